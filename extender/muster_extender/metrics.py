@@ -1,0 +1,79 @@
+"""What the extender did and what it sees, as Prometheus metrics.
+
+Requests are counted as they are answered; the state of the cluster is read from the view at a scrape, so it is never older
+than the view itself. Seconds and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from muster_extender.rules import Cluster
+from muster_extender.waking import Waking
+
+_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0)
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Counts(Protocol):
+    """The counters of a reflector."""
+
+    lists: int
+    watches: int
+    events: int
+    errors: int
+    skipped: int
+
+
+class Metrics:
+    """One registry with everything in it."""
+
+    def __init__(self, seen: Cluster, waking: Waking, reflectors: Mapping[str, Counts]) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "muster_extender_requests", "Requests of kube-scheduler by outcome", ["verb", "outcome"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "muster_extender_request_seconds", "Time to answer", ["verb"], buckets=_BUCKETS, registry=self.registry
+        )
+        self.registry.register(_State(seen, waking, reflectors))
+
+    def text(self) -> bytes:
+        """Return everything in the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+
+class _State(Collector):
+    def __init__(self, seen: Cluster, waking: Waking, reflectors: Mapping[str, Counts]) -> None:
+        self._seen, self._waking, self._reflectors = seen, waking, reflectors
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        view = self._seen.view
+        nodes = list(view.usable().values())
+        reserved = sum(promise.gpus.bit_count() for promise in view.promises.values())
+        yield GaugeMetricFamily("muster_extender_nodes", "Nodes that take pods", len(nodes))
+        yield GaugeMetricFamily("muster_extender_gpus", "Healthy GPUs", sum(n.healthy.bit_count() for n in nodes))
+        yield GaugeMetricFamily("muster_extender_gpus_free", "GPUs that nobody holds", sum(n.free.bit_count() for n in nodes))
+        yield GaugeMetricFamily("muster_extender_gpus_reserved", "GPUs that reservations cover", reserved)
+        yield GaugeMetricFamily("muster_extender_reservations", "Pods to which GPUs are reserved", len(view.promises))
+        yield GaugeMetricFamily("muster_extender_pods_refused", "Pending pods that were refused last", len(self._waking))
+        yield CounterMetricFamily("muster_extender_wakes", "Pods patched so that they are tried again", self._waking.woken)
+        yield CounterMetricFamily("muster_extender_wake_failures", "Such patches that failed", self._waking.failures)
+        yield from self._reflected()
+
+    def _reflected(self) -> Iterator[Metric]:
+        for count in ("lists", "watches", "events", "errors", "skipped"):
+            name = f"muster_extender_reflector_{count}"
+            family = CounterMetricFamily(name, f"The reflectors' {count}", labels=["resource"])
+            for resource, reflector in self._reflectors.items():
+                family.add_metric([resource], getattr(reflector, count))
+            yield family

@@ -1,0 +1,160 @@
+"""Wake pods that the extender refused, once it would let them pass.
+
+kube-scheduler tries a refused pod again on any event of the cluster; that a reservation is released, or that the view has
+caught up with the API server, is none. So the refused pods are remembered, and when a GPU comes free that some of them could
+use, or their own reservation is there, each gets a new value of the annotation muster.dev/wake, which is an event.
+
+Invariant: a pod is patched only while it is pending and refused, and at most once in `apart` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final
+
+from muster.api import names
+from muster.kube import paths
+from muster.kube.client import Client
+from muster.kube.errors import ApiError, KubeError, NotFound
+from muster.kube.objects import Pod
+from muster.scheduling.links import GpuSet
+from muster_extender.rules import Cluster, Rule, Verdict, filter_nodes
+
+log: Final = logging.getLogger(__name__)
+
+MOST_REMEMBERED: Final = 20_000
+AT_ONCE: Final = 16
+"""Patches under way at the same time."""
+Patch = Callable[[str, str, str], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A pod that no node would take, and what was decided about it."""
+
+    pod: Pod
+    verdict: Verdict
+    woken: float = float("-inf")
+
+
+def patcher(client: Client) -> Patch:
+    """Return the function that writes a value of muster.dev/wake to a pod, by namespace and name."""
+
+    async def patch(namespace: str, name: str, value: str) -> object:
+        return await client.patch(paths.pods(namespace, name), {"metadata": {"annotations": {names.WAKE: value}}})
+
+    return patch
+
+
+class Waking:
+    """The refused pods; run `run()` as a task. `woken` and `failures` only grow."""
+
+    def __init__(
+        self,
+        seen: Cluster,
+        patch: Patch,
+        *,
+        apart: float = 1.0,
+        pause: float = 0.05,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.woken = self.failures = 0
+        self._seen, self._patch, self._apart, self._pause, self._now = seen, patch, apart, pause, now
+        self._refused: dict[str, Refused] = {}
+        self._due: dict[str, None] = {}
+        self._free: dict[str, GpuSet] = {}
+        self._changed = asyncio.Event()
+        view = seen.view
+        view.nodes.subscribe(lambda _old, _new: self._changed.set())
+        view.jobs.subscribe(lambda _old, _new: self._changed.set())
+        view.pods.subscribe(self._pod_changed)
+
+    def __len__(self) -> int:
+        return len(self._refused)
+
+    def note(self, pod: Pod, verdict: Verdict) -> None:
+        """Remember a pod that was refused everywhere; forget one that passed."""
+        task = pod.metadata.key
+        before = self._refused.pop(task, None)
+        if verdict.passed or verdict.rule is Rule.FREE or not pod.metadata.namespace:
+            self._due.pop(task, None)
+            return
+        if not self._refused:
+            self._free = self._now_free()
+        self._refused[task] = Refused(pod, verdict, before.woken if before else float("-inf"))
+        if len(self._refused) > MOST_REMEMBERED:
+            self._forget(next(iter(self._refused)))
+
+    async def run(self) -> None:
+        """Patch pods whose refusal no longer stands, until cancelled."""
+        while True:
+            await self._news()
+            self._look()
+            while batch := list(islice(self._ready(), AT_ONCE)):
+                await asyncio.gather(*map(self._wake, batch))
+            await asyncio.sleep(self._pause)
+
+    async def _news(self) -> None:
+        """Wait for a change of the view; not for ever while something ends by time alone."""
+        timed = self._due or any(each.verdict.passing for each in self._refused.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._apart if timed else None):
+                await self._changed.wait()
+        self._changed.clear()
+
+    def _look(self) -> None:
+        if not self._refused:
+            return
+        self._seen.passed.expire(self._now())
+        before, self._free = self._free, self._now_free()
+        most = max((free.bit_count() for name, free in self._free.items() if free & ~before.get(name, 0)), default=0)
+        for task, refused in self._refused.items():
+            if self._stands_no_more(refused, most):
+                self._due[task] = None
+
+    def _stands_no_more(self, refused: Refused, most: int) -> bool:
+        """Say whether a refused pod could pass now; `most` is the largest free set among nodes that gained a GPU."""
+        verdict = refused.verdict
+        if verdict.rule is Rule.OPEN:
+            return verdict.gpus <= most or (verdict.passing and not len(self._seen.passed))
+        promise = self._seen.view.promises.get(refused.pod.metadata.key)
+        node = promise.node if promise else verdict.node
+        return node is not None and bool(filter_nodes(self._seen, refused.pod, [node]).passed)
+
+    def _ready(self) -> Iterator[str]:
+        now = self._now()
+        return (task for task in list(self._due) if now - self._refused[task].woken >= self._apart)
+
+    async def _wake(self, task: str) -> None:
+        refused = self._refused[task]
+        del self._due[task]
+        self._refused[task] = replace(refused, woken=self._now())
+        meta = refused.pod.metadata
+        try:
+            await self._patch(meta.namespace or "", meta.name, f"{self._seen.view.jobs.watermark}.{self.woken}")
+            self.woken += 1
+        except NotFound:
+            self._forget(task)
+        except (KubeError, ValueError) as error:  # ValueError: a name that is none
+            self.failures += 1
+            log.warning("cannot wake pod %s: %s", task, error)
+            if task in self._refused and not isinstance(error, (ApiError, ValueError)):
+                self._due[task] = None  # it was not reached: once more, later
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        self._changed.set()
+        if new is None or new.spec.node_name or new.finished or new.leaving:
+            self._forget((new or old).metadata.key)  # type: ignore[union-attr]
+
+    def _forget(self, task: str) -> None:
+        self._refused.pop(task, None)
+        self._due.pop(task, None)
+
+    def _now_free(self) -> dict[str, GpuSet]:
+        return {name: node.free for name, node in self._seen.view.usable().items()}

@@ -1,0 +1,120 @@
+"""`python -m muster_operator`: connect, listen, decide, until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+from contextlib import suppress
+
+import kopf
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from muster.kube import paths
+from muster.kube.client import Client
+from muster.kube.events import Recorder
+from muster.kube.objects import Node, Pod
+from muster.kube.reflector import Reflector
+from muster.scheduling.planner import Settings
+from muster_operator import listeners
+from muster_operator.controller import Controller, PriorityClass, Stores
+from muster_operator.hands import Hands, Service
+
+log = logging.getLogger("muster.operator")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="muster-operator", description=__doc__)
+    parser.add_argument("--kubeconfig", help="default: the pod's service account, $KUBECONFIG or ~/.kube/config")
+    parser.add_argument("--host", default="127.0.0.1", help="address of /metrics, /healthz and /readyz (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8081, help="port of the same (default: %(default)s)")
+    parser.add_argument("--no-preemption", action="store_true", help="never take a running gang off its GPUs for another")
+    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    return parser.parse_args()
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Run until SIGTERM or SIGINT."""
+    if options.kubeconfig:
+        os.environ["KUBECONFIG"] = options.kubeconfig  # kopf looks there
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stores = Stores()
+    async with await Client.connect(options.kubeconfig) as client:
+        recorder = Recorder(client, "muster-operator")
+        hands = Hands(client, stores.view, stores.services, stores.queues)
+        controller = Controller(stores, hands, recorder, Settings(preemption=not options.no_preemption))
+        site = await _endpoints(options, stores)
+        work = [
+            Reflector(client, paths.nodes(), Node, stores.view.nodes).run(),
+            Reflector(client, paths.pods(), Pod, stores.view.pods).run(),
+            Reflector(client, paths.services(), Service, stores.services, label_selector=listeners.OURS).run(),
+            Reflector(client, listeners.PRIORITY_CLASSES, PriorityClass, stores.priorities).run(),
+            listeners.audit(client, stores.view.jobs, stores.queues),
+            recorder.run(),
+            controller.run(),
+            _freeze(stores),
+            kopf.operator(
+                registry=listeners.registry(stores.view.jobs, stores.queues), clusterwide=True, standalone=True, stop_flag=stop
+            ),
+        ]
+        await _until(stop, work)
+        await site.cleanup()
+
+
+async def _until(stop: asyncio.Event, work: list) -> None:  # type: ignore[type-arg]
+    """Run all of it until told to stop; if one of them ends by an error, so does the operator: its state is in the cluster."""
+    tasks = [asyncio.create_task(part) for part in work]
+    stopping = asyncio.create_task(stop.wait())
+    pending = {*tasks, stopping}
+    while not stop.is_set():
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            task.result()
+    for task in tasks:
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _freeze(stores: Stores) -> None:
+    """What is there after the first lists lives long: keep the garbage collector off it."""
+    await stores.wait_synced()
+    gc.collect()
+    gc.freeze()
+
+
+async def _endpoints(options: argparse.Namespace, stores: Stores) -> web.AppRunner:
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def healthy(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def ready(_: web.Request) -> web.Response:
+        synced = stores.view.synced and stores.queues.synced.is_set()
+        return web.Response(text="ok" if synced else "waiting for the first lists", status=200 if synced else 503)
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthy), web.get("/readyz", ready)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, options.host, options.port).start()
+    return runner
+
+
+def main() -> None:
+    """Entry point of muster-operator."""
+    options = arguments()
+    logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    asyncio.run(serve(options))
+
+
+if __name__ == "__main__":
+    main()

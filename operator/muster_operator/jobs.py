@@ -1,0 +1,151 @@
+"""A DLJob as the operator reads it, and as the gang that the planner sees.
+
+The models of muster.api read spec and status; pod templates stay plain dictionaries, since what muster does not know of a
+pod must pass through untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from muster.api import names
+from muster.api.dljob import DLJobSpec
+from muster.api.status import DLJobStatus, RoleName, TaskPlacement
+from muster.kube.objects import DLJob, Meta, Pod, PodSpec, constraint_of, gpus_of, resources_of
+from muster.scheduling.links import gpu_set, indices
+from muster.scheduling.snapshot import Assigned, Gang, Level, Placement, Sensitivity, Task
+
+_LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
+
+
+class Unreadable(ValueError):
+    """A DLJob that this version of the operator cannot read: the CRD in the cluster is of another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A DLJob, decoded. `shapes` is what one pod of each role asks for."""
+
+    meta: Meta
+    spec: DLJobSpec
+    status: DLJobStatus
+    templates: Mapping[RoleName, dict[str, Any]]
+    shapes: Mapping[RoleName, Task]
+
+    @property
+    def key(self) -> str:
+        return self.meta.key
+
+    @property
+    def finished(self) -> bool:
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the user wants the job off its GPUs: the annotation says so, or the field where there is none."""
+        asked = self.meta.annotation(names.SUSPEND)
+        return asked == "true" if asked in ("true", "false") else self.spec.suspend
+
+    @property
+    def replicas(self) -> dict[RoleName, int]:
+        return {name: role.replicas for name, role in self.spec.roles.present().items()}
+
+    @property
+    def gpus(self) -> int:
+        return sum(self.shapes[role].gpus * count for role, count in self.replicas.items())
+
+
+def read(obj: DLJob, known: Job | None = None) -> Job:
+    """Decode a DLJob; `known` is an earlier version, whose spec is taken over if it is the same generation."""
+    try:
+        status = DLJobStatus.model_validate_json(bytes(obj.status)) if bytes(obj.status) != b"null" else DLJobStatus()
+        if known and known.meta.uid == obj.metadata.uid and known.meta.generation == obj.metadata.generation:
+            return Job(obj.metadata, known.spec, status, known.templates, known.shapes)
+        spec = DLJobSpec.model_validate_json(bytes(obj.spec))
+        roles = msgspec.json.decode(obj.spec)["roles"]
+        templates: dict[RoleName, dict[str, Any]] = {role: roles[role]["template"] for role in spec.roles.present()}
+        return Job(obj.metadata, spec, status, templates, {role: _shape(role, t) for role, t in templates.items()})
+    except (ValidationError, msgspec.MsgspecError, ValueError) as error:
+        raise Unreadable(
+            f"DLJob {obj.metadata.key} cannot be read ({error}); is the CRD of this muster version installed?"
+        ) from error
+
+
+def _shape(role: RoleName, template: dict[str, Any]) -> Task:
+    spec = msgspec.convert(template.get("spec", {}), PodSpec)
+    pod = Pod(Meta(name=""), spec)
+    return Task("", gpus_of(pod), resources_of(pod), constraint_of(spec), role)
+
+
+def tasks_of(job: Job) -> tuple[Task, ...]:
+    """Return the pods that the job wants, as tasks."""
+    return tuple(_task(job, role, index) for role, count in job.replicas.items() for index in range(count))
+
+
+def _task(job: Job, role: RoleName, index: int) -> Task:
+    shape = job.shapes[role]
+    return Task(f"{job.meta.name}-{role}-{index}", shape.gpus, shape.rest, shape.where, role, index)
+
+
+def placement_of(job: Job) -> Placement:
+    """Return the placement in the job's status."""
+    return tuple(
+        Assigned(_task(job, place.role, place.index), place.node, gpu_set(place.gpus), place.rank)
+        for place in job.status.placement
+    )
+
+
+def written(placement: Placement) -> list[TaskPlacement]:
+    """Return a placement as status.placement has it, by rank."""
+    return [
+        TaskPlacement(
+            pod=place.task.name,
+            role=place.task.role,  # type: ignore[arg-type]
+            index=place.task.index,
+            rank=place.rank,
+            node=place.node,
+            gpus=list(indices(place.gpus)),
+        )
+        for place in placement
+    ]
+
+
+def gang_of(job: Job, priorities: Mapping[str, int]) -> Gang:
+    """Return the gang that a job is to the planner."""
+    spec, status, placement = job.spec, job.status, job.spec.placement
+    leave = job.meta.annotation(names.MIGRATE)
+    return Gang(
+        name=job.key,
+        queue=f"{job.meta.namespace}/{spec.queue}",
+        arrived=stamp(status.queued_at or job.meta.creation_timestamp),
+        tasks=tasks_of(job),
+        priority=priorities.get(spec.priority_class_name, 0) if spec.priority_class_name else spec.priority,
+        placement=placement_of(job),
+        spread=placement.policy == "Spread",
+        required=_LEVELS[placement.required],
+        preferred=_LEVELS[placement.preferred],
+        sensitivity=Sensitivity(placement.sensitivity),
+        fewest=spec.elastic.min_replicas if spec.elastic else None,
+        not_before=stamp(status.not_before),
+        started=stamp(status.started_at),
+        preemptible=True,
+        leave=leave.strip() if leave is not None else None,
+        resize=bool(status.placement) and status.wanted_replicas not in (None, spec.roles.worker.replicas),
+        avoid=frozenset(status.avoid),
+    )
+
+
+def stamp(time: datetime | None) -> float:
+    """Seconds since 1970, 0 for no time."""
+    return time.timestamp() if time else 0.0
+
+
+def moment(seconds: float) -> datetime:
+    """The UTC time of a stamp, in whole seconds as the API has it."""
+    return datetime.fromtimestamp(int(seconds), UTC)

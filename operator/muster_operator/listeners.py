@@ -1,0 +1,83 @@
+"""kopf's part: it listens to DLJobs and DLQueues, and puts what it hears into the stores.
+
+Only `on.event` handlers: they write nothing to the objects (no finalizers, no annotations), so ten thousand jobs cost ten
+thousand events and no patch. kopf does not tell of an object that was deleted while its watch was down; a list of our own
+now and then (`audit`) takes those out, and at the start says when everything has been heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import kopf
+import msgspec
+
+from muster.api import names
+from muster.kube import paths
+from muster.kube.client import Client
+from muster.kube.errors import KubeError
+from muster.kube.objects import DLJob, DLQueue
+from muster.kube.store import KubeObject, Store
+
+log = logging.getLogger("muster.operator")
+
+AUDIT_SECONDS = 60.0
+OURS = names.JOB
+"""Label selector of the Services that muster made."""
+PRIORITY_CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
+T = TypeVar("T", bound=KubeObject)
+
+
+def registry(jobs: Store[DLJob], queues: Store[DLQueue]) -> kopf.OperatorRegistry:
+    """Return kopf's handlers, which feed these stores."""
+    handlers = kopf.OperatorRegistry()
+    kopf.on.login(registry=handlers)(_login)
+    kopf.on.startup(registry=handlers)(_configure)
+    kopf.on.event(names.GROUP, names.VERSION, "dljobs", registry=handlers)(_feed(jobs, DLJob))
+    kopf.on.event(names.GROUP, names.VERSION, "dlqueues", registry=handlers)(_feed(queues, DLQueue))
+    return handlers
+
+
+async def audit(client: Client, jobs: Store[DLJob], queues: Store[DLQueue]) -> None:
+    """List both kinds for ever, at the start until it works: what is not in the list is not in the cluster."""
+    while True:
+        try:
+            await _audit(client, paths.dljobs(), jobs, DLJob)
+            await _audit(client, paths.dlqueues(), queues, DLQueue)
+            pause = AUDIT_SECONDS
+        except (KubeError, msgspec.MsgspecError) as error:
+            log.warning("cannot list DLJobs and DLQueues: %s; are the CRDs installed?", error)
+            pause = 2.0
+        await asyncio.sleep(pause)
+
+
+async def _audit(client: Client, path: str, store: Store[T], kind: type[T]) -> None:
+    listing = await client.list(path)
+    store.replace_all((msgspec.json.decode(item, type=kind) for item in listing.items), listing.resource_version)
+
+
+def _feed(store: Store[T], kind: type[T]) -> Callable[..., Any]:
+    async def heard(event: kopf.RawEvent, **_: Any) -> None:
+        obj = msgspec.json.decode(msgspec.json.encode(event["object"]), type=kind)
+        if event["type"] == "DELETED":
+            key = f"{obj.metadata.namespace}/{obj.metadata.name}"
+            store.remove(key, obj.metadata.resource_version)
+        else:
+            store.put(obj)
+
+    return heard
+
+
+def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """A pod's service account, else the kubeconfig."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    settings.posting.enabled = False
+    settings.watching.server_timeout = 120
+    settings.watching.client_timeout = 150
+    settings.queueing.idle_timeout = 1.0

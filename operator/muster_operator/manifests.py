@@ -1,0 +1,122 @@
+"""The pods and the Service of a placed gang, as plain dictionaries.
+
+A pod is its role's template with what muster must say: who it belongs to, its rank and GPUs, the node it is pinned to. The
+pin is a required node affinity on metadata.name and not spec.nodeName, so that kube-scheduler still checks CPU, memory,
+taints and volumes before it binds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from muster.api import names
+from muster.api.status import TaskPlacement
+from muster_operator.jobs import Job
+from muster_operator.rendezvous import MOUNT, environment, hostfile
+
+Manifest = dict[str, Any]
+ANNOTATIONS_VOLUME = "muster-annotations"
+
+
+def pod(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> Manifest:
+    """Return the manifest of one pod of the gang."""
+    template = job.templates[me.role]
+    metadata = template.get("metadata") or {}
+    annotations = {**(metadata.get("annotations") or {}), **_annotations(job, me, gang)}
+    labels = {**(metadata.get("labels") or {}), names.JOB: job.meta.name, names.ROLE: me.role, names.INDEX: str(me.index)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": me.pod,
+            "namespace": job.meta.namespace,
+            "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [owner(job)],
+        },
+        "spec": _spec(job, me, gang, template["spec"]),
+    }
+
+
+def service(job: Job) -> Manifest:
+    """Return the headless Service that gives the gang's pods their names, from before they are ready."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": job.meta.name,
+            "namespace": job.meta.namespace,
+            "labels": {names.JOB: job.meta.name},
+            "ownerReferences": [owner(job)],
+        },
+        "spec": {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {names.JOB: job.meta.name}},
+    }
+
+
+def owner(job: Job) -> Manifest:
+    """Return the owner reference by which the garbage collector takes everything of a deleted job away."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "DLJob",
+        "name": job.meta.name,
+        "uid": job.meta.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def pinned(affinity: Manifest | None, node: str) -> Manifest:
+    """Return a pod's affinity narrowed to one node: each of its terms (one, if it has none) asks for the node's name too."""
+    affinity = dict(affinity or {})
+    node_affinity = dict(affinity.get("nodeAffinity") or {})
+    required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    pin = {"key": "metadata.name", "operator": "In", "values": [node]}
+    terms = [
+        {**term, "matchFields": [*(term.get("matchFields") or ()), pin]} for term in required.get("nodeSelectorTerms") or [{}]
+    ]
+    node_affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": terms}
+    return {**affinity, "nodeAffinity": node_affinity}
+
+
+def _annotations(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
+    annotations = {names.RANK: str(me.rank), names.ATTEMPT: str(job.status.attempt)}
+    if me.gpus:
+        annotations[names.GPUS] = ",".join(map(str, me.gpus))
+    if job.spec.rendezvous == "MPI":
+        annotations[names.HOSTFILE] = hostfile(job, gang)
+    return annotations
+
+
+def _spec(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: Manifest) -> Manifest:
+    env = environment(job, me, gang)
+    return {
+        **template,
+        "schedulerName": names.SCHEDULER,
+        "restartPolicy": template.get("restartPolicy", "Never"),
+        "hostname": me.pod,
+        "subdomain": job.meta.name,
+        "affinity": pinned(template.get("affinity"), me.node),
+        "volumes": [*(template.get("volumes") or ()), _annotations_volume(job)],
+        "containers": [_container(container, env) for container in template["containers"]],
+    } | ({"priorityClassName": job.spec.priority_class_name} if job.spec.priority_class_name else {})
+
+
+def _container(container: Manifest, env: dict[str, str]) -> Manifest:
+    """The user's own variables and mounts stay, and win over muster's of the same name."""
+    own = {entry["name"] for entry in container.get("env") or ()}
+    return {
+        **container,
+        "env": [*({"name": n, "value": v} for n, v in env.items() if n not in own), *(container.get("env") or ())],
+        "volumeMounts": [
+            *(container.get("volumeMounts") or ()),
+            {"name": ANNOTATIONS_VOLUME, "mountPath": MOUNT, "readOnly": True},
+        ],
+    }
+
+
+def _annotations_volume(job: Job) -> Manifest:
+    items = [{"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}}]
+    if job.spec.rendezvous == "MPI":
+        items.append({"path": "hostfile", "fieldRef": {"fieldPath": f"metadata.annotations['{names.HOSTFILE}']"}})
+    return {"name": ANNOTATIONS_VOLUME, "downwardAPI": {"items": items}}

@@ -1,0 +1,173 @@
+"""Edits of a job's status: phase, conditions, timeline and back-off, all of one moment.
+
+A `Record` is a copy that may be changed; `patch` is what to send so that the server's status becomes it. The timeline keeps
+its first event and the newest ones, so that a job that was queued again a hundred times still tells when it came.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from muster.api import names
+from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, Phase, TimelineEvent
+from muster.scheduling.snapshot import Placement
+from muster_operator.jobs import Job, moment, written
+
+LONGEST_BACKOFF = 300.0
+FIRST_BACKOFF = 1.0
+"""Seconds before a gang that was taken back for a reason outside it is placed again; doubled each time in a row."""
+FAILURE_BACKOFF = 10.0
+"""Seconds before a gang that failed by itself is started again; doubled each time, as the Job controller does."""
+
+
+class Record:
+    """The status of a job, to be changed; `now` is in seconds since 1970."""
+
+    def __init__(self, job: Job, now: float) -> None:
+        self.job, self.now = job, now
+        self.status = job.status.model_copy(deep=True)
+        self.status.observed_generation = job.meta.generation
+        self.status.gpus = job.gpus
+
+    def wait(self, reason: str, message: str) -> None:
+        """Queued, and why."""
+        if self.status.queued_at is None:
+            self.status.queued_at = self.job.meta.creation_timestamp or moment(self.now)
+            self._event("Queued", reason, message)
+        self._phase("Queued", message)
+        self._condition("Admitted", False, reason, message)
+
+    def admit(self, placement: Placement, reason: str, message: str) -> None:
+        """Placed: this is the reservation."""
+        status, moving = self.status, bool(self.status.placement)
+        status.queued_at = status.queued_at or self.job.meta.creation_timestamp or moment(self.now)
+        status.attempt += 1
+        status.placement = written(placement)
+        status.replicas = sum(place.task.role == "worker" for place in placement)
+        status.wanted_replicas = self.job.spec.roles.worker.replicas
+        status.selector = f"{names.JOB}={self.job.meta.name},{names.ROLE}=worker"
+        status.not_before = status.started_at = None
+        self._phase("Admitted", message)
+        self._condition("Admitted", True, reason, message)
+        self._condition("Running", False, "Starting", "the gang's pods are being started")
+        self._condition("Suspended", False, "Admitted", "the job holds GPUs")
+        self._event(reason if moving else "Admitted", reason, message)
+
+    def run(self) -> None:
+        """The whole gang runs."""
+        self.status.started_at = moment(self.now)
+        self.status.avoid = []
+        message = f"{len(self.status.placement)} of {len(self.status.placement)} pods are running"
+        self._phase("Running", message)
+        self._condition("Running", True, "GangRunning", message)
+        self._event("Running", "GangRunning", message)
+
+    def take_back(self, reason: str, message: str, *, failed: bool = False, avoid: list[str] | None = None) -> None:
+        """Off its GPUs and into the queue again, with back-off; `failed` when the gang itself is to blame."""
+        in_a_row = 1 + self._taken_back_in_a_row()
+        self._release()
+        if failed:
+            self.status.restarts += 1
+            pause = FAILURE_BACKOFF * 2 ** (self.status.restarts - 1)
+        else:
+            self.status.requeues += 1
+            pause = FIRST_BACKOFF * 2 ** (in_a_row - 1)
+        self.status.not_before = moment(self.now + min(pause, LONGEST_BACKOFF) + 0.999)
+        self.status.avoid = sorted(avoid or [])
+        self._event("Restarting" if failed else "Requeued", reason, message)
+        self._phase("Queued", message)
+        self._condition("Admitted", False, reason, message)
+        self._condition("Running", False, reason, message)
+
+    def preempt(self, message: str) -> None:
+        """Give way to a gang of higher priority; queued again with its first arrival time and without back-off."""
+        self._release()
+        self.status.requeues += 1
+        self._event("Preempted", "Preempted", message)
+        self._phase("Queued", message)
+        self._condition("Admitted", False, "Preempted", message)
+        self._condition("Running", False, "Preempted", message)
+
+    def stop(self, message: str) -> None:
+        """Give the reservation up because the user wants the job suspended; its pods are still there."""
+        self._release()
+        self.status.message = message
+        self._condition("Running", False, "Suspending", message)
+        self._event("Suspending", "Suspended", message)
+
+    def suspend(self) -> None:
+        """No pod is left of a job that the user wants suspended."""
+        message = f"suspended; annotate it with {names.SUSPEND}=false to queue it again"
+        self.status.queued_at = self.status.queued_at or self.job.meta.creation_timestamp or moment(self.now)
+        self._phase("Suspended", message)
+        self._condition("Suspended", True, "Suspended", message)
+        self._condition("Admitted", False, "Suspended", message)
+        self._event("Suspended", "Suspended", message)
+
+    def resume(self) -> None:
+        """The user wants the job back: into the queue, at its first arrival time."""
+        message = "resumed; waits for its turn"
+        self.status.not_before = None
+        self._phase("Queued", message)
+        self._condition("Suspended", False, "Resumed", message)
+        self._condition("Admitted", False, "Resumed", message)
+        self._event("Resumed", "Resumed", message)
+
+    def finish(self, succeeded: bool, reason: str, message: str) -> None:
+        """The end, for better or worse."""
+        self._release()
+        self.status.finished_at = moment(self.now)
+        self._phase("Succeeded" if succeeded else "Failed", message)
+        self._condition("Running", False, reason, message)
+        self._condition("Succeeded" if succeeded else "Failed", True, reason, message)
+        self._event("Succeeded" if succeeded else "Failed", reason, message)
+
+    def note(self, event: str, reason: str, message: str) -> None:
+        """Put into the timeline what changes no phase, once."""
+        self.status.message = message
+        self._event(event, reason, message)
+
+    def patch(self) -> dict[str, Any]:
+        """The merge patch from the job's status to this one; empty if there is nothing to say."""
+        before = self.job.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        after = self.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        changed: dict[str, Any] = {key: value for key, value in after.items() if before.get(key) != value}
+        return changed | {key: None for key in before if key not in after}
+
+    def _release(self) -> None:
+        self.status.placement = []
+        self.status.replicas = 0
+
+    def _phase(self, phase: Phase, message: str) -> None:
+        self.status.phase = phase
+        self.status.message = message
+
+    def _condition(self, kind: ConditionType, holds: bool, reason: str, message: str) -> None:
+        old = next((c for c in self.status.conditions if c.type == kind), None)
+        status = "True" if holds else "False"
+        since = old.last_transition_time if old and old.status == status else moment(self.now)
+        new = Condition(
+            type=kind,
+            status="True" if holds else "False",
+            observed_generation=self.job.meta.generation,
+            last_transition_time=since,
+            reason=reason,
+            message=message,
+        )
+        self.status.conditions = sorted([*(c for c in self.status.conditions if c.type != kind), new], key=lambda c: c.type)
+
+    def _event(self, event: str, reason: str, message: str) -> None:
+        timeline = self.status.timeline
+        if timeline and (timeline[-1].event, timeline[-1].reason, timeline[-1].message) == (event, reason, message):
+            return
+        timeline.append(TimelineEvent(time=moment(self.now), event=event, reason=reason, message=message))
+        if len(timeline) > TIMELINE_LIMIT:
+            self.status.timeline = [timeline[0], *timeline[-(TIMELINE_LIMIT - 1) :]]
+
+    def _taken_back_in_a_row(self) -> int:
+        count = 0
+        for past in reversed(self.status.timeline):
+            if past.event == "Running":
+                break
+            count += past.event == "Requeued"
+        return count

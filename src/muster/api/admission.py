@@ -1,0 +1,60 @@
+"""The admission policy that holds other people's GPU pods at the gate, as manifests.
+
+A MutatingAdmissionPolicy (admissionregistration.k8s.io/v1, Kubernetes 1.36) runs in the API server: no webhook, no
+certificate, nothing that can be down. It gates pods that name muster's scheduler and ask for GPUs, save those of DLJobs, which
+are born pinned, and those bound by hand (a gate and spec.nodeName exclude each other). A pod that only claims to be a DLJob's
+gains nothing: without a reservation the extender refuses it.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from muster.api import names
+
+NAME: Final = "muster-gang-gate"
+_ASKS_FOR_GPUS: Final = (
+    f"has(c.resources) && has(c.resources.limits) && '{names.GPU}' in c.resources.limits"
+    f" && string(c.resources.limits['{names.GPU}']) != '0'"
+)
+_CONDITIONS: Final = {
+    "names-our-scheduler": f"has(object.spec.schedulerName) && object.spec.schedulerName == '{names.SCHEDULER}'",
+    "is-not-bound-by-hand": "!has(object.spec.nodeName) || object.spec.nodeName == ''",
+    "asks-for-gpus": f"(object.spec.containers + object.spec.?initContainers.orValue([])).exists(c, {_ASKS_FOR_GPUS})",
+    "is-no-dljobs": (
+        "!object.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'DLJob' && o.apiVersion.startsWith"
+        f"('{names.GROUP}/') && o.?controller.orValue(false))"
+    ),
+}
+_GATE: Final = f'Object{{spec: Object.spec{{schedulingGates: [Object.spec.schedulingGates{{name: "{names.GATE}"}}]}}}}'
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Return the policy and its binding."""
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": NAME}}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    policy = {
+        **head,
+        "kind": "MutatingAdmissionPolicy",
+        "spec": {
+            "matchConstraints": {"resourceRules": [rule]},
+            "matchConditions": [{"name": name, "expression": text} for name, text in _CONDITIONS.items()],
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": _GATE}}],
+        },
+    }
+    return [policy, {**head, "kind": "MutatingAdmissionPolicyBinding", "spec": {"policyName": NAME}}]
+
+
+def main() -> None:
+    """Write the manifests to the file named (`python -m muster.api.admission FILE`)."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("file", type=Path)
+    parser.parse_args().file.write_text(yaml.safe_dump_all(manifests(), sort_keys=False))
+
+
+if __name__ == "__main__":
+    main()

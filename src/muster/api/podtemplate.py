@@ -1,0 +1,166 @@
+"""The part of a pod template that muster reads; everything else passes through it untouched.
+
+The API server checks a whole template only when a pod is made of it, so the operator sends one pod a role as a dry run
+when a job arrives. What stands here is what muster itself relies on: GPUs are whole numbers, containers and volumes
+have names, and the fields that muster fills in are left out. CEL sees only what is declared.
+
+The other fields are named here with any content: when CEL compares two objects, an undeclared field that goes while
+another comes is not seen (k8s.io/apiserver, unstructuredMap.Equal), and a template would not be immutable.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, WithJsonSchema
+
+from muster.api.base import Open, extra, immutable, rule
+from muster.api.names import GPU, SCHEDULER
+
+GpuCount = Annotated[
+    Annotated[int, Field(ge=0, le=9999)] | Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,3})$")],
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": "^(0|[1-9][0-9]{0,3})$", "minimum": 0, "maximum": 9999}),
+]
+Name = Annotated[str, Field(min_length=1, max_length=63)]
+CONTAINER_FIELDS = """
+    args command env envFrom imagePullPolicy lifecycle livenessProbe ports readinessProbe resizePolicy restartPolicyRules
+    securityContext startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy tty volumeDevices
+    volumeMounts workingDir"""
+VOLUME_FIELDS = """
+    awsElasticBlockStore azureDisk azureFile cephfs cinder configMap csi downwardAPI emptyDir ephemeral fc flexVolume
+    flocker gcePersistentDisk gitRepo glusterfs hostPath image iscsi nfs persistentVolumeClaim photonPersistentDisk
+    portworxVolume projected quobyte rbd scaleIO secret storageos vsphereVolume"""
+POD_FIELDS = """
+    activeDeadlineSeconds affinity automountServiceAccountToken dnsConfig dnsPolicy enableServiceLinks
+    ephemeralContainers hostAliases hostIPC hostNetwork hostPID hostUsers hostnameOverride imagePullSecrets nodeSelector
+    os overhead preemptionPolicy priority priorityClassName readinessGates resourceClaims resources runtimeClassName
+    schedulingGates schedulingGroup securityContext serviceAccount serviceAccountName setHostnameAsFQDN
+    shareProcessNamespace terminationGracePeriodSeconds tolerations topologySpreadConstraints workloadRef"""
+
+
+def any_content(fields: str, *rules: dict[str, str]) -> ConfigDict:
+    """Return the config of a model that has these fields besides its own, with any content."""
+
+    def add(schema: dict[str, Any]) -> None:
+        schema["properties"] |= {field: {"x-kubernetes-preserve-unknown-fields": True} for field in fields.split()}
+        schema |= extra(*rules)
+
+    return ConfigDict(json_schema_extra=add)
+
+
+class Quantities(Open):
+    """Quantities by resource name."""
+
+    model_config = any_content("cpu memory ephemeral-storage")
+
+    gpu: GpuCount | None = Field(default=None, alias=GPU)
+    """How many whole GPUs."""
+
+
+class Resources(Open):
+    """What a container asks for."""
+
+    model_config = any_content("claims")
+
+    limits: Quantities | None = None
+    """Upper limits; GPUs are asked for here."""
+    requests: Quantities | None = None
+    """Requests; for GPUs Kubernetes takes the limit."""
+
+
+class Container(Open):
+    """A container; any field of a Kubernetes container is allowed."""
+
+    model_config = any_content(CONTAINER_FIELDS)
+
+    name: Name
+    """Its name, unique in the pod."""
+    image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Its image."""
+    restart_policy: Annotated[str, Field(max_length=32)] | None = None
+    """Always makes an init container a sidecar."""
+    resources: Resources | None = None
+    """What it asks for."""
+
+    @property
+    def gpus(self) -> int:
+        """Count the GPUs that the container is limited to."""
+        limits = self.resources.limits if self.resources else None
+        return int(limits.gpu or 0) if limits else 0
+
+
+class Volume(Open):
+    """A volume; any field of a Kubernetes volume is allowed."""
+
+    model_config = any_content(VOLUME_FIELDS)
+
+    name: Name
+    """Its name, unique in the pod."""
+
+
+def named_list(limit: int) -> Any:
+    """Return the field of a list whose items have unique names."""
+    return Field(max_length=limit, json_schema_extra=extra(list_type="map", list_map_keys=["name"]))
+
+
+def taken(field: str) -> dict[str, str]:
+    """Return the rule that a field of the pod spec, which muster fills in, is left out."""
+    return rule(f"!has(self.{field})", f"{field} is set by muster: leave it out", at=f".{field}")
+
+
+class PodSpec(Open):
+    """A pod spec; any field of a Kubernetes pod spec is allowed, save those that muster fills in."""
+
+    model_config = any_content(POD_FIELDS, taken("nodeName"), taken("hostname"), taken("subdomain"))
+
+    containers: Annotated[list[Container], Field(min_length=1), named_list(32)]
+    """The containers; their GPU limits add up to what the pod asks for."""
+    init_containers: Annotated[list[Container], named_list(32)] | None = None
+    """Containers that run before the others."""
+    volumes: Annotated[list[Volume], named_list(64)] | None = None
+    """Volumes that containers can mount; checkpoint.volume names one of them."""
+    restart_policy: Literal["Never", "OnFailure"] = "Never"
+    """OnFailure lets the kubelet restart a failed container in place; Never makes each failure one of the gang."""
+    scheduler_name: Literal["muster"] = SCHEDULER
+    """Always muster: only its own kube-scheduler honours the reservation."""
+    node_name: Annotated[str, Field(max_length=253)] | None = None
+    """Set by muster: leave it out."""
+    hostname: Annotated[str, Field(max_length=63)] | None = None
+    """Set by muster: leave it out."""
+    subdomain: Annotated[str, Field(max_length=63)] | None = None
+    """Set by muster: leave it out."""
+
+
+class PodMeta(Open):
+    """Labels and annotations that the pods get besides muster's own."""
+
+    labels: dict[str, str] | None = None
+    """Labels of the pods."""
+    annotations: dict[str, str] | None = None
+    """Annotations of the pods."""
+
+
+class PodTemplate(Open):
+    """What each pod of the role is made from, as in a Job."""
+
+    model_config = ConfigDict(json_schema_extra=extra(immutable("a role's template")))
+
+    metadata: PodMeta | None = None
+    """Labels and annotations of the pods."""
+    spec: PodSpec
+    """The pod spec."""
+
+    @property
+    def gpus(self) -> int:
+        """Count the GPUs that one pod asks for, as kube-scheduler counts them."""
+        return pod_gpus(self.spec.containers, self.spec.init_containers or ())
+
+
+def pod_gpus(containers: Iterable[Container], init: Iterable[Container]) -> int:
+    """Count a pod's GPUs: containers and sidecars together, or an init container and the sidecars before it, if more."""
+    sidecars = most = 0
+    for container in init:
+        if container.restart_policy == "Always":
+            sidecars += container.gpus
+        else:
+            most = max(most, sidecars + container.gpus)
+    return max(most, sidecars + sum(container.gpus for container in containers))

@@ -1,0 +1,130 @@
+"""Tell people what happened to their objects, as core/v1 Events that `kubectl describe` shows.
+
+Events are a courtesy: recording one never blocks and never raises, the queue is bounded, what does not fit or cannot be
+posted is dropped and counted. The same words about the same object within the window are posted once, and posts are paced,
+so that events do not compete with the writes that matter. core/v1 rather than events.k8s.io/v1: old kubectl dates it right.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from muster.kube import paths
+from muster.kube.client import Client
+from muster.kube.errors import KubeError
+
+log: Final = logging.getLogger(__name__)
+
+LONGEST_MESSAGE: Final = 1024
+"""Characters; the limit of the API for an Event's message."""
+
+EventType = Literal["Normal", "Warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The object an event is about; `namespace` is "" for one without."""
+
+    api_version: str
+    kind: str
+    name: str
+    namespace: str = ""
+    uid: str = ""
+
+
+class Recorder:
+    """Post events about objects; run `run()` as a task. `dropped` and `posted` count events."""
+
+    def __init__(
+        self,
+        client: Client,
+        component: str,
+        instance: str = "",
+        *,
+        window_seconds: float = 300.0,
+        queue: int = 1000,
+        per_second: float = 50.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.posted = self.dropped = 0
+        self._client = client
+        self._source = {"component": component, "host": instance}
+        self._window = window_seconds
+        self._pause = 1.0 / per_second
+        self._now = now
+        self._queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(queue)
+        self._said: dict[tuple[Reference, str, str], float] = {}
+
+    def event(self, about: Reference, type: EventType, reason: str, message: str) -> None:
+        """Queue an event, unless the same reason and message were told of the object within the window; never raises."""
+        now = self._now()
+        said = (about, reason, message)
+        if now - self._said.get(said, -self._window) < self._window:
+            return
+        namespace = about.namespace or "default"
+        body = _body(about, type, reason, message, self._source, namespace, now)
+        try:
+            self._queue.put_nowait((namespace, body))
+        except asyncio.QueueFull:
+            self.dropped += 1
+            return
+        self._said.pop(said, None)  # the dictionary stays in order of time
+        self._said[said] = now
+        self._forget(now)
+
+    async def run(self) -> None:
+        """Post what is queued until cancelled."""
+        while True:
+            namespace, body = await self._queue.get()
+            await self._post(namespace, body)
+            self._queue.task_done()
+            await asyncio.sleep(self._pause)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the queue is posted, `seconds` at most: for the end of a process, while `run` still runs."""
+        try:
+            await asyncio.wait_for(self._queue.join(), seconds)
+        except TimeoutError:
+            log.info("%d events left unposted", self._queue.qsize())
+
+    async def _post(self, namespace: str, body: dict[str, Any]) -> None:
+        try:
+            await self._client.create(paths.events(namespace), body)
+            self.posted += 1
+        except (KubeError, ValueError) as error:  # ValueError: a namespace or name that is none
+            self.dropped += 1
+            log.info("event %s about %s not posted: %s", body["reason"], body["involvedObject"]["name"], error)
+
+    def _forget(self, now: float) -> None:
+        while (oldest := next(iter(self._said))) and now - self._said[oldest] >= self._window:
+            del self._said[oldest]
+
+
+def _body(
+    about: Reference, type: EventType, reason: str, message: str, source: dict[str, str], namespace: str, now: float
+) -> dict[str, Any]:
+    """Build the Event; its name is unique by time, as client-go's."""
+    at = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{about.name[:230]}.{time.time_ns():x}", "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": about.api_version,
+            "kind": about.kind,
+            "name": about.name,
+            "namespace": about.namespace,
+            "uid": about.uid,
+        },
+        "type": type,
+        "reason": reason,
+        "message": message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…",
+        "source": source,
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+    }

@@ -1,0 +1,311 @@
+"""The parts of API objects that muster reads, as msgspec Structs: what is not declared here costs nothing to decode.
+
+Decoded once per watch event, so the fields are few. A DLJob's spec and status stay raw: the extender wants its reservation
+only, the operator decodes them with the models of `muster.api` when the job's generation changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from muster.api import names
+from muster.kube.quantity import milli, whole
+from muster.scheduling.eligibility import Constraint, Requirement, Taint, Toleration
+from muster.scheduling.snapshot import Resources
+
+
+class Struct(msgspec.Struct, rename="camel", frozen=True, gc=False):
+    """Base: camelCase on the wire; no reference cycles, so the garbage collector need not look."""
+
+
+class Owner(Struct, frozen=True):
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
+class Meta(Struct, frozen=True):
+    name: str
+    uid: str = ""
+    namespace: str | None = None
+    resource_version: str = "0"
+    generation: int = 0
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    owner_references: list[Owner] | None = None
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+
+    def label(self, name: str) -> str | None:
+        return self.labels.get(name) if self.labels else None
+
+    def annotation(self, name: str) -> str | None:
+        return self.annotations.get(name) if self.annotations else None
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    @property
+    def controller(self) -> Owner | None:
+        return next((owner for owner in self.owner_references or () if owner.controller), None)
+
+
+class Condition(Struct, frozen=True):
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: datetime | None = None
+
+
+class Demand(Struct, frozen=True):
+    """resources of a container."""
+
+    requests: dict[str, str | int] | None = None
+    limits: dict[str, str | int] | None = None
+
+    def of(self, name: str) -> str | int:
+        for amounts in (self.requests, self.limits):
+            if amounts and name in amounts:
+                return amounts[name]
+        return 0
+
+
+NO_DEMAND = Demand()
+
+
+class Container(Struct, frozen=True):
+    resources: Demand = NO_DEMAND
+    restart_policy: str | None = None
+
+
+class Gate(Struct, frozen=True):
+    name: str
+
+
+class Expression(Struct, frozen=True):
+    key: str
+    operator: str
+    values: list[str] | None = None
+
+
+class Term(Struct, frozen=True):
+    match_expressions: list[Expression] | None = None
+    match_fields: list[Expression] | None = None
+
+
+class Terms(Struct, frozen=True):
+    node_selector_terms: list[Term] = []
+
+
+class NodeAffinity(Struct, frozen=True):
+    required: Terms | None = msgspec.field(name="requiredDuringSchedulingIgnoredDuringExecution", default=None)
+
+
+class Affinity(Struct, frozen=True):
+    node_affinity: NodeAffinity | None = None
+
+
+class PodToleration(Struct, frozen=True):
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+class PodSpec(Struct, frozen=True):
+    containers: list[Container] = []
+    init_containers: list[Container] | None = None
+    node_name: str | None = None
+    node_selector: dict[str, str] | None = None
+    affinity: Affinity | None = None
+    tolerations: list[PodToleration] | None = None
+    scheduler_name: str = ""
+    scheduling_gates: list[Gate] | None = None
+    priority: int | None = None
+    overhead: dict[str, str | int] | None = None
+
+
+class Waiting(Struct, frozen=True):
+    reason: str = ""
+    message: str = ""
+
+
+class Terminated(Struct, frozen=True):
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerState(Struct, frozen=True):
+    waiting: Waiting | None = None
+    terminated: Terminated | None = None
+
+
+NO_STATE = ContainerState()
+
+
+class ContainerStatus(Struct, frozen=True):
+    name: str
+    state: ContainerState = NO_STATE
+
+
+class PodStatus(Struct, frozen=True):
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition] | None = None
+    container_statuses: list[ContainerStatus] | None = None
+    init_container_statuses: list[ContainerStatus] | None = None
+
+
+NO_POD_STATUS = PodStatus()
+
+
+class Pod(Struct, frozen=True):
+    metadata: Meta
+    spec: PodSpec
+    status: PodStatus = NO_POD_STATUS
+
+    @property
+    def finished(self) -> bool:
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def leaving(self) -> bool:
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def gated(self) -> bool:
+        return any(gate.name == names.GATE for gate in self.spec.scheduling_gates or ())
+
+    def condition(self, kind: str) -> Condition | None:
+        return next((c for c in self.status.conditions or () if c.type == kind), None)
+
+
+class NodeTaint(Struct, frozen=True):
+    key: str
+    effect: str
+    value: str = ""
+
+
+class NodeSpec(Struct, frozen=True):
+    unschedulable: bool = False
+    taints: list[NodeTaint] | None = None
+
+
+class NodeStatus(Struct, frozen=True):
+    allocatable: dict[str, str | int] | None = None
+    conditions: list[Condition] | None = None
+
+
+NO_NODE_SPEC, NO_NODE_STATUS = NodeSpec(), NodeStatus()
+
+
+class Node(Struct, frozen=True):
+    metadata: Meta
+    spec: NodeSpec = NO_NODE_SPEC
+    status: NodeStatus = NO_NODE_STATUS
+
+    @property
+    def ready(self) -> bool:
+        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions or ())
+
+
+class Reserved(Struct, frozen=True):
+    """One entry of a DLJob's status.placement."""
+
+    pod: str
+    node: str
+    gpus: list[int] = []
+
+
+class ReservationStatus(Struct, frozen=True):
+    placement: list[Reserved] = []
+
+
+NOTHING = msgspec.Raw(b"null")
+
+
+class DLJob(Struct, frozen=True):
+    metadata: Meta
+    spec: msgspec.Raw = NOTHING
+    status: msgspec.Raw = NOTHING
+
+    @property
+    def reservation(self) -> list[Reserved]:
+        """What status.placement promises."""
+        found = _decode_reservation(self.status)
+        return found.placement if found else []
+
+
+class DLQueue(Struct, frozen=True):
+    metadata: Meta
+    spec: msgspec.Raw = NOTHING
+    status: msgspec.Raw = NOTHING
+
+
+_decode_reservation = msgspec.json.Decoder(ReservationStatus | None).decode
+
+
+def gpus_of(pod: Pod) -> int:
+    """Count the GPUs that a pod asks for, as kube-scheduler does."""
+    return _amount(pod.spec, names.GPU, whole)
+
+
+def resources_of(pod: Pod) -> Resources:
+    """Return what a pod asks for beside GPUs."""
+    over = pod.spec.overhead or {}
+    cpu = _amount(pod.spec, "cpu", milli) + milli(over.get("cpu", 0))
+    memory = _amount(pod.spec, "memory", whole) + whole(over.get("memory", 0))
+    return Resources(cpu, memory, 1)
+
+
+def _amount(spec: PodSpec, name: str, read: Callable[[str | int], int]) -> int:
+    """The larger of what the containers and sidecars ask for together, and what an init container needs before them."""
+    sidecars = most = 0
+    for container in spec.init_containers or ():
+        amount = read(container.resources.of(name))
+        if container.restart_policy == "Always":
+            sidecars += amount
+        else:
+            most = max(most, sidecars + amount)
+    return max(most, sidecars + sum(read(container.resources.of(name)) for container in spec.containers))
+
+
+def constraint_of(spec: PodSpec) -> Constraint:
+    """Return what a pod asks of its node: selector, required affinity, tolerations."""
+    required = spec.affinity.node_affinity.required if spec.affinity and spec.affinity.node_affinity else None
+    terms = tuple(
+        tuple(
+            Requirement(e.key, e.operator, tuple(e.values or ()))
+            for e in [*(term.match_expressions or ()), *(term.match_fields or ())]
+        )
+        for term in (required.node_selector_terms if required else ())
+    )
+    return Constraint(
+        tuple(sorted((spec.node_selector or {}).items())),
+        terms,
+        tuple(Toleration(t.key, t.operator, t.value, t.effect) for t in spec.tolerations or ()),
+    )
+
+
+def pinned_to(spec: PodSpec) -> str | None:
+    """Return the one node that a pod's affinity leaves it, by name; None where it leaves more or says so otherwise."""
+    nodes = {
+        requirement.values[0]
+        for term in constraint_of(spec).terms
+        for requirement in term
+        if requirement.key == "metadata.name" and requirement.operator == "In" and len(requirement.values) == 1
+    }
+    return nodes.pop() if len(nodes) == 1 else None
+
+
+def taints_of(node: Node) -> tuple[Taint, ...]:
+    """Return the taints that keep pods off a node."""
+    return tuple(Taint(t.key, t.value, t.effect) for t in node.spec.taints or ())

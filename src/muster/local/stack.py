@@ -1,0 +1,85 @@
+"""muster itself on a local cluster: its API, its processes, and the kube-scheduler that asks its extender.
+
+The parts run from this Python environment, each with the administrator's rights unless it is given a kubeconfig of its
+own (that is how tests run them with the rights of the chart).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from muster.api import crd, names
+from muster.local import commands, processes
+from muster.local.cluster import Component, LocalCluster
+from muster.local.processes import ProcessDied
+
+SCHEDULER = "muster-scheduler"
+"""The name of the process; its schedulerName is muster.api.names.SCHEDULER."""
+_ATTEMPTS = 3
+
+
+def install(
+    cluster: LocalCluster,
+    *,
+    manifests: Iterable[Mapping[str, Any]] = (),
+    kubeconfigs: Mapping[str, Path] | None = None,
+) -> None:
+    """Install muster's API and `manifests`, then start the parts, with their own `kubeconfigs` by name, and wait for them."""
+    with cluster.progress.step("installing muster's API"):
+        definitions = crd.manifests()
+        cluster.apply([*definitions, *manifests])
+        for definition in definitions:
+            plural = definition["metadata"]["name"]
+            cluster.kubectl("wait", "--for=condition=Established", f"customresourcedefinition/{plural}", "--timeout=60s")
+    with cluster.progress.step("starting muster: operator, extender, scheduler, agents"):
+        _start(cluster, kubeconfigs or {})
+
+
+def components(cluster: LocalCluster, ports: Sequence[int], kubeconfigs: Mapping[str, Path]) -> list[Component]:
+    """Return muster's parts in the order in which they start; `ports` are two: the extender's and the scheduler's."""
+    extender, scheduler = ports
+    url = f"http://127.0.0.1:{extender}"
+    kubeconfig = kubeconfigs.get(SCHEDULER, cluster.kubeconfig)
+    config = cluster.write_config(SCHEDULER, commands.scheduler_config(kubeconfig, names.SCHEDULER, extender=url))
+    arguments = commands.scheduler(cluster.files, scheduler, config, cluster.options)
+    return [
+        _part(cluster, kubeconfigs, "extender", f"--port={extender}", port=extender, ready_url=f"{url}/readyz"),
+        Component(
+            SCHEDULER,
+            [cluster.binaries["kube-scheduler"], *arguments],
+            ready_url=f"https://127.0.0.1:{scheduler}/healthz",
+            port=scheduler,
+        ),
+        _part(cluster, kubeconfigs, "operator"),
+        _part(cluster, kubeconfigs, "agent", "--local-nodes"),
+    ]
+
+
+def _start(cluster: LocalCluster, kubeconfigs: Mapping[str, Path]) -> None:
+    for attempt in range(1, _ATTEMPTS + 1):
+        parts = components(cluster, processes.free_ports(2), kubeconfigs)
+        try:
+            for part in parts:
+                cluster.run(part)
+            return
+        except ProcessDied as died:
+            if attempt == _ATTEMPTS or not died.port_was_taken:
+                raise
+            for part in parts:
+                cluster.processes.stop(part.name)
+
+
+def _part(
+    cluster: LocalCluster,
+    kubeconfigs: Mapping[str, Path],
+    name: str,
+    *args: str,
+    port: int | None = None,
+    ready_url: str | None = None,
+) -> Component:
+    kubeconfig = kubeconfigs.get(name, cluster.kubeconfig)
+    argv = [sys.executable, "-P", "-m", f"muster_{name}", f"--kubeconfig={kubeconfig}", *args]
+    return Component(f"muster-{name}", argv, {"PYTHONUNBUFFERED": "1"}, ready_url, port)

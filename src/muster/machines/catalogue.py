@@ -1,0 +1,91 @@
+"""Machine types by name: machines.toml joined with the recorded link tables in data/.
+
+Invariant: a Machine has one row of links, one CPU affinity and one NUMA node (or None) for each of its GPUs.
+Memory in GiB.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from muster.machines.ranges import canonical_ranges, parse_ranges
+from muster.machines.topo import BadTopo, Topo, parse_topo
+
+
+class UnknownMachine(ValueError):
+    """A name that is no machine type; the message lists those there are."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One type of machine; `links[i][j]` between its GPUs, `nics[name][i]` from a NIC to GPU i."""
+
+    name: str
+    product: str
+    gpus: int
+    gpu_memory_gib: int
+    links: tuple[tuple[str, ...], ...]
+    nics: Mapping[str, tuple[str, ...]] = field(hash=False)
+    cpu_affinity: tuple[str | None, ...]
+    numa: tuple[int | None, ...]
+    """The NUMA node of each GPU; of several, the first (on GH200 the others are the GPU's own memory)."""
+    cpus: int
+    memory_gib: int
+
+
+def machine(name: str) -> Machine:
+    """Return the machine type of that name or alias; raise UnknownMachine."""
+    known = catalogue()
+    try:
+        return known[_aliases().get(name, name)]
+    except KeyError:
+        raise UnknownMachine(f"{name!r} is no machine type; known are {', '.join([*known, *_aliases()])}") from None
+
+
+@cache
+def catalogue() -> Mapping[str, Machine]:
+    """Return every machine type by name (aliases left out), in the order of machines.toml."""
+    return {name: _machine(name, entry) for name, entry in _entries().items()}
+
+
+@cache
+def _entries() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(_home().joinpath("machines.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def _aliases() -> dict[str, str]:
+    return {alias: name for name, entry in _entries().items() for alias in entry.get("aliases", [])}
+
+
+def _home() -> Traversable:
+    return files("muster.machines")
+
+
+def _machine(name: str, entry: dict[str, Any]) -> Machine:
+    topo = _topo(entry["topo"])
+    return Machine(
+        name=name,
+        product=entry["product"],
+        gpus=len(topo.links),
+        gpu_memory_gib=entry["gpu-memory-gib"],
+        links=topo.links,
+        nics=topo.nics,
+        cpu_affinity=tuple(text and canonical_ranges(text) for text in topo.cpu_affinity),
+        numa=tuple(None if text is None else parse_ranges(text)[0] for text in topo.numa),
+        cpus=entry["cpus"],
+        memory_gib=entry["memory-gib"],
+    )
+
+
+def _topo(file: str) -> Topo:
+    try:
+        return parse_topo(_home().joinpath("data", file).read_text(encoding="utf-8"))
+    except BadTopo as error:
+        raise BadTopo(f"{file}: {error}") from None

@@ -1,0 +1,97 @@
+"""Which nodes a task may go to: node selector, required node affinity, taints and tolerations.
+
+The rules are those of kube-scheduler (NodeAffinity, TaintToleration), kept here so that no gang is pinned to a node that
+would refuse it. Every value is hashable: a plan asks the same question for thousands of tasks, and answers it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    value: str = ""
+    effect: str = "NoSchedule"
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """An empty key tolerates every taint, an empty effect every effect, Exists every value."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+    def tolerates(self, taint: Taint) -> bool:
+        if self.effect and self.effect != taint.effect:
+            return False
+        if self.key and self.key != taint.key:
+            return False
+        return self.operator == "Exists" or (self.operator in ("", "Equal") and bool(self.key) and self.value == taint.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One matchExpression of a node selector term."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        value = labels.get(self.key)
+        match self.operator:
+            case "In":
+                return value in self.values
+            case "NotIn":
+                return value not in self.values
+            case "Exists":
+                return value is not None
+            case "DoesNotExist":
+                return value is None
+            case "Gt":
+                return _number(value) is not None and _compare(value, self.values) > 0
+            case "Lt":
+                return _number(value) is not None and _compare(value, self.values) < 0
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What a task asks of a node: every label of `labels`, one of `terms` (each a conjunction), and its tolerations.
+
+    A requirement of a term on the key metadata.name asks for the node's name (matchFields).
+    """
+
+    labels: tuple[tuple[str, str], ...] = ()
+    terms: tuple[tuple[Requirement, ...], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+
+    def admits(self, name: str, labels: Mapping[str, str], taints: tuple[Taint, ...]) -> bool:
+        """Say whether a node with this name, these labels and these taints is allowed."""
+        if any(labels.get(key) != value for key, value in self.labels):
+            return False
+        if self.terms:
+            named = {**labels, "metadata.name": name}
+            if not any(term and all(r.matches(named) for r in term) for term in self.terms):
+                return False
+        return all(taint.effect == "PreferNoSchedule" or any(t.tolerates(taint) for t in self.tolerations) for taint in taints)
+
+
+ANYWHERE = Constraint()
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return int(text) if text is not None and "_" not in text else None  # unlike Python, Go reads no 1_000
+    except ValueError:
+        return None
+
+
+def _compare(value: str | None, bounds: tuple[str, ...]) -> int:
+    left, right = _number(value), _number(bounds[0]) if len(bounds) == 1 else None
+    return 0 if left is None or right is None else (left > right) - (left < right)

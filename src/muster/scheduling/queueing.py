@@ -1,0 +1,69 @@
+"""Whose turn it is: the order of the waiting gangs, the quotas of the queues, and what may overtake.
+
+Order: higher priority first, then first arrival, then name; one order over all queues, since they share the GPUs.
+
+Overtaking (backfill) without knowing how long a job runs: a gang that waits must not start later because another, behind it,
+went first. Any GPU that the waiting gang could use may be the last one that it needs, so a later gang may only have what the
+waiting one could not use anyway:
+- a gang that waits for GPUs keeps every node that it may use (`Claims.nodes`), and what it needs of its queue's quota
+  (`Quotas.kept`);
+- a gang that waits for its quota keeps the GPUs on which it would start now (they are taken from the room), and its queue's
+  quota;
+- a gang that cannot start whatever ends (too large for the cluster or for its quota, incomplete, backing off) keeps nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from muster.scheduling.snapshot import Gang, Queue
+
+
+def in_order(gangs: Iterable[Gang]) -> list[Gang]:
+    """The gangs by turn."""
+    return sorted(gangs, key=lambda gang: (-gang.priority, gang.arrived, gang.name))
+
+
+class Quotas:
+    """GPUs that each queue holds, beside what it may hold."""
+
+    def __init__(self, queues: Mapping[str, Queue], gangs: Iterable[Gang]) -> None:
+        self._queues = queues
+        self.held: dict[str, int] = {}
+        self.kept: dict[str, int] = {}
+        """GPUs of a quota that gangs which wait for GPUs will need."""
+        for gang in gangs:
+            self.add(gang.queue, sum(place.gpus.bit_count() for place in gang.placement))
+
+    def limit(self, queue: str) -> int | None:
+        found = self._queues.get(queue)
+        return found.quota if found else None
+
+    def add(self, queue: str, gpus: int) -> None:
+        self.held[queue] = self.held.get(queue, 0) + gpus
+
+    def keep(self, queue: str, gpus: int) -> None:
+        self.kept[queue] = self.kept.get(queue, 0) + gpus
+
+    def allows(self, gang: Gang, gpus: int) -> bool:
+        limit = self.limit(gang.queue)
+        return limit is None or self.held.get(gang.queue, 0) + self.kept.get(gang.queue, 0) + gpus <= limit
+
+    def ever_allows(self, gang: Gang, gpus: int) -> bool:
+        limit = self.limit(gang.queue)
+        return limit is None or gpus <= limit
+
+
+class Claims:
+    """What waiting gangs keep from those behind them: nodes, and the quota of queues."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Gang] = {}
+        self.queues: dict[str, Gang] = {}
+
+    def claim_nodes(self, gang: Gang, names: Iterable[str]) -> None:
+        for name in names:
+            self.nodes.setdefault(name, gang)
+
+    def claim_queue(self, gang: Gang) -> None:
+        self.queues.setdefault(gang.queue, gang)

@@ -1,0 +1,165 @@
+"""The cluster as a value: what the planner sees, and all that it sees.
+
+The operator makes it from API objects, the simulator from its own state; neither does more than translate. Amounts: GPUs
+are sets (see `links`), CPU is in milli-cores, memory in bytes, times in seconds on any clock that `plan` gets `now` from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+from muster.scheduling.eligibility import ANYWHERE, Constraint, Taint
+from muster.scheduling.links import GpuSet
+from muster.scheduling.machine import MachineType
+
+
+class Level(IntEnum):
+    """How far the tasks of a gang may be from each other, nearest first."""
+
+    NODE = 0
+    RACK = 1
+    BLOCK = 2
+    CLUSTER = 3
+
+
+class Sensitivity(StrEnum):
+    """How much a job suffers from slow links between its GPUs."""
+
+    AUTO = "Auto"
+    HIGH = "High"
+    LOW = "Low"
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Amounts of what a node has beside GPUs."""
+
+    cpu: int = 0
+    memory: int = 0
+    pods: int = 0
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(self.cpu + other.cpu, self.memory + other.memory, self.pods + other.pods)
+
+    def __sub__(self, other: Resources) -> Resources:
+        return Resources(self.cpu - other.cpu, self.memory - other.memory, self.pods - other.pods)
+
+    def covers(self, other: Resources) -> bool:
+        return self.cpu >= other.cpu and self.memory >= other.memory and self.pods >= other.pods
+
+
+PLENTY = Resources(1 << 62, 1 << 62, 1 << 62)
+NOTHING = Resources()
+ONE_POD = Resources(pods=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node. `healthy` are the GPUs that work, `free` those of them that nobody holds."""
+
+    name: str
+    machine: MachineType
+    healthy: GpuSet
+    free: GpuSet
+    leaving: GpuSet = 0
+    """GPUs that pods on their way out still hold: free soon, without anybody else having to go."""
+    rest: Resources = PLENTY
+    """What is free beside GPUs; negative where pods of other schedulers took too much."""
+    capacity: Resources = PLENTY
+    """What there is beside GPUs when nobody holds any of it."""
+    rack: str = ""
+    block: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+
+    def domain(self, level: Level) -> str:
+        """The name of the node, rack, block or cluster that this node is in."""
+        if level is Level.CLUSTER:
+            return ""
+        return (self.name, f"{self.block}/{self.rack}", self.block)[level]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One pod of a gang."""
+
+    name: str
+    gpus: int
+    rest: Resources = ONE_POD
+    where: Constraint = ANYWHERE
+    role: str = "worker"
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Where one task goes: a node, GPUs of it, and the task's rank in the gang."""
+
+    task: Task
+    node: str
+    gpus: GpuSet
+    rank: int = 0
+
+
+Placement = tuple[Assigned, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """Pods that start together or not at all: a DLJob, a labelled set of pods, or one pod.
+
+    `placement` is empty while the gang is queued; otherwise it is the reservation. `fewest` is the number of workers that an
+    elastic gang can start with. `absent` counts pods that the gang needs and that nobody has created yet.
+    """
+
+    name: str
+    queue: str
+    arrived: float
+    tasks: tuple[Task, ...]
+    priority: int = 0
+    placement: Placement = ()
+    spread: bool = False
+    required: Level = Level.CLUSTER
+    preferred: Level = Level.NODE
+    sensitivity: Sensitivity = Sensitivity.AUTO
+    fewest: int | None = None
+    not_before: float = 0.0
+    started: float = 0.0
+    absent: int = 0
+    preemptible: bool = False
+    leave: str | None = None
+    """A wish to move: "" away from where it is, else away from the node or rack of this name."""
+    resize: bool = False
+    """The gang was scaled since it was placed: `tasks` are what it wants, `placement` what it has."""
+    avoid: frozenset[str] = frozenset()
+    """Nodes on which the gang's last attempt failed: taken only where there is no other place."""
+
+    @property
+    def gpus(self) -> int:
+        return sum(task.gpus for task in self.tasks)
+
+    @property
+    def sensitive(self) -> bool:
+        """Whether fast links matter: as declared, else for every gang that has more than one GPU to join."""
+        if self.sensitivity is Sensitivity.AUTO:
+            return self.gpus > 1
+        return self.sensitivity is Sensitivity.HIGH
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Gangs of one owner, with the GPUs that they may hold together; None is no limit."""
+
+    name: str
+    quota: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a plan depends on."""
+
+    nodes: Mapping[str, Node]
+    gangs: tuple[Gang, ...]
+    queues: Mapping[str, Queue] = field(default_factory=dict)

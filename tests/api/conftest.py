@@ -1,0 +1,65 @@
+"""A cluster that serves muster's resources, and the plain way to its API server."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from muster.local.cluster import LocalCluster
+
+ROOT = Path(__file__).parents[2]
+MERGE = "application/merge-patch+json"
+
+
+class Answer(NamedTuple):
+    """What the API server said."""
+
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def message(self) -> str:
+        """The words of a refusal."""
+        return str(self.body.get("message", ""))
+
+
+class Server:
+    """Requests on muster's resources in one namespace, strict about unknown fields as kubectl is."""
+
+    def __init__(self, cluster: LocalCluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+
+    def send(self, method: str, path: str, body: object, kind: str = "application/json") -> Answer:
+        """Send one request; any thread may."""
+        path = f"/apis/muster.dev/v1alpha1/namespaces/{self.namespace}/{path}"
+        status, content = self.cluster.api.exchange(method, path, body, kind)
+        return Answer(status, json.loads(content))
+
+    def create(self, body: dict[str, Any], dry: bool = False) -> Answer:
+        """Create a DLJob or DLQueue, or only ask whether it would be accepted."""
+        query = "fieldValidation=Strict" + ("&dryRun=All" if dry else "")
+        return self.send("POST", f"{body['kind'].lower()}s?{query}", body)
+
+    def patch(self, name: str, patch: dict[str, Any], resource: str = "") -> Answer:
+        """Merge a patch into a DLJob or one of its subresources."""
+        return self.send("PATCH", f"dljobs/{name}{resource}?fieldValidation=Strict", patch, MERGE)
+
+
+@pytest.fixture(scope="session")
+def served(cluster: LocalCluster) -> LocalCluster:
+    """The cluster, with muster's definitions established."""
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds")
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", ROOT / "crds")
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def server(served: LocalCluster, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The API server, in a namespace of the test module's own."""
+    namespace = str(request.module.__name__).rpartition(".")[2].replace("_", "-")
+    served.kubectl("create", "namespace", namespace)
+    yield Server(served, namespace)
+    served.kubectl("delete", "namespace", namespace, "--wait=false")

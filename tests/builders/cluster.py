@@ -1,0 +1,102 @@
+"""Small clusters and gangs for tests of the core, told by the few fields that a test is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from muster.machines.catalogue import machine
+from muster.scheduling.decisions import Decision, Place
+from muster.scheduling.links import GpuSet, gpu_set
+from muster.scheduling.machine import MachineType, machine_type, unknown_machine
+from muster.scheduling.planner import DEFAULTS, Settings, plan
+from muster.scheduling.snapshot import ONE_POD, Assigned, Gang, Node, Placement, Queue, Resources, Snapshot, Task
+
+World = Snapshot
+
+
+def known(name: str) -> MachineType:
+    """The machine type of this name in the catalogue."""
+    return machine_type(machine(name).links)
+
+
+def node(name: str, gpus: int = 8, free: int | None = None, **fields: Any) -> Node:
+    """A node with `gpus` GPUs (or those of `machine`), the first `free` of them free; sets go in `free_set`, `healthy`."""
+    kind: MachineType = fields.pop("machine", None) or unknown_machine(gpus)
+    healthy: GpuSet = fields.pop("healthy", kind.all)
+    free_set: GpuSet | None = fields.pop("free_set", None)
+    if free_set is None:
+        free_set = healthy if free is None else gpu_set(range(free)) & healthy
+    return Node(name, kind, healthy, free_set, **fields)
+
+
+def cluster(*nodes: Node) -> dict[str, Node]:
+    return {one.name: one for one in nodes}
+
+
+def tasks(gang: str, count: int, gpus: int = 1, role: str = "worker", **fields: Any) -> tuple[Task, ...]:
+    return tuple(Task(f"{gang}-{role}-{i}", gpus, role=role, index=i, **fields) for i in range(count))
+
+
+def gang(name: str, count: int = 1, gpus: int = 1, *, each: Mapping[str, Any] | None = None, **fields: Any) -> Gang:
+    """A gang that waits: `count` workers of `gpus` GPUs; `each` has further fields of every task."""
+    fields.setdefault("tasks", tasks(name, count, gpus, **(each or {})))
+    return Gang(name=name, queue=fields.pop("queue", "default"), arrived=fields.pop("arrived", 0.0), **fields)
+
+
+def running(name: str, *shares: tuple[str, Iterable[int]], rest: Resources = ONE_POD, **fields: Any) -> Gang:
+    """A gang that runs: one worker for each share, a node and the indices of its GPUs."""
+    held = [(where, gpu_set(list(gpus))) for where, gpus in shares]
+    members = tuple(Task(f"{name}-worker-{i}", gpus.bit_count(), rest, index=i) for i, (_, gpus) in enumerate(held))
+    places = tuple(
+        Assigned(task, where, gpus, rank) for rank, (task, (where, gpus)) in enumerate(zip(members, held, strict=True))
+    )
+    fields.setdefault("tasks", members)
+    fields.setdefault("preemptible", True)
+    return gang(name, placement=places, **fields)
+
+
+def world(nodes: Iterable[Node], gangs: Iterable[Gang], queues: Mapping[str, int | None] | None = None) -> World:
+    """A snapshot in which the GPUs and the rest that placed gangs hold are no longer free."""
+    gangs = tuple(gangs)
+    left = cluster(*nodes)
+    for one in gangs:
+        left = without(left, one.placement)
+    limits = {name: Queue(name, quota) for name, quota in (queues or {}).items()}
+    return Snapshot(left, gangs, limits)
+
+
+def without(nodes: Mapping[str, Node], placement: Placement) -> dict[str, Node]:
+    """The nodes once `placement` has been taken out of what is free."""
+    left = dict(nodes)
+    for place in placement:
+        before = left[place.node]
+        left[place.node] = replace(before, free=before.free & ~place.gpus, rest=before.rest - place.task.rest)
+    return left
+
+
+def decide(seen: World, now: float = 0.0, settings: Settings = DEFAULTS) -> dict[str, Decision]:
+    """The plan's decisions by the gang's name; a gang has one at most."""
+    decisions = plan(seen, now, settings)
+    by_gang = {decision.gang.name: decision for decision in decisions}
+    assert len(by_gang) == len(decisions)
+    return by_gang
+
+
+def reasons(decisions: Mapping[str, Decision]) -> dict[str, str]:
+    return {name: str(decision.reason) for name, decision in decisions.items()}
+
+
+def shares(placement: Placement) -> dict[str, GpuSet]:
+    """The GPUs of a placement by node."""
+    total: dict[str, GpuSet] = {}
+    for place in placement:
+        total[place.node] = total.get(place.node, 0) | place.gpus
+    return total
+
+
+def placed(decision: Decision) -> Placement:
+    """The placement that a decision gives; fails the test where it gives none."""
+    assert isinstance(decision, Place), decision
+    return decision.placement

@@ -1,0 +1,179 @@
+"""What the client sends, what it makes of failures, and what it tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from muster.kube import access, errors, paths
+from muster.kube.access import Access
+from muster.kube.backoff import Backoff
+from muster.kube.client import Client
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from kube.conftest import ApiServer
+
+PATH = "/apis/test/v1/things"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "kind"),
+    [
+        (403, "Forbidden", errors.Forbidden),
+        (404, "NotFound", errors.NotFound),
+        (409, "Conflict", errors.Conflict),
+        (409, "AlreadyExists", errors.AlreadyExists),
+        (410, "Expired", errors.Gone),
+        (422, "Invalid", errors.Invalid),
+        (400, "BadRequest", errors.ApiError),
+    ],
+)
+async def test_errors_carry_the_servers_words(
+    server: ApiServer, client: Client, code: int, reason: str, kind: type[errors.ApiError]
+) -> None:
+    server.write_faults.append(server.answers(code, reason))
+    with pytest.raises(kind) as caught:
+        await client.create(PATH, {})
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.reason, caught.value.message) == (code, reason, "as the test wants")
+    assert len(server.asked) == 1
+
+
+CALLS: dict[str, Any] = {
+    "GET": lambda c: c.get(PATH),
+    "PUT": lambda c: c.update(PATH, {}),
+    "DELETE": lambda c: c.delete(PATH),
+    "merge": lambda c: c.patch(PATH, {}),
+    "strategic": lambda c: c.patch(PATH, {}, "strategic"),
+    "apply": lambda c: c.patch(PATH, {}, "apply"),
+    "POST": lambda c: c.create(PATH, {}),
+    "json": lambda c: c.patch(PATH, [], "json"),
+}
+
+
+async def cut(request: web.Request) -> Any:
+    assert request.transport is not None
+    request.transport.abort()
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("fault", ["429", "500", "503", "cut"])
+async def test_only_what_may_be_repeated_is_repeated(server: ApiServer, client: Client, call: str, fault: str) -> None:
+    bad = cut if fault == "cut" else server.answers(int(fault))
+    (server.list_faults if call == "GET" else server.write_faults).append(bad)
+    if call in ("POST", "json") and fault != "429":
+        with pytest.raises((errors.ApiError, errors.Unreachable)):
+            await CALLS[call](client)
+        assert len(server.asked) == 1
+    else:
+        await CALLS[call](client)
+        assert len(server.asked) == 2
+
+
+async def test_retries_end(server: ApiServer, client: Client) -> None:
+    server.list_faults.extend([server.answers(503)] * 100)
+    with pytest.raises(errors.ApiError) as caught:
+        await client.get(PATH)
+    assert caught.value.status == 503
+    assert len(server.asked) == 6
+
+
+async def test_no_server_is_unreachable(unused_port: int) -> None:
+    async with Client(Access(f"http://127.0.0.1:{unused_port}"), backoff=Backoff(base=0.001)) as client:
+        with pytest.raises(errors.Unreachable, match="GET /readyz"):
+            await client.get("/readyz")
+
+
+@pytest.fixture
+async def unused_port() -> int:
+    listener = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    port: int = listener.sockets[0].getsockname()[1]
+    listener.close()
+    await listener.wait_closed()
+    return port
+
+
+async def test_a_proxys_page_is_quoted(server: ApiServer, client: Client) -> None:
+    async def page(_: web.Request) -> web.Response:
+        from aiohttp import web
+
+        return web.Response(status=404, text="<html>no such host</html>")
+
+    server.list_faults.append(page)
+    with pytest.raises(errors.NotFound, match="no such host"):
+        await client.get(PATH)
+
+
+async def test_what_is_sent(server: ApiServer, client: Client) -> None:
+    await client.create(PATH, {"a": 1}, dry_run=True)
+    await client.patch(PATH, b'{"b": 2}', "apply", force=True)
+    await client.patch(PATH, [{"op": "test"}], "json")
+    await client.delete(PATH, grace_seconds=0, uid="u1", propagation="Background")
+    create, apply, patch, delete = server.asked
+    assert (create.query["dryRun"], create.content_type, server.bodies[0]) == ("All", "application/json", b'{"a":1}')
+    assert create.headers["User-Agent"].startswith("muster/")
+    assert dict(apply.query) == {"fieldManager": "muster", "force": "true"}
+    assert (apply.content_type, server.bodies[1]) == ("application/apply-patch+yaml", b'{"b": 2}')
+    assert (patch.content_type, server.bodies[2]) == ("application/json-patch+json", b'[{"op":"test"}]')
+    options = json.loads(server.bodies[3])
+    assert (delete.method, options["gracePeriodSeconds"], options["preconditions"]) == ("DELETE", 0, {"uid": "u1"})
+    assert options["propagationPolicy"] == "Background"
+
+
+async def test_list_in_pages(server: ApiServer, client: Client) -> None:
+    for number in range(23):
+        server.put(f"t{number}", number)
+    listing = await client.list(PATH, limit=10, labelSelector="a in (b,c)")
+    assert [msgspec.json.decode(raw)["value"] for raw in listing.items] == list(range(23))
+    assert listing.resource_version == str(server.revision)
+    assert {request.query["labelSelector"] for request in server.asked} == {"a in (b,c)"}
+    assert len(server.asked) == 3
+
+
+async def test_a_401_renews_the_token_once(server: ApiServer, kubeconfig: Path) -> None:
+    async with await Client.connect(str(kubeconfig)) as client:
+        await client.get(PATH)
+        (kubeconfig.parent / "token").write_text("second")
+        await client.get(PATH)  # a minute has not passed
+        server.list_faults.append(server.answers(401, "Unauthorized"))
+        await client.get(PATH)
+        server.list_faults.extend([server.answers(401, "Unauthorized")] * 2)
+        with pytest.raises(errors.ApiError, match="401"):
+            await client.get(PATH)
+    sent = [request.headers["Authorization"] for request in server.asked]
+    assert sent == ["Bearer first", "Bearer first", "Bearer first"] + ["Bearer second"] * 3
+
+
+@pytest.mark.parametrize("text", ["", "{", "apiVersion: v1", "- a", "contexts: 3", "current-context: x\ncontexts: []"])
+async def test_a_bad_kubeconfig_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(access.NoAccess, match=str(path)):
+        await Client.connect(str(path))
+
+
+async def test_a_missing_kubeconfig_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(access.NoAccess, match="--kubeconfig or KUBECONFIG"):
+        await Client.connect()
+
+
+def test_paths() -> None:
+    assert paths.pods() == "/api/v1/pods"
+    assert paths.pods("ns", "p", "binding") == "/api/v1/namespaces/ns/pods/p/binding"
+    assert paths.nodes("n1") == "/api/v1/nodes/n1"
+    assert paths.dljobs("ns", "j", "status") == "/apis/muster.dev/v1alpha1/namespaces/ns/dljobs/j/status"
+    assert paths.pods("ns", "a/../b?c") == "/api/v1/namespaces/ns/pods/a%2F..%2Fb%3Fc"
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_path_cannot_be_climbed(name: str) -> None:
+    with pytest.raises(ValueError, match=r"metadata\.name"):
+        paths.pods("ns", name)

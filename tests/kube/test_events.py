@@ -1,0 +1,89 @@
+"""Events reach the server once, and recording them never hurts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from muster.kube.events import Recorder, Reference
+
+if TYPE_CHECKING:
+    from kube.conftest import ApiServer, Until
+    from muster.kube.client import Client
+
+JOB = Reference("muster.dev/v1alpha1", "DLJob", "vgg16", "vision", "u1")
+
+
+class Clock:
+    now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def recorder(client: Client, clock: Clock) -> AsyncIterator[Recorder]:
+    recorder = Recorder(client, "muster-operator", "pod-1", queue=5, per_second=10_000, now=clock)
+    task = asyncio.create_task(recorder.run())
+    yield recorder
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def sent(server: ApiServer) -> list[dict[str, Any]]:
+    return [json.loads(body) for body in server.bodies]
+
+
+async def test_an_event_as_kubectl_wants_it(server: ApiServer, recorder: Recorder, until: Until) -> None:
+    recorder.event(JOB, "Warning", "Waiting", "x" * 2000)
+    await until(lambda: recorder.posted == 1)
+    (event,) = sent(server)
+    assert server.asked[0].path == "/api/v1/namespaces/vision/events"
+    assert event["involvedObject"] == {
+        "apiVersion": "muster.dev/v1alpha1",
+        "kind": "DLJob",
+        "name": "vgg16",
+        "namespace": "vision",
+        "uid": "u1",
+    }
+    assert (event["type"], event["reason"], len(event["message"])) == ("Warning", "Waiting", 1024)
+    assert (event["firstTimestamp"], event["count"]) == ("2023-11-14T22:13:20Z", 1)
+    assert event["source"] == {"component": "muster-operator", "host": "pod-1"}
+
+
+async def test_the_same_words_once_in_a_window(server: ApiServer, recorder: Recorder, clock: Clock, until: Until) -> None:
+    for message in ("a", "a", "b", "a"):
+        recorder.event(JOB, "Normal", "Waiting", message)
+    await until(lambda: recorder.posted == 2)
+    clock.now += 299
+    recorder.event(JOB, "Normal", "Waiting", "a")
+    clock.now += 1
+    recorder.event(JOB, "Normal", "Waiting", "a")
+    await until(lambda: recorder.posted == 3)
+    assert [event["message"] for event in sent(server)] == ["a", "b", "a"]
+
+
+async def test_too_many_are_dropped_not_waited_for(recorder: Recorder) -> None:
+    for number in range(12):
+        recorder.event(JOB, "Normal", "Waiting", str(number))
+    assert recorder.dropped == 7
+    await recorder.drain(30)
+    assert recorder.posted == 5
+
+
+async def test_a_refused_event_is_dropped_and_the_next_one_goes(server: ApiServer, recorder: Recorder, until: Until) -> None:
+    server.write_faults.append(server.answers(403, "Forbidden"))
+    recorder.event(JOB, "Normal", "Waiting", "refused")
+    recorder.event(Reference("v1", "Node", "n1"), "Normal", "Labelled", "of no namespace")
+    recorder.event(Reference("v1", "Pod", "p", ".."), "Normal", "Bad", "namespace")
+    await until(lambda: recorder.posted == 1 and recorder.dropped == 2)
+    assert server.asked[-1].path == "/api/v1/namespaces/default/events"

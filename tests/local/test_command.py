@@ -1,0 +1,113 @@
+"""`muster local` as a user types it, against a real cluster, in the order in which a user's day goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from muster.local import processes
+from muster.local.waiting import until
+
+
+class Shell:
+    """Runs `muster local ...` with a state directory of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.environ = os.environ | {"XDG_STATE_HOME": str(home)}
+        self.state = home / "muster"
+
+    def popen(self, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", "import sys; from muster.cli import main; sys.exit(main())", "local", *words]
+        return subprocess.Popen(command, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """Return the exit code and what was shown, the answer first."""
+        with self.popen(*words) as process:
+            out, err = process.communicate()
+            return process.returncode, out + err
+
+    def pids(self) -> list[int]:
+        return [process.pid for process in processes.recorded(self.state)[1]]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.mark.parametrize("action", ["status", "kubeconfig"])
+def test_when_nothing_is_up_that_is_said(shell: Shell, action: str) -> None:
+    code, said = shell.run(action)
+    assert code == 1
+    assert "no local cluster is up" in said
+    assert "muster local up" in said
+
+
+def test_down_when_nothing_is_up_is_no_error(shell: Shell) -> None:
+    assert shell.run("down")[0] == 0
+
+
+def test_bad_nodes_are_told_before_anything_starts(shell: Shell) -> None:
+    code, said = shell.run("up", "--nodes", "abacus:1")
+    assert code == 1
+    assert "abacus" in said
+    assert "Traceback" not in said
+    assert not shell.state.exists()
+
+
+@pytest.mark.cluster
+def test_up_status_down(shell: Shell) -> None:
+    leave_a_stale_cluster(shell.state)
+    assert shell.run("status")[0] == 1
+    try:
+        code, said = shell.run("up", "--nodes", "p100:2")
+        assert code == 0, said
+        assert f"KUBECONFIG={shell.state / 'kubeconfig'}" in said
+        assert not (shell.state / "etcd" / "stale").exists()
+
+        assert shell.run("kubeconfig") == (0, f"{shell.state / 'kubeconfig'}\n")
+        code, said = shell.run("status")
+        assert code == 0
+        assert "2 of 2 nodes are Ready" in said
+
+        code, said = shell.run("up")
+        assert code == 1
+        assert "already" in said
+        assert shell.run("status")[0] == 0
+
+        pids = shell.pids()
+        os.kill(pids[-1], signal.SIGKILL)
+        until(lambda: shell.run("status")[0] == 1, "status notices what was killed")
+        assert "killed by signal 9" in shell.run("status")[1]
+    finally:
+        down = shell.run("down")
+    assert down[0] == 0
+    assert not any(map(processes.alive, pids))
+    assert {path.name for path in shell.state.iterdir()} <= {"lock"}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_in_the_foreground_the_cluster_ends_with_the_command(shell: Shell, number: signal.Signals) -> None:
+    with shell.popen("up", "--foreground", "--nodes", "") as process:
+        assert process.stdout is not None
+        assert any("The cluster is up" in line for line in process.stdout)
+        pids = shell.pids()
+        assert len(pids) == 5
+        process.send_signal(number)
+        process.communicate()
+    until(lambda: not any(map(processes.alive, pids)), "all processes have ended")
+    assert not processes.running(shell.state)
+
+
+def leave_a_stale_cluster(state: Path) -> None:
+    """What a cluster leaves behind when the machine goes down: no lock, but files that say that it runs."""
+    (state / "etcd").mkdir(parents=True)
+    (state / "etcd" / "stale").write_text("not a database")
+    (state / "kubeconfig").write_text("stale")
+    (state / "processes.json").write_text(f'{{"supervisor": {os.getpid()}, "processes": []}}')

@@ -1,0 +1,123 @@
+"""Gangs that run and want to move or to change size: beside what they have, else over it, else not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from builders.cluster import decide, gang, node, placed, reasons, running, shares, tasks, world
+from muster.scheduling.decisions import Reason
+from muster.scheduling.snapshot import Gang, Node, Resources
+
+
+def mover(leave: str | None, *held: tuple[str, range]) -> Gang:
+    return running("m", *held, leave=leave)
+
+
+def resized(one: Gang, count: int) -> Gang:
+    return replace(one, resize=True, tasks=tasks(one.name, count))
+
+
+def test_a_gang_that_runs_and_wants_nothing_gets_no_decision() -> None:
+    assert decide(world([node("n1")], [running("r", ("n1", [0]))])) == {}
+
+
+@pytest.mark.parametrize(
+    ("leave", "to"),
+    [
+        pytest.param("", "n2", id="away from where it is"),
+        pytest.param("n1", "n2", id="away from a node"),
+        pytest.param("r", "n3", id="away from a rack"),
+    ],
+)
+def test_beside_the_place_that_it_has(leave: str, to: str) -> None:
+    nodes = [node("n1", 4, rack="r"), node("n2", 4, rack="r"), node("n3", 4, rack="s")]
+    decisions = decide(world(nodes, [mover(leave, ("n1", range(2)))]))
+    assert reasons(decisions) == {"m": Reason.MIGRATED}
+    assert list(shares(placed(decisions["m"]))) == [to]
+    assert decisions["m"].message == f"moves to 2 GPUs on 1 node ({to})"
+
+
+def test_over_what_it_gives_up_where_there_is_no_room_beside() -> None:
+    """Leaving n1 it keeps to n2, of which it has two GPUs already."""
+    nodes = [node("n1", 2), node("n2", 4)]
+    decisions = decide(world(nodes, [mover("n1", ("n1", range(2)), ("n2", range(2)))]))
+    assert shares(placed(decisions["m"])) == {"n2": 0b1111}
+
+
+@pytest.mark.parametrize("leave", ["", "n1"])
+def test_it_stays_where_there_is_no_other_place(leave: str) -> None:
+    decisions = decide(world([node("n1", 4), node("n2", 1)], [mover(leave, ("n1", range(2)))]))
+    assert reasons(decisions) == {"m": Reason.NO_OTHER_PLACE}
+    assert decisions["m"].message == "stays where it is: needs 2 GPUs; 1 free on 1 of 1 nodes that it may use"
+
+
+def test_a_part_without_gpus_leaves_too() -> None:
+    members = tasks("m", 1, 2) + tasks("m", 1, 0, "ps")
+    seen = world([node("n1", 4), node("n2", 4)], [replace(mover("n1", ("n1", range(2))), tasks=members)])
+    assert {place.node for place in placed(decide(seen)["m"])} == {"n2"}
+
+
+def test_a_move_takes_from_nobody() -> None:
+    """What it leaves is not free before its pods have gone; what it takes is taken."""
+    seen = world([node("n1", 4), node("n2", 4)], [mover("n1", ("n1", range(4))), gang("g", 4)])
+    assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.INSUFFICIENT_GPUS}
+
+
+def test_a_move_within_its_own_gives_nothing_to_others() -> None:
+    seen = world([node("n1", 2), node("n2", 4)], [mover("n1", ("n1", range(2)), ("n2", range(2))), gang("g", 1)])
+    assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.INSUFFICIENT_GPUS}
+
+
+def test_a_move_costs_no_quota() -> None:
+    mine = replace(mover("n1", ("n1", range(2))), queue="q")
+    seen = world([node("n1", 4), node("n2", 4)], [mine, gang("g", 1, queue="q")], {"q": 3})
+    assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.PLACED}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "count", "expected"),
+    [
+        pytest.param([node("n1", 4), node("n2", 4)], 4, {"n2": 0b1111}, id="growing, to where there is room for all"),
+        pytest.param([node("n1", 4)], 4, {"n1": 0b1111}, id="growing over its own"),
+        pytest.param([node("n1", 3)], 1, {"n1": 0b100}, id="shrinking"),
+    ],
+)
+def test_resizing(nodes: list[Node], count: int, expected: dict[str, int]) -> None:
+    decisions = decide(world(nodes, [resized(running("m", ("n1", [0]), ("n1", [1])), count)]))
+    assert reasons(decisions) == {"m": Reason.RESIZED}
+    assert shares(placed(decisions["m"])) == expected
+
+
+def test_growing_stops_at_the_quota() -> None:
+    held = running("m", ("n1", [0]), ("n1", [1]), queue="q")
+    decisions = decide(world([node("n1")], [resized(held, 4)], {"q": 3}))
+    assert reasons(decisions) == {"m": Reason.QUOTA_EXHAUSTED}
+    assert decisions["m"].message == "stays as it is: queue q uses 2 of 3 GPUs"
+    assert reasons(decide(world([node("n1")], [resized(held, 3)], {"q": 3}))) == {"m": Reason.RESIZED}
+
+
+def test_a_queue_over_its_quota_may_shrink() -> None:
+    held = running("m", ("n1", [0]), ("n1", [1]), ("n1", [2]), queue="q")
+    assert reasons(decide(world([node("n1")], [resized(held, 2)], {"q": 1}))) == {"m": Reason.RESIZED}
+
+
+def test_growing_counts_for_those_after_it() -> None:
+    held = running("m", ("n1", [0]), queue="q")
+    seen = world([node("n1")], [resized(held, 3), gang("g", 2, queue="q")], {"q": 4})
+    assert reasons(decide(seen)) == {"m": Reason.RESIZED, "g": Reason.QUOTA_EXHAUSTED}
+
+
+def test_it_stays_as_it_is_where_it_cannot_grow() -> None:
+    decisions = decide(world([node("n1", 2)], [resized(running("m", ("n1", [0]), ("n1", [1])), 3)]))
+    assert reasons(decisions) == {"m": Reason.NO_OTHER_PLACE}
+
+
+def test_cpu_is_taken_by_a_move_as_well() -> None:
+    each = Resources(5000, 1, 1)
+    nodes = [node("n1", 4), node("n2", 4, rest=Resources(8000, 9, 9))]
+    wanted = gang("g", 1, 4, each={"rest": each})
+    seen = world(nodes, [running("m", ("n1", [0]), rest=each, leave="n1"), replace(wanted, tasks=tasks("g", 1, 3, rest=each))])
+    assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.PLACED}
+    assert list(shares(placed(decide(seen)["g"]))) == ["n1"]

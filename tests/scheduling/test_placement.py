@@ -1,0 +1,205 @@
+"""Where a gang goes: few nodes and tight fits, near before far, and never where it may not."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders.cluster import cluster, gang, known, node, shares, tasks
+from muster.scheduling.eligibility import Constraint, Taint
+from muster.scheduling.links import gpu_set
+from muster.scheduling.placement import Room, Shortage, place
+from muster.scheduling.snapshot import Gang, Level, Node, Placement, Resources, Sensitivity
+
+POOL_A = Constraint(labels=(("pool", "a"),))
+
+
+def find(wanted: Gang, *nodes: Node) -> Placement:
+    found = place(wanted, Room(cluster(*nodes)))
+    assert not isinstance(found, Shortage), found.message
+    return found
+
+
+def sizes(found: Placement) -> dict[str, int]:
+    """GPUs of a placement by node."""
+    return {name: gpus.bit_count() for name, gpus in sorted(shares(found).items())}
+
+
+def lacks(wanted: Gang, *nodes: Node) -> str:
+    found = place(wanted, Room(cluster(*nodes)))
+    assert isinstance(found, Shortage), found
+    return found.message
+
+
+@pytest.mark.parametrize(
+    ("count", "gpus", "free", "expected"),
+    [
+        pytest.param(4, 1, (2, 4, 8), {"n1": 4}, id="one node, the tightest"),
+        pytest.param(4, 1, (8, 8, 8), {"n0": 4}, id="of equals the first by name"),
+        pytest.param(8, 1, (3, 3, 6), {"n2": 6, "n0": 2}, id="no node holds all: the largest first"),
+        pytest.param(10, 1, (8, 4, 2), {"n0": 8, "n2": 2}, id="the last share on the tightest fit"),
+        pytest.param(2, 3, (5, 4, 1), {"n0": 3, "n1": 3}, id="a task is not split"),
+        pytest.param(3, 2, (3, 5, 1), {"n0": 2, "n1": 4}, id="pods by whole GPUs"),
+    ],
+)
+def test_packing(count: int, gpus: int, free: tuple[int, ...], expected: dict[str, int]) -> None:
+    nodes = [node(f"n{i}", 8, free=number) for i, number in enumerate(free)]
+    assert sizes(find(gang("g", count, gpus), *nodes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "free", "expected"),
+    [
+        pytest.param(3, (8, 8, 8), {"n0": 1, "n1": 1, "n2": 1}, id="one each"),
+        pytest.param(4, (2, 8, 4), {"n0": 1, "n1": 2, "n2": 1}, id="the second round starts where most is free"),
+        pytest.param(2, (2, 8, 4), {"n1": 1, "n2": 1}, id="the emptiest first"),
+        pytest.param(5, (1, 1, 8), {"n0": 1, "n1": 1, "n2": 3}, id="uneven only where it must be"),
+    ],
+)
+def test_spreading(count: int, free: tuple[int, ...], expected: dict[str, int]) -> None:
+    nodes = [node(f"n{i}", 8, free=number) for i, number in enumerate(free)]
+    assert sizes(find(gang("g", count, spread=True), *nodes)) == expected
+
+
+def test_spreading_stays_in_one_rack_where_it_must_and_takes_the_emptiest() -> None:
+    nodes = [node(f"{rack}{i}", 8, free=free, rack=rack) for rack, free in (("r", 4), ("s", 6)) for i in range(2)]
+    assert sizes(find(gang("g", 4, spread=True, required=Level.RACK), *nodes)) == {"s0": 2, "s1": 2}
+
+
+def racks(*free: tuple[str, str, int]) -> list[Node]:
+    return [node(f"n{i}", 8, free=number, block=block, rack=rack) for i, (block, rack, number) in enumerate(free)]
+
+
+@pytest.mark.parametrize(
+    ("preferred", "required", "expected"),
+    [
+        pytest.param(Level.NODE, Level.CLUSTER, {"n2": 3, "n3": 3}, id="no node has 6: the fullest rack that has"),
+        pytest.param(Level.RACK, Level.RACK, {"n2": 3, "n3": 3}, id="rack required"),
+        pytest.param(Level.BLOCK, Level.BLOCK, {"n2": 3, "n3": 3}, id="block required: the fuller block"),
+        pytest.param(Level.CLUSTER, Level.CLUSTER, {"n0": 5, "n4": 1}, id="nothing preferred: the fewest and tightest nodes"),
+    ],
+)
+def test_levels(preferred: Level, required: Level, expected: dict[str, int]) -> None:
+    nodes = racks(("a", "r", 5), ("a", "r", 4), ("b", "s", 3), ("b", "s", 3), ("c", "t", 1), ("c", "t", 1))
+    assert sizes(find(gang("g", 6, preferred=preferred, required=required), *nodes)) == expected
+
+
+def test_racks_of_the_same_name_in_two_blocks_are_two_racks() -> None:
+    nodes = racks(("a", "r", 2), ("b", "r", 2))
+    assert lacks(gang("g", 4, required=Level.RACK), *nodes) == (
+        "needs 4 GPUs (4 pods of up to 1) in one rack; at most 2 are free in one (b/r)"
+    )
+    assert sizes(find(gang("g", 4), *nodes)) == {"n0": 2, "n1": 2}
+
+
+def test_a_block_holds_what_none_of_its_racks_does() -> None:
+    nodes = racks(("a", "r", 2), ("b", "s", 2), ("b", "t", 2))
+    assert sizes(find(gang("g", 4), *nodes)) == {"n1": 2, "n2": 2}
+
+
+BRIDGED = known("a100-pcie")
+SOME_PAIRS = gpu_set([0, 2, 3, 5])  # one bridged pair and two singles
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "count", "expected"),
+    [
+        (Sensitivity.HIGH, 2, [2, 3]),
+        (Sensitivity.AUTO, 2, [2, 3]),
+        (Sensitivity.LOW, 2, [0, 5]),
+        (Sensitivity.AUTO, 1, [5]),  # a single GPU has nothing to join: the one that is far from the rest
+    ],
+)
+def test_sensitivity_decides_which_gpus(sensitivity: Sensitivity, count: int, expected: list[int]) -> None:
+    one = node("n1", machine=BRIDGED, free_set=SOME_PAIRS)
+    assert shares(find(gang("g", 1, count, sensitivity=sensitivity), one)) == {"n1": gpu_set(expected)}
+
+
+@pytest.mark.parametrize(("sensitivity", "expected"), [(Sensitivity.HIGH, "nvlink"), (Sensitivity.LOW, "pcie")])
+def test_sensitivity_decides_which_node(sensitivity: Sensitivity, expected: str) -> None:
+    """The tighter fit has slow links: only a gang that does not mind takes it."""
+    nodes = (node("nvlink", machine=known("dgx-a100")), node("pcie", machine=known("pcie-8"), free=4))
+    assert list(shares(find(gang("g", 4, sensitivity=sensitivity), *nodes))) == [expected]
+
+
+def test_each_pod_gets_near_gpus_of_its_node() -> None:
+    found = find(gang("g", 2, 2), node("n1", machine=BRIDGED, free_set=gpu_set([0, 1, 6, 7])))
+    assert [p.gpus for p in found] == [gpu_set([0, 1]), gpu_set([6, 7])]
+
+
+def test_ranks_follow_block_rack_node_and_gpu() -> None:
+    nodes = [
+        node("n1", 2, block="b", rack="r"),
+        node("n2", 2, block="a", rack="s"),
+        node("n3", 2, block="a", rack="r"),
+    ]
+    found = find(gang("g", 6), *nodes)
+    assert [(p.rank, p.node, p.gpus) for p in found] == [
+        (0, "n3", 1), (1, "n3", 2), (2, "n2", 1), (3, "n2", 2), (4, "n1", 1), (5, "n1", 2),
+    ]  # fmt: skip
+    assert [p.task.index for p in found] == list(range(6))
+
+
+def test_the_chief_comes_first_and_servers_last() -> None:
+    members = tasks("g", 1, 1, "evaluator") + tasks("g", 1, 0, "ps") + tasks("g", 2) + tasks("g", 1, 1, "chief")
+    found = find(gang("g", tasks=members), node("n1"))
+    assert [p.task.role for p in found] == ["chief", "worker", "worker", "ps", "evaluator"]
+
+
+@pytest.mark.parametrize(
+    ("free", "fewest", "expected"), [(8, 2, 4), (3, 2, 3), (2, 2, 2), (3, None, None), (1, 2, None), (8, 9, 4)]
+)
+def test_elastic_gangs_take_what_fits(free: int, fewest: int | None, expected: int | None) -> None:
+    found = place(gang("g", 4, fewest=fewest), Room(cluster(node("n1", 8, free=free))))
+    assert (None if isinstance(found, Shortage) else len(found)) == expected
+
+
+def test_an_elastic_gang_keeps_its_other_roles_and_first_workers() -> None:
+    members = tasks("g", 1, 1, "chief") + tasks("g", 4)
+    found = find(gang("g", tasks=members, fewest=1), node("n1", 8, free=3))
+    assert [p.task.name for p in found] == ["g-chief-0", "g-worker-0", "g-worker-1"]
+
+
+def test_a_node_where_it_failed_is_the_last_resort() -> None:
+    wanted = gang("g", 2, avoid=frozenset({"n1"}))
+    assert list(shares(find(wanted, node("n1", 8, free=2), node("n2")))) == ["n2"]
+    assert sizes(find(wanted, node("n1"), node("n2", 8, free=1))) == {"n1": 2}
+
+
+@pytest.mark.parametrize("rest", [Resources(3000, 64, 9), Resources(9000, 32, 9), Resources(9000, 64, 1)])
+def test_cpu_memory_and_pods_bound_what_a_node_takes(rest: Resources) -> None:
+    each = {"rest": Resources(2000, 32, 1)}
+    assert sizes(find(gang("g", 2, each=each), node("n1", rest=rest), node("n2", rest=rest))) == {"n1": 1, "n2": 1}
+    assert "but not together with its CPU and memory" in lacks(gang("g", 2, each=each), node("n1", rest=rest))
+
+
+def test_constraints_and_taints_are_kept() -> None:
+    nodes = (node("n1", labels={"pool": "b"}), node("n2", labels={"pool": "a"}), node("n3", taints=(Taint("full"),)))
+    assert list(shares(find(gang("g", each={"where": POOL_A}), *nodes))) == ["n2"]
+    assert "16 free on 2 of 2 nodes" in lacks(gang("g", 17), *nodes)
+
+
+def test_tasks_without_gpus_go_to_nodes_without_gpus() -> None:
+    workers, server = tasks("g", 2, 4), tasks("g", 1, 0, "ps", where=Constraint(labels=(("pool", "cpu"),)))
+    found = find(gang("g", tasks=workers + server), node("gpu"), node("cpu", 0, labels={"pool": "cpu"}))
+    assert {p.task.role: p.node for p in found} == {"worker": "gpu", "ps": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (gang("g", 1, 8), "needs 8 GPUs; 7 free on 2 of 3 nodes that it may use"),
+        (gang("g", 4, 2), "needs 8 GPUs (4 pods of up to 2); 7 free on 2 of 3 nodes that it may use"),
+        (gang("g", 1, 6), "needs 6 GPUs; 7 free on 2 of 3 nodes that it may use, at most 4 on one node"),
+        (gang("g", 1, 5), "needs 5 GPUs; 7 free on 2 of 3 nodes that it may use, at most 4 on one node"),
+        (gang("g", 6, required=Level.NODE), "needs 6 GPUs (6 pods of up to 1) in one node; at most 4 are free in one (n0)"),
+        (gang("g", 1, 9), "needs 9 GPUs; 0 free on 0 of 0 nodes that it may use"),
+    ],
+)
+def test_a_shortage_gives_both_numbers(wanted: Gang, message: str) -> None:
+    assert lacks(wanted, node("n0", 8, free=4), node("n1", 8, free=3), node("n2", 8, free=0)) == message
+
+
+def test_a_shortage_says_when_the_free_gpus_lie_in_pieces() -> None:
+    assert lacks(gang("g", 2, 3), node("n0", 8, free=4), node("n1", 8, free=2)) == (
+        "needs 6 GPUs (2 pods of up to 3); 6 free on 2 of 2 nodes that it may use, in pieces that hold 1 of its 2 pods of 3"
+    )

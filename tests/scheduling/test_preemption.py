@@ -1,0 +1,110 @@
+"""Who has to go: lower priority only, as few as will do, and nobody while enough is on its way out."""
+
+from __future__ import annotations
+
+from builders.cluster import decide, gang, node, reasons, running, world
+from muster.scheduling.decisions import Decision, Preempt, Reason
+from muster.scheduling.links import gpu_set
+from muster.scheduling.planner import Settings
+from muster.scheduling.snapshot import Resources
+
+
+def victims(decision: Decision) -> list[str]:
+    assert isinstance(decision, Preempt), decision
+    return [victim.name for victim in decision.victims]
+
+
+def test_lower_priority_goes() -> None:
+    seen = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5)])
+    decisions = decide(seen)
+    assert victims(decisions["high"]) == ["low"]
+    assert decisions["high"].message == "takes the place of low (lower priority)"
+
+
+def test_equal_priority_stays() -> None:
+    seen = world([node("n1", 4)], [running("same", ("n1", range(4)), priority=5), gang("high", 4, priority=5)])
+    assert reasons(decide(seen)) == {"high": Reason.INSUFFICIENT_GPUS}
+
+
+def test_what_is_not_preemptible_stays() -> None:
+    seen = world([node("n1", 4)], [running("low", ("n1", range(4)), preemptible=False), gang("high", 4, priority=5)])
+    assert reasons(decide(seen)) == {"high": Reason.INSUFFICIENT_GPUS}
+
+
+def test_an_administrator_may_switch_it_off() -> None:
+    seen = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5)])
+    assert reasons(decide(seen, settings=Settings(preemption=False))) == {"high": Reason.INSUFFICIENT_GPUS}
+
+
+def test_nobody_goes_where_that_would_not_help() -> None:
+    held = [running("low", ("n1", [0, 1])), running("high", ("n1", [2, 3]), priority=9)]
+    assert reasons(decide(world([node("n1", 4)], [*held, gang("g", 4, priority=5)]))) == {"g": Reason.INSUFFICIENT_GPUS}
+
+
+def test_the_lowest_priority_goes_first_and_of_these_the_last_to_have_started() -> None:
+    held = [
+        running("middle", ("n1", [0]), priority=2, started=9.0),
+        running("old", ("n1", [1]), priority=1, started=1.0),
+        running("young", ("n1", [2]), priority=1, started=5.0),
+        running("alike", ("n1", [3]), priority=1, started=5.0),
+    ]
+    for count, expected in ((1, ["alike"]), (2, ["alike", "young"]), (3, ["alike", "young", "old"])):
+        assert victims(decide(world([node("n1", 4)], [*held, gang("g", count, priority=5)]))["g"]) == expected
+
+
+def test_who_does_not_help_stays() -> None:
+    """The lowest comes first in turn, but only the one on the large node makes room."""
+    held = [running("lowest", ("small", [0, 1])), running("low", ("large", range(4)), priority=1)]
+    decisions = decide(world([node("small", 2), node("large", 4)], [*held, gang("g", 1, 4, priority=5)]))
+    assert victims(decisions["g"]) == ["low"]
+
+
+def test_one_large_victim_spares_the_small_ones_before_it() -> None:
+    held = [running("a", ("n1", [0])), running("b", ("n1", [1])), running("c", ("n2", range(4)), priority=1)]
+    decisions = decide(world([node("n1", 4), node("n2", 4)], [*held, gang("g", 1, 4, priority=5)]))
+    assert victims(decisions["g"]) == ["a", "b"]
+    decisions = decide(world([node("n1", 4, free=3), node("n2", 4)], [*held, gang("g", 1, 4, priority=5)]))
+    assert victims(decisions["g"]) == ["c"]
+
+
+def test_nobody_is_asked_to_go_twice() -> None:
+    held = [running("low", ("n1", range(4)))]
+    waiting = [gang("first", 4, priority=9), gang("second", 4, priority=5)]
+    decisions = decide(world([node("n1", 4)], [*held, *waiting]))
+    assert victims(decisions["first"]) == ["low"]
+    assert reasons(decisions)["second"] == Reason.BEHIND_IN_QUEUE
+
+
+def test_nobody_goes_while_enough_pods_are_stopping() -> None:
+    stopping = node("n1", 4, free_set=gpu_set([0]), leaving=gpu_set([1, 2]))
+    seen = world([stopping], [gang("g", 3, priority=5)])
+    decisions = decide(seen)
+    assert reasons(decisions) == {"g": Reason.PODS_STOPPING}
+    assert decisions["g"].message == "waits for pods that are stopping; then has 3 GPUs on 1 node (n1)"
+
+
+def test_what_is_stopping_counts_beside_the_victims() -> None:
+    seen = world(
+        [node("n1", 4, leaving=gpu_set([0, 1]), free_set=gpu_set([2, 3]))],
+        [running("a", ("n1", [2])), running("b", ("n1", [3])), gang("g", 3, priority=5)],
+    )
+    assert victims(decide(seen)["g"]) == ["a"]
+
+
+def test_broken_gpus_that_a_victim_holds_are_no_gain() -> None:
+    held = [running("low", ("n1", range(4))), running("high", ("n2", range(4)), priority=9)]
+    seen = world([node("n1", 4, healthy=0b0111), node("n2", 4)], [*held, gang("g", 1, 4, priority=5)])
+    assert reasons(decide(seen)) == {"g": Reason.INSUFFICIENT_GPUS}
+
+
+def test_cpu_alone_is_reason_enough() -> None:
+    held = running("low", ("n1", [0]), rest=Resources(6000, 1, 1))
+    wanted = gang("g", 1, 1, priority=5, each={"rest": Resources(4000, 1, 1)})
+    decisions = decide(world([node("n1", 4, rest=Resources(8000, 9, 9))], [held, wanted]))
+    assert victims(decisions["g"]) == ["low"]
+
+
+def test_gangs_behind_do_not_get_what_victims_will_leave() -> None:
+    held = [running("low", ("n1", range(4)))]
+    decisions = decide(world([node("n1", 8)], [*held, gang("head", 8, priority=5), gang("next", 4, arrived=1.0)]))
+    assert reasons(decisions) == {"head": Reason.PREEMPTING, "next": Reason.BEHIND_IN_QUEUE}
