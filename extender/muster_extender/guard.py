@@ -7,7 +7,6 @@ brings its reservation here. One cycle of kube-scheduler stands still meanwhile:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -31,6 +30,8 @@ class Guard:
 
     def __init__(self, seen: Cluster, waking: Waking, *, now: Callable[[], float] = time.monotonic) -> None:
         self._seen, self._waking, self._now = seen, waking, now
+        self.waiting = 0
+        """Requests that wait for a reservation."""
         self._waited: OrderedDict[str, None] = OrderedDict()
 
     async def filter(self, pod: Pod, nodes: list[str]) -> Verdict:
@@ -48,11 +49,16 @@ class Guard:
         verdict = filter_nodes(self._seen, pod, nodes)
         if verdict.rule is not Rule.AWAITED or not self._first_time(pod):
             return verdict
-        with contextlib.suppress(TimeoutError):
+        self.waiting += 1
+        try:
             async with asyncio.timeout(WAIT_SECONDS):
                 while verdict.rule is Rule.AWAITED:
                     await self._seen.view.jobs_changed()
                     verdict = filter_nodes(self._seen, pod, nodes)
+        except TimeoutError:
+            pass
+        finally:
+            self.waiting -= 1
         return verdict
 
     def _first_time(self, pod: Pod) -> bool:

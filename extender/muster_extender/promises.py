@@ -20,7 +20,7 @@ from muster.scheduling.links import GpuSet, gpu_set
 from muster.scheduling.snapshot import Node
 
 
-class Status(Struct):
+class Status(Struct, frozen=True):
     """What counts of a DLJob's status."""
 
     attempt: int = 0

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from muster.kube.objects import Pod
+from muster.kube.objects import Pod, gpus_of
 
 
 class Wire(msgspec.Struct, rename="pascal", gc=False):
@@ -84,12 +84,16 @@ _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def decode(body: bytes) -> ExtenderArgs:
     """Decode the body of a request; raise NoJson or WrongShape."""
     try:
-        return _decode(body)
-    except msgspec.ValidationError as error:
+        args = _decode(body)
+        gpus_of(args.pod)
+        return args
+    except (msgspec.ValidationError, ArithmeticError) as error:
         _check_syntax(body)  # a wrong field may come before the place where the JSON breaks off
         raise WrongShape(f"the body is no ExtenderArgs: {error}") from error
     except _UNREADABLE as error:
         raise NoJson(f"the body is no JSON: {error}; expected the ExtenderArgs of a kube-scheduler") from error
+    except ValueError as error:  # an amount that is no quantity
+        raise WrongShape(f"the body is no ExtenderArgs: {error}") from error
 
 
 def _check_syntax(body: bytes) -> None:

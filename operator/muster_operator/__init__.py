@@ -1,7 +1,11 @@
 """The operator: it owns DLJobs, admits gangs whole, and carries out what the scheduling core decides.
 
     listeners   kopf: what happens to DLJobs and DLQueues goes into the stores, and rings the bell
-    controller  the one loop: reconcile what changed, then one plan over everything, then carry it out
+    controller  the one loop: reconcile what changed, then one plan over everything, then rest
+    desk        the jobs as last read, what has changed, the work under way
+    steps       single jobs: carries out what lifecycle says, checks the templates of new ones
+    planning    all jobs: snapshot, plan, and the writes that carry it out
+    foreign     the same for pods that muster did not create
     jobs        a DLJob as the operator reads it, and as the gang that the planner sees
     lifecycle   pure: from a job and its pods to the next step of its life
     record      pure: edits of a job's status: conditions, timeline, back-off
@@ -9,6 +13,7 @@
     rendezvous  pure: how the processes of a gang find each other
     gates       pure: gated pods of others as gangs, and the patch that lets one go
     hands       all writing to the API server
+    stores      all that is watched
 
 State is in the API objects alone: a placement is written to status before a pod exists, and whoever starts again reads it
 there. Data flows one way: stores -> plan -> hands -> API server -> stores.

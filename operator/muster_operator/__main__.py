@@ -21,8 +21,10 @@ from muster.kube.objects import Node, Pod
 from muster.kube.reflector import Reflector
 from muster.scheduling.planner import Settings
 from muster_operator import listeners
-from muster_operator.controller import Controller, PriorityClass, Stores
-from muster_operator.hands import Hands, Service
+from muster_operator.controller import Controller
+from muster_operator.desk import Desk
+from muster_operator.hands import Hands
+from muster_operator.stores import PriorityClass, Service, Stores
 
 log = logging.getLogger("muster.operator")
 
@@ -47,8 +49,8 @@ async def serve(options: argparse.Namespace) -> None:
     stores = Stores()
     async with await Client.connect(options.kubeconfig) as client:
         recorder = Recorder(client, "muster-operator")
-        hands = Hands(client, stores.view, stores.services, stores.queues)
-        controller = Controller(stores, hands, recorder, Settings(preemption=not options.no_preemption))
+        desk = Desk(stores, Hands(client, stores), recorder)
+        controller = Controller(desk, Settings(preemption=not options.no_preemption))
         site = await _endpoints(options, stores)
         work = [
             Reflector(client, paths.nodes(), Node, stores.view.nodes).run(),
@@ -97,8 +99,7 @@ async def _endpoints(options: argparse.Namespace, stores: Stores) -> web.AppRunn
         return web.Response(text="ok")
 
     async def ready(_: web.Request) -> web.Response:
-        synced = stores.view.synced and stores.queues.synced.is_set()
-        return web.Response(text="ok" if synced else "waiting for the first lists", status=200 if synced else 503)
+        return web.Response(text="ok" if stores.synced else "waiting for the first lists", status=200 if stores.synced else 503)
 
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthy), web.get("/readyz", ready)])

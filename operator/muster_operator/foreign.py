@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 
 from muster.api import names
 from muster.kube.errors import KubeError
-from muster.kube.events import Recorder, Reference
+from muster.kube.events import Reference
 from muster.kube.objects import Meta, Pod
 from muster.scheduling.decisions import Place, Preempt, Reason, Wait
-from muster.scheduling.snapshot import Gang, Node, Placement
+from muster.scheduling.snapshot import Gang, Placement
 from muster_operator import gates
+from muster_operator.desk import Desk
 from muster_operator.gates import PodGang
-from muster_operator.hands import Hands
 
 log = logging.getLogger("muster.operator")
 
@@ -22,35 +21,33 @@ log = logging.getLogger("muster.operator")
 class ForeignPods:
     """The pods of others that name our scheduler, and the gangs that they make."""
 
-    def __init__(self, hands: Hands, recorder: Recorder, clock: Callable[[], float]) -> None:
-        self._hands, self._recorder, self._clock = hands, recorder, clock
+    def __init__(self, desk: Desk) -> None:
+        self._desk, self._hands, self._recorder = desk, desk.hands, desk.recorder
         self._pods: dict[str, Pod] = {}
         self._gangs: dict[str, PodGang] = {}
         self._told: dict[str, Reason] = {}
-        self.look_again = float("inf")
-        """When a pod that kube-scheduler refuses will have been refused for long enough."""
+        for pod in desk.view.pods.values():
+            self._changed(None, pod)
+        desk.view.pods.subscribe(self._changed)
 
-    def changed(self, old: Pod | None, new: Pod | None) -> bool:
-        """Take a change in; say whether it is one of ours."""
-        pod = new or old
-        assert pod is not None
-        if not gates.is_foreign(pod):
-            return False
+    def _changed(self, old: Pod | None, new: Pod | None) -> None:
+        pod = new if new is not None else old
+        if pod is None or not gates.is_foreign(pod):
+            return
         if new is None or new.finished:
             self._pods.pop(pod.metadata.key, None)
         else:
             self._pods[pod.metadata.key] = new
-        return True
+        self._desk.plan_by(0.0)
 
-    async def tend(self, nodes: Mapping[str, Node], now: float) -> None:
+    async def tend(self, now: float) -> None:
         """Finish what was begun before a restart, take back what cannot start, and see which gangs there are now."""
-        self.look_again = float("inf")
         for pod in list(self._pods.values()):
-            stuck, until = gates.stranded(pod, nodes, now)
+            stuck, until = gates.stranded(pod, self._desk.alive, now)
             if stuck:
                 await self._take_back(pod)
             elif until is not None:
-                self.look_again = min(self.look_again, until)
+                self._desk.plan_by(until)
         found = gates.gangs_of(self._pods.values())
         for gang in found:
             promised = gates.reservation(gang)

@@ -11,7 +11,7 @@ Gates cannot be put back. A pod that was let go and cannot start is deleted; its
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,7 @@ def release(pod: Pod, affinity: dict[str, Any] | None, place: Assigned) -> dict[
     }
 
 
-def stranded(pod: Pod, alive: Mapping[str, Any], now: float) -> tuple[bool, float | None]:
+def stranded(pod: Pod, alive: Callable[[str], bool], now: float) -> tuple[bool, float | None]:
     """Say whether a pod that was let go cannot start where it is pinned, and else when to look again."""
     if not is_foreign(pod) or pod.gated or pod.finished or pod.leaving or pod.spec.node_name:
         return False, None
@@ -138,7 +138,7 @@ def stranded(pod: Pod, alive: Mapping[str, Any], now: float) -> tuple[bool, floa
     if node is None or not pod.metadata.annotation(names.GPUS):
         return False, None
     refused = pod.condition("PodScheduled")
-    if node in alive and not (refused and refused.status == "False" and refused.reason == "Unschedulable"):
+    if alive(node) and not (refused and refused.status == "False" and refused.reason == "Unschedulable"):
         return False, None
     until = stamp(refused.last_transition_time if refused else pod.metadata.creation_timestamp) + REFUSED_SECONDS
     return until <= now, until if until > now else None

@@ -15,22 +15,15 @@ from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.errors import AlreadyExists, ApiError, Conflict, NotFound
 from muster.kube.objects import DLJob, DLQueue, Meta, Pod
-from muster.kube.store import Store
-from muster.kube.view import ClusterView
 from muster.scheduling.snapshot import Assigned
 from muster_operator import gates, manifests
 from muster_operator.jobs import Job
+from muster_operator.stores import Service, Stores
 
 _decode_job = msgspec.json.Decoder(DLJob).decode
 _decode_pod = msgspec.json.Decoder(Pod).decode
 _decode_queue = msgspec.json.Decoder(DLQueue).decode
 _encode = msgspec.json.encode
-
-
-class Service(msgspec.Struct):
-    """What is read of a Service: whose it is."""
-
-    metadata: Meta
 
 
 _decode_service = msgspec.json.Decoder(Service).decode
@@ -43,8 +36,8 @@ class Refused(Exception):
 class Hands:
     """Writes to the API server and keeps the stores up to date with the answers."""
 
-    def __init__(self, client: Client, view: ClusterView, services: Store[Service], queues: Store[DLQueue]) -> None:
-        self._client, self._view, self._services, self._queues = client, view, services, queues
+    def __init__(self, client: Client, stores: Stores) -> None:
+        self._client, self._view, self._services, self._queues = client, stores.view, stores.services, stores.queues
 
     async def patch_status(self, meta: Meta, patch: dict[str, Any]) -> None:
         """Change a DLJob's status."""
@@ -69,13 +62,9 @@ class Hands:
         with suppress(NotFound, Conflict):
             await self._client.delete(paths.dljobs(meta.namespace, meta.name), uid=meta.uid, propagation="Background")
 
-    async def check(self, job: Job, placed: Job) -> None:
-        """Let the API server check one pod of each role without creating it; raise ApiError where it would refuse."""
-        gang = placed.status.placement
-        for me in gang:
-            if me.index == 0:
-                path = paths.pods(job.meta.namespace)
-                await self._client.create(path, _encode(manifests.pod(placed, me, gang)), dry_run=True)
+    async def try_pod(self, job: Job, body: bytes) -> None:
+        """Let the API server check a pod without creating it; raise ApiError where it would refuse."""
+        await self._client.create(paths.pods(job.meta.namespace), body, dry_run=True)
 
     async def create_service(self, job: Job) -> None:
         """Create the gang's Service unless it is there; raise Refused where another's has its name."""

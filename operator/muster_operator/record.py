@@ -31,16 +31,14 @@ class Record:
 
     def wait(self, reason: str, message: str) -> None:
         """Queued, and why."""
-        if self.status.queued_at is None:
-            self.status.queued_at = self.job.meta.creation_timestamp or moment(self.now)
-            self._event("Queued", reason, message)
+        self._arrive(reason, message)
         self._phase("Queued", message)
         self._condition("Admitted", False, reason, message)
 
     def admit(self, placement: Placement, reason: str, message: str) -> None:
         """Placed: this is the reservation."""
         status, moving = self.status, bool(self.status.placement)
-        status.queued_at = status.queued_at or self.job.meta.creation_timestamp or moment(self.now)
+        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
         status.attempt += 1
         status.placement = written(placement)
         status.replicas = sum(place.task.role == "worker" for place in placement)
@@ -98,7 +96,7 @@ class Record:
     def suspend(self) -> None:
         """No pod is left of a job that the user wants suspended."""
         message = f"suspended; annotate it with {names.SUSPEND}=false to queue it again"
-        self.status.queued_at = self.status.queued_at or self.job.meta.creation_timestamp or moment(self.now)
+        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
         self._phase("Suspended", message)
         self._condition("Suspended", True, "Suspended", message)
         self._condition("Admitted", False, "Suspended", message)
@@ -133,6 +131,14 @@ class Record:
         after = self.status.model_dump(mode="json", by_alias=True, exclude_none=True)
         changed: dict[str, Any] = {key: value for key, value in after.items() if before.get(key) != value}
         return changed | {key: None for key in before if key not in after}
+
+    def _arrive(self, reason: str, message: str) -> None:
+        """Note the first arrival, which is the job's place in the queue for ever."""
+        if self.status.queued_at is None:
+            self.status.queued_at = self.job.meta.creation_timestamp or moment(self.now)
+            self.status.timeline.append(
+                TimelineEvent(time=self.status.queued_at, event="Queued", reason=reason, message=message)
+            )
 
     def _release(self) -> None:
         self.status.placement = []

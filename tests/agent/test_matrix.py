@@ -65,6 +65,12 @@ def test_both_ends_must_be_on_switches() -> None:
     assert cell(a, fewer) == cell(fewer, a) == "NV4"
 
 
+def test_direct_links_come_before_switches() -> None:
+    a = ports(A, (Remote.GPU, B), (Remote.SWITCH, SWITCH), (Remote.SWITCH, SWITCH))
+    b = ports(B, (Remote.GPU, A), (Remote.SWITCH, SWITCH), (Remote.SWITCH, SWITCH))
+    assert cell(a, b) == "NV1"
+
+
 def test_links_to_the_cpu_are_none_between_gpus() -> None:
     a, b = ports(A, (Remote.NPU, "0004:00:00.0")), ports(B, (Remote.NPU, "0004:00:00.0"))
     assert cell(a, b) == "pcie01"

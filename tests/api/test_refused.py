@@ -104,6 +104,7 @@ ROLE = {
     f"{POD}.containers": LIST,
     f"{POD}.initContainers": Kind(NO_LIST, []),
     f"{POD}.volumes": Kind(NO_LIST, []),
+    f"{POD}.volumes[0].name": NAME,
     f"{POD}.restartPolicy": choice("Never", "OnFailure"),
     f"{POD}.schedulerName": choice("muster"),
     CONTAINER: OBJECT,

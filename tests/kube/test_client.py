@@ -137,6 +137,14 @@ async def test_list_in_pages(server: ApiServer, client: Client) -> None:
     assert len(server.asked) == 3
 
 
+async def test_a_watch_cut_in_a_line_is_no_clean_end(server: ApiServer, client: Client) -> None:
+    server.watch_faults.append(server.streams(b'{"whole": 1}\n{"ha'))
+    lines = client.watch(PATH, "1")
+    assert await anext(lines) == b'{"whole": 1}'
+    with pytest.raises(errors.Unreachable, match="middle of a line"):
+        await anext(lines)
+
+
 async def test_a_401_renews_the_token_once(server: ApiServer, kubeconfig: Path) -> None:
     async with await Client.connect(str(kubeconfig)) as client:
         await client.get(PATH)

@@ -289,3 +289,11 @@ async def test_a_failing_listener_stops_nothing(server: ApiServer, until: Until,
     mirror.store.subscribe(fails)
     server.put("a", 1)
     await until(lambda: mirror.equals(server))
+
+
+@pytest.mark.parametrize(("fault", "lists"), [("410 frame", 2), ("429 frame", 1), ("400 for ever", 3), ("clean end", 1)])
+async def test_a_new_list_only_when_it_is_needed(server: ApiServer, until: Until, reflect: Any, fault: str, lists: int) -> None:
+    server.watch_faults.extend(FAULTS_OF_WATCH[fault](Scripts(server)))
+    mirror = reflect()
+    await until(lambda: server.watching == 1)
+    assert mirror.reflector.lists == lists

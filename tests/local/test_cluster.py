@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from muster.api import names
-from muster.local.cluster import Component, LocalCluster
+from muster.local.cluster import Component, LocalCluster, Options
 from muster.local.errors import LocalError
-from muster.local.nodes import is_ready
+from muster.local.nodes import is_ready, manifests
 
 pytestmark = pytest.mark.cluster
 
@@ -49,6 +49,24 @@ def test_the_nodes_are_ready_with_their_gpus_racks_and_blocks(cluster: LocalClus
     assert {node["status"]["allocatable"][names.GPU] for node in nodes} == {"8"}
     assert {node["metadata"]["labels"][names.RACK] for node in nodes} == {"rack-0"}
     assert {node["metadata"]["labels"][names.BLOCK] for node in nodes} == {"block-0"}
+
+
+def test_a_silenced_node_becomes_unknown_and_a_revived_one_ready() -> None:
+    with LocalCluster(nodes="p100:2", options=Options(node_grace_seconds=4)) as cluster:
+        cluster.silence_node("p100-0")
+        cluster.wait(lambda: cluster.ready_nodes() == {"p100-1"}, "the silent node is not Ready, the other one is")
+        cluster.revive_node("p100-0")
+        cluster.wait(lambda: cluster.ready_nodes() == {"p100-0", "p100-1"}, "both nodes are Ready")
+
+
+def test_plain_nodes_take_pods_that_never_run() -> None:
+    options = Options(node_grace_seconds=86_400, feature_gates={"GenericWorkload": True, "GangScheduling": True})
+    with LocalCluster(options=options) as cluster:
+        cluster.add_nodes(manifests("p100:1", kwok=False))
+        pods = Pods(cluster, "default")
+        pods.create(pod("bound"))
+        cluster.wait(lambda: "nodeName" in pods.get("bound")["spec"], "the pod is bound")
+        assert pods.get("bound")["status"]["phase"] == "Pending"
 
 
 def test_the_server_tells_its_version(cluster: LocalCluster) -> None:

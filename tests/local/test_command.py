@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.local import processes
+from muster.local import proc, processes
 from muster.local.waiting import until
 
 
@@ -87,7 +87,7 @@ def test_up_status_down(shell: Shell) -> None:
     finally:
         down = shell.run("down")
     assert down[0] == 0
-    assert not any(map(processes.alive, pids))
+    assert not any(map(proc.alive, pids))
     assert {path.name for path in shell.state.iterdir()} <= {"lock"}
 
 
@@ -101,7 +101,7 @@ def test_in_the_foreground_the_cluster_ends_with_the_command(shell: Shell, numbe
         assert len(pids) == 5
         process.send_signal(number)
         process.communicate()
-    until(lambda: not any(map(processes.alive, pids)), "all processes have ended")
+    until(lambda: not any(map(proc.alive, pids)), "all processes have ended")
     assert not processes.running(shell.state)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.local import processes
+from muster.local import proc, processes
 from muster.local.errors import LocalError
 from muster.local.processes import AlreadyRunning, ProcessDied, Processes
 from muster.local.waiting import until
@@ -66,7 +66,7 @@ class Parent:
 
 
 def all_gone(pids: list[int]) -> bool:
-    return not any(map(processes.alive, pids))
+    return not any(map(proc.alive, pids))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def start_child(mine: Processes, name: str, stage: int = 0, obeys: str = "yes") 
 def test_all_end_when_the_parent_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     parent = Parent(tmp_path, "wait")
     assert len(parent.pids) == 3
-    assert all(map(processes.alive, parent.pids))
+    assert all(map(proc.alive, parent.pids))
     os.kill(parent.popen.pid, number)
     until(lambda: all_gone(parent.pids), "all have ended")
     parent.end()
@@ -114,16 +114,25 @@ def test_a_fork_of_the_parent_does_not_keep_them_alive(tmp_path: Path) -> None:
     parent.popen.wait()
     try:
         until(lambda: all_gone(ours), "all have ended")
-        assert processes.alive(fork)
+        assert proc.alive(fork)
     finally:
         os.kill(fork, signal.SIGKILL)
         parent.end()
 
 
+def test_a_temporary_directory_goes_with_its_processes(tmp_path: Path) -> None:
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    mine = Processes(directory, temporary=True)
+    start_child(mine, "child")
+    mine.close()
+    assert not directory.exists()
+
+
 def test_detached_they_live_on_until_they_are_stopped(tmp_path: Path) -> None:
     parent = Parent(tmp_path, "detach")
     assert parent.popen.wait() == 0
-    assert all(map(processes.alive, parent.pids))
+    assert all(map(proc.alive, parent.pids))
     assert processes.running(tmp_path)
     assert processes.stop_detached(tmp_path)
     assert all_gone(parent.pids)
@@ -141,7 +150,7 @@ def test_they_are_stopped_stage_by_stage(mine: Processes) -> None:
 def test_one_that_ignores_sigterm_is_killed_after_its_grace(mine: Processes) -> None:
     pid = start_child(mine, "stubborn", obeys="no")
     mine.stop("stubborn")
-    assert not processes.alive(pid)
+    assert not proc.alive(pid)
     assert (mine.directory / "order").read_text().split() == ["stubborn"]
     assert [process.state for process in processes.recorded(mine.directory)[1]] == ["killed by signal 9"]
 
@@ -194,13 +203,13 @@ def test_free_ports_differ() -> None:
 
 
 def test_what_a_process_uses_is_read_from_proc() -> None:
-    assert processes.memory_mib(os.getpid()) > 1
-    assert processes.cpu_seconds(os.getpid()) > 0
-    assert processes.alive(os.getpid())
+    assert proc.memory_mib(os.getpid()) > 1
+    assert proc.cpu_seconds(os.getpid()) > 0
+    assert proc.alive(os.getpid())
 
 
 def test_a_zombie_is_not_alive() -> None:
     with subprocess.Popen(["true"]) as zombie:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # ended, and not waited for
         assert Path(f"/proc/{zombie.pid}").exists()
-        assert not processes.alive(zombie.pid)
+        assert not proc.alive(zombie.pid)

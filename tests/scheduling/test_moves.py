@@ -48,9 +48,9 @@ def test_over_what_it_gives_up_where_there_is_no_room_beside() -> None:
 
 @pytest.mark.parametrize("leave", ["", "n1"])
 def test_it_stays_where_there_is_no_other_place(leave: str) -> None:
-    decisions = decide(world([node("n1", 4), node("n2", 1)], [mover(leave, ("n1", range(2)))]))
+    decisions = decide(world([node("n1", 4), node("n2", 4, free=1)], [mover(leave, ("n1", range(2)))]))
     assert reasons(decisions) == {"m": Reason.NO_OTHER_PLACE}
-    assert decisions["m"].message == "stays where it is: needs 2 GPUs; 1 free on 1 of 1 nodes that it may use"
+    assert decisions["m"].message == "stays where it is: needs 2 GPUs; 1 free on 1 of 2 nodes that it may use"
 
 
 def test_a_part_without_gpus_leaves_too() -> None:

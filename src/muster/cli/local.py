@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from muster import machines
-from muster.local import cluster, directories, nodes, processes, stack
+from muster.local import directories, files, nodes, proc, processes, stack
 from muster.local.cluster import LocalCluster
-from muster.local.commands import Files, Options
+from muster.local.commands import Options
 from muster.local.errors import LocalError
+from muster.local.files import Files
 from muster.local.progress import Shown
 
 NODES = "dgx-a100:2,pcie-8:2"
@@ -82,7 +83,7 @@ def down(_: argparse.Namespace) -> int:
     directory = directories.state()
     with Shown().step("stopping the local cluster"):
         stopped = processes.stop_detached(directory)
-    cluster.clean(directory)
+    files.clean(directory)
     if not stopped:
         print("no local cluster was up")
     return 0
@@ -120,7 +121,7 @@ def _table(listed: list[processes.Process]) -> Table:
     table = Table("process", "pid", "port", "state", "memory", box=None, pad_edge=False)
     for process in listed:
         running = process.state == "running"
-        memory = f"{processes.memory_mib(process.pid):.0f} MiB" if running else ""
+        memory = f"{proc.memory_mib(process.pid):.0f} MiB" if running else ""
         state = process.state if running else f"[red]{process.state}[/]"
         table.add_row(process.name, str(process.pid), str(process.port or ""), state, memory)
     return table
@@ -128,7 +129,7 @@ def _table(listed: list[processes.Process]) -> Table:
 
 def _nodes(directory: Path) -> str:
     try:
-        client = cluster.connect(directory)
+        client = files.connect(directory)
         url = json.loads(Files(directory).record.read_text())["url"]
         items = client.get("/api/v1/nodes?resourceVersion=0")["items"]
         client.close()

@@ -5,10 +5,12 @@ Blocking, one kept connection per thread, JSON in and out. What the product's pa
 
 from __future__ import annotations
 
+import http
 import http.client
 import json
 import ssl
 import threading
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +20,7 @@ from muster.local.errors import LocalError
 TIMEOUT_SECONDS = 30.0
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
-APPLY = "application/apply-patch+yaml"
+_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds
 
 
 class ApiError(LocalError):
@@ -63,6 +65,13 @@ class Client:
     def request(self, method: str, path: str, body: Any = None, kind: str = JSON) -> Any:
         """Send one request and return the decoded answer; raise ApiError where it is refused, OSError where it is lost."""
         status, answer = self.exchange(method, path, body, kind)
+        for pause in _PAUSES:
+            if (
+                status != http.HTTPStatus.TOO_MANY_REQUESTS
+            ):  # nothing was processed: "storage is (re)initializing", a full queue
+                break
+            time.sleep(pause)
+            status, answer = self.exchange(method, path, body, kind)
         if status >= 300:
             raise ApiError(method, path, status, answer)
         return json.loads(answer) if answer[:1] in (b"{", b"[") else answer.decode()

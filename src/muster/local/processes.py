@@ -1,7 +1,7 @@
 """The handle on a cluster's processes: starts the supervisor and talks to it over its lifeline.
 
 The pipe to the supervisor is the cluster's hold on life: when this process ends, the pipe ends, and the supervisor stops
-everything. A process is alive when /proc says so and it is no zombie (who inherits orphans may reap them late).
+everything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from muster.local import supervisor
+from muster.local import proc, supervisor
 from muster.local.errors import LocalError
 
 LAST_LINES = 15
@@ -60,20 +60,20 @@ class Process:
     def state(self) -> str:
         """What a user wants to know: running, or how it ended."""
         if self.exit_code is None:
-            return "running" if alive(self.pid) else "killed"
+            return "running" if proc.alive(self.pid) else "killed"
         return f"killed by signal {-self.exit_code}" if self.exit_code < 0 else f"ended with {self.exit_code}"
 
 
 class Processes:
     """The processes of one cluster; they end when this object is closed, or when this process ends, unless detached."""
 
-    def __init__(self, directory: Path) -> None:
-        """Start the supervisor in `directory`; raise AlreadyRunning where another one is at work."""
+    def __init__(self, directory: Path, *, temporary: bool = False) -> None:
+        """Start the supervisor in `directory`, which it removes in the end where it is temporary; raise AlreadyRunning."""
         self.directory = directory
         self.logs = directory / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self._one_at_a_time = threading.Lock()
-        command = [sys.executable, "-P", "-m", supervisor.__name__, str(directory)]
+        command = [sys.executable, "-P", "-m", supervisor.__name__, str(directory), *(["temporary"] if temporary else [])]
         with (self.logs / "supervisor.log").open("ab") as log:
             self._supervisor = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
@@ -201,35 +201,6 @@ def _signal(pid: int, number: signal.Signals) -> None:
             os.kill(pid, number)
     except ProcessLookupError:
         pass
-
-
-def alive(pid: int) -> bool:
-    """Return whether the process runs; a zombie does not."""
-    return status_field(pid, "State")[:1] not in ("", "Z", "X")
-
-
-def memory_mib(pid: int) -> float:
-    """Return the resident memory of a process in MiB, 0 where it is gone."""
-    words = status_field(pid, "VmRSS").split()
-    return int(words[0]) / 1024 if words else 0.0
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has used, user and system, in seconds; 0 where it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def status_field(pid: int, name: str) -> str:
-    """Return a field of /proc/PID/status, empty where the process or the field is missing."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key == name), "")
 
 
 def tail(log: Path, lines: int = LAST_LINES) -> str:

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from muster.api import crd, names
+from muster.api import admission, crd, names
 from muster.local import commands, processes
 from muster.local.cluster import Component, LocalCluster
+from muster.local.control_plane import ATTEMPTS
 from muster.local.processes import ProcessDied
 
 SCHEDULER = "muster-scheduler"
 """The name of the process; its schedulerName is muster.api.names.SCHEDULER."""
-_ATTEMPTS = 3
 
 
 def install(
@@ -30,7 +30,7 @@ def install(
     """Install muster's API and `manifests`, then start the parts, with their own `kubeconfigs` by name, and wait for them."""
     with cluster.progress.step("installing muster's API"):
         definitions = crd.manifests()
-        cluster.apply([*definitions, *manifests])
+        cluster.apply([*definitions, *admission.manifests(), *manifests])
         for definition in definitions:
             plural = definition["metadata"]["name"]
             cluster.kubectl("wait", "--for=condition=Established", f"customresourcedefinition/{plural}", "--timeout=60s")
@@ -39,11 +39,11 @@ def install(
 
 
 def components(cluster: LocalCluster, ports: Sequence[int], kubeconfigs: Mapping[str, Path]) -> list[Component]:
-    """Return muster's parts in the order in which they start; `ports` are two: the extender's and the scheduler's."""
-    extender, scheduler = ports
+    """Return muster's parts in the order in which they start; `ports`: the extender's, the scheduler's, the operator's."""
+    extender, scheduler, operator = ports
     url = f"http://127.0.0.1:{extender}"
     kubeconfig = kubeconfigs.get(SCHEDULER, cluster.kubeconfig)
-    config = cluster.write_config(SCHEDULER, commands.scheduler_config(kubeconfig, names.SCHEDULER, extender=url))
+    config = cluster.files.write_config(SCHEDULER, commands.scheduler_config(kubeconfig, names.SCHEDULER, extender=url))
     arguments = commands.scheduler(cluster.files, scheduler, config, cluster.options)
     return [
         _part(cluster, kubeconfigs, "extender", f"--port={extender}", port=extender, ready_url=f"{url}/readyz"),
@@ -53,20 +53,27 @@ def components(cluster: LocalCluster, ports: Sequence[int], kubeconfigs: Mapping
             ready_url=f"https://127.0.0.1:{scheduler}/healthz",
             port=scheduler,
         ),
-        _part(cluster, kubeconfigs, "operator"),
+        _part(
+            cluster,
+            kubeconfigs,
+            "operator",
+            f"--port={operator}",
+            port=operator,
+            ready_url=f"http://127.0.0.1:{operator}/readyz",
+        ),
         _part(cluster, kubeconfigs, "agent", "--local-nodes"),
     ]
 
 
 def _start(cluster: LocalCluster, kubeconfigs: Mapping[str, Path]) -> None:
-    for attempt in range(1, _ATTEMPTS + 1):
-        parts = components(cluster, processes.free_ports(2), kubeconfigs)
+    for attempt in range(1, ATTEMPTS + 1):
+        parts = components(cluster, processes.free_ports(3), kubeconfigs)
         try:
             for part in parts:
                 cluster.run(part)
             return
         except ProcessDied as died:
-            if attempt == _ATTEMPTS or not died.port_was_taken:
+            if attempt == ATTEMPTS or not died.port_was_taken:
                 raise
             for part in parts:
                 cluster.processes.stop(part.name)

@@ -1,4 +1,4 @@
-"""The process that owns a cluster's processes: `python -m muster.local.supervisor DIRECTORY`.
+"""The process that owns a cluster's processes: `python -m muster.local.supervisor DIRECTORY [temporary]`.
 
 It exists so that nothing is left behind. Its standard input is the lifeline to whoever started it: when that ends,
 however it ended, everything is stopped in order. When the supervisor itself is killed, the kernel kills its children
@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,7 +182,7 @@ def lock(directory: Path) -> IO[str] | None:
 
 def main() -> int:
     """Run until told to stop; return the exit code."""
-    directory = Path(sys.argv[1])
+    directory, temporary = Path(sys.argv[1]), sys.argv[2:] == ["temporary"]
     stopped: list[int] = []
     read, write = os.pipe()
     for end in (read, write):
@@ -202,6 +203,8 @@ def main() -> int:
             serve(supervisor, read, stopped)
         finally:
             supervisor.stop(supervisor.children.values())
+            if temporary:
+                shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 

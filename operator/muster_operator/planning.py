@@ -1,0 +1,162 @@
+"""All jobs at once: a snapshot, one plan, and the writes that carry it out.
+
+The placements and evictions of a plan are all written before the next plan looks at the stores, which hold the server's
+answers: no plan ever sees a GPU as free that an earlier one gave away. What a gang waits for is written beside that, and not
+more often than people can read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Coroutine, Iterable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from muster.api import names
+from muster.kube.errors import KubeError
+from muster.scheduling.decisions import Decision, Place, Preempt, Reason, Wait
+from muster.scheduling.planner import Settings, plan
+from muster.scheduling.snapshot import Gang, Snapshot
+from muster_operator import metrics
+from muster_operator.desk import RETRY_SECONDS, Desk, all_of
+from muster_operator.foreign import ForeignPods
+from muster_operator.jobs import Job, gang_of
+from muster_operator.record import Record
+
+log = logging.getLogger("muster.operator")
+
+SAY_SECONDS = 10.0
+"""Least time between two status writes that only bring newer numbers to the same reason."""
+SAY_AT_ONCE = 100
+"""Most waiting jobs that are told their reason after one plan; the others hear after the next."""
+
+
+class Planning:
+    """Plan, and carry out what was planned."""
+
+    def __init__(self, desk: Desk, settings: Settings) -> None:
+        self._desk, self._settings = desk, settings
+        self._foreign = ForeignPods(desk)
+        self._gangs: dict[str, tuple[Job, Gang]] = {}
+        self._said: dict[str, float] = {}
+
+    async def run(self, now: float) -> None:
+        """Make one plan from what is known now, and write what it decides."""
+        desk = self._desk
+        await self._foreign.tend(now)
+        gangs = [*(self._gang(job) for job in desk.jobs.values() if self._plannable(job)), *self._foreign.gangs()]
+        self._gangs = {key: known for key, known in self._gangs.items() if key in desk.jobs}
+        metrics.observe(desk.jobs.values(), gangs)
+        if any(not gang.placement or gang.leave is not None or gang.resize for gang in gangs):
+            with metrics.PLAN_SECONDS.time():
+                snapshot = Snapshot(desk.view.usable(), tuple(gangs), desk.stores.quotas())
+                decisions = plan(snapshot, now, self._settings)
+            await self._apply(decisions, now)
+        await self._report_queues(gangs)
+
+    def _plannable(self, job: Job) -> bool:
+        """Whether the planner should see the job: it holds GPUs, or waits for some and nothing is in its way."""
+        if job.finished or job.meta.deletion_timestamp is not None:
+            return False
+        if job.status.placement:
+            return True
+        if job.suspended or job.status.phase == "Suspended" or job.meta.uid not in self._desk.checked:
+            return False
+        return job.key not in self._desk.busy and all(pod.finished for pod in self._desk.pods_of(job))
+
+    def _gang(self, job: Job) -> Gang:
+        known = self._gangs.get(job.key)
+        if known is None or known[0] is not job or job.spec.priority_class_name:
+            known = self._gangs[job.key] = (job, gang_of(job, self._desk.stores.priority_classes()))
+        gang = known[1]
+        settled = not gang.placement or job.key not in self._desk.busy
+        return gang if settled else replace(gang, leave=None, resize=False)
+
+    async def _apply(self, decisions: Iterable[Decision], now: float) -> None:
+        writes: list[Coroutine[Any, Any, None]] = []
+        told = 0
+        for decision in decisions:
+            metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
+            job = self._desk.jobs.get(decision.gang.name)
+            if isinstance(decision, Place):
+                writes.append(self._place(job, decision, now) if job else self._foreign.place(decision))
+                continue
+            if isinstance(decision, Preempt):
+                victims = (self._desk.jobs.get(gang.name) for gang in decision.victims)
+                writes += [self._preempt(victim, decision, now) for victim in victims if victim]
+            elif decision.until is not None:
+                self._desk.plan_by(decision.until)
+            if job is None:
+                writes.append(self._foreign.wait(decision))
+            elif self._worth_saying(job, decision, now):
+                if told < SAY_AT_ONCE:
+                    self._desk.start(job.key, self._say(job, decision, now))
+                else:
+                    self._desk.plan_by(now + 1.0)
+                told += 1
+        await all_of(self._logged(write) for write in writes)
+
+    async def _logged(self, write: Awaitable[None]) -> None:
+        """A write that fails is left to the next plan, which sees what came true."""
+        try:
+            await write
+        except KubeError as error:
+            metrics.ERRORS.inc()
+            log.warning("a decision could not be written: %s", error)
+            self._desk.plan_by(self._desk.clock() + RETRY_SECONDS)
+
+    async def _place(self, job: Job, decision: Place, now: float) -> None:
+        record = Record(job, now)
+        record.admit(decision.placement, decision.reason, decision.message)
+        log.info("%s: %s: %s", job.key, decision.reason, decision.message)
+        await self._desk.write(record)
+        if job.meta.annotation(names.MIGRATE) is not None:
+            await self._desk.hands.annotate_job(job.meta, {names.MIGRATE: None})
+
+    async def _preempt(self, victim: Job, decision: Preempt, now: float) -> None:
+        record = Record(victim, now)
+        record.preempt(f"gave way to {decision.gang.name}, which has priority {decision.gang.priority}")
+        log.info("%s: preempted for %s", victim.key, decision.gang.name)
+        await self._desk.write(record)
+
+    def _worth_saying(self, job: Job, decision: Wait | Preempt, now: float) -> bool:
+        if job.key in self._desk.busy or decision.reason is Reason.BACK_OFF:
+            return False  # while backing off, the reason for it says more
+        if job.status.placement:
+            return job.status.message != decision.message
+        told = next((condition for condition in job.status.conditions if condition.type == "Admitted"), None)
+        if told is None or told.reason != decision.reason or job.status.phase != "Queued":
+            return True
+        soonest = self._said.get(job.key, 0.0) + SAY_SECONDS
+        if told.message != decision.message and soonest > now:
+            self._desk.plan_by(soonest)
+        return told.message != decision.message and soonest <= now
+
+    async def _say(self, job: Job, decision: Wait | Preempt, now: float) -> None:
+        self._said[job.key] = now
+        record = Record(job, now)
+        if job.status.placement:
+            record.note("Stays", decision.reason, decision.message)
+        else:
+            record.wait(decision.reason, decision.message)
+        await self._desk.write(record)
+
+    async def _report_queues(self, gangs: Iterable[Gang]) -> None:
+        """Keep each DLQueue's status at what the plan was made from."""
+        by_queue: dict[str, list[Gang]] = {}
+        for gang in gangs:
+            by_queue.setdefault(gang.queue, []).append(gang)
+        for queue in list(self._desk.stores.queues.values()):
+            mine = by_queue.get(queue.metadata.key, [])
+            placed = [gang for gang in mine if gang.placement]
+            status = {
+                "observedGeneration": queue.metadata.generation,
+                "gpusInUse": sum(place.gpus.bit_count() for gang in placed for place in gang.placement),
+                "pending": len(mine) - len(placed),
+                "running": len(placed),
+            }
+            before = msgspec.json.decode(queue.status) or {}
+            if any(before.get(key) != value for key, value in status.items()):
+                await self._logged(self._desk.hands.patch_queue(queue.metadata, status))

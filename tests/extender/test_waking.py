@@ -1,0 +1,187 @@
+"""Refused pods are woken when the refusal ends, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from muster.kube.errors import Unreachable
+from muster.kube.objects import Pod
+from muster_extender.rules import Rule
+from muster_extender.waking import Waking
+
+if TYPE_CHECKING:
+    from extender.conftest import Json, Patches, Until, World
+
+APART = 10.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def waking(world: World, patches: Patches, clock: Clock) -> AsyncIterator[Waking]:
+    found = Waking(world.seen, patches, apart=APART, pause=0.0, now=clock)
+    task = asyncio.create_task(found.run())
+    yield found
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def reserved(world: World) -> World:
+    world.node("n1")
+    world.node("n2")
+    world.job("gang", {"gang-worker-0": ("n1", list(range(8)))})
+    world.job("other", {"other-worker-0": ("n2", list(range(6)))})
+    return world
+
+
+def refuse(world: World, waking: Waking, pod: Json) -> None:
+    """kube-scheduler asks for a pending pod, and every node is refused."""
+    world.store(pod)
+    verdict = world.ask(pod)
+    assert verdict.passed == []
+    waking.note(msgspec.convert(pod, Pod), verdict)
+
+
+async def idle() -> None:
+    """Let everything that can run, run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_released_reservation_wakes_those_that_fit(
+    reserved: World, waking: Waking, patches: Patches, until: Until
+) -> None:
+    for gpus in (4, 7):
+        refuse(reserved, waking, reserved.pod(f"job-{gpus}", gpus))
+    await idle()
+    assert patches.made == []
+    reserved.job("other", {"other-worker-0": ("n2", [0, 1, 2])})
+    await until(lambda: patches.made)
+    await idle()
+    assert patches.pods == ["vision/job-4"]
+    reserved.job("gang", {})
+    await until(lambda: len(patches.made) > 1)
+    assert patches.pods == ["vision/job-4", "vision/job-7"]
+
+
+async def test_a_taken_gpu_wakes_nobody(reserved: World, waking: Waking, patches: Patches) -> None:
+    refuse(reserved, waking, reserved.pod("job", 4))
+    reserved.job("more", {"more-worker-0": ("n2", [6])})
+    reserved.bind("x", 1, "n2")
+    await idle()
+    assert patches.made == []
+
+
+async def test_wakes_are_apart_and_differ(
+    reserved: World, waking: Waking, patches: Patches, clock: Clock, until: Until
+) -> None:
+    refuse(reserved, waking, reserved.pod("job", 4))
+    reserved.job("gang", {})
+    await until(lambda: len(patches.made) == 1)
+    reserved.job("gang", {"gang-worker-0": ("n1", list(range(8)))}, attempt=2)
+    refuse(reserved, waking, reserved.pod("job", 4))  # it came too late: somebody else was faster
+    await idle()
+    reserved.job("gang", {}, attempt=2)
+    await idle()
+    assert len(patches.made) == 1
+    clock.now += APART
+    reserved.node("n3", 1)  # any change lets it look at the time
+    await until(lambda: len(patches.made) == 2)
+    assert patches.made[0] != patches.made[1]
+
+
+@pytest.mark.parametrize("fate", ["bound", "gone", "passed", "leaving"])
+async def test_pods_that_are_no_longer_refused_are_forgotten(
+    reserved: World, waking: Waking, patches: Patches, fate: str
+) -> None:
+    pod = reserved.pod("job", 4)
+    refuse(reserved, waking, pod)
+    if fate == "bound":
+        reserved.bind("job", 4, "n1")
+    elif fate == "gone":
+        reserved.remove(pod)
+    elif fate == "leaving":
+        pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        reserved.store(pod)
+    else:
+        waking.note(msgspec.convert(pod, Pod), reserved.ask(reserved.pod("job", 1)))
+    assert len(waking) == 0
+    reserved.job("gang", {})
+    await idle()
+    assert patches.made == []
+
+
+async def test_a_pod_that_is_not_found_is_forgotten(reserved: World, waking: Waking, patches: Patches, until: Until) -> None:
+    patches.gone.add("job")
+    refuse(reserved, waking, reserved.pod("job", 4))
+    reserved.job("gang", {})
+    await until(lambda: not len(waking))
+    assert (waking.woken, waking.failures) == (0, 0)
+
+
+async def test_a_server_that_is_not_reached_is_asked_again(
+    reserved: World, waking: Waking, patches: Patches, clock: Clock, until: Until
+) -> None:
+    patches.failures.append(Unreachable("gone fishing"))
+    refuse(reserved, waking, reserved.pod("job", 4))
+    reserved.job("gang", {})
+    await until(lambda: waking.failures == 1)
+    clock.now += APART
+    reserved.node("n3", 1)
+    await until(lambda: patches.pods == ["vision/job"])
+
+
+async def test_an_owner_is_woken_by_its_own_reservation(
+    reserved: World, waking: Waking, patches: Patches, until: Until
+) -> None:
+    pod = reserved.own("late-worker-0", "late", 2)
+    refuse(reserved, waking, pod)
+    reserved.node("n3")  # room is not what it waits for
+    await idle()
+    assert patches.made == []
+    reserved.job("late", {"late-worker-0": ("n3", [0, 1])})
+    await until(lambda: patches.pods == ["vision/late-worker-0"])
+
+
+async def test_a_pinned_pod_is_woken_by_its_own_gpus(reserved: World, waking: Waking, patches: Patches, until: Until) -> None:
+    refuse(reserved, waking, reserved.pod("bare", 1, pin="n2", claim="0"))
+    reserved.job("gang", {})
+    await idle()
+    assert patches.made == []
+    reserved.job("other", {"other-worker-0": ("n2", [1])})
+    await until(lambda: patches.pods == ["vision/bare"])
+
+
+async def test_pods_refused_for_others_on_their_way_are_woken_when_these_have_arrived(
+    world: World, waking: Waking, patches: Patches, until: Until
+) -> None:
+    world.node("n1")
+    world.job("gang", {"gang-worker-0": ("n1", [0, 1, 2, 3])})
+    world.seen.passed.note("vision/first", 4, ["n1"], now=100.0)
+    pod = world.store(world.pod("second", 4))
+    verdict = world.ask(pod)
+    assert (verdict.rule, verdict.passed, verdict.passing) == (Rule.OPEN, [], True)
+    waking.note(msgspec.convert(pod, Pod), verdict)
+    await idle()
+    assert patches.made == []
+    world.seen.passed.forget("vision/first")
+    world.node("elsewhere", 1)
+    await until(lambda: patches.pods == ["vision/second"])
