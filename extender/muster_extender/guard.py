@@ -30,8 +30,8 @@ class Guard:
 
     def __init__(self, seen: Cluster, waking: Waking, *, now: Callable[[], float] = time.monotonic) -> None:
         self._seen, self._waking, self._now = seen, waking, now
-        self.waiting = 0
-        """Requests that wait for a reservation."""
+        self.waits = self.waiting = 0
+        """Requests that had to wait for a reservation: ever, and now."""
         self._waited: OrderedDict[str, None] = OrderedDict()
 
     async def filter(self, pod: Pod, nodes: list[str]) -> Verdict:
@@ -49,6 +49,7 @@ class Guard:
         verdict = filter_nodes(self._seen, pod, nodes)
         if verdict.rule is not Rule.AWAITED or not self._first_time(pod):
             return verdict
+        self.waits += 1
         self.waiting += 1
         try:
             async with asyncio.timeout(WAIT_SECONDS):

@@ -11,6 +11,7 @@ import signal
 from contextlib import suppress
 
 import kopf
+import uvloop
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -114,7 +115,8 @@ def main() -> None:
     options = arguments()
     logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    asyncio.run(serve(options))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(options))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class ForeignPods:
         for gang in found:
             promised = gates.reservation(gang)
             if promised:
-                await self._let_go(gang, promised)
+                await self._go_on(gang, promised)
         self._gangs = {found.gang.name: found for found in gates.gangs_of(self._pods.values())}
         self._told = {name: reason for name, reason in self._told.items() if name in self._gangs}
 
@@ -76,10 +76,17 @@ class ForeignPods:
         """Tell the pods of a gang why they wait, when the reason is a new one."""
         if self._told.get(decision.gang.name) is decision.reason:
             return
-        self._told[decision.gang.name] = decision.reason
         for pod in self._gangs[decision.gang.name].pods.values():
             await self._hands.annotate_pod(pod, {names.WAITING: decision.message})
             self._recorder.event(_reference(pod.metadata), "Warning", decision.reason, decision.message)
+        self._told[decision.gang.name] = decision.reason
+
+    async def _go_on(self, found: PodGang, promised: Placement) -> None:
+        """Let go what was promised; what the API server refuses must not hold up the others, and is planned anew."""
+        try:
+            await self._let_go(found, promised)
+        except KubeError as error:
+            log.warning("%s: could not be let go as promised: %s", found.gang.name, error)
 
     async def _let_go(self, found: PodGang, placement: Placement) -> None:
         """Patch each pod as it is now; what changed meanwhile is left to the next plan, or to the reservation."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -87,11 +87,11 @@ def _task(pod: Pod) -> Task:
 
 def _size(pod: Pod) -> int:
     text = pod.metadata.annotation(names.GANG_SIZE) or ""
-    return int(text) if text.isdecimal() and pod.metadata.label(names.GANG) else 1
+    return int(text) if text.isdecimal() and len(text) < 7 and pod.metadata.label(names.GANG) else 1
 
 
 def reservation(found: PodGang) -> Placement | None:
-    """Read the placement that was promised to a gang of several before its pods were let go."""
+    """Read the placement that was promised to a gang of several before its pods were let go; a text that is none is none."""
     text = next((t for pod in found.members if (t := pod.metadata.annotation(names.RESERVATION))), None)
     if text is None:
         return None
@@ -101,13 +101,15 @@ def reservation(found: PodGang) -> Placement | None:
         return None
     tasks = {task.name: task for task in found.gang.tasks}
     return tuple(
-        Assigned(tasks[name], entry.node, gpu_set(entry.gpus), entry.rank) for name, entry in entries.items() if name in tasks
+        Assigned(tasks[name], entry.node, gpu_set(entry.gpus), entry.rank)
+        for name, entry in entries.items()
+        if name in tasks and tasks[name].gpus == len(set(entry.gpus))
     )
 
 
 class _Entry(msgspec.Struct):
-    node: str
-    gpus: list[int]
+    node: Annotated[str, msgspec.Meta(min_length=1)]
+    gpus: list[Annotated[int, msgspec.Meta(ge=0, lt=100)]]
     rank: int
 
 

@@ -105,13 +105,12 @@ def _spec(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: 
 def _container(container: Manifest, env: dict[str, str]) -> Manifest:
     """The user's own variables and mounts stay, and win over muster's of the same name."""
     own = {entry["name"] for entry in container.get("env") or ()}
+    mounts = container.get("volumeMounts") or ()
+    taken = any(mount.get("mountPath", "").rstrip("/") == MOUNT for mount in mounts)
     return {
         **container,
         "env": [*({"name": n, "value": v} for n, v in env.items() if n not in own), *(container.get("env") or ())],
-        "volumeMounts": [
-            *(container.get("volumeMounts") or ()),
-            {"name": ANNOTATIONS_VOLUME, "mountPath": MOUNT, "readOnly": True},
-        ],
+        "volumeMounts": [*mounts, *(() if taken else ({"name": ANNOTATIONS_VOLUME, "mountPath": MOUNT, "readOnly": True},))],
     }
 
 

@@ -66,11 +66,11 @@ class Record:
         self._release()
         if failed:
             self.status.restarts += 1
-            pause = FAILURE_BACKOFF * 2 ** (self.status.restarts - 1)
+            pause = _doubled(FAILURE_BACKOFF, self.status.restarts - 1)
         else:
             self.status.requeues += 1
-            pause = FIRST_BACKOFF * 2 ** (in_a_row - 1)
-        self.status.not_before = moment(self.now + min(pause, LONGEST_BACKOFF) + 0.999)
+            pause = _doubled(FIRST_BACKOFF, in_a_row - 1)
+        self.status.not_before = moment(self.now + pause + 0.999)
         self.status.avoid = sorted(avoid or [])
         self._event("Restarting" if failed else "Requeued", reason, message)
         self._phase("Queued", message)
@@ -177,3 +177,8 @@ class Record:
                 break
             count += past.event == "Requeued"
         return count
+
+
+def _doubled(first: float, times: int) -> float:
+    """Seconds of back-off; a job without a limit of restarts may come to thousands of them, which no float can be raised to."""
+    return min(first * 2.0 ** min(times, 30), LONGEST_BACKOFF)

@@ -89,18 +89,18 @@ def small_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     (tmp_path / "go.mod").write_text("module small\n\ngo 1.21\n")
     (tmp_path / "go.sum").write_text("")
-    small = Module(tmp_path, {"nm": "cmd/nm", "broken": "cmd/there-is-none"})
+    small = Module(tmp_path, {"test2json": "cmd/test2json", "broken": "cmd/there-is-none"})
     monkeypatch.setattr(binaries, "modules", lambda: [small])
     return small
 
 
 @needs_go
 def test_what_is_nowhere_is_built_once_into_the_cache(cache: Path, small_module: Module) -> None:
-    built = find(["nm"])["nm"]
-    assert built == cache / small_module.key() / "nm"
+    built = find(["test2json"])["test2json"]
+    assert built == cache / small_module.key() / "test2json"
     assert subprocess.run([built, "-h"], capture_output=True, check=False).stderr
     before = built.stat()
-    assert find(["nm"])["nm"].stat() == before
+    assert find(["test2json"])["test2json"].stat() == before
 
 
 @needs_go

@@ -60,8 +60,13 @@ def test_a_silenced_node_becomes_unknown_and_a_revived_one_ready() -> None:
 
 
 def test_plain_nodes_take_pods_that_never_run() -> None:
-    options = Options(node_grace_seconds=86_400, feature_gates={"GenericWorkload": True, "GangScheduling": True})
+    options = Options(
+        node_grace_seconds=86_400,
+        feature_gates={"GenericWorkload": True, "GangScheduling": True},
+        runtime_config={"scheduling.k8s.io/v1alpha2": True},
+    )
     with LocalCluster(options=options) as cluster:
+        assert cluster.exists("/apis/scheduling.k8s.io/v1alpha2")
         cluster.add_nodes(manifests("p100:1", kwok=False))
         pods = Pods(cluster, "default")
         pods.create(pod("bound"))

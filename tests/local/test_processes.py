@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +65,19 @@ class Parent:
             self.popen.stdout.close()
 
 
+@pytest.fixture
+def start_parent(tmp_path: Path) -> Iterator[Callable[[str], Parent]]:
+    started: list[Parent] = []
+
+    def start(way: str) -> Parent:
+        started.append(Parent(tmp_path, way))
+        return started[-1]
+
+    yield start
+    for parent in started:
+        parent.end()
+
+
 def all_gone(pids: list[int]) -> bool:
     return not any(map(proc.alive, pids))
 
@@ -84,31 +97,30 @@ def start_child(mine: Processes, name: str, stage: int = 0, obeys: str = "yes") 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_all_end_when_the_parent_is_killed(tmp_path: Path, number: signal.Signals) -> None:
-    parent = Parent(tmp_path, "wait")
+def test_all_end_when_the_parent_is_killed(
+    tmp_path: Path, start_parent: Callable[[str], Parent], number: signal.Signals
+) -> None:
+    parent = start_parent("wait")
     assert len(parent.pids) == 3
     assert all(map(proc.alive, parent.pids))
     os.kill(parent.popen.pid, number)
     until(lambda: all_gone(parent.pids), "all have ended")
-    parent.end()
 
 
-def test_all_end_when_the_parent_returns_without_stopping_them(tmp_path: Path) -> None:
-    parent = Parent(tmp_path, "return")
+def test_all_end_when_the_parent_returns_without_stopping_them(tmp_path: Path, start_parent: Callable[[str], Parent]) -> None:
+    parent = start_parent("return")
     until(lambda: all_gone(parent.pids), "all have ended")
-    parent.end()
 
 
-def test_all_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
-    parent = Parent(tmp_path, "wait")
+def test_all_end_when_the_supervisor_is_killed(tmp_path: Path, start_parent: Callable[[str], Parent]) -> None:
+    parent = start_parent("wait")
     os.kill(parent.pids[0], signal.SIGKILL)
     until(lambda: all_gone(parent.pids), "all have ended")
     assert not processes.running(tmp_path)
-    parent.end()
 
 
-def test_a_fork_of_the_parent_does_not_keep_them_alive(tmp_path: Path) -> None:
-    parent = Parent(tmp_path, "fork")
+def test_a_fork_of_the_parent_does_not_keep_them_alive(tmp_path: Path, start_parent: Callable[[str], Parent]) -> None:
+    parent = start_parent("fork")
     *ours, fork = parent.pids
     parent.popen.kill()
     parent.popen.wait()
@@ -117,7 +129,6 @@ def test_a_fork_of_the_parent_does_not_keep_them_alive(tmp_path: Path) -> None:
         assert proc.alive(fork)
     finally:
         os.kill(fork, signal.SIGKILL)
-        parent.end()
 
 
 def test_a_temporary_directory_goes_with_its_processes(tmp_path: Path) -> None:
@@ -129,15 +140,14 @@ def test_a_temporary_directory_goes_with_its_processes(tmp_path: Path) -> None:
     assert not directory.exists()
 
 
-def test_detached_they_live_on_until_they_are_stopped(tmp_path: Path) -> None:
-    parent = Parent(tmp_path, "detach")
+def test_detached_they_live_on_until_they_are_stopped(tmp_path: Path, start_parent: Callable[[str], Parent]) -> None:
+    parent = start_parent("detach")
     assert parent.popen.wait() == 0
     assert all(map(proc.alive, parent.pids))
     assert processes.running(tmp_path)
     assert processes.stop_detached(tmp_path)
     assert all_gone(parent.pids)
     assert not processes.stop_detached(tmp_path)
-    parent.end()
 
 
 def test_they_are_stopped_stage_by_stage(mine: Processes) -> None:

@@ -41,7 +41,7 @@ def only(seen: World, keep: set[str]) -> World:
     return replace(seen, gangs=tuple(g for g in seen.gangs if g.placement or g.name in keep))
 
 
-@settings(max_examples=1500)
+@settings(max_examples=1000)
 @given(SEEDS)
 def test_nobody_gets_a_node_that_a_gang_ahead_waits_for(seed: int) -> None:
     seen = contended(random.Random(seed))
@@ -53,7 +53,7 @@ def test_nobody_gets_a_node_that_a_gang_ahead_waits_for(seed: int) -> None:
             kept |= usable(decision.gang, seen)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=1000)
 @given(SEEDS)
 def test_a_gang_that_waits_starts_no_later_for_those_behind_it(seed: int) -> None:
     """Gangs that wait for quota are left out: they keep a place, but which one may change with the cluster."""
@@ -71,7 +71,7 @@ def test_a_gang_that_waits_starts_no_later_for_those_behind_it(seed: int) -> Non
             assert starts(seen, ending).get(name) == starts(only(seen, ahead), ending).get(name)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=1000)
 @given(SEEDS)
 def test_a_gang_held_by_its_quota_could_start_after_the_pass_if_it_could_before(seed: int) -> None:
     seen = contended(random.Random(seed))

@@ -21,6 +21,13 @@ def test_a_reservation_and_then_its_pod_hold_the_gpus_once() -> None:
     assert ledger.rest("n1") == Resources(200, 5, 1)
 
 
+def test_it_does_not_matter_which_word_comes_first() -> None:
+    ledger = Ledger()
+    ledger.put("t", POD, Holding("n1", count=2))
+    ledger.put("t", RESERVATION, Holding("n1", gpus=0b0110))
+    assert ledger.on_node("n1") == [("t", Holding("n1", 0b0110, 2))]
+
+
 def test_gpus_are_free_once_both_have_let_go() -> None:
     ledger = Ledger()
     ledger.put("t", RESERVATION, Holding("n1", gpus=0b0011))

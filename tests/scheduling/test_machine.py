@@ -95,3 +95,9 @@ def test_a_large_machine_is_narrowed_but_keeps_its_groups() -> None:
     assert EXHAUSTIVE_GPUS < 16
     assert machine.fastest(machine.all & ~0b1, 4) == 0b11110000
     assert machine.ring(machine.fastest(machine.all, 4)) == 12.0
+
+
+def test_of_equals_on_a_large_machine_the_first_are_taken() -> None:
+    machine = unknown_machine(16)
+    assert machine.fastest(machine.all & ~0b10, 3) == 0b1101
+    assert machine.leftover(machine.all & ~0b10, 3) == 0b1101

@@ -116,7 +116,7 @@ def check_every_decision_says_why(seen: World, decisions: list[Decision]) -> Non
 RULES = [rule for name, rule in sorted(globals().items()) if name.startswith("check_")]
 
 
-@settings(max_examples=1000)
+@settings(max_examples=600)
 @given(worlds())
 def test_a_plan_keeps_every_rule(seen: World) -> None:
     before = repr(seen)
@@ -126,7 +126,7 @@ def test_a_plan_keeps_every_rule(seen: World) -> None:
         rule(seen, decisions)
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(worlds(), st.integers(0, 2**32))
 def test_the_order_of_the_input_decides_nothing(seen: World, seed: int) -> None:
     shuffled = random.Random(seed)

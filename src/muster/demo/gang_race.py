@@ -14,15 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
 from muster.api import names
 from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.objects import Meta, Struct
 from muster.kube.reflector import Reflector
 from muster.kube.store import Store
-from muster.local import nodes, processes
+from muster.local import nodes, proc, processes
 from muster.local.cluster import LocalCluster
 from muster.local.commands import Options
 from muster.local.errors import LocalError
@@ -218,7 +216,4 @@ async def _clear(kubeconfig: str, namespace: str) -> None:
 
 def _cpu(cluster: LocalCluster) -> dict[str, float]:
     listed = processes.recorded(cluster.directory)[1]
-    return {process.name: processes.cpu_seconds(process.pid) for process in listed}
-
-
-_ = msgspec
+    return {process.name: proc.cpu_seconds(process.pid) for process in listed}

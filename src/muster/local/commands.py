@@ -34,7 +34,8 @@ class Options:
     apiserver_args: tuple[str, ...] = ()
     controller_args: tuple[str, ...] = ()
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
-    """For API server, controller-manager and schedulers alike."""
+    """For API server, controller-manager and schedulers alike; one that has an API needs that in `runtime_config`, or the API
+    server waits for its objects for ever."""
     runtime_config: Mapping[str, bool] = field(default_factory=dict)
     """API versions to serve beside the default, as in {"scheduling.k8s.io/v1alpha2": True}."""
     node_grace_seconds: int = 40

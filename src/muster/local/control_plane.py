@@ -21,6 +21,7 @@ from muster.local.errors import LocalError
 from muster.local.files import Files
 from muster.local.processes import ProcessDied, Processes
 from muster.local.progress import Progress, Quiet
+from muster.local.waiting import WaitedInVain
 
 ATTEMPTS = 3
 """How often a start is tried when another process takes a port between its choice and its use."""
@@ -28,7 +29,7 @@ _KWOK_STAGES = Path(__file__).with_name("stages.yaml")
 # Stopped in this order: the API server waits long for clients that still watch it, and longer still without its etcd.
 _COMPONENT, _CONTROLLER, _APISERVER, _ETCD = range(4)
 _APISERVER_GRACE_SECONDS = 2.0
-_PROCESSES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+_PROCESSES = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler", "kwok")
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,11 @@ class ControlPlane:
 
     def wait(self, true: Callable[[], object], what: str, alive: Sequence[str] = _PROCESSES) -> None:
         """Wait until `true()`; raise ProcessDied where one of the processes `alive` ends first, WaitedInVain in the end."""
-        waiting.until(true, what, check=lambda: self.processes.check(alive))
+        try:
+            waiting.until(true, what, check=lambda: self.processes.check(alive))
+        except WaitedInVain as vain:
+            log = self.processes.logs / f"{alive[0]}.log"
+            raise WaitedInVain(f"{vain}. The end of {alive[0]}'s log ({log}):\n{processes.tail(log)}") from None
 
     def exists(self, path: str) -> bool:
         """Return whether the API server has an object at `path`."""

@@ -185,10 +185,11 @@ def stop_detached(directory: Path) -> bool:
     """Stop the cluster that runs in `directory` and wait until it has; return False where none ran."""
     if not running(directory):
         return False
-    pid, _ = recorded(directory)
+    pid, listed = recorded(directory)
+    living = [pid, *(process.pid for process in listed if process.exit_code is None)]
     _signal(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while running(directory):
+    while running(directory) or any(map(proc.alive, living)):
         if time.monotonic() > deadline:
             _signal(pid, signal.SIGKILL)
         time.sleep(0.05)

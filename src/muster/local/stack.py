@@ -19,6 +19,8 @@ from muster.local.processes import ProcessDied
 
 SCHEDULER = "muster-scheduler"
 """The name of the process; its schedulerName is muster.api.names.SCHEDULER."""
+PARTS = ("muster-operator", "muster-agent", SCHEDULER, "muster-extender")
+"""The processes of muster, in the order in which they stop."""
 
 
 def install(
@@ -32,10 +34,28 @@ def install(
         definitions = crd.manifests()
         cluster.apply([*definitions, *admission.manifests(), *manifests])
         for definition in definitions:
-            plural = definition["metadata"]["name"]
-            cluster.kubectl("wait", "--for=condition=Established", f"customresourcedefinition/{plural}", "--timeout=60s")
+            name = definition["metadata"]["name"]
+            cluster.wait(lambda name=name: _established(cluster, name), f"{name} is established")
+    start(cluster, kubeconfigs)
+
+
+def start(cluster: LocalCluster, kubeconfigs: Mapping[str, Path] | None = None) -> None:
+    """Start the parts of a muster that is installed, and wait for them."""
     with cluster.progress.step("starting muster: operator, extender, scheduler, agents"):
         _start(cluster, kubeconfigs or {})
+
+
+def stop(cluster: LocalCluster) -> None:
+    """Stop the parts; what they wrote stays."""
+    with cluster.progress.step("stopping muster"):
+        for name in PARTS:
+            cluster.processes.stop(name)
+
+
+def _established(cluster: LocalCluster, name: str) -> bool:
+    found = cluster.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+    conditions = found.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
 def components(cluster: LocalCluster, ports: Sequence[int], kubeconfigs: Mapping[str, Path]) -> list[Component]:

@@ -1,0 +1,92 @@
+"""Gangs per second, muster beside kube-scheduler's own gang scheduling and a bare client: `make bench-gangs`.
+
+100 gangs of 20 one-GPU pods on 1,000 nodes of 8 GPUs, from the first create to the last bind. All contestants run in turn on
+the same control plane, several rounds, the parts of muster only while it is its turn. The bare client creates pods and binds
+them itself: there is no gang and no check, it is what the API server allows at most. Figures are ratios within a round, since
+machines are noisy; CPU is in milliseconds per pod, by process. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from muster.demo import gang_race
+from muster.demo.gang_race import Race
+from muster.kube import paths
+from muster.kube.client import Client
+from muster.local import stack
+from muster.local.cluster import LocalCluster
+from muster.local.progress import reporter
+
+GPUS_PER_NODE = 8
+MACHINE = "dgx-a100"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Race, and print the figures."""
+    options = _parser().parse_args(argv)
+    rounds: list[dict[str, Race]] = []
+    with LocalCluster(options=gang_race.options(), progress=reporter()) as cluster:
+        gang_race.add_nodes(cluster, f"{MACHINE}:{options.nodes}")
+        stack.install(cluster)
+        gang_race.wait_for_agents(cluster)
+        for number in range(1, options.rounds + 1):
+            stack.stop(cluster)
+            races = [
+                gang_race.race(cluster, "bare", submit_bare, options.gangs, options.size),
+                gang_race.race_native(cluster, options.gangs, options.size),
+            ]
+            stack.start(cluster)
+            races.append(gang_race.race_muster(cluster, options.gangs, options.size))
+            rounds.append({race.contestant: race for race in races})
+            speeds = ", ".join(f"{race.contestant} {race.pods_per_second:.0f}" for race in races)
+            print(f"round {number} of {options.rounds}: pods per second: {speeds}", flush=True)
+    print(json.dumps(report(rounds)))
+
+
+def report(rounds: Sequence[dict[str, Race]]) -> dict[str, Any]:
+    """Return the medians of each contestant, and the ratios of muster to the others, each within its round."""
+    contestants = {
+        name: {
+            "pods_per_s": round(median(races[name].pods_per_second for races in rounds), 1),
+            "cpu_ms_per_pod": {
+                process: round(median(1000 * races[name].cpu_seconds[process] / races[name].pods for races in rounds), 2)
+                for process in rounds[0][name].cpu_seconds
+            },
+        }
+        for name in rounds[0]
+    }
+    ratios = {
+        f"muster/{name}": sorted(round(r["muster"].pods_per_second / r[name].pods_per_second, 2) for r in rounds)
+        for name in ("native", "bare")
+    }
+    return {"contestants": contestants, "ratios": ratios}
+
+
+async def submit_bare(client: Client, namespace: str, gang: int, size: int) -> None:
+    """Create a gang's pods and bind each by hand, on nodes that no other gang uses."""
+    await gang_race.create_pods(client, namespace, gang, size, {"schedulerName": "by-hand"})
+    async with asyncio.TaskGroup() as group:
+        for index in range(size):
+            name = f"gang-{gang}-{index}"
+            node = f"{MACHINE}-{(gang * size + index) // GPUS_PER_NODE}"
+            body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"kind": "Node", "name": node}}
+            group.create_task(client.create(paths.pods(namespace, name, "binding"), body))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--gangs", type=int, default=gang_race.GANGS)
+    parser.add_argument("--size", type=int, default=gang_race.SIZE, help="pods in a gang")
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The extender beside a real kube-scheduler."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from muster.api import crd, names
+from muster.local import commands, processes
+from muster.local.cluster import Component, LocalCluster
+
+pytestmark = pytest.mark.cluster
+
+SCHEDULER = "guarded"
+
+
+@pytest.fixture(scope="module")
+def guarded(cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """The cluster with an extender and a kube-scheduler named "guarded" that asks it."""
+    definitions = crd.manifests()
+    cluster.apply(definitions)
+    for definition in definitions:
+        name = f"customresourcedefinition/{definition['metadata']['name']}"
+        cluster.kubectl("wait", "--for=condition=Established", name, "--timeout=60s")
+    extender, scheduler = processes.free_ports(2)
+    url = f"http://127.0.0.1:{extender}"
+    config = cluster.files.write_config(SCHEDULER, commands.scheduler_config(cluster.kubeconfig, SCHEDULER, extender=url))
+    arguments = commands.scheduler(cluster.files, scheduler, config, cluster.options)
+    command = [sys.executable, "-m", "muster_extender", f"--kubeconfig={cluster.kubeconfig}", f"--port={extender}"]
+    parts = [
+        Component("tested-extender", command, ready_url=f"{url}/readyz"),
+        Component(
+            "guarded-scheduler",
+            [cluster.binaries["kube-scheduler"], *arguments],
+            ready_url=f"https://127.0.0.1:{scheduler}/healthz",
+        ),
+    ]
+    for part in parts:
+        cluster.run(part)
+    yield cluster
+    for part in reversed(parts):
+        cluster.processes.stop(part.name)
+
+
+def job(name: str) -> dict[str, Any]:
+    container = {"name": "train", "image": "train", "resources": {"limits": {names.GPU: 6}}}
+    worker = {"replicas": 1, "template": {"spec": {"containers": [container]}}}
+    return {"apiVersion": names.API_VERSION, "kind": "DLJob", "metadata": {"name": name}, "spec": {"roles": {"worker": worker}}}
+
+
+def pod(name: str, gpus: int, node: str, **meta: Any) -> dict[str, Any]:
+    """A pod for the node of the test, by its label: the scheduler is to ask about that node alone."""
+    container = {"name": "train", "image": "train", "resources": {"limits": {names.GPU: gpus}}}
+    selector = {"kubernetes.io/hostname": node}
+    spec = {"schedulerName": SCHEDULER, "nodeSelector": selector, "containers": [container], "restartPolicy": "Never"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **meta}, "spec": spec}
+
+
+def place(node: str) -> dict[str, Any]:
+    """Six of the node's eight GPUs for the only pod of the gang."""
+    return {"pod": "gang-worker-0", "role": "worker", "index": 0, "rank": 0, "node": node, "gpus": [0, 1, 2, 3, 4, 5]}
+
+
+def reserve(cluster: LocalCluster, path: str, placement: list[dict[str, Any]]) -> None:
+    cluster.api.patch(f"{path}/status", {"status": {"attempt": 1, "placement": placement}})
+
+
+def test_a_reservation_keeps_others_off_and_its_end_lets_them_in(guarded: LocalCluster, namespace: str) -> None:
+    jobs, pods = f"/apis/{names.API_VERSION}/namespaces/{namespace}/dljobs", f"/api/v1/namespaces/{namespace}/pods"
+    node = "pcie-8-0"
+    owner = guarded.api.create(jobs, job("gang"))
+    reserve(guarded, f"{jobs}/gang", [place(node)])
+
+    guarded.api.create(pods, pod("foreign", 4, node))
+    why = f"needs 4 GPUs: 2 of 8 free, 6 reserved for {namespace}/gang"
+
+    def explained() -> bool:
+        events = guarded.api.get(f"/api/v1/namespaces/{namespace}/events")["items"]
+        return any(why in event.get("message", "") for event in events if event["involvedObject"]["name"] == "foreign")
+
+    guarded.wait(explained, "the reason is in the pod's events")
+
+    reference = {"apiVersion": names.API_VERSION, "kind": "DLJob", "name": "gang", "uid": owner["metadata"]["uid"]}
+    meta = {
+        "labels": {names.JOB: "gang"},
+        "annotations": {names.ATTEMPT: "1"},
+        "ownerReferences": [{**reference, "controller": True}],
+    }
+    guarded.api.create(pods, pod("gang-worker-0", 6, node, **meta))
+    guarded.wait(lambda: bound(guarded, pods, "gang-worker-0"), "the owner is bound")
+    assert not bound(guarded, pods, "foreign")
+
+
+def test_a_release_that_only_the_extender_sees_wakes_the_pod(guarded: LocalCluster, namespace: str) -> None:
+    jobs, pods = f"/apis/{names.API_VERSION}/namespaces/{namespace}/dljobs", f"/api/v1/namespaces/{namespace}/pods"
+    node = "pcie-8-1"
+    guarded.api.create(jobs, job("gang"))
+    reserve(guarded, f"{jobs}/gang", [place(node)])
+    guarded.api.create(pods, pod("foreign", 4, node))
+
+    def refused() -> bool:
+        conditions = guarded.api.get(f"{pods}/foreign")["status"].get("conditions", [])
+        return any("reserved for" in condition.get("message", "") for condition in conditions)
+
+    guarded.wait(refused, "the pod is refused")
+    reserve(guarded, f"{jobs}/gang", [])
+    guarded.wait(lambda: bound(guarded, pods, "foreign"), "the pod is bound")
+    assert names.WAKE in guarded.api.get(f"{pods}/foreign")["metadata"]["annotations"]
+
+
+def bound(cluster: LocalCluster, pods: str, name: str) -> bool:
+    return bool(cluster.api.get(f"{pods}/{name}")["spec"].get("nodeName"))

@@ -1,0 +1,59 @@
+"""A cluster of the chart's own, whose API server writes down what muster's service accounts ask of it, and helm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.chart import NAMESPACE, Helm
+
+from muster.local.cluster import LocalCluster, Options
+
+AUDIT_POLICY: dict[str, Any] = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": [f"system:serviceaccounts:{NAMESPACE}"]}, {"level": "None"}],
+}
+
+
+class AuditedCluster(LocalCluster):
+    """A local cluster with an audit log, and with the admission plugin of OpenShift that guards owner references."""
+
+    def __init__(self, home: Path) -> None:
+        self.audit_log = home / "audit.log"
+        policy = home / "audit-policy.json"
+        policy.write_text(json.dumps(AUDIT_POLICY))
+        arguments = (
+            f"--audit-policy-file={policy}",
+            f"--audit-log-path={self.audit_log}",
+            "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
+        )
+        super().__init__(nodes="dgx-a100:1,pcie-8:1", options=Options(apiserver_args=arguments))
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return what the service accounts of muster's namespace have asked for, as audit events."""
+        lines = self.audit_log.read_text().splitlines() if self.audit_log.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+@pytest.fixture(scope="session")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuditedCluster]:
+    """The cluster into which the chart is installed: one DGX A100, one machine of 8 GPUs on PCIe."""
+    with AuditedCluster(tmp_path_factory.mktemp("audit")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """helm without a cluster."""
+    return Helm(tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="session")
+def cluster_helm(audited: AuditedCluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """helm with all rights on the cluster."""
+    return Helm(tmp_path_factory.mktemp("helm"), audited.kubeconfig)

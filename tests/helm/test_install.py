@@ -1,0 +1,183 @@
+"""The chart in a real cluster: each object accepted, installed, upgraded, and gone without a trace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from builders.chart import CHART, NAMESPACE, RELEASE, Helm, containers
+
+from muster.local.errors import LocalError
+
+if TYPE_CHECKING:
+    from helm.conftest import AuditedCluster
+
+pytestmark = pytest.mark.cluster
+
+INSTALL = ("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s")
+# What comes and goes by itself; kube-scheduler's lease is made by it, not by helm.
+RESTLESS = {"events", "events.events.k8s.io", "leases.coordination.k8s.io", "endpointslices.discovery.k8s.io", "endpoints"}
+DEFINITIONS = {
+    "apiservice.apiregistration.k8s.io/v1alpha1.muster.dev",
+    "customresourcedefinition.apiextensions.k8s.io/dljobs.muster.dev",
+    "customresourcedefinition.apiextensions.k8s.io/dlqueues.muster.dev",
+}
+
+
+@pytest.fixture
+def namespace(audited: AuditedCluster) -> str:
+    """The namespace of muster, which stays for the other tests."""
+    if not audited.exists(f"/api/v1/namespaces/{NAMESPACE}"):
+        audited.create_namespace(NAMESPACE)
+    return NAMESPACE
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["--set", "gate.enabled=false,userRoles.enabled=false,agent.enabled=false,runAsUser=null"],
+        ["--set", "agent.hostSys=false,agent.runtimeClassName=nvidia,imagePullSecrets[0].name=regcred"],
+        ["--set-json", 'operator.tolerations=[{"key":"infra","operator":"Exists","effect":"NoSchedule"}]'],
+        ["--set-json", 'scheduler.nodeSelector={"infra":"yes"}', "--set", "metrics.annotations=null"],
+    ],
+)
+def test_the_api_server_takes_each_object_and_knows_each_field(
+    audited: AuditedCluster, helm: Helm, namespace: str, settings: list[str]
+) -> None:
+    objects = helm.template("--namespace", namespace, *settings)
+    accepted = dry_run(audited, objects)
+    assert accepted.count("serverside-applied (server dry run)") == len(objects) > 10
+
+
+def test_that_check_sees_a_wrong_field(audited: AuditedCluster, helm: Helm, namespace: str) -> None:
+    (deployment, *_) = (each for each in helm.template("--namespace", namespace) if each["kind"] == "Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["livenessProb"] = {}
+    with pytest.raises(LocalError, match="livenessProb"):
+        dry_run(audited, [deployment])
+
+
+def dry_run(cluster: AuditedCluster, objects: list[dict[str, Any]]) -> str:
+    options = ("--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts")
+    return cluster.kubectl("apply", *options, "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+
+@pytest.mark.parametrize(
+    ("workload", "settings", "refused_for"),
+    [
+        ("muster-operator", "", None),
+        ("muster-scheduler", "", None),
+        ("muster-agent", "agent.hostSys=false", None),
+        ("muster-agent", "", "hostPath"),
+    ],
+)
+def test_pod_security_restricted(
+    audited: AuditedCluster, helm: Helm, workload: str, settings: str, refused_for: str | None
+) -> None:
+    objects = helm.template("--set", settings) if settings else helm.template()
+    (template,) = (each["spec"]["template"] for each in objects if is_workload(each, workload))
+    path = restricted_namespace(audited)
+    pod = {"metadata": {"generateName": "x-", **template["metadata"]}, "spec": template["spec"]}
+    pod["spec"]["serviceAccountName"] = "default"
+    status, body = audited.api.exchange("POST", f"{path}/pods?dryRun=All", pod)
+    if refused_for is None:
+        assert status == 201, body
+    else:
+        assert status == 403
+        (words,) = [part for part in body.decode().split("PodSecurity") if "restricted" in part]
+        assert refused_for in words
+        assert "runAsNonRoot" not in words  # the mount is the one thing that it minds
+
+
+def is_workload(item: dict[str, Any], name: str) -> bool:
+    return item["kind"] in ("Deployment", "DaemonSet") and item["metadata"]["name"] == name
+
+
+def restricted_namespace(cluster: AuditedCluster) -> str:
+    path = "/api/v1/namespaces/restricted"
+    if not cluster.exists(path):
+        cluster.create_namespace("restricted")
+        cluster.api.patch(path, {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
+    return path
+
+
+def test_install_upgrade_uninstall(audited: AuditedCluster, cluster_helm: Helm, namespace: str) -> None:
+    before = inventory(audited)
+    said = cluster_helm("install", RELEASE, CHART, *INSTALL)
+    assert f"installed in namespace {namespace}" in said
+    assert running(audited) == {"operator": 1, "scheduler": 1, "agent": 2}
+
+    changed = ("--set", "operator.preemption=false,agent.enabled=false,gate.enabled=false", "--set", "image.tag=next")
+    said = cluster_helm("upgrade", RELEASE, CHART, *INSTALL, *changed)
+    assert "gate.enabled is false" in said
+    deployment = audited.api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/muster-operator")
+    assert "--no-preemption" in containers(deployment)["operator"]["args"]
+    assert containers(deployment)["operator"]["image"] == "muster:next"
+    audited.wait(lambda: running(audited) == {"operator": 1, "scheduler": 1}, "the agents are gone, the others anew")
+    assert not {name for name in inventory(audited) if "gang-gate" in name}
+
+    cluster_helm("rollback", RELEASE, "1", "--namespace", namespace, "--wait", "--timeout", "120s")
+    assert any("gang-gate" in name for name in inventory(audited))
+
+    cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait", "--timeout", "120s")
+    audited.wait(lambda: not pods(audited), "the pods are gone")
+    assert inventory(audited) - before == DEFINITIONS
+    assert before <= inventory(audited)
+
+
+def pods(cluster: AuditedCluster) -> list[dict[str, Any]]:
+    """Return the pods of the release."""
+    selector = f"labelSelector=app.kubernetes.io/instance={RELEASE}"
+    found: list[dict[str, Any]] = cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}")["items"]
+    return found
+
+
+def running(cluster: AuditedCluster) -> dict[str, int]:
+    """Count the pods of the release that run, by component."""
+    counts: dict[str, int] = {}
+    for pod in pods(cluster):
+        component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+        if pod["status"]["phase"] == "Running":
+            counts[component] = counts.get(component, 0) + 1
+    return counts
+
+
+def inventory(cluster: AuditedCluster) -> set[str]:
+    """Name all objects in the cluster of whatever kind, but what comes and goes by itself."""
+    kinds = cluster.kubectl("api-resources", "--verbs=list", "--output=name").split()
+    wanted = ",".join(sorted(set(kinds) - RESTLESS))
+    lines = cluster.kubectl("get", wanted, "--all-namespaces", "--ignore-not-found", "--output=name").split()
+    return set(lines)
+
+
+def test_a_user_who_may_edit_a_namespace_may_edit_its_jobs_but_no_status_and_no_quota(
+    audited: AuditedCluster, cluster_helm: Helm, namespace: str
+) -> None:
+    cluster_helm("install", RELEASE, CHART, *INSTALL)
+    try:
+        audited.kubectl("create", "rolebinding", "dev", "--clusterrole=edit", "--user=dev", "-n", namespace)
+
+        def may(verb: str, resource: str) -> bool:
+            status, body = audited.api.exchange(
+                "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", access_review("dev", verb, resource)
+            )
+            assert status == 201, body
+            return b'"allowed":true' in body
+
+        audited.wait(lambda: may("create", "dljobs"), "the roles are aggregated")
+        assert may("get", "dlqueues")
+        assert not may("patch", "dljobs/status")
+        assert not may("create", "dlqueues")
+    finally:
+        cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait")
+
+
+def access_review(user: str, verb: str, resource: str) -> dict[str, Any]:
+    resource, _, sub = resource.partition("/")
+    attributes = {"namespace": NAMESPACE, "verb": verb, "group": "muster.dev", "resource": resource, "subresource": sub}
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "resourceAttributes": attributes},
+    }

@@ -1,0 +1,94 @@
+"""The end of a job: its deadline, what is left to clear away, its time to live, its deletion."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders.dljobs import NOW, Json, after, changed, job, placed, pod_of, pods_of, roles, started, time
+from builders.steps import look, step_of
+from muster.api import names
+from muster_operator.jobs import Job
+from muster_operator.record import Record
+
+W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
+PS0 = "vgg16-ps-0"
+STAYS: Json = {"service": True}
+
+
+def over(one: Job, at: float = NOW, succeeded: bool = True) -> Job:
+    return after(one, lambda record: record.finish(succeeded, "Completed", "the gang ran to its end"), at)
+
+
+@pytest.mark.parametrize(("age", "answer"), [(99, STAYS | {"wake": NOW + 100}), (100, None), (5000, None)])
+def test_the_deadline(age: float, answer: Json | None) -> None:
+    gang = started(job(activeDeadlineSeconds=100))
+    answer = answer or {"status": ("Failed", "Failed", "DeadlineExceeded")}
+    assert look(gang, pods_of(gang), now=NOW + age) == answer
+    step = step_of(gang, pods_of(gang), now=NOW + 200)
+    assert step.status is not None
+    assert step.status.status.message == "ran longer than 100 s"
+
+
+def test_the_deadline_counts_from_the_start_of_the_whole_gang() -> None:
+    waits = job(activeDeadlineSeconds=1)
+    gang = placed(waits)
+    assert look(waits, now=NOW + 9) == {"service": False}
+    assert look(gang, pods_of(gang, "Pending"), now=NOW + 9) == STAYS
+
+
+def test_the_deadline_does_not_count_time_in_the_queue() -> None:
+    gang = after(started(job(activeDeadlineSeconds=1)), lambda record: record.preempt("gave way"))
+    assert look(gang, now=NOW + 9) == {"service": False}
+
+
+def test_the_nearer_time_wakes() -> None:
+    gang = started(job(activeDeadlineSeconds=100))
+    ran = after(placed(gang, ["n3"]), Record.run)
+    for notice, wakes in ((7, 7), (700, 100)):
+        old = {name: changed(pod, annotations={names.STOP_AT: time(NOW + notice)}) for name, pod in pods_of(gang).items()}
+        assert look(ran, old)["wake"] == NOW + wakes
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_what_still_runs_is_stopped_and_what_ended_stays_for_its_logs(succeeded: bool) -> None:
+    gang = started(job(rendezvous="ParameterServer", roles=roles(ps=1)))
+    pods = {p.pod: pod_of(gang, p, "Running" if p.role == "ps" else "Succeeded") for p in gang.status.placement}
+    notice = {names.SUSPEND: "true", names.STOP_AT: time(NOW + 1)}
+    assert look(over(gang, succeeded=succeeded), pods) == {"service": False, "notice": {PS0: notice}}
+    pods[PS0] = changed(pods[PS0], annotations=notice)
+    assert look(over(gang), pods, now=NOW + 1) == {"service": False, "delete": [PS0]}
+    assert look(over(gang), pods, dead={"n1"}) == {"service": False, "destroy": [PS0]}
+    del pods[PS0]
+    assert look(over(gang), pods, now=NOW + 9) == {"service": False}
+
+
+@pytest.mark.parametrize(
+    ("ttl", "now", "answer"),
+    [(None, 1e6, {}), (0, 0, {"remove": True}), (60, 59, {"wake": NOW + 60}), (60, 60, {"remove": True})],
+)
+def test_the_time_to_live(ttl: int | None, now: float, answer: Json) -> None:
+    fields = {} if ttl is None else {"ttlSecondsAfterFinished": ttl}
+    gang = over(started(job(**fields)))
+    assert look(gang, now=NOW + now) == {"service": False} | answer
+
+
+@pytest.mark.parametrize("wish", [{"suspend": True}, {"annotations": {names.MIGRATE: ""}}, {"activeDeadlineSeconds": 1}])
+def test_a_finished_job_hears_no_wishes(wish: Json) -> None:
+    done = over(started(job()))
+    now = job(**wish)
+    assert look(Job(now.meta, now.spec, done.status, done.templates, done.shapes), now=NOW + 9) == {"service": False}
+
+
+def test_a_job_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
+    leaving = {"metadata": {"deletionTimestamp": time(NOW)}}
+    for shape in (job(**leaving), placed(job(**leaving)), over(started(job(ttlSecondsAfterFinished=0, **leaving)))):
+        assert look(shape) == {}
+    gang = started(job(**leaving))
+    assert look(gang, pods_of(gang), dead={"n1"}) == {}
+
+
+def test_but_nobody_else_confirms_the_end_of_pods_on_lost_nodes() -> None:
+    gang = started(job(metadata={"deletionTimestamp": time(NOW)}))
+    pods = {name: changed(pod, leaving=True) for name, pod in pods_of(gang).items()}
+    assert look(gang, pods) == {}
+    assert look(gang, pods, dead={"n2"}) == {"destroy": [W1]}

@@ -1,0 +1,275 @@
+"""A placed gang: its pods come all together, run together, end together, and are taken back together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from builders.dljobs import NOW, Json, after, changed, condition, container, job, placed, pod_of, pods_of, roles, started
+from builders.steps import look, step_of
+from muster_operator.jobs import Job
+from muster_operator.lifecycle import HOPELESS, NOT_TO_BLAME, REFUSED_SECONDS
+from muster_operator.record import Record
+
+W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
+STAYS: Json = {"service": True}
+REQUEUED = ("Queued", "Requeued")
+
+
+def one(pods: Any, job_: Job, index: int, phase: str, **status: Any) -> Any:
+    """The pods with another state of one of them."""
+    place = job_.status.placement[index]
+    return {**pods, place.pod: pod_of(job_, place, phase, **status)}
+
+
+def test_all_pods_are_created_at_once() -> None:
+    assert look(placed(job())) == {"create": [W0, W1], "service": True}
+
+
+def test_only_what_is_missing_is_created() -> None:
+    gang = placed(job())
+    pods = pods_of(gang, "Pending")
+    del pods[W0]
+    assert look(gang, pods) == {"create": [W0], "service": True}
+
+
+def test_no_service_where_nobody_looks_for_one() -> None:
+    assert look(placed(job(rendezvous="None"))) == {"create": [W0, W1], "service": False}
+
+
+@pytest.mark.parametrize(("phases", "runs"), [("RR", True), ("RS", True), ("RP", False), ("PP", False)])
+def test_the_gang_runs_when_the_last_pod_does(phases: str, runs: bool) -> None:
+    gang, words = placed(job()), {"R": "Running", "S": "Succeeded", "P": "Pending"}
+    pods = {place.pod: pod_of(gang, place, words[p]) for place, p in zip(gang.status.placement, phases, strict=True)}
+    assert look(gang, pods) == STAYS | ({"status": ("Running", "Running", "GangRunning")} if runs else {})
+
+
+def test_a_running_gang_is_left_alone() -> None:
+    gang = started(job())
+    assert look(gang, pods_of(gang)) == STAYS
+
+
+def test_a_gang_short_of_a_pod_does_not_run() -> None:
+    gang = placed(job())
+    pods = pods_of(gang)
+    del pods[W1]
+    assert look(gang, pods) == {"create": [W1], "service": True}
+
+
+# The end
+
+DONE = ("Succeeded", "Succeeded", "Completed")
+PS = {"rendezvous": "ParameterServer", "roles": roles(chief=1, ps=1, evaluator=1)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "over", "ends"),
+    [
+        ({}, {W0, W1}, True),
+        ({}, {W0}, False),
+        (PS, {"vgg16-chief-0"}, True),
+        (PS, {W0, W1}, False),
+        (PS, {"vgg16-ps-0", "vgg16-evaluator-0"}, False),
+        ({**PS, "roles": roles(ps=2)}, {W0, W1}, True),
+        ({**PS, "roles": roles(ps=2)}, {W0, "vgg16-ps-0", "vgg16-ps-1"}, False),
+    ],
+    ids=["workers", "one worker", "chief", "workers but not the chief", "neither", "workers, ps runs", "ps, not all workers"],
+)
+def test_who_decides_that_a_job_is_over(fields: Json, over: set[str], ends: bool) -> None:
+    gang = started(job(**fields))
+    pods = {p.pod: pod_of(gang, p, "Succeeded" if p.pod in over else "Running") for p in gang.status.placement}
+    assert look(gang, pods) == ({"status": DONE} if ends else STAYS)
+
+
+def test_a_gang_can_be_over_before_it_was_seen_running() -> None:
+    gang = placed(job())
+    assert look(gang, pods_of(gang, "Succeeded")) == {"status": DONE}
+
+
+def test_the_workers_end_counts_more_than_a_servers_failure() -> None:
+    gang = started(job(rendezvous="ParameterServer", roles=roles(ps=1)))
+    pods = one(pods_of(gang, "Succeeded"), gang, 2, "Failed")
+    assert look(gang, pods) == {"status": DONE}
+
+
+# Failures of its own
+
+
+def failed(gang: Job, index: int = 0, **status: Any) -> Any:
+    ended = container(terminated={"exitCode": 137, "reason": "OOMKilled"})
+    return one(pods_of(gang), gang, index, "Failed", **({"containerStatuses": [ended]} | status))
+
+
+def test_a_failed_pod_restarts_the_gang() -> None:
+    gang = started(job())
+    step = step_of(gang, failed(gang))
+    assert step.status is not None
+    assert step.status.status.message == f"pod {W0} failed: container train exited with 137 OOMKilled"
+    assert (step.status.status.restarts, step.status.status.requeues, step.status.status.avoid) == (1, 0, [])
+    assert look(gang, failed(gang)) == {"status": ("Queued", "Restarting", "PodFailed")}
+
+
+@pytest.mark.parametrize(
+    ("limit", "restarts", "ends"), [(0, 0, True), (1, 0, False), (1, 1, True), (3, 2, False), (3, 3, True), (3, 4, True)]
+)
+def test_the_backoff_limit(limit: int, restarts: int, ends: bool) -> None:
+    gang = after(started(job(backoffLimit=limit)), lambda record: setattr(record.status, "restarts", restarts))
+    step = step_of(gang, failed(gang))
+    assert step.status is not None
+    if ends:
+        assert (step.status.status.phase, step.status.status.timeline[-1].reason) == ("Failed", "BackoffLimitExceeded")
+        assert step.status.status.message.endswith(f"OOMKilled; {restarts} of {limit} restarts used")
+    else:
+        assert (step.status.status.phase, step.status.status.restarts) == ("Queued", restarts + 1)
+
+
+@pytest.mark.parametrize("reason", sorted(NOT_TO_BLAME))
+def test_the_nodes_fault_costs_no_restart(reason: str) -> None:
+    gang = started(job())
+    pods = failed(gang, 1, reason=reason, containerStatuses=None, message="as the kubelet says")
+    step = step_of(gang, pods)
+    assert look(gang, pods) == {"status": (*REQUEUED, "PodLost")}
+    assert step.status is not None
+    assert (step.status.status.avoid, step.status.status.restarts, step.status.status.requeues) == (["n2"], 0, 1)
+    assert step.status.status.message == f"pod {W1} on node n2 was taken away: as the kubelet says"
+
+
+@pytest.mark.parametrize(("status", "blamed"), [("True", False), ("False", True), ("Unknown", True)])
+def test_a_disrupted_pod_costs_no_restart(status: str, blamed: bool) -> None:
+    gang = started(job())
+    disrupted = condition("DisruptionTarget", status, reason="EvictionByEvictionAPI", message="Eviction API: evicting")
+    pods = failed(gang, containerStatuses=None, conditions=[disrupted])
+    assert look(gang, pods) == {"status": ("Queued", "Restarting", "PodFailed") if blamed else (*REQUEUED, "PodLost")}
+
+
+def test_a_failed_pod_that_is_leaving_or_never_bound_is_not_to_blame() -> None:
+    gang = started(job())
+    leaving = {name: changed(pod, leaving=True) if name == W0 else pod for name, pod in failed(gang).items()}
+    unbound = {**pods_of(gang), W0: pod_of(gang, gang.status.placement[0], "Failed", bound=False)}
+    for pods in (leaving, unbound):
+        assert look(gang, pods) == {"status": (*REQUEUED, "PodLost")}
+
+
+def test_a_pod_that_failed_with_its_node_is_not_to_blame() -> None:
+    gang = started(job())
+    assert look(gang, failed(gang), dead={"n1"}) == {"status": (*REQUEUED, "NodeLost")}
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [
+        ({"message": "no space", "reason": "X"}, "no space"),
+        ({"reason": "Evicted2"}, "Evicted2"),
+        ({"conditions": [condition("DisruptionTarget", "False", message="by a taint")]}, "by a taint"),
+        ({}, "no reason given"),
+        ({"containerStatuses": [container(terminated={"exitCode": 0, "reason": "Completed"})]}, "no reason given"),
+        (
+            {"initContainerStatuses": [container("fetch", terminated={"exitCode": 2, "message": "no\nroute"})]},
+            "container fetch exited with 2 no route",
+        ),
+    ],
+)
+def test_the_cause_of_a_failure(status: Json, cause: str) -> None:
+    gang = started(job())
+    step = step_of(gang, failed(gang, **({"containerStatuses": None} | status)))
+    assert step.status is not None
+    assert step.status.status.message == f"pod {W0} failed: {cause}"
+
+
+# Trouble that is not its own
+
+
+def test_a_dead_node_takes_the_gang_back() -> None:
+    for gang in (placed(job()), started(job())):
+        step = step_of(gang, pods_of(gang, "Pending"), dead={"n2"})
+        assert step.status is not None
+        assert step.status.status.message == f"node n2 of pod {W1} is gone or not ready"
+        assert (step.status.status.avoid, step.status.status.placement) == (["n2"], [])
+        pods = pods_of(gang)
+        del pods[W1]
+        assert look(gang, pods, dead={"n2"}) == {"status": (*REQUEUED, "NodeLost")}
+
+
+def test_a_pod_that_vanished_from_a_running_gang() -> None:
+    gang = started(job())
+    pods = pods_of(gang)
+    del pods[W1]
+    step = step_of(gang, pods)
+    assert look(gang, pods) == {"status": (*REQUEUED, "PodVanished")}
+    assert step.status is not None
+    assert (step.status.status.message, step.status.status.avoid) == (f"pod {W1} on node n2 was deleted", [])
+
+
+def test_a_pod_that_is_leaving_takes_the_gang_back() -> None:
+    for gang in (placed(job()), started(job())):
+        pods = pods_of(gang)
+        pods[W0] = changed(pods[W0], leaving=True)
+        assert look(gang, pods) == {"status": (*REQUEUED, "PodLost")}
+
+
+@pytest.mark.parametrize("reason", sorted(HOPELESS))
+@pytest.mark.parametrize("where", ["containerStatuses", "initContainerStatuses"])
+def test_a_container_that_will_never_start(reason: str, where: str) -> None:
+    gang = placed(job())
+    statuses = {where: [container("a"), container("b", waiting={"reason": reason, "message": "no such image"})]}
+    pods = one(pods_of(gang), gang, 1, "Pending", **statuses)
+    step = step_of(gang, pods)
+    assert step.status is not None
+    assert step.status.status.message == f"pod {W1} on node n2: container b: {reason} no such image"
+    assert step.status.status.avoid == []
+    assert look(gang, pods) == {"status": (*REQUEUED, "PodCannotStart")}
+
+
+@pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing", "ErrImagePull", "CrashLoopBackOff"])
+def test_a_container_that_may_still_start(reason: str) -> None:
+    gang = placed(job())
+    pods = one(pods_of(gang), gang, 1, "Pending", containerStatuses=[container(waiting={"reason": reason})])
+    assert look(gang, pods) == STAYS
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "age", "answer"),
+    [
+        ("False", "Unschedulable", REFUSED_SECONDS - 1, STAYS | {"wake": NOW + 1}),
+        ("False", "Unschedulable", REFUSED_SECONDS, {"status": (*REQUEUED, "PodUnschedulable")}),
+        ("False", "Unschedulable", 600, {"status": (*REQUEUED, "PodUnschedulable")}),
+        ("False", "SchedulerError", 600, STAYS),
+        ("True", "Unschedulable", 600, STAYS),
+    ],
+)
+def test_a_pod_that_kube_scheduler_refuses(status: str, reason: str, age: float, answer: Json) -> None:
+    gang = placed(job())
+    refused = condition("PodScheduled", status, reason=reason, message="0/2 nodes: 1 Insufficient memory", since=NOW - age)
+    pods = one(pods_of(gang), gang, 1, "Pending", bound=False, conditions=[refused])
+    assert look(gang, pods) == answer
+    step = step_of(gang, pods)
+    if step.status is not None:
+        assert step.status.status.message == f"pod {W1} on node n2: 0/2 nodes: 1 Insufficient memory"
+        assert step.status.status.avoid == ["n2"]
+
+
+def test_what_came_before_keeps_new_pods_back() -> None:
+    """Pods of an earlier placement go first: a notice, a second, and deletion; then the names are free."""
+    before = started(job())
+    gang = placed(after(before, lambda record: record.preempt("gave way")))
+    pods = pods_of(before)
+    assert set(look(gang, pods)) == {"notice"}
+    pods[W0] = pod_of(before, before.status.placement[0], "Succeeded")
+    assert look(gang, {W0: pods[W0]}) == {"delete": [W0]}
+    assert look(gang, {}) == {"create": [W0, W1], "service": True}
+
+
+def test_trouble_is_seen_before_what_is_left_over_has_gone() -> None:
+    before = started(job())
+    gang = placed(after(before, lambda record: record.preempt("gave way")), ["n2"])
+    answer = look(gang, pods_of(before), dead={"n2"})
+    assert answer["status"] == (*REQUEUED, "NodeLost")
+
+
+def test_restarting_forgets_nothing_else() -> None:
+    gang = started(job())
+    step = step_of(gang, failed(gang))
+    assert isinstance(step.status, Record)
+    assert step.status.status.queued_at == gang.status.queued_at
+    assert step.status.status.attempt == gang.status.attempt
