@@ -21,7 +21,7 @@ from muster.kube import paths
 from muster.kube.client import Client
 from muster.local import stack
 from muster.local.cluster import LocalCluster
-from muster.local.progress import reporter
+from muster.local.progress import Shown
 
 GPUS_PER_NODE = 8
 MACHINE = "dgx-a100"
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Race, and print the figures."""
     options = _parser().parse_args(argv)
     rounds: list[dict[str, Race]] = []
-    with LocalCluster(options=gang_race.options(), progress=reporter()) as cluster:
+    with LocalCluster(options=gang_race.options(), progress=Shown()) as cluster:
         gang_race.add_nodes(cluster, f"{MACHINE}:{options.nodes}")
         stack.install(cluster)
         gang_race.wait_for_agents(cluster)

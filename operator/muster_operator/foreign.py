@@ -48,8 +48,9 @@ class ForeignPods:
                 await self._take_back(pod)
             elif until is not None:
                 self._desk.plan_by(until)
-        found = gates.gangs_of(self._pods.values())
-        for gang in found:
+        for pod in gates.fulfilled(self._pods.values()):
+            await self._clear(pod)
+        for gang in gates.gangs_of(self._pods.values()):
             promised = gates.reservation(gang)
             if promised:
                 await self._go_on(gang, promised)
@@ -87,6 +88,12 @@ class ForeignPods:
             await self._let_go(found, promised)
         except KubeError as error:
             log.warning("%s: could not be let go as promised: %s", found.gang.name, error)
+
+    async def _clear(self, pod: Pod) -> None:
+        try:
+            await self._hands.annotate_pod(pod, {names.RESERVATION: None})
+        except KubeError as error:
+            log.warning("%s: could not be rid of %s: %s", pod.metadata.key, names.RESERVATION, error)
 
     async def _let_go(self, found: PodGang, placement: Placement) -> None:
         """Patch each pod as it is now; what changed meanwhile is left to the next plan, or to the reservation."""

@@ -11,7 +11,7 @@ Gates cannot be put back. A pod that was let go and cannot start is deleted; its
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -105,6 +105,12 @@ def reservation(found: PodGang) -> Placement | None:
         for name, entry in entries.items()
         if name in tasks and tasks[name].gpus == len(set(entry.gpus))
     )
+
+
+def fulfilled(pods: Collection[Pod]) -> list[Pod]:
+    """Return the pods that still have a gang's placement written on them although every pod of it was let go."""
+    waiting = {gang_name(pod) for pod in pods if pod.gated}
+    return [pod for pod in pods if pod.metadata.annotation(names.RESERVATION) is not None and gang_name(pod) not in waiting]
 
 
 class _Entry(msgspec.Struct):

@@ -92,13 +92,16 @@ async def test_an_unknown_machine_is_named_once_and_harms_no_other(
     assert "label muster.dev/machine: 'dgx-9' is no machine type; known are dgx-a100" in warnings[0]
 
 
-async def test_a_watch_that_is_too_old_starts_over(nodes: Nodes, client: Client, tmp_path: Path) -> None:
+async def test_a_watch_that_is_too_old_starts_over_at_once(
+    nodes: Nodes, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     nodes.goodbye = True
     async with following(client, tmp_path):
         await until(lambda: bool(nodes.streams))
         nodes.add("a", "c4140")
         await until(lambda: len(nodes.patches) == 1)
     assert nodes.lists == 2
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
 async def test_a_refused_list_and_a_refused_patch_are_tried_again(

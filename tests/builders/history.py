@@ -139,7 +139,11 @@ class State:
         namespace = job["metadata"]["namespace"]
         for place in job["status"]["placement"]:
             pod = self.pods.get(f"{namespace}/{place['pod']}")
-            if pod is None or pod["status"]["phase"] not in ("Running", "Succeeded") or pod["spec"]["nodeName"] != place["node"]:
+            if (
+                pod is None
+                or pod["status"]["phase"] not in ("Running", "Succeeded")
+                or pod["spec"]["nodeName"] != place["node"]
+            ):
                 return f"{name}: pod {place['pod']} is {pod and pod['status']}"
         return None
 

@@ -138,7 +138,14 @@ class Live:
     def fail(self, pod: str, **status: Any) -> None:
         """Let a pod fail, as a kubelet would report it."""
         ended = {"exitCode": 3, "reason": "Error"}
-        state = {"name": "train", "image": "train", "imageID": "", "ready": False, "restartCount": 0, "state": {"terminated": ended}}
+        state = {
+            "name": "train",
+            "image": "train",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"terminated": ended},
+        }
         body = {"phase": "Failed", "containerStatuses": [state], **status}
         self.cluster.api.patch(self.path("pods", pod) + "/status", {"status": body})
 

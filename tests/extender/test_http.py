@@ -89,6 +89,26 @@ async def test_an_owner_waits_once_and_not_for_ever(world: World, extender: Exte
     assert (extender.guard.waits, extender.guard.waiting) == (1, 0)
 
 
+# What is remembered between requests
+
+
+async def test_a_refused_pod_is_woken(world: World, extender: Extender, patches: Patches, until: Until) -> None:
+    world.node("n1")
+    world.job("gang", {"gang-worker-0": ("n1", [0])})
+    pod = world.store(world.pod("job", 8))
+    assert (await extender.post("filter", question(pod, "n1")))[1]["NodeNames"] == []
+    assert patches.made == []
+    world.job("gang", {})
+    await until(lambda: patches.pods == ["vision/job"])
+
+
+async def test_two_pods_in_a_row_do_not_share_what_is_left_beside_a_gang(world: World, extender: Extender) -> None:
+    world.node("n1")
+    world.job("gang", {"gang-worker-0": ("n1", [0, 1, 2, 3])})
+    for pod, passed in (("first", ["n1"]), ("second", []), ("first", ["n1"])):
+        assert (await extender.post("filter", question(world.pod(pod, 4), "n1")))[1]["NodeNames"] == passed
+
+
 # Bad bodies
 
 

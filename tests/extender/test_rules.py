@@ -143,6 +143,13 @@ def test_a_reservation_follows_its_job(reserved: World) -> None:
     assert not reserved.view.outstanding
 
 
+def test_a_job_takes_only_its_own_reservation_along(reserved: World) -> None:
+    reserved.job("twin", {"shared": ("n3", [0])})
+    reserved.job("vgg16", {"shared": ("n3", [1])}, attempt=2)  # one name of a pod in two jobs: the last word counts
+    reserved.job_gone("twin")
+    assert reserved.ask(reserved.own("shared", "vgg16", 1, attempt=2)).passed == ["n3"]
+
+
 def test_a_controller_without_the_label_gains_nothing(reserved: World) -> None:
     verdict = reserved.ask(reserved.pod("x", 8, job="vgg16", labelled=False))
     assert (verdict.rule, verdict.passed) == (Rule.OPEN, ["n3"])

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders.chart import NAMESPACE, Helm
 
+from builders.chart import NAMESPACE, Helm
 from muster.local.cluster import LocalCluster, Options
 
 AUDIT_POLICY: dict[str, Any] = {

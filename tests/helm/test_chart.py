@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from builders.chart import CHART, Helm, HelmFailed, containers, find
 
 pytestmark = pytest.mark.cluster
@@ -71,8 +72,18 @@ def test_each_value_has_a_comment() -> None:
     assert not without
 
 
+@pytest.mark.parametrize("path", sorted((CHART / "templates").glob("*rbac.yaml")), ids=lambda path: path.name)
+def test_each_rule_says_what_needs_it(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    rules = [number for number, line in enumerate(lines) if line.startswith("- {apiGroups:")]
+    assert rules
+    for number in rules:
+        said = next(line for line in reversed(lines[:number]) if not line.startswith("- {apiGroups: [coordination"))
+        assert said.startswith("# "), f"{path.name}:{number + 1} has no comment"
+
+
 def _values(tree: dict[str, Any], path: str = "") -> set[str]:
-    found = set()
+    found: set[str] = set()
     for key, value in tree.items():
         inner = isinstance(value, dict) and key not in FREE_FORM
         found |= _values(value, f"{path}{key}.") if inner else {path + key}
@@ -80,7 +91,7 @@ def _values(tree: dict[str, Any], path: str = "") -> set[str]:
 
 
 def _names(schema: dict[str, Any], path: str = "") -> set[str]:
-    found = set()
+    found: set[str] = set()
     for key, value in schema["properties"].items():
         found |= _names(value, f"{path}{key}.") if "properties" in value else {path + key}
     return found

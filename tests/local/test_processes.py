@@ -97,9 +97,7 @@ def start_child(mine: Processes, name: str, stage: int = 0, obeys: str = "yes") 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_all_end_when_the_parent_is_killed(
-    tmp_path: Path, start_parent: Callable[[str], Parent], number: signal.Signals
-) -> None:
+def test_all_end_when_the_parent_is_killed(start_parent: Callable[[str], Parent], number: signal.Signals) -> None:
     parent = start_parent("wait")
     assert len(parent.pids) == 3
     assert all(map(proc.alive, parent.pids))
@@ -107,7 +105,7 @@ def test_all_end_when_the_parent_is_killed(
     until(lambda: all_gone(parent.pids), "all have ended")
 
 
-def test_all_end_when_the_parent_returns_without_stopping_them(tmp_path: Path, start_parent: Callable[[str], Parent]) -> None:
+def test_all_end_when_the_parent_returns_without_stopping_them(start_parent: Callable[[str], Parent]) -> None:
     parent = start_parent("return")
     until(lambda: all_gone(parent.pids), "all have ended")
 
@@ -119,7 +117,7 @@ def test_all_end_when_the_supervisor_is_killed(tmp_path: Path, start_parent: Cal
     assert not processes.running(tmp_path)
 
 
-def test_a_fork_of_the_parent_does_not_keep_them_alive(tmp_path: Path, start_parent: Callable[[str], Parent]) -> None:
+def test_a_fork_of_the_parent_does_not_keep_them_alive(start_parent: Callable[[str], Parent]) -> None:
     parent = start_parent("fork")
     *ours, fork = parent.pids
     parent.popen.kill()

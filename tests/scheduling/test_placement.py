@@ -38,6 +38,7 @@ def lacks(wanted: Gang, *nodes: Node) -> str:
         pytest.param(8, 1, (3, 3, 6), {"n2": 6, "n0": 2}, id="no node holds all: the largest first"),
         pytest.param(10, 1, (8, 4, 2), {"n0": 8, "n2": 2}, id="the last share on the tightest fit"),
         pytest.param(2, 3, (5, 4, 1), {"n0": 3, "n1": 3}, id="a task is not split"),
+        pytest.param(2, 3, (5, 4, 3, 3), {"n2": 3, "n3": 3}, id="of nodes that take as much the tightest"),
         pytest.param(3, 2, (3, 5, 1), {"n0": 2, "n1": 4}, id="pods by whole GPUs"),
     ],
 )
@@ -63,6 +64,18 @@ def test_spreading(count: int, free: tuple[int, ...], expected: dict[str, int]) 
 def test_spreading_stays_in_one_rack_where_it_must_and_takes_the_emptiest() -> None:
     nodes = [node(f"{rack}{i}", 8, free=free, rack=rack) for rack, free in (("r", 4), ("s", 6)) for i in range(2)]
     assert sizes(find(gang("g", 4, spread=True, required=Level.RACK), *nodes)) == {"s0": 2, "s1": 2}
+
+
+def test_spreading_reaches_beyond_the_preferred_rack() -> None:
+    nodes = [node(f"{rack}{i}", 8, rack=rack) for rack in "rs" for i in range(2)]
+    assert len(sizes(find(gang("g", 4, spread=True, preferred=Level.RACK), *nodes))) == 4
+
+
+def test_spreading_goes_by_name_among_equals() -> None:
+    """The chief goes to n1, which has most; a worker to n0; now both have one task and four free GPUs."""
+    members = tasks("g", 1, 2, "chief") + tasks("g", 2)
+    found = find(gang("g", tasks=members, spread=True), node("n0", 8, free=5), node("n1", 8, free=6))
+    assert sizes(found) == {"n0": 2, "n1": 2}
 
 
 def racks(*free: tuple[str, str, int]) -> list[Node]:

@@ -92,9 +92,11 @@ def test_what_is_stopping_counts_beside_the_victims() -> None:
 
 
 def test_broken_gpus_that_a_victim_holds_are_no_gain() -> None:
-    held = [running("low", ("n1", range(4))), running("high", ("n2", range(4)), priority=9)]
-    seen = world([node("n1", 4, healthy=0b0111), node("n2", 4)], [*held, gang("g", 1, 4, priority=5)])
-    assert reasons(decide(seen)) == {"g": Reason.INSUFFICIENT_GPUS}
+    """Without the victim GPUs 1, 2 and 4 are free; 0 is broken."""
+    held = [running("low", ("n1", [0, 1, 2])), running("high", ("n1", [3]), priority=9)]
+    nodes = [node("n1", 5, healthy=0b11110)]
+    assert reasons(decide(world(nodes, [*held, gang("g", 4, priority=5)]))) == {"g": Reason.INSUFFICIENT_GPUS}
+    assert victims(decide(world(nodes, [*held, gang("g", 3, priority=5)]))["g"]) == ["low"]
 
 
 def test_cpu_alone_is_reason_enough() -> None:

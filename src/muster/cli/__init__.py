@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 VERBS = {
+    "demo": "what muster does, shown on a real control plane in a few minutes",
     "local": "a real Kubernetes control plane on this machine, without Docker: up, down, status, kubeconfig",
 }
 

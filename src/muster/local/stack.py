@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def install(
         cluster.apply([*definitions, *admission.manifests(), *manifests])
         for definition in definitions:
             name = definition["metadata"]["name"]
-            cluster.wait(lambda name=name: _established(cluster, name), f"{name} is established")
+            cluster.wait(partial(_established, cluster, name), f"{name} is established")
     start(cluster, kubeconfigs)
 
 

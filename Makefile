@@ -1,0 +1,75 @@
+# make        what there is
+# Needs make and python3 (3.11 or later), nothing else. uv is taken from PATH, else a pinned one is put into .uv/;
+# everything else goes into .venv/ and the XDG cache directory. Works as any user, writes nowhere else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+UV_VERSION := 0.13.8
+UV_ON_PATH := $(shell command -v uv 2>/dev/null)
+UV := $(or $(UV_ON_PATH),.uv/bin/uv)
+PYTHON := .venv/bin/python
+STAMP := .venv/.synced
+GENERATED := crds docs/reference helm/muster/files
+
+# The python3 that is there, none that uv would fetch; and .venv/ here, whatever environment make was called from.
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+unexport VIRTUAL_ENV
+unexport PYTHONPATH
+unexport PYTHONHOME
+# The cluster's Go toolchain, where PATH has none, is installed by the same uv.
+export UV
+
+.PHONY: help demo test check generate bench-gangs binaries setup clean python
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## what muster does, on a real control plane on this machine (first run: builds it, 6 to 10 minutes more)
+	@$(PYTHON) -m muster.cli demo
+
+test: $(STAMP) binaries ## every test, those on the real control plane too
+	@$(PYTHON) -m pytest
+
+check: $(STAMP) ## format, lint, types, import arrows, generated files
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+	@$(MAKE) --no-print-directory generate
+	@git diff --exit-code -- $(GENERATED) || { echo "Generated files were out of date; they are right now: commit them." >&2; exit 1; }
+	@new=$$(git ls-files --others --exclude-standard -- $(GENERATED)); [ -z "$$new" ] || { echo "Generated, but not in git: $$new" >&2; exit 1; }
+
+generate: $(STAMP) ## write crds/, docs/reference/ and the chart's copies from the code
+	$(PYTHON) -m muster.api.crd crds
+	$(PYTHON) -m muster.api.reference docs/reference
+	$(PYTHON) -m muster.local.chart
+
+bench-gangs: $(STAMP) ## gangs per second beside kube-scheduler's own gang scheduling and a bare client
+	@$(PYTHON) benchmarks/gangs.py
+
+binaries: $(STAMP) ## build the control plane's programs, where they are not there yet
+	@$(PYTHON) -m muster.local.binaries
+
+setup: $(STAMP) ## only set up .venv/
+
+clean: ## remove what was made here (the cache of built programs stays)
+	rm -rf .venv .uv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml uv.lock | $(if $(UV_ON_PATH),,.uv/bin/uv) python
+	$(UV) sync --frozen --all-extras --quiet
+	@touch $@
+
+.uv/bin/uv: | python
+	@echo "No uv on PATH: installing uv $(UV_VERSION) into .uv/"
+	@python3 -m venv --clear .uv || { rm -rf .uv; echo "python3 cannot make a virtual environment (see above). Install it: apt-get install python3-venv (Debian, Ubuntu); on Fedora dnf install python3 python3-pip has it." >&2; exit 1; }
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+python:
+	@command -v python3 >/dev/null || { echo "python3 is missing. Install it: apt-get install python3 python3-venv (Debian, Ubuntu), dnf install python3 (Fedora)." >&2; exit 1; }
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$(python3 --version) is too old; muster needs 3.11 or later. Install it: apt-get install python3 python3-venv (Debian 12, Ubuntu 24.04 or later), dnf install python3 (Fedora)." >&2; exit 1; }

@@ -1,0 +1,260 @@
+"""Gated pods of others as gangs, and the patch that lets one go."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from builders.dljobs import BORN, NOW, Json, condition, time
+from builders.foreign import foreign
+from muster.api import names
+from muster.scheduling.links import gpu_set
+from muster.scheduling.snapshot import Assigned, Task
+from muster_operator import gates
+from muster_operator.gates import PodGang, gangs_of
+from muster_operator.lifecycle import REFUSED_SECONDS
+
+
+def shown(found: list[PodGang]) -> dict[str, tuple[list[str], int]]:
+    """Gangs by name: their gated pods, and how many are absent."""
+    return {gang.gang.name: (list(gang.pods), gang.gang.absent) for gang in found}
+
+
+def owner(kind: str) -> Json:
+    return {"ownerReferences": [{"kind": kind, "name": "x", "uid": "u", "controller": True}]}
+
+
+# Which pods, in which gangs
+
+
+@pytest.mark.parametrize(
+    ("fields", "ours"),
+    [
+        ({}, True),
+        ({"gated": False}, True),
+        ({"metadata": owner("Job")}, True),
+        ({"metadata": owner("DLJob")}, False),
+        ({"metadata": {"ownerReferences": [{"kind": "DLJob", "controller": False}]}}, True),
+        ({"spec": {"schedulerName": "default-scheduler"}}, False),
+    ],
+)
+def test_whose_a_pod_is(fields: Json, ours: bool) -> None:
+    pod = foreign("a", **fields)
+    assert gates.is_foreign(pod) is ours
+    if pod.gated:
+        assert shown(gangs_of([pod])) == ({"vision/pod:a": (["a"], 0)} if ours else {})
+
+
+def test_pods_are_grouped_by_namespace_and_label() -> None:
+    pods = [
+        foreign("b", gang="g", size=2),
+        foreign("alone"),
+        foreign("a", gang="g", size=2),
+        foreign("c", gang="h", size=2),
+        foreign("a", gang="g", size=2, metadata={"namespace": "audio"}),
+    ]
+    assert shown(gangs_of(pods)) == {
+        "audio/gang:g": (["a"], 1),
+        "vision/gang:g": (["a", "b"], 0),
+        "vision/gang:h": (["c"], 1),
+        "vision/pod:alone": (["alone"], 0),
+    }
+
+
+def test_a_pod_and_a_gang_of_one_name_are_two() -> None:
+    assert list(shown(gangs_of([foreign("g"), foreign("x", gang="g", size=1)]))) == ["vision/gang:g", "vision/pod:g"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "absent"),
+    [
+        ([3, 3], 1),
+        ([None, 3], 1),
+        ([2, 4], 2),
+        ([1, 1], 0),
+        ([None, None], 0),
+        (["-3", "-3"], 0),
+        (["two", ""], 0),
+        (["3.5", " 4"], 0),
+        (["9" * 5000, "2"], 0),
+        (["0", "0"], 0),
+    ],
+)
+def test_how_many_are_missing(sizes: list[int | str | None], absent: int) -> None:
+    pods = [foreign(f"p{number}", gang="g", size=size) for number, size in enumerate(sizes)]
+    assert shown(gangs_of(pods)) == {"vision/gang:g": (["p0", "p1"], absent)}
+
+
+def test_a_size_without_a_label_says_nothing() -> None:
+    assert shown(gangs_of([foreign("a", size=5)])) == {"vision/pod:a": (["a"], 0)}
+
+
+def test_members_already_let_go_count_but_are_not_placed_again() -> None:
+    pods = [foreign("a", gang="g", size=3), foreign("b", gang="g", size=3, gated=False, pin="n1")]
+    found = gangs_of(pods)
+    assert shown(found) == {"vision/gang:g": (["a"], 1)}
+    assert [pod.metadata.name for pod in found[0].members] == ["a", "b"]
+    assert [task.name for task in found[0].gang.tasks] == ["a"]
+
+
+def test_a_gang_without_a_gate_is_none() -> None:
+    assert gangs_of([foreign("a", gated=False, pin="n1"), foreign("b", gated=False, node="n1")]) == []
+
+
+@pytest.mark.parametrize("gone", [{"phase": "Failed"}, {"phase": "Succeeded"}, {"metadata": {"deletionTimestamp": time(NOW)}}])
+def test_pods_that_go_are_no_members(gone: Json) -> None:
+    pods = [foreign("a", gang="g", size=2), foreign("b", gang="g", size=2, **gone)]
+    assert shown(gangs_of(pods)) == {"vision/gang:g": (["a"], 1)}
+
+
+def test_what_a_gang_asks_for() -> None:
+    pods = [
+        foreign("a", 2, gang="g", spec={"priority": 5, "nodeSelector": {"pool": "x"}}, metadata={"creationTimestamp": time(NOW)}),
+        foreign("b", 3, gang="g", spec={"priority": 9}),
+    ]
+    gang = gangs_of(pods)[0].gang
+    assert (gang.queue, gang.arrived, gang.priority, gang.gpus, gang.preemptible) == ("vision/default", BORN, 9, 5, False)
+    assert [(task.name, task.gpus, task.where.labels) for task in gang.tasks] == [("a", 2, (("pool", "x"),)), ("b", 3, ())]
+
+
+@pytest.mark.parametrize(
+    ("fields", "holds"),
+    [
+        ({"gated": False, "node": "n1"}, True),
+        ({"gated": False, "pin": "n1", "annotations": {names.GPUS: "3"}}, True),
+        ({"gated": False, "pin": "n1"}, False),
+        ({"pin": "n1", "annotations": {names.GPUS: "3"}}, False),
+        ({"gated": False, "node": "n1", "phase": "Succeeded"}, False),
+    ],
+)
+def test_a_pod_that_was_let_go_counts_against_its_queue(fields: Json, holds: bool) -> None:
+    found = gates.placed_gang(foreign("a", **fields))
+    assert (found is not None) is holds
+    if found is not None:
+        assert (found.name, found.queue, found.placement[0].node) == ("vision/pod:a", "vision/default", "n1")
+        assert found.placement[0].gpus == (gpu_set([3]) if "pin" in fields else 0)
+
+
+# The reservation
+
+
+def assigned(*places: tuple[str, str, list[int], int]) -> tuple[Assigned, ...]:
+    return tuple(Assigned(Task(name, len(gpus)), node, gpu_set(gpus), rank) for name, node, gpus, rank in places)
+
+
+def promised(text: str | None, holder: str = "a", gpus: int = 2) -> PodGang:
+    """A gang of a, b and c, one of which carries a reservation."""
+    notes = {names.RESERVATION: text} if text is not None else {}
+    pods = [foreign(name, gpus, gang="g", size=3, annotations=notes if name == holder else {}) for name in "abc"]
+    return gangs_of(pods)[0]
+
+
+@pytest.mark.parametrize("holder", ["a", "b", "c"])
+def test_a_reservation_is_read_as_it_was_written(holder: str) -> None:
+    placement = assigned(("a", "n1", [0, 1], 1), ("b", "n2", [6, 7], 0), ("c", "n1", [2, 5], 2))
+    text = gates.reservation_text(placement)
+    assert json.loads(text)["b"] == {"gpus": [6, 7], "node": "n2", "rank": 0}
+    found = gates.reservation(promised(text, holder))
+    assert found is not None
+    assert [(a.task.name, a.node, a.gpus, a.rank) for a in found] == [(a.task.name, a.node, a.gpus, a.rank) for a in placement]
+
+
+def test_only_gated_pods_are_still_to_be_let_go() -> None:
+    text = gates.reservation_text(assigned(("a", "n1", [0], 0), ("b", "n1", [1], 1), ("gone", "n1", [2], 2)))
+    pods = [foreign("a", gang="g", annotations={names.RESERVATION: text}, gated=False), foreign("b", gang="g")]
+    found = gates.reservation(gangs_of(pods)[0])
+    assert found is not None
+    assert [a.task.name for a in found] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "soon",
+        "[]",
+        "7",
+        '{"a": null}',
+        '{"a": {"node": "n1"}}',
+        '{"a": {"node": 7, "gpus": [0, 1], "rank": 0}}',
+        '{"a": {"node": "", "gpus": [0, 1], "rank": 0}}',
+        '{"a": {"node": "n1", "gpus": ["0", "1"], "rank": 0}}',
+        '{"a": {"node": "n1", "gpus": [-1, 0], "rank": 0}}',
+        '{"a": {"node": "n1", "gpus": [0, 4000000000], "rank": 0}}',
+    ],
+)
+def test_a_reservation_that_is_none(text: str) -> None:
+    assert gates.reservation(promised(text)) is None
+
+
+@pytest.mark.parametrize("gpus", [[], [0], [0, 0], [0, 1, 2]])
+def test_a_reservation_that_does_not_fit_the_pod_is_left_out(gpus: list[int]) -> None:
+    text = json.dumps({"a": {"node": "n1", "gpus": gpus, "rank": 0}, "b": {"node": "n1", "gpus": [4, 5], "rank": 1}})
+    found = gates.reservation(promised(text))
+    assert found is not None
+    assert [a.task.name for a in found] == ["b"]
+
+
+def test_no_reservation() -> None:
+    assert gates.reservation(promised(None)) is None
+
+
+# Letting go
+
+
+def test_one_patch_drops_the_gate_and_pins() -> None:
+    pod = foreign("a", 2, spec={"schedulingGates": [{"name": names.GATE}, {"name": "other"}]}, metadata={"resourceVersion": "77"})
+    place = assigned(("a", "n1", [1, 3], 4))[0]
+    affinity = {"podAffinity": {"x": 1}}
+    patch = gates.release(pod, affinity, place)
+    assert patch["metadata"] == {
+        "resourceVersion": "77",
+        "annotations": {names.RANK: "4", names.GPUS: "1,3", names.WAITING: None},
+    }
+    assert patch["spec"]["schedulingGates"] == [{"name": "other"}]
+    affinity = patch["spec"]["affinity"]
+    assert affinity["podAffinity"] == {"x": 1}
+    terms = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms == [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]
+
+
+def test_a_pod_without_gpus_is_told_none() -> None:
+    patch = gates.release(foreign("a", 0), None, Assigned(Task("a", 0), "n1", 0))
+    assert patch["metadata"]["annotations"][names.GPUS] is None
+    assert patch["spec"]["schedulingGates"] == []
+
+
+# Stranded
+
+
+REFUSED = condition("PodScheduled", "False", reason="Unschedulable", since=NOW - 1)
+GIVEN = {names.GPUS: "0"}
+LONG_AGO = condition("PodScheduled", "False", reason="Unschedulable", since=NOW - 60)
+AFTER = NOW - 1 + REFUSED_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("fields", "dead", "answer"),
+    [
+        ({}, False, (False, None)),
+        ({"conditions": [REFUSED]}, False, (False, AFTER)),
+        ({"conditions": [LONG_AGO]}, False, (True, None)),
+        ({"conditions": [{**LONG_AGO, "reason": "SchedulingGated"}]}, False, (False, None)),
+        ({"conditions": [{**LONG_AGO, "status": "True"}]}, False, (False, None)),
+        ({}, True, (True, None)),
+        ({"metadata": {"creationTimestamp": time(NOW)}}, True, (False, NOW + REFUSED_SECONDS)),
+        ({"conditions": [{**REFUSED, "lastTransitionTime": time(NOW - REFUSED_SECONDS)}]}, False, (True, None)),
+        ({"conditions": [LONG_AGO], "gated": True}, True, (False, None)),
+        ({"conditions": [LONG_AGO], "node": "n1"}, True, (False, None)),
+        ({"conditions": [LONG_AGO], "phase": "Failed"}, True, (False, None)),
+        ({"conditions": [LONG_AGO], "metadata": {"deletionTimestamp": time(NOW)}}, True, (False, None)),
+        ({"conditions": [LONG_AGO], "annotations": {}}, True, (False, None)),
+        ({"conditions": [LONG_AGO], "pin": None}, True, (False, None)),
+        ({"conditions": [LONG_AGO], "spec": {"schedulerName": "default-scheduler"}}, True, (False, None)),
+    ],
+)
+def test_a_pod_that_cannot_start_where_it_is_pinned(fields: Any, dead: bool, answer: tuple[bool, float | None]) -> None:
+    pod = foreign("a", **({"gated": False, "pin": "n1", "annotations": GIVEN} | fields))
+    assert gates.stranded(pod, lambda node: not (dead and node == "n1"), NOW) == answer

@@ -1,0 +1,160 @@
+"""A DLJob as it is read, and as the gang that the planner sees."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from builders.dljobs import BORN, NOW, Json, after, dljob, job, placed, roles, spots, template
+from muster.api import names
+from muster.kube.objects import DLJob
+from muster.scheduling.links import gpu_set
+from muster.scheduling.snapshot import Level, Resources, Sensitivity
+from muster_operator.jobs import Unreadable, gang_of, placement_of, read, tasks_of, written
+
+
+def gang(**fields: Any) -> Any:
+    return gang_of(job(**fields), {"urgent": 7})
+
+
+def test_the_tasks_are_the_pods_by_role() -> None:
+    one = job(roles=roles(workers=2, gpus=4, chief=1, ps=2))
+    assert [(task.name, task.gpus, task.role, task.index) for task in tasks_of(one)] == [
+        ("vgg16-chief-0", 0, "chief", 0),
+        ("vgg16-worker-0", 4, "worker", 0),
+        ("vgg16-worker-1", 4, "worker", 1),
+        ("vgg16-ps-0", 0, "ps", 0),
+        ("vgg16-ps-1", 0, "ps", 1),
+    ]
+    assert (one.gpus, one.replicas) == (8, {"chief": 1, "worker": 2, "ps": 2})
+
+
+def test_a_task_asks_for_what_its_template_does() -> None:
+    one = template(nodeSelector={"pool": "a"}, tolerations=[{"key": "gpu", "operator": "Exists"}])
+    one["spec"]["containers"][0]["resources"]["requests"] = {"cpu": "500m", "memory": "1Ki"}
+    task = tasks_of(job(roles={"worker": {"replicas": 1, "template": one}}))[0]
+    assert task.rest == Resources(500, 1024, 1)
+    assert task.where.labels == (("pool", "a"),)
+    assert task.where.tolerations[0].key == "gpu"
+
+
+def test_a_placement_is_written_and_read_back() -> None:
+    one = job(roles=roles(workers=3, ps=1))
+    placement = spots(one)
+    assert placement_of(placed(one)) == placement
+    assert [place.gpus for place in written(placement)] == [[0, 1], [0, 1], [2, 3], []]
+    assert gang_of(placed(one), {}).placement == placement
+
+
+def test_a_gang_by_default() -> None:
+    found = gang()
+    assert (found.name, found.queue, found.arrived, found.priority) == ("vision/vgg16", "vision/default", BORN, 0)
+    assert (found.required, found.preferred, found.spread, found.fewest) == (Level.CLUSTER, Level.NODE, False, None)
+    assert (found.placement, found.leave, found.resize, found.avoid) == ((), None, False, frozenset())
+    assert (found.sensitivity, found.preemptible, found.not_before, found.started) == (Sensitivity.AUTO, True, 0.0, 0.0)
+
+
+def test_a_gang_as_its_spec_says() -> None:
+    placement = {"policy": "Spread", "required": "Block", "preferred": "Rack", "sensitivity": "Low"}
+    found = gang(queue="research", placement=placement, elastic={"minReplicas": 1, "maxReplicas": 4}, priority=5)
+    assert (found.queue, found.priority, found.spread, found.fewest) == ("vision/research", 5, True, 1)
+    assert (found.required, found.preferred, found.sensitivity) == (Level.BLOCK, Level.RACK, Sensitivity.LOW)
+
+
+@pytest.mark.parametrize(("fields", "priority"), [({"priorityClassName": "urgent"}, 7), ({"priorityClassName": "none"}, 0)])
+def test_the_priority_of_a_class(fields: Json, priority: int) -> None:
+    assert gang(**fields).priority == priority
+
+
+@pytest.mark.parametrize(("text", "leave"), [("", ""), (" n1 ", "n1"), ("r1", "r1"), ("  ", "")])
+def test_a_wish_to_move(text: str, leave: str) -> None:
+    assert gang(annotations={names.MIGRATE: text}).leave == leave
+
+
+def test_what_the_status_brings() -> None:
+    one = placed(job())
+    one = after(one, lambda record: record.take_back("NodeLost", "gone", avoid=["n1"]), NOW)
+    found = gang_of(one, {})
+    assert (found.not_before, found.avoid, found.arrived) == (NOW + 1, frozenset({"n1"}), BORN)
+    later = job(metadata={"creationTimestamp": None}, status={"queuedAt": "2027-01-01T00:00:00Z"})
+    assert gang_of(later, {}).arrived == 1798761600.0
+
+
+@pytest.mark.parametrize(("had", "wanted", "resize"), [(2, 2, False), (2, 3, True), (3, 2, True)])
+def test_a_job_that_was_scaled_wants_to_be_resized(had: int, wanted: int, resize: bool) -> None:
+    before = placed(job(roles=roles(workers=had)))
+    obj = dljob(roles=roles(workers=wanted), status=before.status.model_dump(mode="json", by_alias=True, exclude_none=True))
+    found = gang_of(decoded(obj), {})
+    assert (found.resize, len(found.tasks), len(found.placement)) == (resize, wanted, had)
+
+
+def test_a_job_without_a_place_is_not_resized() -> None:
+    one = after(placed(job()), lambda record: record.preempt("gave way"))
+    one = after(one, lambda record: setattr(record.status, "wanted_replicas", 9))
+    assert not gang_of(one, {}).resize
+
+
+# Reading
+
+
+def decoded(obj: Json) -> Any:
+    return read(msgspec.json.decode(json.dumps(obj), type=DLJob))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": {}},
+        {"spec": {"roles": {}}},
+        {"spec": {"roles": roles(), "colour": "red"}},
+        {"spec": None},
+        {"spec": []},
+        {"spec": {"roles": {"worker": {"template": {"spec": {"containers": [{"name": "a", "resources": 7}]}}}}}},
+        {"spec": {"roles": {"worker": {"template": template(nodeSelector=7)}}}},
+        {"status": {"phase": "Dancing"}},
+        {"status": []},
+        {"status": {"placement": [{"pod": "a"}]}},
+    ],
+)
+def test_what_cannot_be_read(change: Json) -> None:
+    with pytest.raises(Unreadable, match="(?s)DLJob vision/vgg16 cannot be read .*is the CRD of this muster version installed"):
+        decoded(dljob() | change)
+
+
+@pytest.mark.parametrize("amount", ["many", "1x", ""])
+def test_an_amount_that_is_none(amount: str) -> None:
+    one = template()
+    one["spec"]["containers"][0]["resources"]["requests"] = {"cpu": amount}
+    with pytest.raises(Unreadable):
+        decoded(dljob(roles={"worker": {"replicas": 1, "template": one}}))
+
+
+def test_a_status_of_a_newer_version_is_read() -> None:
+    assert decoded(dljob(status={"phase": "Queued", "mood": "good"})).status.phase == "Queued"
+
+
+def test_the_spec_is_decoded_once_a_generation() -> None:
+    first = decoded(dljob())
+    obj = msgspec.json.decode(json.dumps(dljob(status={"phase": "Queued"})), type=DLJob)
+    again = read(obj, first)
+    assert (again.spec is first.spec, again.templates is first.templates, again.status.phase) == (True, True, "Queued")
+
+
+@pytest.mark.parametrize("metadata", [{"generation": 2}, {"uid": "another"}])
+def test_another_generation_or_another_job_is_decoded_anew(metadata: Json) -> None:
+    first = decoded(dljob())
+    obj = dljob(metadata=metadata, roles=roles(workers=5))
+    again = read(msgspec.json.decode(json.dumps(obj), type=DLJob), first)
+    assert (again.replicas, again.meta.uid) == ({"worker": 5}, metadata.get("uid", "uid-vgg16"))
+
+
+def test_the_reservation_that_the_extender_reads_is_the_same() -> None:
+    one = placed(job())
+    status = one.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    obj = msgspec.json.decode(json.dumps(dljob(status=status)), type=DLJob)
+    assert [(p.pod, p.node, gpu_set(p.gpus)) for p in obj.reservation] == [
+        (place.task.name, place.node, place.gpus) for place in placement_of(one)
+    ]

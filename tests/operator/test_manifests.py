@@ -1,0 +1,189 @@
+"""The pods and the Service of a gang: what muster adds to a template, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from builders.dljobs import Json, job, placed, roles, template
+from muster.api import names
+from muster.kube.objects import Pod, pinned_to
+from muster_operator import manifests
+from muster_operator.manifests import ANNOTATIONS_VOLUME, pinned
+from muster_operator.rendezvous import MOUNT
+
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+OWNER = {
+    "apiVersion": "muster.dev/v1alpha1",
+    "kind": "DLJob",
+    "name": "vgg16",
+    "uid": "uid-vgg16",
+    "controller": True,
+    "blockOwnerDeletion": True,
+}
+ITSELF = {"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}}
+OWN_MOUNT = {"name": ANNOTATIONS_VOLUME, "mountPath": MOUNT, "readOnly": True}
+
+
+def pod(index: int = 0, **fields: Any) -> Json:
+    """The manifest of one pod of a job placed on n1 and n2."""
+    gang = placed(job(**fields))
+    return manifests.pod(gang, gang.status.placement[index], gang.status.placement)
+
+
+def worker(**container: Any) -> Json:
+    """Roles of two workers whose container has these fields."""
+    one = template()
+    one["spec"]["containers"][0] |= container
+    return {"worker": {"replicas": 2, "template": one}}
+
+
+def pin(node: str) -> Json:
+    return {"key": "metadata.name", "operator": "In", "values": [node]}
+
+
+def test_a_pod_says_whose_it_is_and_where_it_belongs() -> None:
+    body = pod(1, roles=roles(workers=2))
+    assert body["metadata"] == {
+        "name": "vgg16-worker-1",
+        "namespace": "vision",
+        "labels": {names.JOB: "vgg16", names.ROLE: "worker", names.INDEX: "1"},
+        "annotations": {names.RANK: "1", names.ATTEMPT: "1", names.GPUS: "0,1"},
+        "ownerReferences": [OWNER],
+    }
+    spec = body["spec"]
+    assert (spec["schedulerName"], spec["restartPolicy"], spec["hostname"]) == ("muster", "Never", "vgg16-worker-1")
+    assert (spec["subdomain"], "priorityClassName" in spec, "nodeName" in spec) == ("vgg16", False, False)
+    assert spec["affinity"] == {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchFields": [pin("n2")]}]}}}
+    assert pinned_to(msgspec.convert(json.loads(json.dumps(body)), Pod).spec) == "n2"
+
+
+def test_a_pod_without_gpus_names_none() -> None:
+    body = pod(0, roles=roles(chief=1), rendezvous="MPI")
+    assert body["metadata"]["labels"][names.ROLE] == "chief"
+    assert names.GPUS not in body["metadata"]["annotations"]
+
+
+def test_the_templates_own_metadata_stays_but_cannot_lie() -> None:
+    one = template() | {
+        "metadata": {"labels": {"team": "a", names.JOB: "other"}, "annotations": {"note": "b", names.GPUS: "7", names.RANK: "9"}}
+    }
+    found = pod(roles={"worker": {"replicas": 1, "template": one}})["metadata"]
+    assert found["labels"] == {"team": "a", names.JOB: "vgg16", names.ROLE: "worker", names.INDEX: "0"}
+    assert found["annotations"] == {"note": "b", names.RANK: "0", names.ATTEMPT: "1", names.GPUS: "0,1"}
+
+
+def test_what_muster_does_not_know_passes_through() -> None:
+    odd = {"tolerations": [{"key": "a"}], "resourceClaims": [{"name": "c"}], "restartPolicy": "OnFailure", "hostIPC": True}
+    one = template(**odd)
+    one["spec"]["containers"][0]["livenessProbe"] = {"exec": {"command": ["true"]}}
+    one["spec"]["initContainers"] = [{"name": "fetch", "image": "x"}]
+    spec = pod(roles={"worker": {"replicas": 1, "template": one}})["spec"]
+    assert {key: spec[key] for key in odd} == odd
+    assert spec["initContainers"] == one["spec"]["initContainers"]
+    assert spec["containers"][0]["livenessProbe"] == {"exec": {"command": ["true"]}}
+
+
+def test_the_priority_class_reaches_kube_scheduler() -> None:
+    assert pod(priorityClassName="urgent")["spec"]["priorityClassName"] == "urgent"
+
+
+def test_the_template_itself_is_not_changed() -> None:
+    gang = placed(job(roles=worker(env=[{"name": "A", "value": "b"}])))
+    before = json.dumps(gang.templates)
+    for place in gang.status.placement:
+        manifests.pod(gang, place, gang.status.placement)
+    assert json.dumps(gang.templates) == before
+
+
+# The containers
+
+
+def test_the_users_variables_win() -> None:
+    mine = [{"name": "MASTER_PORT", "value": "1"}, {"name": "ME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
+    env = pod(roles=worker(env=mine))["spec"]["containers"][0]["env"]
+    assert env[-2:] == mine
+    assert [entry["name"] for entry in env].count("MASTER_PORT") == 1
+    assert {"name": "MUSTER_RANK", "value": "0"} in env
+
+
+def test_every_container_gets_them() -> None:
+    one = template()
+    one["spec"]["containers"].append({"name": "logs", "image": "x"})
+    first, second = pod(roles={"worker": {"replicas": 1, "template": one}})["spec"]["containers"]
+    assert first["env"] == second["env"]
+    assert first["volumeMounts"] == second["volumeMounts"] == [OWN_MOUNT]
+
+
+@pytest.mark.parametrize(
+    ("path", "both"), [("/data", True), ("/etc", True), ("/etc/muster/x", True), (MOUNT, False), (f"{MOUNT}/", False)]
+)
+def test_the_users_mounts_win(path: str, both: bool) -> None:
+    mine = {"name": "data", "mountPath": path}
+    spec = pod(roles=worker(volumeMounts=[mine]))["spec"]
+    assert spec["containers"][0]["volumeMounts"] == [mine, *([OWN_MOUNT] if both else [])]
+
+
+# The downward API
+
+
+def test_a_pod_can_read_its_own_annotations() -> None:
+    volume = {"name": "data", "emptyDir": {}}
+    spec = pod(roles={"worker": {"replicas": 1, "template": template(volumes=[volume])}})["spec"]
+    assert spec["volumes"] == [volume, {"name": ANNOTATIONS_VOLUME, "downwardAPI": {"items": [ITSELF]}}]
+
+
+def test_the_hostfile_of_an_mpi_job_comes_by_the_downward_api() -> None:
+    body = pod(1, rendezvous="MPI", roles=roles(chief=1))
+    text = "vgg16-worker-0.vgg16.vision.svc slots=2\nvgg16-worker-1.vgg16.vision.svc slots=2\n"
+    assert body["metadata"]["annotations"][names.HOSTFILE] == text
+    item = {"path": "hostfile", "fieldRef": {"fieldPath": "metadata.annotations['muster.dev/hostfile']"}}
+    assert body["spec"]["volumes"][-1]["downwardAPI"]["items"] == [ITSELF, item]
+
+
+# The pin
+
+
+def test_the_pin_narrows_each_term_that_there_is() -> None:
+    zone = {"key": "zone", "operator": "In", "values": ["a"]}
+    other = {"key": "metadata.name", "operator": "NotIn", "values": ["n9"]}
+    mine = {
+        "podAntiAffinity": {REQUIRED: []},
+        "nodeAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}],
+            REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [zone]}, {"matchFields": [other]}]},
+        },
+    }
+    kept = json.dumps(mine)
+    found = pinned(mine, "n1")
+    assert found["podAntiAffinity"] == {REQUIRED: []}
+    assert found["nodeAffinity"] == {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}],
+        REQUIRED: {
+            "nodeSelectorTerms": [
+                {"matchExpressions": [zone], "matchFields": [pin("n1")]},
+                {"matchFields": [other, pin("n1")]},
+            ]
+        },
+    }
+    assert json.dumps(mine) == kept
+
+
+@pytest.mark.parametrize("affinity", [None, {}, {"nodeAffinity": None}, {"nodeAffinity": {REQUIRED: None}}])
+def test_the_pin_where_there_is_no_term(affinity: Json | None) -> None:
+    assert pinned(affinity, "n1") == {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchFields": [pin("n1")]}]}}}
+
+
+# The Service
+
+
+def test_the_service_names_pods_before_they_are_ready() -> None:
+    assert manifests.service(job()) == {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "vgg16", "namespace": "vision", "labels": {names.JOB: "vgg16"}, "ownerReferences": [OWNER]},
+        "spec": {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {names.JOB: "vgg16"}},
+    }
