@@ -17,6 +17,7 @@ GENERATED := crds docs/reference helm/muster/files
 
 # The python3 that is there, none that uv would fetch; and .venv/ here, whatever environment make was called from.
 export UV_PYTHON_DOWNLOADS := never
+export UV_PYTHON := $(shell command -v python3 2>/dev/null)
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV
 unexport PYTHONPATH
@@ -30,7 +31,7 @@ help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## what muster does, on a real control plane on this machine (first run: builds it, 6 to 10 minutes more)
-	@$(PYTHON) -m muster.cli demo
+	@.venv/bin/muster demo
 
 test: $(STAMP) binaries ## every test, those on the real control plane too
 	@$(PYTHON) -m pytest
@@ -47,13 +48,14 @@ check: $(STAMP) ## format, lint, types, import arrows, generated files
 generate: $(STAMP) ## write crds/, docs/reference/ and the chart's copies from the code
 	$(PYTHON) -m muster.api.crd crds
 	$(PYTHON) -m muster.api.reference docs/reference
-	$(PYTHON) -m muster.local.chart
+	$(PYTHON) -m muster.api.admission helm/muster/files/admission-policy.yaml
+	$(PYTHON) -m muster.local.chart helm/muster/files/scheduler-config.yaml
 
 bench-gangs: $(STAMP) ## gangs per second beside kube-scheduler's own gang scheduling and a bare client
 	@$(PYTHON) benchmarks/gangs.py
 
 binaries: $(STAMP) ## build the control plane's programs, where they are not there yet
-	@$(PYTHON) -m muster.local.binaries
+	@$(PYTHON) -m muster.local.prepare
 
 setup: $(STAMP) ## only set up .venv/
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -17,7 +16,6 @@ from muster.kube.objects import DLJob, Pod, Reserved, Struct
 from muster.kube.view import ClusterView
 from muster.scheduling.ledger import Holding, Source, unheld
 from muster.scheduling.links import GpuSet, gpu_set
-from muster.scheduling.snapshot import Node
 
 
 class Status(Struct, frozen=True):
@@ -60,7 +58,6 @@ class GuardedView(ClusterView):
         self.outstanding: Counter[str] = Counter()
         """Reservations whose pod is not bound, by node."""
         self._open: dict[str, str] = {}
-        self._listeners: list[Callable[[Collection[str]], None]] = []
         self._news = asyncio.Event()
         self.jobs.subscribe(self._record)
         self.pods.subscribe(self._review_pod)
@@ -68,25 +65,6 @@ class GuardedView(ClusterView):
     async def jobs_changed(self) -> None:
         """Wait for the next change of any job."""
         await self._news.wait()
-
-    def on_refresh(self, listener: Callable[[Collection[str]], None]) -> None:
-        """Call `listener` with the names of nodes that were worked out again, before anybody sees them."""
-        self._listeners.append(listener)
-
-    def refresh(self) -> None:
-        """Bring every node up to date."""
-        self._refresh()
-
-    def current(self, name: str) -> Node | None:
-        """Return a node as of the last refresh."""
-        return self._current.get(name)
-
-    def _refresh(self) -> None:
-        stale = tuple(self._stale)
-        super()._refresh()
-        if stale:
-            for listener in self._listeners:
-                listener(stale)
 
     def exists(self, node: str) -> bool:
         """Return whether the API server is known to have this node, whether it takes pods or not."""

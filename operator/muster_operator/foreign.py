@@ -25,7 +25,7 @@ class ForeignPods:
         self._desk, self._hands, self._recorder = desk, desk.hands, desk.recorder
         self._pods: dict[str, Pod] = {}
         self._gangs: dict[str, PodGang] = {}
-        self._told: dict[str, Reason] = {}
+        self._told: dict[str, str] = {}
         for pod in desk.view.pods.values():
             self._changed(None, pod)
         desk.view.pods.subscribe(self._changed)
@@ -74,13 +74,15 @@ class ForeignPods:
             self._recorder.event(_reference(pod.metadata), "Normal", decision.reason, decision.message)
 
     async def wait(self, decision: Wait | Preempt) -> None:
-        """Tell the pods of a gang why they wait, when the reason is a new one."""
-        if self._told.get(decision.gang.name) is decision.reason:
-            return
-        for pod in self._gangs[decision.gang.name].pods.values():
-            await self._hands.annotate_pod(pod, {names.WAITING: decision.message})
-            self._recorder.event(_reference(pod.metadata), "Warning", decision.reason, decision.message)
-        self._told[decision.gang.name] = decision.reason
+        """Tell the pods of a gang why they wait, when the reason is a new one; how many pods are missing, each time."""
+        name, words = decision.gang.name, decision.message
+        news = words if decision.reason is Reason.PODS_ABSENT else decision.reason
+        for pod in self._gangs[name].pods.values():
+            before = pod.metadata.annotation(names.WAITING)
+            if before is None or (before != words and self._told.get(name) != news):
+                await self._hands.annotate_pod(pod, {names.WAITING: words})
+                self._recorder.event(_reference(pod.metadata), "Warning", decision.reason, words)
+        self._told[name] = news
 
     async def _go_on(self, found: PodGang, promised: Placement) -> None:
         """Let go what was promised; what the API server refuses must not hold up the others, and is planned anew."""

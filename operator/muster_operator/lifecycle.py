@@ -2,7 +2,8 @@
 
 It looks at what is there, never at what happened, so it does not matter how often it is asked, or after which crash:
 - status.placement is the wish: these pods, of this attempt, on these nodes. No placement: no pods.
-- A pod of another attempt is left over. It gets a notice (annotations that its program can read), then is deleted.
+- A pod of another attempt, or that it does not name, is left over. It gets a notice (annotations that its program can
+  read), then is deleted.
 - Pods of the wish that are missing are created once nothing is left over, all together.
 - A gang that cannot be whole (a pod failed, vanished or was refused, a node is gone) is taken back as a whole.
 
@@ -118,7 +119,9 @@ def _unplaced(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: floa
 
 def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step) -> None:
     attempt = str(job.status.attempt)
-    current = {pod.metadata.name: pod for pod in pods if pod.metadata.annotation(names.ATTEMPT) == attempt}
+    placed = {place.pod for place in job.status.placement}
+    mine = [pod for pod in pods if pod.metadata.name in placed and pod.metadata.annotation(names.ATTEMPT) == attempt]
+    current = {pod.metadata.name: pod for pod in mine}
     wishes = _wishes(job, current.values())
     if wishes:
         step.annotate_job = wishes
@@ -126,7 +129,7 @@ def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float,
     if job.suspended:
         _record(step, job, now).stop(f"suspending: {len(current)} pods stop")
         return
-    left_over = [pod for pod in pods if pod.metadata.annotation(names.ATTEMPT) != attempt]
+    left_over = [pod for pod in pods if pod not in mine]
     _stop(step, left_over, alive, now, names.MIGRATE)
     if _succeeded(job, current):
         _record(step, job, now).finish(True, "Completed", "the gang ran to its end")

@@ -22,7 +22,9 @@ Refusal = Callable[[str, str, Json], web.Response | None]
 
 
 def failure(code: int, message: str, reason: str = "Scripted") -> web.Response:
-    return web.json_response({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}, status=code)
+    return web.json_response(
+        {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}, status=code
+    )
 
 
 @dataclass
@@ -65,7 +67,9 @@ class ApiServer:
 
     def of(self, collection: str) -> list[Json]:
         """The objects of a collection; "pods" means those of every namespace."""
-        return [obj for path, obj in self.objects.items() if path.split("/")[-2] == collection or path.startswith(f"{collection}/")]
+        return [
+            obj for path, obj in self.objects.items() if path.split("/")[-2] == collection or path.startswith(f"{collection}/")
+        ]
 
     # What it does for clients
 

@@ -80,7 +80,6 @@ class Parts:
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
-        self._extender = 0
 
     def log(self, name: str) -> str:
         """Return what a process has said."""

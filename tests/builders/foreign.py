@@ -28,7 +28,13 @@ def foreign_json(
 ) -> Json:
     """A pod for muster's scheduler: gated, or pinned to `pin`, or bound to `node`; of the labelled gang `gang`."""
     notes = {**({names.GANG_SIZE: str(size)} if size is not None else {}), **(annotations or {})}
-    meta = {"name": name, "namespace": "vision", "uid": f"uid-{name}", "resourceVersion": "1", "creationTimestamp": time(BORN)}
+    meta: Json = {
+        "name": name,
+        "namespace": "vision",
+        "uid": f"uid-{name}",
+        "resourceVersion": "1",
+        "creationTimestamp": time(BORN),
+    }
     body: Json = {"schedulerName": names.SCHEDULER, "containers": [{"name": "c", "resources": {"limits": {names.GPU: gpus}}}]}
     if gated:
         body["schedulingGates"] = [{"name": names.GATE}]

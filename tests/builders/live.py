@@ -91,6 +91,11 @@ class Live:
             meta["ownerReferences"] = owners
         return self.create("pods", {"metadata": meta, "spec": made["spec"]})
 
+    def member(self, name: str, gpus: int, gang: str, size: int, **more: Any) -> Json:
+        """Create a bare pod of a labelled gang."""
+        annotations = {names.GANG_SIZE: str(size), **more.pop("annotations", {})}
+        return self.pod(name, gpus, labels={names.GANG: gang}, annotations=annotations, **more)
+
     def create(self, kind: str, body: Json) -> Json:
         versions = {"dljobs": names.API_VERSION, "dlqueues": names.API_VERSION, "jobs": "batch/v1"}
         kinds = {"dljobs": "DLJob", "dlqueues": "DLQueue", "jobs": "Job", "pods": "Pod", "resourcequotas": "ResourceQuota"}
@@ -124,11 +129,13 @@ class Live:
     def delete(self, kind: str, name: str, **options: Any) -> None:
         self.cluster.api.request("DELETE", self.path(kind, name), options or None)
 
-    def let_run(self, job: str) -> None:
-        """Take the test's own gate off the pods of a job."""
+    def let_run(self, job: str | None = None) -> None:
+        """Take the test's own gate off the pods of a DLJob, or of the namespace."""
         for pod in self.pods(job):
-            if pod["spec"].get("schedulingGates"):
-                self.patch("pods", pod["metadata"]["name"], {"spec": {"schedulingGates": []}})
+            gates = pod["spec"].get("schedulingGates", [])
+            if {"name": HOLD} in gates:
+                rest = [gate for gate in gates if gate["name"] != HOLD]
+                self.patch("pods", pod["metadata"]["name"], {"spec": {"schedulingGates": rest}})
 
     def let_end(self, job: str) -> None:
         """Have kwok let every pod of a job succeed."""

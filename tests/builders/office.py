@@ -1,4 +1,4 @@
-"""The operator's desk over the small API server: stores that are brought up to date when a test says so, a clock that it sets."""
+"""The operator's desk over the small API server: the test says when the stores are brought up to date, and what time it is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from muster.kube.events import Recorder
 from muster.kube.objects import DLJob, DLQueue, Node, Pod
 from muster.scheduling.planner import Settings
 from muster_operator import listeners
-from muster_operator.desk import Desk
+from muster_operator.desk import NEVER, Desk
 from muster_operator.hands import Hands
 from muster_operator.planning import Planning
 from muster_operator.steps import Steps
@@ -99,8 +99,8 @@ class Office:
 
     # The operator
 
-    def sync(self) -> None:
-        """Bring the stores to what a list of the server would say now."""
+    def sync(self, but: str = "") -> None:
+        """Bring the stores, save one, to what a list of the server would say now."""
         view = self.stores.view
         kinds: list[tuple[Any, str, type[Any]]] = [
             (view.nodes, "nodes", Node),
@@ -110,7 +110,7 @@ class Office:
             (self.stores.priorities, "priorityclasses", PriorityClass),
             (view.jobs, "dljobs", DLJob),
         ]
-        for store, plural, kind in kinds:
+        for store, plural, kind in (kind for kind in kinds if kind[1] != but):
             items = [msgspec.json.decode(json.dumps(obj), type=kind) for obj in self.server.of(plural)]
             watched = [item for item in items if plural != "services" or item.metadata.label(listeners.OURS)]
             store.replace_all(watched, self.server.revision)
@@ -128,6 +128,7 @@ class Office:
             self.sync()
             for key in self.desk.due(self.now):
                 self.steps.look_at(key, self.now)
+            self.desk.plan_at = NEVER
             await self.planning.run(self.now)
             await self.idle()
 

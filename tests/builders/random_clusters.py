@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -21,17 +21,6 @@ CONSTRAINTS = (
     Constraint(tolerations=(Toleration("dedicated", "Exists"),)),
 )
 RESTS = (Resources(1000, 1 << 30, 1), Resources(4000, 1 << 30, 1), Resources(0, 0, 1))
-
-
-@dataclass(frozen=True)
-class Mix:
-    """What may occur in a world."""
-
-    moves: bool = True
-    delays: bool = True
-
-
-EVERYTHING = Mix()
 
 
 def subset(draw: st.DrawFn, of: GpuSet, size: int) -> GpuSet:
@@ -59,7 +48,7 @@ def nodes(draw: st.DrawFn, name: str) -> Node:
 
 
 @st.composite
-def gangs(draw: st.DrawFn, name: str, mix: Mix) -> Gang:
+def gangs(draw: st.DrawFn, name: str) -> Gang:
     """A gang that waits."""
     where = draw(st.sampled_from((ANYWHERE, ANYWHERE, *CONSTRAINTS)))
     rest = draw(st.sampled_from(RESTS))
@@ -78,14 +67,14 @@ def gangs(draw: st.DrawFn, name: str, mix: Mix) -> Gang:
         preferred=draw(st.sampled_from(Level)),
         sensitivity=draw(st.sampled_from(Sensitivity)),
         fewest=draw(st.sampled_from((None, None, 1, 2))),
-        absent=draw(st.sampled_from((0, 0, 0, 0, 1))) if mix.delays else 0,
-        not_before=draw(st.sampled_from((0.0, 0.0, 0.0, 90.0))) if mix.delays else 0.0,
+        absent=draw(st.sampled_from((0, 0, 0, 0, 1))),
+        not_before=draw(st.sampled_from((0.0, 0.0, 0.0, 90.0))),
         avoid=draw(st.sampled_from((frozenset(), frozenset({"n0"})))),
     )
 
 
 @st.composite
-def placed_gangs(draw: st.DrawFn, name: str, left: dict[str, Node], mix: Mix) -> Gang | None:
+def placed_gangs(draw: st.DrawFn, name: str, left: dict[str, Node]) -> Gang | None:
     """A gang that runs on what is free in `left`, or None where nothing is."""
     places: list[Assigned] = []
     for index in range(draw(st.integers(1, 3))):
@@ -106,7 +95,7 @@ def placed_gangs(draw: st.DrawFn, name: str, left: dict[str, Node], mix: Mix) ->
         preemptible=draw(st.booleans()),
         started=float(draw(st.integers(0, 2))),
     )
-    if not mix.moves or draw(st.booleans()):
+    if draw(st.booleans()):
         return runs
     if draw(st.booleans()):
         return replace(runs, leave=draw(st.sampled_from(("", "n0", "r0"))))
@@ -114,16 +103,16 @@ def placed_gangs(draw: st.DrawFn, name: str, left: dict[str, Node], mix: Mix) ->
 
 
 @st.composite
-def worlds(draw: st.DrawFn, mix: Mix = EVERYTHING, most: int = 6) -> World:
+def worlds(draw: st.DrawFn, most: int = 6) -> World:
     """A snapshot of 1 to 5 nodes, up to 3 gangs that run and 1 to `most` that wait."""
     fleet = [draw(nodes(f"n{i}")) for i in range(draw(st.integers(1, 5)))]
     left = {one.name: one for one in fleet}
     run: list[Gang] = []
     for i in range(draw(st.integers(0, 3))):
-        found = draw(placed_gangs(f"run{i}", left, mix))
+        found = draw(placed_gangs(f"run{i}", left))
         if found:
             run.append(found)
             left = without(left, found.placement)
-    wait = [draw(gangs(f"wait{i}", mix)) for i in range(draw(st.integers(1, most)))]
+    wait = [draw(gangs(f"wait{i}")) for i in range(draw(st.integers(1, most)))]
     limits = {name: draw(st.sampled_from((None, None, 2, 4, 7))) for name in QUEUES}
     return world(fleet, [*run, *wait], limits)

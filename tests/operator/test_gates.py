@@ -111,7 +111,9 @@ def test_pods_that_go_are_no_members(gone: Json) -> None:
 
 def test_what_a_gang_asks_for() -> None:
     pods = [
-        foreign("a", 2, gang="g", spec={"priority": 5, "nodeSelector": {"pool": "x"}}, metadata={"creationTimestamp": time(NOW)}),
+        foreign(
+            "a", 2, gang="g", spec={"priority": 5, "nodeSelector": {"pool": "x"}}, metadata={"creationTimestamp": time(NOW)}
+        ),
         foreign("b", 3, gang="g", spec={"priority": 9}),
     ]
     gang = gangs_of(pods)[0].gang
@@ -205,7 +207,9 @@ def test_no_reservation() -> None:
 
 
 def test_one_patch_drops_the_gate_and_pins() -> None:
-    pod = foreign("a", 2, spec={"schedulingGates": [{"name": names.GATE}, {"name": "other"}]}, metadata={"resourceVersion": "77"})
+    pod = foreign(
+        "a", 2, spec={"schedulingGates": [{"name": names.GATE}, {"name": "other"}]}, metadata={"resourceVersion": "77"}
+    )
     place = assigned(("a", "n1", [1, 3], 4))[0]
     affinity = {"podAffinity": {"x": 1}}
     patch = gates.release(pod, affinity, place)

@@ -120,7 +120,9 @@ def decoded(obj: Json) -> Any:
     ],
 )
 def test_what_cannot_be_read(change: Json) -> None:
-    with pytest.raises(Unreadable, match="(?s)DLJob vision/vgg16 cannot be read .*is the CRD of this muster version installed"):
+    with pytest.raises(
+        Unreadable, match=r"(?s)DLJob vision/vgg16 cannot be read .*is the CRD of this muster version installed"
+    ):
         decoded(dljob() | change)
 
 

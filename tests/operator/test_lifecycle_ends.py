@@ -67,7 +67,7 @@ def test_what_still_runs_is_stopped_and_what_ended_stays_for_its_logs(succeeded:
     [(None, 1e6, {}), (0, 0, {"remove": True}), (60, 59, {"wake": NOW + 60}), (60, 60, {"remove": True})],
 )
 def test_the_time_to_live(ttl: int | None, now: float, answer: Json) -> None:
-    fields = {} if ttl is None else {"ttlSecondsAfterFinished": ttl}
+    fields: Json = {} if ttl is None else {"ttlSecondsAfterFinished": ttl}
     gang = over(started(job(**fields)))
     assert look(gang, now=NOW + now) == {"service": False} | answer
 
@@ -80,7 +80,7 @@ def test_a_finished_job_hears_no_wishes(wish: Json) -> None:
 
 
 def test_a_job_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
-    leaving = {"metadata": {"deletionTimestamp": time(NOW)}}
+    leaving: Json = {"metadata": {"deletionTimestamp": time(NOW)}}
     for shape in (job(**leaving), placed(job(**leaving)), over(started(job(ttlSecondsAfterFinished=0, **leaving)))):
         assert look(shape) == {}
     gang = started(job(**leaving))

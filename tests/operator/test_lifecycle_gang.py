@@ -172,7 +172,8 @@ def test_a_pod_that_failed_with_its_node_is_not_to_blame() -> None:
 )
 def test_the_cause_of_a_failure(status: Json, cause: str) -> None:
     gang = started(job())
-    step = step_of(gang, failed(gang, **({"containerStatuses": None} | status)))
+    bare: Json = {"containerStatuses": None}
+    step = step_of(gang, failed(gang, **(bare | status)))
     assert step.status is not None
     assert step.status.status.message == f"pod {W0} failed: {cause}"
 

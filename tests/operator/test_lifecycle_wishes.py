@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,10 @@ NOTICE = {names.SUSPEND: "true", names.STOP_AT: time(NOW + 1)}
 """To be read by the program of a pod that has to stop."""
 
 
-def again(one: Job, **fields: object) -> Job:
+def again(one: Job, **fields: Any) -> Job:
     """The job with its status, its other fields told anew: what a user's change makes of it."""
-    return Job(*[getattr(job(**fields), name) for name in ("meta", "spec")], one.status, one.templates, one.shapes)
+    now = job(**fields)
+    return Job(now.meta, now.spec, one.status, now.templates, now.shapes)
 
 
 def noted(pods: Mapping[str, Pod], **annotations: str) -> dict[str, Pod]:
@@ -47,7 +49,7 @@ def noted(pods: Mapping[str, Pod], **annotations: str) -> dict[str, Pod]:
 )
 def test_the_annotation_counts_more_than_the_field(field: bool, annotation: str | None, suspended: bool) -> None:
     annotations = {names.SUSPEND: annotation} if annotation is not None else {}
-    wanted = {"suspend": field, "annotations": annotations}
+    wanted: Json = {"suspend": field, "annotations": annotations}
     new = look(job(**wanted))
     assert new == {"service": False} | ({"status": ("Suspended", "Suspended", "Suspended")} if suspended else {})
     gang = again(started(job()), **wanted)

@@ -69,7 +69,10 @@ def test_a_pod_without_gpus_names_none() -> None:
 
 def test_the_templates_own_metadata_stays_but_cannot_lie() -> None:
     one = template() | {
-        "metadata": {"labels": {"team": "a", names.JOB: "other"}, "annotations": {"note": "b", names.GPUS: "7", names.RANK: "9"}}
+        "metadata": {
+            "labels": {"team": "a", names.JOB: "other"},
+            "annotations": {"note": "b", names.GPUS: "7", names.RANK: "9"},
+        }
     }
     found = pod(roles={"worker": {"replicas": 1, "template": one}})["metadata"]
     assert found["labels"] == {"team": "a", names.JOB: "vgg16", names.ROLE: "worker", names.INDEX: "0"}
@@ -77,7 +80,12 @@ def test_the_templates_own_metadata_stays_but_cannot_lie() -> None:
 
 
 def test_what_muster_does_not_know_passes_through() -> None:
-    odd = {"tolerations": [{"key": "a"}], "resourceClaims": [{"name": "c"}], "restartPolicy": "OnFailure", "hostIPC": True}
+    odd: Json = {
+        "tolerations": [{"key": "a"}],
+        "resourceClaims": [{"name": "c"}],
+        "restartPolicy": "OnFailure",
+        "hostIPC": True,
+    }
     one = template(**odd)
     one["spec"]["containers"][0]["livenessProbe"] = {"exec": {"command": ["true"]}}
     one["spec"]["initContainers"] = [{"name": "fetch", "image": "x"}]

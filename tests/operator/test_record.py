@@ -101,11 +101,17 @@ def test_running_forgives_the_nodes_that_were_avoided() -> None:
 # The queue
 
 
+def there_and_back(record: Record) -> None:
+    record.stop("stop")
+    record.suspend()
+    record.resume()
+
+
 ENDS: dict[str, Callable[[Record], None]] = {
     "taken back": lambda record: record.take_back("NodeLost", "gone"),
     "failed": lambda record: record.take_back("PodFailed", "gone", failed=True),
     "preempted": lambda record: record.preempt("gave way"),
-    "suspended": lambda record: (record.stop("stop"), record.suspend(), record.resume())[0],
+    "suspended": there_and_back,
     "waits": lambda record: record.wait("InsufficientGPUs", "needs 4 GPUs"),
 }
 

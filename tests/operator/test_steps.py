@@ -1,4 +1,4 @@
-"""Single jobs: their templates are checked, what their life asks for is carried out, and a refusal is told in the server's words."""
+"""Single jobs: templates are checked, what life asks for is carried out, a refusal is told in the server's words."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ async def test_suspend_and_resume(office: Office) -> None:
     await office.turn(3)
     office.run_pods()
     await office.turn()
-    office.change(paths.pods(SPACE, W1), metadata={"annotations": {**office.metadata(W1)["annotations"], names.SUSPEND: "true"}})
+    office.change(
+        paths.pods(SPACE, W1), metadata={"annotations": {**office.metadata(W1)["annotations"], names.SUSPEND: "true"}}
+    )
     await office.turn(3)
     assert office.server.objects[JOB]["metadata"]["annotations"] == {names.SUSPEND: "true"}
     assert office.metadata(W0)["annotations"][names.STOP_AT] == time(NOW + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from builders.cluster import decide, gang, node, reasons, running, world
 from muster.scheduling.decisions import Decision, Preempt, Reason
+from muster.scheduling.eligibility import Constraint
 from muster.scheduling.links import gpu_set
 from muster.scheduling.planner import Settings
 from muster.scheduling.snapshot import Resources
@@ -110,3 +111,13 @@ def test_gangs_behind_do_not_get_what_victims_will_leave() -> None:
     held = [running("low", ("n1", range(4)))]
     decisions = decide(world([node("n1", 8)], [*held, gang("head", 8, priority=5), gang("next", 4, arrived=1.0)]))
     assert reasons(decisions) == {"head": Reason.PREEMPTING, "next": Reason.BEHIND_IN_QUEUE}
+
+
+def test_a_victim_of_two_pools_is_asked_once() -> None:
+    nodes = [node(name, 4, labels={"pool": name}) for name in "ab"]
+    low = running("low", ("a", range(4)), ("b", range(4)))
+    first, second = (
+        gang(name, 4, priority=5, each={"where": Constraint(labels=(("pool", pool),))})
+        for name, pool in (("f", "a"), ("s", "b"))
+    )
+    assert reasons(decide(world(nodes, [low, first, second]))) == {"f": Reason.PREEMPTING, "s": Reason.INSUFFICIENT_GPUS}

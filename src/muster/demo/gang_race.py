@@ -14,9 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from muster.api import names
 from muster.kube import paths
 from muster.kube.client import Client
+from muster.kube.errors import KubeError, NotFound
 from muster.kube.objects import Meta, Struct
 from muster.kube.reflector import Reflector
 from muster.kube.store import Store
@@ -67,6 +70,9 @@ class _Spec(Struct, frozen=True):
     node_name: str | None = None
 
 
+_decode_pod: Final = msgspec.json.Decoder(_Pod).decode
+
+
 def options() -> Options:
     """Return the options of a cluster for races: native gang scheduling on, and nodes that nobody keeps alive stay Ready."""
     return Options(
@@ -104,17 +110,21 @@ def race_native(cluster: LocalCluster, gangs: int = GANGS, size: int = SIZE) -> 
 def race(cluster: LocalCluster, contestant: str, submit: Submit, gangs: int, size: int) -> Race:
     """Let a contestant start `gangs` gangs of `size` 1-GPU pods, take all of them away again, and return the times.
 
-    Raises TooSlow where not every pod had a node after PATIENCE_SECONDS.
+    Raises TooSlow where not every pod had a node after PATIENCE_SECONDS, LocalError where an object was refused.
     """
     namespace = f"{_NAMESPACE}-{contestant}"
     cluster.create_namespace(namespace)
+    before = _cpu(cluster)
     try:
-        before = _cpu(cluster)
         seconds = asyncio.run(_timed(str(cluster.kubeconfig), namespace, submit, gangs, size))
-        used = {name: spent - before.get(name, 0.0) for name, spent in _cpu(cluster).items()}
-        return Race(contestant, gangs * size, seconds, used)
-    finally:
+    except KubeError as error:
+        raise LocalError(f"the race of {contestant} could not be run: {error}") from error
+    except TooSlow:
         asyncio.run(_clear(str(cluster.kubeconfig), namespace))
+        raise
+    used = {name: spent - before.get(name, 0.0) for name, spent in _cpu(cluster).items()}
+    asyncio.run(_clear(str(cluster.kubeconfig), namespace))
+    return Race(contestant, gangs * size, seconds, used)
 
 
 async def submit_dljob(client: Client, namespace: str, gang: int, size: int) -> None:
@@ -149,9 +159,7 @@ async def create_pods(client: Client, namespace: str, gang: int, size: int, spec
     """Create the pods of one gang at once, each a 1-GPU pod with `spec` added."""
     whole = {"containers": [_CONTAINER], **spec}
     bodies = [pod(f"gang-{gang}-{index}", whole) for index in range(size)]
-    async with asyncio.TaskGroup() as group:
-        for body in bodies:
-            group.create_task(client.create(paths.pods(namespace), body))
+    await asyncio.gather(*(client.create(paths.pods(namespace), body) for body in bodies))
 
 
 def pod(name: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -160,25 +168,19 @@ def pod(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _timed(kubeconfig: str, namespace: str, submit: Submit, gangs: int, size: int) -> float:
-    async with await Client.connect(kubeconfig, connections=CONNECTIONS) as client, asyncio.TaskGroup() as group:
+    async with await Client.connect(kubeconfig, connections=CONNECTIONS) as client:
         bound = _Bound(gangs * size)
-        watching = group.create_task(Reflector(client, paths.pods(namespace), _Pod, bound.pods).run())
-        await bound.pods.synced.wait()
-        begun = time.perf_counter()
+        watching = asyncio.create_task(Reflector(client, paths.pods(namespace), _Pod, bound.pods).run())
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as submitting:
-                for gang in range(gangs):
-                    submitting.create_task(_one(submit, client, namespace, gang, size))
-                await bound.all.wait()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await bound.pods.synced.wait()
+                begun = time.perf_counter()
+                await asyncio.gather(*(submit(client, namespace, gang, size) for gang in range(gangs)), bound.all.wait())
         except TimeoutError:
             raise TooSlow(f"{len(bound.names)} of {gangs * size} pods had a node after {PATIENCE_SECONDS:.0f} s") from None
         finally:
             watching.cancel()
     return bound.last - begun
-
-
-async def _one(submit: Submit, client: Client, namespace: str, gang: int, size: int) -> None:
-    await submit(client, namespace, gang, size)
 
 
 class _Bound:
@@ -203,15 +205,19 @@ class _Bound:
 
 async def _clear(kubeconfig: str, namespace: str) -> None:
     """Take away what a race has made, pods without waiting for a kubelet that is not there."""
-    async with await Client.connect(kubeconfig) as client:
-        owners = (paths.dljobs(namespace), f"/apis/{NATIVE_API}/namespaces/{namespace}/podgroups")
-        for path in owners:
-            with suppress(Exception):  # muster, or the alpha API, may not be there
+    async with await Client.connect(kubeconfig, connections=CONNECTIONS) as client:
+        for path in (paths.dljobs(namespace), f"/apis/{NATIVE_API}/namespaces/{namespace}/podgroups"):
+            with suppress(NotFound):  # muster, or the alpha API, is not there
                 await client.delete(path, propagation="Background")
-        while (await client.list(paths.pods(namespace), limit=1)).items:
-            await client.delete(paths.pods(namespace), grace_seconds=0)
-            await asyncio.sleep(0.1)
+        while left := (await client.list(paths.pods(namespace))).items:
+            # One by one, since the API server goes through a whole collection one by one, on one connection.
+            await asyncio.gather(*(_delete_pod(client, namespace, _decode_pod(raw).metadata.name) for raw in left))
         await client.delete(paths.namespaces(namespace))
+
+
+async def _delete_pod(client: Client, namespace: str, name: str) -> None:
+    with suppress(NotFound):
+        await client.delete(paths.pods(namespace, name), grace_seconds=0)
 
 
 def _cpu(cluster: LocalCluster) -> dict[str, float]:

@@ -11,13 +11,13 @@ from muster.demo.show import Show
 from muster.local.cluster import LocalCluster
 
 NEXT = """\
-What to try next:
-  muster local up --with-muster --nodes dgx-a100:2,pcie-8:2    a cluster to play with; it runs on until `muster local down`
+What to try next (`muster` is .venv/bin/muster in a clone; README.md has a tour of three minutes):
+  muster local up --with-muster --nodes dgx-a100:2,pcie-8:2   a cluster to play with, until `muster local down`
   export KUBECONFIG=$(muster local kubeconfig)
-  kubectl apply -f examples/torchrun.yaml                      a job of 4 pods of 2 GPUs
-  kubectl get dljobs                                           is it running, how many GPUs, since when, why not
-  make test                                                    every test, on a real control plane too
-In a clone, `muster` is .venv/bin/muster; `muster local up` says where its kubectl is. README.md has a tour of three minutes."""
+  kubectl apply -f examples/mpi.yaml                          a launcher and 2 workers of 4 GPUs
+  kubectl get dljobs                                          is it running, how many GPUs, since when, why not
+  make bench-gangs                                            the last scene, measured with care
+  make test                                                   every test, on a real control plane too"""
 
 
 def play(show: Show) -> dict[str, Any]:
@@ -38,9 +38,7 @@ def play(show: Show) -> dict[str, Any]:
         resumed = suspension.play(cluster, show)
         show.scene("d", "A job that cannot fit", "it waits without a pod, and says why.")
         pending_reason = unplaceable.play(cluster, show)
-    show.scene(
-        "e", "Gangs beside kube-scheduler", "how fast whole gangs start, beside Kubernetes' own gang scheduling."
-    )
+    show.scene("e", "Gangs beside kube-scheduler", "how fast whole gangs start, beside Kubernetes' own gang scheduling.")
     races = gangs.play(show)
     show.console.print()
     show.say(NEXT)

@@ -39,7 +39,7 @@ def play(cluster: LocalCluster, show: Show) -> bool:
 
 
 def _annotate(cluster: LocalCluster, show: Show, what: str, annotation: str) -> None:
-    show.command(f"kubectl annotate {what} {annotation} --overwrite")
+    show.command(f"kubectl -n {NAMESPACE} annotate {what} {annotation} --overwrite")
     cluster.kubectl("annotate", *what.split(), annotation, "--overwrite", f"--namespace={NAMESPACE}")
 
 

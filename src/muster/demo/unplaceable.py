@@ -18,7 +18,7 @@ def play(cluster: LocalCluster, show: Show) -> str:
     cluster.api.create(objects.dljobs_path(NAMESPACE), objects.dljob(JOB, REPLICAS, objects.template(GPUS)))
     cluster.wait(lambda: _condition(cluster).get("message"), f"DLJob {JOB} says why it waits")
     said = _condition(cluster)
-    show.command(f"kubectl get dljob {JOB}")
+    show.command(f"kubectl -n {NAMESPACE} get dljob {JOB}")
     show.console.print(cluster.kubectl("get", "dljob", JOB, f"--namespace={NAMESPACE}").rstrip(), soft_wrap=True, markup=False)
     pods = len(objects.pods(cluster, NAMESPACE))
     show.result(f"{said['reason']}: {said['message']} ({pods} pods exist, so it costs the cluster one object)")

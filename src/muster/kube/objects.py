@@ -184,6 +184,12 @@ class Pod(Struct, frozen=True):
     def gated(self) -> bool:
         return any(gate.name == names.GATE for gate in self.spec.scheduling_gates or ())
 
+    @property
+    def refused(self) -> bool:
+        """Whether kube-scheduler has found no node for the pod."""
+        said = self.condition("PodScheduled")
+        return said is not None and said.status == "False" and said.reason == "Unschedulable"
+
     def condition(self, kind: str) -> Condition | None:
         return next((c for c in self.status.conditions or () if c.type == kind), None)
 

@@ -1,5 +1,6 @@
 """Kubernetes quantities ("500m", "64Gi", "1e3") as whole numbers; docs: apimachinery's resource.Quantity."""
 
+import re
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
@@ -11,6 +12,8 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15,
 def parse(text: str | int) -> Decimal:
     """Return the amount that a quantity names; raise ValueError for text that is none."""
     text = str(text)
+    if re.search(r"[eE][+-]?\d{3}", text):
+        raise ValueError(f"{text!r} is no quantity: its exponent has three digits or more")
     try:
         if text[-2:] in _BINARY:
             return Decimal(text[:-2]) * (1 << _BINARY[text[-2:]])

@@ -10,7 +10,7 @@ muster has pinned, from the moment it was ungated. A pod that is over, or still 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -39,6 +39,7 @@ class ClusterView:
         self._facts: dict[str, snapshot.Node] = {}
         self._current: dict[str, snapshot.Node] = {}
         self._stale: set[str] = set()
+        self._listeners: list[Callable[[Collection[str]], None]] = []
         self.nodes.subscribe(self._node_changed)
         self.pods.subscribe(self._pod_changed)
         self.jobs.subscribe(self._job_changed)
@@ -53,18 +54,34 @@ class ClusterView:
 
     def node(self, name: str) -> snapshot.Node | None:
         """Return a node with what is free on it now; None if there is none, or it takes no pods."""
-        self._refresh()
+        self.refresh()
         return self._current.get(name)
 
     def usable(self) -> Mapping[str, snapshot.Node]:
         """Return every node that takes pods, with what is free on it now; a copy."""
-        self._refresh()
+        self.refresh()
         return dict(self._current)
 
-    def free_but_for(self, name: str, task: str) -> GpuSet:
-        """Return the GPUs of a node that would be free if `task` held nothing."""
-        facts = self._facts.get(name)
-        return self.ledger.free(name, facts.machine, facts.healthy, but=task) if facts else 0
+    def current(self, name: str) -> snapshot.Node | None:
+        """Return a node as of the last refresh."""
+        return self._current.get(name)
+
+    def on_refresh(self, listener: Callable[[Collection[str]], None]) -> None:
+        """Call `listener` with the names of nodes that were worked out again, before anybody else sees them."""
+        self._listeners.append(listener)
+
+    def refresh(self) -> None:
+        """Bring every node up to date; all readers do."""
+        changed, self._stale = self._stale, set()
+        for name in changed:
+            facts = self._facts.get(name)
+            if facts is None:
+                self._current.pop(name, None)
+            else:
+                self._current[name] = self._with_holdings(facts)
+        if changed:
+            for listener in self._listeners:
+                listener(changed)
 
     def _node_changed(self, _: Node | None, new: Node | None) -> None:
         name = (new or _).metadata.name  # type: ignore[union-attr]
@@ -83,15 +100,6 @@ class ClusterView:
         for task in before.keys() | after.keys():
             if before.get(task) != after.get(task):
                 self._stale |= self.ledger.put(task, Source.RESERVATION, after.get(task))
-
-    def _refresh(self) -> None:
-        for name in self._stale:
-            facts = self._facts.get(name)
-            if facts is None:
-                self._current.pop(name, None)
-            else:
-                self._current[name] = self._with_holdings(facts)
-        self._stale.clear()
 
     def _with_holdings(self, facts: snapshot.Node) -> snapshot.Node:
         free = self.ledger.free(facts.name, facts.machine, facts.healthy)
@@ -144,12 +152,17 @@ def _gpus(node: Node, count: int) -> tuple[MachineType, GpuSet]:
 
 
 def pod_holding(pod: Pod) -> Holding | None:
-    """Return what a pod holds."""
+    """Return what a pod holds.
+
+    A pod that is pinned but not bound only claims: anybody can write annotations, so the claim is one that kube-scheduler
+    can act on, and it lapses when kube-scheduler says that the pod cannot go there.
+    """
     if pod.finished or pod.gated:
         return None
     count = gpus_of(pod)
     gpus = annotated_gpus(pod, count)
-    node = pod.spec.node_name or (pinned_to(pod.spec) if gpus else None)
+    claims = gpus and pod.spec.scheduler_name == names.SCHEDULER and not pod.refused
+    node = pod.spec.node_name or (pinned_to(pod.spec) if claims else None)
     if node is None:
         return None
     return Holding(node, gpus, count, resources_of(pod), pod.leaving)

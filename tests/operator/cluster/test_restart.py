@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import random
 import time
-from typing import Any
 
 import msgspec
 import pytest
@@ -109,7 +108,7 @@ def test_what_happened_while_the_operator_was_down_is_seen(live: Live, operator:
 def test_a_labelled_gang_is_let_go_to_the_end(live: Live, operator: Operator, released: int) -> None:
     operator.kill()
     for index in range(3):
-        live.pod(f"g{index}", 2, labels={names.GANG: "x"}, annotations={names.GANG_SIZE: "3"})
+        live.member(f"g{index}", 2, "x", 3)
     placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
     live.annotate("pods", "g0", reservation=gates.reservation_text(tuple(placement)))
     for index in range(released):
@@ -156,13 +155,12 @@ def bare_ended(live: Live) -> int:
 
 
 def submit(live: Live, kind: str, index: int, dice: random.Random) -> None:
-    gpus: Any = dice.choice([1, 2, 4])
+    gpus = dice.choice([1, 2, 4])
     if kind == "job":
         live.job(f"j{index}", dice.randint(2, 4), gpus, run=dice.randint(1, 2))
         return
     for member in range(3):
-        meta = {"labels": {names.GANG: f"b{index}"}, "annotations": {names.GANG_SIZE: "3"}}
-        live.pod(f"b{index}-{member}", gpus, run=1, **meta)
+        live.member(f"b{index}-{member}", gpus, f"b{index}", 3, run=1)
 
 
 def test_a_gang_that_waits_for_its_pods_survives(live: Live, operator: Operator) -> None:

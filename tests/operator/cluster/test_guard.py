@@ -1,0 +1,95 @@
+"""The extender beside the operator: what is reserved for a gang, no other pod gets, whatever it says of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders.live import POOL, Json, Live
+from muster.api import names
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def node(live: Live) -> str:
+    """A node all of whose GPUs are reserved for a gang that has not started."""
+    (node,) = live.add_nodes(1)
+    live.job("owner", 2, 4, pool=live.namespace, hold=True)
+    live.wait_pods(2, "Pending", "owner")
+    return node
+
+
+def owner(live: Live, uid: str | None = None) -> Json:
+    job = live.get("dljobs", "owner")
+    found = {"apiVersion": names.API_VERSION, "kind": "DLJob", "name": "owner", "uid": uid or job["metadata"]["uid"]}
+    return found | {"controller": True}
+
+
+def check_owner_runs(live: Live) -> None:
+    live.let_run("owner")
+    live.wait_running("owner", 2)
+
+
+@pytest.mark.usefixtures("node")
+def test_a_pod_that_calls_itself_a_dljobs_gets_no_reserved_gpu(live: Live) -> None:
+    live.pod("forged", 2, owners=[owner(live)], nodeSelector={POOL: live.namespace})
+    reserved = f"needs 2 GPUs: 0 of 8 free, 8 reserved for {live.namespace}/owner"
+    live.wait(lambda: live.told("forged", reserved), "an event says why")
+    assert "nodeName" not in live.get("pods", "forged")["spec"]
+    check_owner_runs(live)
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("attempt", ["1", "7"])
+def test_a_pod_forged_down_to_the_attempt_neither_runs_nor_hinders_the_gang(live: Live, attempt: str) -> None:
+    """It has all that the operator's own pods have, but a name that the placement does not know."""
+    annotations = {names.ATTEMPT: attempt, names.GPUS: "0,1", names.RANK: "0"}
+    live.pod(
+        "owner-worker-9",
+        2,
+        owners=[owner(live)],
+        labels={names.JOB: "owner", names.ROLE: "worker", names.INDEX: "9"},
+        annotations=annotations,
+        nodeSelector={POOL: live.namespace},
+    )
+    live.wait(lambda: not live.exists("pods", "owner-worker-9"), "the pod that the placement does not know is deleted")
+    check_owner_runs(live)
+    assert {event["reason"] for event in live.items("events") if event["involvedObject"]["name"] == "owner-worker-9"} <= {
+        "FailedScheduling"
+    }
+
+
+@pytest.mark.usefixtures("node")
+def test_a_pod_of_another_jobs_uid_is_never_let_in(live: Live) -> None:
+    live.pod(
+        "forged",
+        2,
+        owners=[owner(live, "00000000-0000-0000-0000-000000000000")],
+        labels={names.JOB: "owner"},
+        annotations={names.ATTEMPT: "1", names.GPUS: "0,1"},
+        nodeSelector={POOL: live.namespace},
+    )
+    # The garbage collector deletes a pod whose owner is not there; until then the extender keeps it out.
+    live.wait(lambda: live.told("forged", "no GPUs are reserved for this pod") or not live.exists("pods", "forged"), "refused")
+    live.wait(lambda: not live.exists("pods", "forged"), "the pod is gone")
+    check_owner_runs(live)
+
+
+def test_a_pod_that_pins_itself_gets_no_reserved_gpu(live: Live, node: str) -> None:
+    """Node and GPUs as the operator would write them: a claim, and not a right."""
+    pin = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [pin]}}}
+    live.pod("claims", 2, owners=[owner(live)], annotations={names.GPUS: "0,1"}, affinity=affinity)
+    live.wait(
+        lambda: live.told("claims", f"GPUs 0,1 of node {node}, given to this pod, held by {live.namespace}/owner"), "told"
+    )
+    assert "nodeName" not in live.get("pods", "claims")["spec"]
+    check_owner_runs(live)
+
+
+def test_an_ungated_pod_gets_what_is_free_and_is_woken_when_the_reservation_goes(live: Live, node: str) -> None:
+    """Without the policy (older Kubernetes) pods come ungated; here one that says it is a DLJob's comes so."""
+    live.pod("guest", 2, owners=[owner(live)], nodeSelector={POOL: live.namespace})
+    live.wait(lambda: live.told("guest", "reserved for"), "it is refused first")
+    live.annotate("dljobs", "owner", suspend="true")
+    live.wait(lambda: live.get("pods", "guest")["spec"].get("nodeName") == node, "it gets in when the reservation is given up")

@@ -1,0 +1,108 @@
+"""What the cluster takes away: nodes that are deleted or fall silent, GPUs that a foreign pod occupies."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+import pytest
+
+from builders.live import Live
+from muster.local.cluster import LocalCluster
+
+pytestmark = pytest.mark.cluster
+log = logging.getLogger(__name__)
+
+
+def lose(cluster: LocalCluster, how: str, node: str) -> None:
+    """Delete a node; or let it fall silent, and write what the node controller writes when the grace period is over."""
+    if how == "deleted":
+        cluster.api.delete(f"/api/v1/nodes/{node}")
+        return
+    cluster.silence_node(node)
+    conditions = cluster.api.get(f"/api/v1/nodes/{node}")["status"]["conditions"]
+    for condition in conditions:
+        if condition["type"] == "Ready":
+            condition |= {"status": "Unknown", "reason": "NodeStatusUnknown"}
+    cluster.api.patch(f"/api/v1/nodes/{node}/status", {"status": {"conditions": conditions}})
+
+
+@pytest.mark.parametrize("how", ["deleted", "silent"])
+@pytest.mark.parametrize("held", [True, False], ids=["during-admission", "while-running"])
+def test_a_gang_whose_node_is_lost_runs_elsewhere(live: Live, how: str, held: bool) -> None:
+    live.add_nodes(3)
+    live.job("lost", 2, 8, pool=live.namespace, hold=held)
+    if held:
+        live.wait_pods(2, "Pending", "lost")
+    else:
+        live.wait_running("lost", 2)
+    before = live.status("lost")
+    node = before["placement"][1]["node"]
+    lose(live.cluster, how, node)
+
+    live.wait(lambda: live.status("lost").get("requeues") == 1, "the gang is taken back")
+    event = next(event for event in live.status("lost")["timeline"] if event["event"] == "Requeued")
+    assert event["reason"] == "NodeLost"
+    assert node in event["message"]
+    live.wait(lambda: live.status("lost").get("attempt") == 2 and len(live.pods("lost")) == 2, "it is placed anew")
+    live.let_run("lost")
+    status = live.wait_running("lost", 2)
+    assert node not in live.nodes_of("lost")
+    assert status.get("restarts", 0) == 0
+    assert status["queuedAt"] == before["queuedAt"]
+
+
+def test_a_lost_gang_without_another_place_waits_and_says_so(live: Live) -> None:
+    nodes = live.add_nodes(2)
+    live.job("lost", 2, 8, pool=live.namespace)
+    live.wait_running("lost", 2)
+    lose(live.cluster, "deleted", nodes[0])
+    message = live.wait_reason("lost", "NeverFits")
+    assert "needs 16 GPUs" in message
+    assert "8 free on 1" in message
+    live.wait_nothing_held("lost")
+    live.add_nodes(1)
+    live.wait_running("lost", 2)
+
+
+@pytest.mark.parametrize("spare", [1, 0], ids=["elsewhere", "nowhere"])
+def test_a_foreign_pod_that_takes_the_gpus(live: Live, spare: int) -> None:
+    live.add_nodes(2 + spare)
+    live.job("robbed", 2, 8, pool=live.namespace, hold=True)
+    live.wait_pods(2, "Pending", "robbed")
+    node = live.status("robbed")["placement"][0]["node"]
+    live.pod("robber", 8, scheduler="default-scheduler", nodeName=node)
+    live.wait(lambda: live.get("pods", "robber")["status"]["phase"] == "Running", "the foreign pod runs")
+    live.let_run("robbed")
+
+    live.wait(lambda: live.status("robbed").get("requeues", 0) >= 1, "the gang is taken back")
+    event = next(event for event in live.status("robbed")["timeline"] if event["event"] == "Requeued")
+    assert event["reason"] == "PodUnschedulable"
+    assert node in event["message"]
+    refused = datetime.fromisoformat(live.get("pods", "robber")["metadata"]["creationTimestamp"])
+    log.info("taken back %s after the foreign pod came", datetime.fromisoformat(event["time"]) - refused)
+    if spare:
+        live.wait(lambda: live.status("robbed").get("attempt", 0) >= 2 and len(live.pods("robbed")) == 2, "it is placed anew")
+        live.let_run("robbed")
+        live.wait_running("robbed", 2)
+        assert node not in live.nodes_of("robbed")
+        return
+    message = live.wait_reason("robbed", "InsufficientGPUs")
+    assert "needs 16 GPUs" in message
+    assert "8 free on 1" in message
+    live.wait_nothing_held("robbed")
+    assert len(live.pods("robbed")) == 0
+    live.delete("pods", "robber")
+    live.wait_phase("robbed", "Admitted")
+    live.wait_pods(2, "Pending", "robbed")
+    live.let_run("robbed")
+    live.wait_running("robbed", 2)
+
+
+def test_a_pod_deleted_by_hand_takes_its_gang_back(live: Live) -> None:
+    live.job("plucked", 2, 1)
+    live.wait_running("plucked", 2)
+    live.delete("pods", "plucked-worker-1")
+    live.wait(lambda: live.status("plucked").get("requeues") == 1, "the gang is taken back")
+    live.wait(lambda: live.status("plucked").get("attempt") == 2, "it is placed anew")
+    assert live.wait_running("plucked", 2).get("restarts", 0) == 0
