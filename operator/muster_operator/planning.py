@@ -139,6 +139,8 @@ class Planning:
         record = Record(job, now)
         if job.status.placement:
             record.note("Stays", decision.reason, decision.message)
+            if decision.reason is Reason.NOT_THERE:
+                await self._desk.hands.annotate_job(job.meta, {names.MIGRATE: None})
         else:
             record.wait(decision.reason, decision.message)
         await self._desk.write(record)

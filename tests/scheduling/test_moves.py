@@ -105,8 +105,24 @@ def test_a_queue_over_its_quota_may_shrink() -> None:
 
 def test_growing_counts_for_those_after_it() -> None:
     held = running("m", ("n1", [0]), queue="q")
-    seen = world([node("n1")], [resized(held, 3), gang("g", 2, queue="q")], {"q": 4})
+    seen = world([node("n1")], [resized(held, 3), gang("g", 2, queue="q", arrived=1.0)], {"q": 4})
     assert reasons(decide(seen)) == {"m": Reason.RESIZED, "g": Reason.QUOTA_EXHAUSTED}
+
+
+@pytest.mark.parametrize(("priority", "grows"), [(0, True), (1, False)])
+def test_growing_waits_its_turn(priority: int, grows: bool) -> None:
+    """A gang ahead that waits for GPUs keeps the nodes that it may use; the one that would grow stays as it is."""
+    ahead = gang("g", 1, 4, priority=priority, arrived=1.0)
+    held = replace(running("m", ("n1", [0])), preemptible=False)
+    seen = world([node("n1", 4)], [resized(held, 2), ahead])
+    expected = Reason.RESIZED if grows else Reason.NO_OTHER_PLACE
+    assert reasons(decide(seen)) == {"m": expected, "g": Reason.INSUFFICIENT_GPUS}
+
+
+def test_what_is_not_there_does_not_move() -> None:
+    decisions = decide(world([node("n1", 2), node("n2", 2)], [mover("n2", ("n1", range(2)))]))
+    assert reasons(decisions) == {"m": Reason.NOT_THERE}
+    assert decisions["m"].message == "does not move: it is not on n2"
 
 
 def test_it_stays_as_it_is_where_it_cannot_grow() -> None:

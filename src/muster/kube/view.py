@@ -121,6 +121,7 @@ def node_facts(node: Node) -> snapshot.Node:
         healthy=healthy,
         free=healthy,
         rest=rest,
+        capacity=rest,
         rack=labels.get(names.RACK, ""),
         block=labels.get(names.BLOCK, ""),
         labels=labels,

@@ -55,7 +55,7 @@ def stop(cluster: LocalCluster) -> None:
 
 def _established(cluster: LocalCluster, name: str) -> bool:
     found = cluster.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
-    conditions = found.get("status", {}).get("conditions", [])
+    conditions = found.get("status", {}).get("conditions") or []  # null at first
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     MIGRATED = "Migrated"
     RESIZED = "Resized"
     NO_OTHER_PLACE = "NoOtherPlace"
+    NOT_THERE = "NotThere"
 
 
 @dataclass(frozen=True, slots=True)

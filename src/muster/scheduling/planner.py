@@ -32,8 +32,10 @@ def plan(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> list[
     """Decide for every gang that waits or wants to move; gangs that run and want nothing get no decision."""
     turn = _Pass(snapshot, now, settings)
     gangs = in_order(snapshot.gangs)
-    moves = (turn.move(gang) for gang in gangs if gang.placement and (gang.leave is not None or gang.resize))
-    return [*moves, *(turn.admit(gang) for gang in gangs if not gang.placement)]
+    moves = [turn.move(gang) for gang in gangs if gang.placement and gang.leave is not None]
+    resized = (gang for gang in gangs if gang.resize and gang.leave is None)
+    waiting = (gang for gang in gangs if not gang.placement)
+    return moves + [turn.resize(gang) if gang.placement else turn.admit(gang) for gang in in_order((*resized, *waiting))]
 
 
 class _Pass:
@@ -70,19 +72,30 @@ class _Pass:
     def move(self, gang: Gang) -> Decision:
         """Find another place: beside the one it has if there is room, else over what it gives up itself."""
         away = self._left_behind(gang)
-        beside = place(gang, self.room.without(away))
-        if isinstance(beside, Shortage):
-            own = self.room.copy()
-            own.give_back(gang.placement)
-            within = place(gang, own.without(away)) if gang.leave or gang.resize else beside
-            if isinstance(within, Shortage):
-                return Wait(gang, Reason.NO_OTHER_PLACE, f"stays where it is: {within.message}")
-            beside = within
-        if gang.resize and not self._may_grow(gang, beside):
+        if not any(place.node in away for place in gang.placement):
+            return Wait(gang, Reason.NOT_THERE, f"does not move: it is not on {gang.leave}")
+        return self._elsewhere(gang, self.room.without(away), self._given_up(gang, self.room).without(away), Reason.MIGRATED)
+
+    def resize(self, gang: Gang) -> Decision:
+        """Find a place of the new size in turn: growing must not overtake those who wait for the same GPUs."""
+        return self._elsewhere(gang, self.open, self._given_up(gang, self.open), Reason.RESIZED)
+
+    def _given_up(self, gang: Gang, room: Room) -> Room:
+        own = room.copy()
+        own.give_back(gang.placement)
+        return own
+
+    def _elsewhere(self, gang: Gang, beside: Room, within: Room, reason: Reason) -> Decision:
+        found = place(gang, beside)
+        if isinstance(found, Shortage) and gang.leave != "":
+            found = place(gang, within)
+        if isinstance(found, Shortage):
+            return Wait(gang, Reason.NO_OTHER_PLACE, f"stays where it is: {found.message}")
+        if not self._may_grow(gang, found):
             return Wait(gang, Reason.QUOTA_EXHAUSTED, f"stays as it is: {self._quota_used(gang)}")
-        self._take(gang, beside)
-        reason = Reason.RESIZED if gang.resize else Reason.MIGRATED
-        return Place(gang, beside, reason, f"moves to {describe(beside)}")
+        self._take(gang, found)
+        self.running.remove(gang)
+        return Place(gang, found, reason, f"moves to {describe(found)}")
 
     def _take(self, gang: Gang, found: Placement) -> None:
         held = sum(a.gpus.bit_count() for a in found) - sum(a.gpus.bit_count() for a in gang.placement)
