@@ -38,6 +38,8 @@ class Desk:
         self.stores, self.view, self.hands, self.recorder, self.clock = stores, stores.view, hands, recorder, clock
         self.jobs: dict[str, Job] = {}
         self.busy: set[str] = set()
+        self.passed_over: set[str] = set()
+        """Jobs that a plan could not consider because work was under way: once it ends, there is something to plan."""
         self.checked: set[str] = set()
         """uids of jobs whose templates the API server has agreed to."""
         self.wakes: dict[str, float] = {}
@@ -158,6 +160,9 @@ class Desk:
             self.wakes[key] = self.clock() + RETRY_SECONDS
         finally:
             self.busy.discard(key)
+            if key in self.passed_over:
+                self.passed_over.discard(key)
+                self.plan_by(0.0)
             self.bell.set()
 
     async def write(self, record: Record) -> None:

@@ -64,15 +64,22 @@ class Planning:
             return True
         if job.suspended or job.status.phase == "Suspended" or job.meta.uid not in self._desk.checked:
             return False
-        return job.key not in self._desk.busy and all(pod.finished for pod in self._desk.pods_of(job))
+        return not self._passed_over(job) and all(pod.finished for pod in self._desk.pods_of(job))
+
+    def _passed_over(self, job: Job) -> bool:
+        """Whether work is under way for the job, so that it may not be what it seems; then it is planned after that."""
+        busy = job.key in self._desk.busy
+        if busy:
+            self._desk.passed_over.add(job.key)
+        return busy
 
     def _gang(self, job: Job) -> Gang:
         known = self._gangs.get(job.key)
         if known is None or known[0] is not job or job.spec.priority_class_name:
             known = self._gangs[job.key] = (job, gang_of(job, self._desk.stores.priority_classes()))
         gang = known[1]
-        settled = not gang.placement or job.key not in self._desk.busy
-        return gang if settled else replace(gang, leave=None, resize=False)
+        wishes = gang.placement and (gang.leave is not None or gang.resize)
+        return replace(gang, leave=None, resize=False) if wishes and self._passed_over(job) else gang
 
     async def _apply(self, decisions: Iterable[Decision], now: float) -> None:
         writes: list[Coroutine[Any, Any, None]] = []
