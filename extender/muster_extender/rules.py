@@ -94,8 +94,10 @@ def filter_nodes(seen: Cluster, pod: Pod, nodes: list[str]) -> Verdict:
 def reservation(view: GuardedView, pod: Pod) -> Promise | tuple[Rule, str] | None:
     """Return what is reserved for a pod; or why nothing is though it says it is a DLJob's; None for any other pod."""
     owner = pod.metadata.controller
-    if owner is None or owner.kind != "DLJob":
+    if pod.metadata.label(names.JOB) is None:
         return None
+    if owner is None or owner.kind != "DLJob":
+        return (Rule.WITHDRAWN, f"the label {names.JOB} is for pods of DLJobs, and this pod is none's: take it off")
     key = f"{pod.metadata.namespace}/{owner.name}"
     promise = view.promises.get(pod.metadata.key)
     attempt = _attempt(pod)
@@ -103,8 +105,6 @@ def reservation(view: GuardedView, pod: Pod) -> Promise | tuple[Rule, str] | Non
         if attempt is None or attempt == promise.job.attempt or _same_gpus(pod, promise):
             return promise
         return _moved(key, attempt, promise.job.attempt)
-    if pod.metadata.label(names.JOB) is None:
-        return None
     known = view.known.get(key)
     if known is not None and known.uid == owner.uid and attempt is not None:
         return _moved(key, attempt, known.attempt)

@@ -38,9 +38,8 @@ class PodGang:
 
 
 def is_foreign(pod: Pod) -> bool:
-    """Whether a pod names our scheduler and is no DLJob's."""
-    owner = pod.metadata.controller
-    return pod.spec.scheduler_name == names.SCHEDULER and not (owner is not None and owner.kind == "DLJob")
+    """Whether a pod names our scheduler and is no DLJob's: the label that frees it from the gate binds it to a reservation."""
+    return pod.spec.scheduler_name == names.SCHEDULER and pod.metadata.label(names.JOB) is None
 
 
 def gang_name(pod: Pod) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+from muster.api import names
 from muster.kube.quantity import parse
 from muster_extender.reasons import MOST_SENTENCES
 from muster_extender.rules import Rule
@@ -153,6 +155,16 @@ def test_a_job_takes_only_its_own_reservation_along(reserved: World) -> None:
 def test_a_controller_without_the_label_gains_nothing(reserved: World) -> None:
     verdict = reserved.ask(reserved.pod("x", 8, job="vgg16", labelled=False))
     assert (verdict.rule, verdict.passed) == (Rule.OPEN, ["n3"])
+
+
+def test_the_label_alone_keeps_a_pod_out(reserved: World) -> None:
+    """It frees a pod from the gate, so it must not lead past it."""
+    pod = reserved.pod("x", 1)
+    labels = {**(pod.metadata.labels or {}), names.JOB: "vgg16"}
+    marked = msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, labels=labels))
+    verdict = reserved.ask(marked)
+    assert (verdict.rule, verdict.passed) == (Rule.WITHDRAWN, [])
+    assert "take it off" in verdict.unresolvable["n3"]
 
 
 # 4. Pinned by the operator

@@ -35,8 +35,8 @@ def owner(kind: str) -> Json:
         ({}, True),
         ({"gated": False}, True),
         ({"metadata": owner("Job")}, True),
-        ({"metadata": owner("DLJob")}, False),
-        ({"metadata": {"ownerReferences": [{"kind": "DLJob", "controller": False}]}}, True),
+        ({"metadata": owner("DLJob")}, True),
+        ({"metadata": {"labels": {names.JOB: "x"}}}, False),
         ({"spec": {"schedulerName": "default-scheduler"}}, False),
     ],
 )

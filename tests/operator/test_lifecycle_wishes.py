@@ -218,3 +218,17 @@ def test_a_smaller_gang_has_fewer_pods() -> None:
     ended = {p.pod: pod_of(before, p, "Succeeded") for p in before.status.placement}
     assert look(gang, ended) == {"delete": [W0, W1, "vgg16-worker-2"]}
     assert look(gang) == {"create": [W0, W1], "service": True}
+
+
+def test_a_pod_that_the_placement_does_not_name_is_left_over() -> None:
+    """Of this very attempt, yet not of the gang: it wishes nothing, and goes before anything is created."""
+    three = started(job(roles=roles(workers=3)))
+    gang = after(three, lambda record: record.status.placement.pop())
+    odd = "vgg16-worker-2"
+    pods = pods_of(three)
+    moves = {names.MIGRATE: "", names.STOP_AT: time(NOW + 1)}
+    assert look(gang, pods) == {"notice": {odd: moves}}
+    pods[odd] = changed(pods[odd], annotations={names.SUSPEND: "true"})
+    assert "job" not in look(gang, pods)
+    del pods[odd]
+    assert look(gang, pods) == STAYS

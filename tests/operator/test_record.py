@@ -74,6 +74,10 @@ def test_admission_writes_the_reservation() -> None:
     assert told(placed(job()), "Running").reason == "Starting"
 
 
+def test_replicas_are_the_workers() -> None:
+    assert placed(job(roles=roles(workers=2, chief=1, ps=1, evaluator=1), rendezvous="ParameterServer")).status.replicas == 2
+
+
 def test_an_elastic_gang_may_have_fewer_workers_than_it_wants() -> None:
     one = job(roles=roles(workers=3), elastic={"minReplicas": 1, "maxReplicas": 4})
     status = after(one, lambda record: record.admit(spots(one)[:2], "Placed", "")).status
