@@ -90,9 +90,13 @@ def _size(pod: Pod) -> int:
 
 
 def reservation(found: PodGang) -> Placement | None:
-    """Read the placement that was promised to a gang of several before its pods were let go; a text that is none is none."""
+    """Read the placement that was promised to a gang of several before its pods were let go; a text that is none is none.
+
+    It counts once a pod was let go. Before that it would bind nobody but who asks to be placed past queue and quota: users
+    can write annotations, but gates are dropped by the operator.
+    """
     text = next((t for pod in found.members if (t := pod.metadata.annotation(names.RESERVATION))), None)
-    if text is None:
+    if text is None or all(pod.gated for pod in found.members):
         return None
     try:
         entries = msgspec.json.decode(text, type=dict[str, _Entry])

@@ -181,9 +181,11 @@ def _trouble(
 ) -> tuple[str, str, list[str]] | None:
     """What keeps the gang from being whole without its own fault: reason, sentence, nodes to avoid."""
     for place in job.status.placement:
+        pod = current.get(place.pod)
+        if pod is not None and pod.status.phase == "Succeeded":
+            continue  # it has done its part, wherever its node is now
         if not alive(place.node):
             return "NodeLost", f"node {place.node} of pod {place.pod} is gone or not ready", [place.node]
-        pod = current.get(place.pod)
         if pod is None:
             if job.status.phase == "Running":
                 return "PodVanished", f"pod {place.pod} on node {place.node} was deleted", []

@@ -92,7 +92,9 @@ class Planning:
                 continue
             if isinstance(decision, Preempt):
                 victims = (self._desk.jobs.get(gang.name) for gang in decision.victims)
-                writes += [self._preempt(victim, decision, now) for victim in victims if victim]
+                writes += [
+                    self._preempt(victim, decision, now) for victim in victims if victim and not self._passed_over(victim)
+                ]
             elif decision.until is not None:
                 self._desk.plan_by(decision.until)
             if job is None:

@@ -113,9 +113,11 @@ class Record:
 
     def finish(self, succeeded: bool, reason: str, message: str) -> None:
         """The end, for better or worse."""
+        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
         self._release()
         self.status.finished_at = moment(self.now)
         self._phase("Succeeded" if succeeded else "Failed", message)
+        self._condition("Admitted", False, "Finished", "the job is over and holds no GPUs")
         self._condition("Running", False, reason, message)
         self._condition("Succeeded" if succeeded else "Failed", True, reason, message)
         self._event("Succeeded" if succeeded else "Failed", reason, message)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
 from muster.api import names
@@ -160,9 +159,8 @@ def test_a_controller_without_the_label_gains_nothing(reserved: World) -> None:
 def test_the_label_alone_keeps_a_pod_out(reserved: World) -> None:
     """It frees a pod from the gate, so it must not lead past it."""
     pod = reserved.pod("x", 1)
-    labels = {**(pod.metadata.labels or {}), names.JOB: "vgg16"}
-    marked = msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, labels=labels))
-    verdict = reserved.ask(marked)
+    pod["metadata"]["labels"] = {names.JOB: "vgg16"}
+    verdict = reserved.ask(pod)
     assert (verdict.rule, verdict.passed) == (Rule.WITHDRAWN, [])
     assert "take it off" in verdict.unresolvable["n3"]
 

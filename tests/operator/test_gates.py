@@ -150,7 +150,16 @@ def promised(text: str | None, holder: str = "a", gpus: int = 2) -> PodGang:
     """A gang of a, b and c, one of which carries a reservation."""
     notes = {names.RESERVATION: text} if text is not None else {}
     pods = [foreign(name, gpus, gang="g", size=3, annotations=notes if name == holder else {}) for name in "abc"]
-    return gangs_of(pods)[0]
+    return gangs_of([*pods, foreign("gone-ahead", gang="g", gated=False, pin="n9")])[0]
+
+
+def test_a_reservation_counts_once_a_pod_was_let_go() -> None:
+    """Before that anybody could have written it, to be placed past queue and quota."""
+    text = gates.reservation_text(assigned(("a", "n1", [0], 0)))
+    pods = [foreign("a", gang="g", annotations={names.RESERVATION: text}), foreign("b", gang="g")]
+    assert gates.reservation(gangs_of(pods)[0]) is None
+    pods[1] = foreign("b", gang="g", gated=False)
+    assert gates.reservation(gangs_of(pods)[0]) is not None
 
 
 @pytest.mark.parametrize("holder", ["a", "b", "c"])

@@ -43,7 +43,7 @@ def test_a_whole_life() -> None:
     assert (stamp(status.started_at), stamp(status.finished_at)) == (NOW + 2, NOW + 3)
     found = {c.type: (c.status, c.reason, stamp(c.last_transition_time) - NOW) for c in status.conditions}
     assert found == {
-        "Admitted": ("True", "Placed", 1),
+        "Admitted": ("False", "Finished", 3),
         "Running": ("False", "Completed", 3),
         "Succeeded": ("True", "Completed", 3),
         "Suspended": ("False", "Admitted", 1),

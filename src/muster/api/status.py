@@ -89,7 +89,7 @@ class DLJobStatus(Reported):
     restarts: int = 0
     """How often the gang was started again after a failure of its own; backoffLimit bounds it."""
     requeues: int = 0
-    """How often the gang was queued again for a reason outside it: a node loss, a preemption, a migration."""
+    """How often the gang was queued again for a reason outside it: a node loss, a pod taken away, a preemption."""
     queued_at: AwareDatetime | None = None
     """When the job first arrived; its place in the queue, kept when it is queued again."""
     started_at: AwareDatetime | None = None

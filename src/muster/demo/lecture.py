@@ -7,16 +7,17 @@ some seconds. With muster it looks all the time, since the jobs run to their end
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial as bind
 
-from muster.api import names
 from muster.demo import deadlock, objects
 from muster.demo.deadlock import Count, Learner, Watchkeeper
 from muster.demo.objects import Json
+from muster.demo.observed import Observed
 from muster.demo.show import Show
 from muster.local import stack
 from muster.local.cluster import LocalCluster
@@ -31,7 +32,6 @@ PATIENCE_SECONDS = 5.0
 RUN_SECONDS = 4
 _GANG = "demo/gang"
 _SENDERS = 8
-_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _wait_settled(cluster: LocalCluster, namespace: str, expected: int, detail: 
     def settled() -> bool:
         nonlocal before, since, learners
         pods = objects.pods(cluster, namespace)
-        learners = [_learner(pod, _GANG) for pod in pods]
+        learners = [_learner(pod) for pod in pods]
         now = frozenset((pod["metadata"]["name"], pod["spec"].get("nodeName", "")) for pod in pods)
         detail(f"{sum(learner.placed for learner in learners)} of {len(pods)} learners have a GPU")
         if now != before or len(pods) < expected or not all(map(_judged, pods)):
@@ -150,28 +150,21 @@ def _judged(pod: Json) -> bool:
     return bool(pod["spec"].get("nodeName")) or any(c["type"] == "PodScheduled" and c["status"] == "False" for c in conditions)
 
 
-def _learner(pod: Json, label: str) -> Learner:
-    gang = pod["metadata"]["labels"][label]
+def _learner(pod: Json) -> Learner:
+    gang = pod["metadata"]["labels"][_GANG]
     return Learner(gang, bool(pod["spec"].get("nodeName")), objects.gpus(pod) if objects.holds_gpus(pod) else 0)
 
 
 def _with_muster(cluster: LocalCluster, show: Show, jobs: dict[str, int]) -> tuple[float, Count]:
-    """Run the same jobs as DLJobs to their end, looking all the time; return the longest partial gang and the worst count."""
+    """Run the same jobs as DLJobs to their end, seeing every change; return the longest partial gang and the worst count."""
     namespace = "with-muster"
     cluster.create_namespace(namespace)
     watch = Watchkeeper(jobs, PATIENCE_SECONDS)
     with show.step(f"muster: the same jobs as DLJobs, each runs {RUN_SECONDS} s, until all have succeeded") as detail:
         bodies = [objects.dljob(name, size, objects.template(1, run=RUN_SECONDS)) for name, size in jobs.items()]
-        _send(cluster, objects.dljobs_path(namespace), bodies)
-        cluster.wait(lambda: _look(cluster, namespace, watch, detail), "all DLJobs have succeeded")
-    show.result(f"{len(jobs)} of {len(jobs)} jobs succeeded; looked {watch.samples} times")
+        asyncio.run(Observed(watch, detail).run(str(cluster.kubeconfig), namespace, bodies))
+    show.result(
+        f"{len(jobs)} of {len(jobs)} jobs succeeded; looked at the gangs {watch.samples} times, at every change of a pod"
+    )
     objects.clear(cluster, namespace, "dljobs")
     return watch.longest, watch.worst
-
-
-def _look(cluster: LocalCluster, namespace: str, watch: Watchkeeper, detail: Detail) -> bool:
-    stuck = watch.look([_learner(pod, names.JOB) for pod in objects.pods(cluster, namespace)], time.monotonic())
-    phases = [job.get("status", {}).get("phase") for job in cluster.api.get(objects.dljobs_path(namespace))["items"]]
-    running, done = phases.count("Running"), phases.count("Succeeded")
-    detail(f"{running} jobs run, {done} are done; {stuck.deadlocked_learners} learners deadlocked")
-    return done == len(watch.jobs)

@@ -30,12 +30,31 @@ def check_owner_runs(live: Live) -> None:
     live.wait_running("owner", 2)
 
 
+def take_gate_off(live: Live, pod: str) -> None:
+    """Do by hand what the operator would do, but without being asked."""
+    live.wait(lambda: names.WAITING in live.get("pods", pod)["metadata"].get("annotations", {}), "it is told to wait")
+    live.patch("pods", pod, {"spec": {"schedulingGates": []}})
+
+
+def never_bound(live: Live, pod: str) -> bool:
+    return not live.told(pod, "Successfully assigned")
+
+
 @pytest.mark.usefixtures("node")
-def test_a_pod_that_calls_itself_a_dljobs_gets_no_reserved_gpu(live: Live) -> None:
-    live.pod("forged", 2, owners=[owner(live)], nodeSelector={POOL: live.namespace})
+def test_a_pod_whose_user_takes_its_gate_off_gets_no_reserved_gpu(live: Live) -> None:
+    live.pod("forged", 2, owners=[owner(live)], pool=live.namespace)
+    take_gate_off(live, "forged")
     reserved = f"needs 2 GPUs: 0 of 8 free, 8 reserved for {live.namespace}/owner"
     live.wait(lambda: live.told("forged", reserved), "an event says why")
-    assert "nodeName" not in live.get("pods", "forged")["spec"]
+    assert never_bound(live, "forged")
+    check_owner_runs(live)
+
+
+@pytest.mark.usefixtures("node")
+def test_a_pod_that_only_bears_the_label_gets_nothing(live: Live) -> None:
+    live.pod("forged", 1, labels={names.JOB: "owner"}, pool=live.namespace)
+    live.wait(lambda: live.told("forged", f"the label {names.JOB} is for pods of DLJobs"), "an event says why")
+    assert never_bound(live, "forged")
     check_owner_runs(live)
 
 
@@ -79,17 +98,18 @@ def test_a_pod_that_pins_itself_gets_no_reserved_gpu(live: Live, node: str) -> N
     """Node and GPUs as the operator would write them: a claim, and not a right."""
     pin = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
     affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [pin]}}}
-    live.pod("claims", 2, owners=[owner(live)], annotations={names.GPUS: "0,1"}, affinity=affinity)
+    live.pod("claims", 2, annotations={names.GPUS: "0,1"}, affinity=affinity)
+    take_gate_off(live, "claims")
     live.wait(
         lambda: live.told("claims", f"GPUs 0,1 of node {node}, given to this pod, held by {live.namespace}/owner"), "told"
     )
-    assert "nodeName" not in live.get("pods", "claims")["spec"]
+    assert never_bound(live, "claims")
     check_owner_runs(live)
 
 
-def test_an_ungated_pod_gets_what_is_free_and_is_woken_when_the_reservation_goes(live: Live, node: str) -> None:
-    """Without the policy (older Kubernetes) pods come ungated; here one that says it is a DLJob's comes so."""
-    live.pod("guest", 2, owners=[owner(live)], nodeSelector={POOL: live.namespace})
+def test_an_ungated_pod_is_woken_when_the_reservation_goes(live: Live, node: str) -> None:
+    live.pod("guest", 2, pool=live.namespace)
+    take_gate_off(live, "guest")
     live.wait(lambda: live.told("guest", "reserved for"), "it is refused first")
     live.annotate("dljobs", "owner", suspend="true")
     live.wait(lambda: live.get("pods", "guest")["spec"].get("nodeName") == node, "it gets in when the reservation is given up")
