@@ -10,7 +10,7 @@ MAKEFLAGS += --no-builtin-rules
 
 UV_VERSION := 0.13.8
 UV_ON_PATH := $(shell command -v uv 2>/dev/null)
-UV := $(or $(UV_ON_PATH),.uv/bin/uv)
+UV := $(or $(UV_ON_PATH),$(CURDIR)/.uv/bin/uv)
 PYTHON := .venv/bin/python
 STAMP := .venv/.synced
 GENERATED := crds docs/reference helm/muster/files
@@ -64,7 +64,7 @@ clean: ## remove what was made here (the cache of built programs stays)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml uv.lock | $(if $(UV_ON_PATH),,.uv/bin/uv) python
-	$(UV) sync --frozen --all-extras --quiet
+	"$(UV)" sync --frozen --all-extras --quiet
 	@touch $@
 
 .uv/bin/uv: | python

@@ -34,7 +34,7 @@ class ForeignPods:
         pod = new if new is not None else old
         if pod is None or not gates.is_foreign(pod):
             return
-        if new is None or new.finished:
+        if new is None or not gates.counts(new):
             self._pods.pop(pod.metadata.key, None)
         else:
             self._pods[pod.metadata.key] = new

@@ -42,6 +42,11 @@ def is_foreign(pod: Pod) -> bool:
     return pod.spec.scheduler_name == names.SCHEDULER and pod.metadata.label(names.JOB) is None
 
 
+def counts(pod: Pod) -> bool:
+    """Whether a pod is still of interest: it has not ended, or a promise to others of its gang is written on it."""
+    return not pod.finished or pod.metadata.annotation(names.RESERVATION) is not None
+
+
 def gang_name(pod: Pod) -> str:
     label = pod.metadata.label(names.GANG)
     return f"{pod.metadata.namespace}/gang:{label}" if label else f"{pod.metadata.namespace}/pod:{pod.metadata.name}"
@@ -51,7 +56,7 @@ def gangs_of(pods: Iterable[Pod]) -> list[PodGang]:
     """Group pods into the gangs that still have a gated pod."""
     groups: dict[str, list[Pod]] = {}
     for pod in pods:
-        if is_foreign(pod) and not pod.finished and not pod.leaving:
+        if is_foreign(pod) and counts(pod) and not pod.leaving:
             groups.setdefault(gang_name(pod), []).append(pod)
     return [_gang(name, members) for name, members in sorted(groups.items()) if any(pod.gated for pod in members)]
 

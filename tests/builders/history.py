@@ -28,16 +28,19 @@ class History:
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
-        self._events: list[tuple[int, str, Json | None, str, float]] = []
+        self._events: list[tuple[int, str, Json | None, float]] = []
         self._lock = threading.Lock()
         self._connections: list[http.client.HTTPSConnection] = []
         self._threads: list[threading.Thread] = []
+        self._since = 0
+        """The lists are of two moments; from the later one on the states are whole."""
 
     def __enter__(self) -> Self:
         for kind, path in PATHS.items():
             listing = self._cluster.api.get(path)
             for item in listing["items"]:
                 self._note(kind, "ADDED", item)
+            self._since = int(listing["metadata"]["resourceVersion"])
             url = urlsplit(self._cluster.url)
             connection = http.client.HTTPSConnection(url.hostname or "", url.port, context=self._cluster.api.tls)
             connection.request("GET", f"{path}?watch=1&resourceVersion={listing['metadata']['resourceVersion']}")
@@ -67,24 +70,26 @@ class History:
         meta = obj["metadata"]
         key = f"{kind}/{meta['namespace']}/{meta['name']}"
         with self._lock:
-            entry = (int(meta["resourceVersion"]), key, None if change == "DELETED" else obj, change, time.time())
-            self._events.append(entry)
+            self._events.append((int(meta["resourceVersion"]), key, None if change == "DELETED" else obj, time.time()))
 
     def states(self) -> Iterator[State]:
-        """Each state of the cluster, oldest first; the same object, changed."""
-        with self._lock:
-            events = sorted(self._events, key=lambda event: event[0])
-        state = State()
-        for _, key, obj, _, seen in events:
-            state.change(key, obj, seen)
-            yield state
+        """Each state of the cluster since the beginning of the watch, oldest first; the same object, changed."""
+        return (state for version, state in self._replay() if version > self._since)
 
     def now(self) -> State:
         """The last state known."""
-        state = State()
-        for state in self.states():  # noqa: B007
+        last = State()
+        for _, last in self._replay():  # noqa: B007
             pass
-        return state
+        return last
+
+    def _replay(self) -> Iterator[tuple[int, State]]:
+        with self._lock:
+            events = sorted(self._events, key=lambda event: event[0])
+        state = State()
+        for version, key, obj, seen in events:
+            state.change(key, obj, seen)
+            yield version, state
 
     def wait(self, true: Callable[[State], object], what: str) -> None:
         self._cluster.wait(lambda: true(self.now()), what)

@@ -125,6 +125,22 @@ def test_a_labelled_gang_is_let_go_to_the_end(live: Live, operator: Operator, re
     live.wait(lambda: names.RESERVATION not in live.get("pods", "g0")["metadata"]["annotations"], "the reservation is cleared")
 
 
+def test_a_labelled_gang_of_which_some_have_ended_is_let_go(live: Live, operator: Operator) -> None:
+    """The first pods, with the promise to the others written on one of them, ran to their end while nobody looked."""
+    operator.kill()
+    for index in range(3):
+        live.member(f"g{index}", 2, "x", 3, run=0)
+    placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
+    live.annotate("pods", "g0", reservation=gates.reservation_text(tuple(placement)))
+    for index in range(2):
+        pod = msgspec.convert(live.get("pods", f"g{index}"), Pod)
+        live.patch("pods", f"g{index}", gates.release(pod, None, placement[index]))
+        live.wait(lambda name=f"g{index}": live.get("pods", name)["status"]["phase"] == "Succeeded", "it has ended")  # type: ignore[misc]
+    operator.start()
+    live.wait_pods(3, "Succeeded")
+    live.wait(lambda: names.RESERVATION not in live.get("pods", "g0")["metadata"]["annotations"], "the reservation is cleared")
+
+
 JOBS, GANGS, KILLS = 24, 6, 8
 
 

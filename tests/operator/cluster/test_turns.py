@@ -95,6 +95,7 @@ def test_a_gang_of_higher_priority_takes_the_place_of_lower_ones(live: Live) -> 
     for name in ("low", "lower"):
         live.job(name, 1, 4, priority=-1, pool=live.namespace)
         live.wait_running(name, 1)
+    later(live, "lower")
     live.job("equal", 1, 8, priority=-1, pool=live.namespace)
     live.wait_reason("equal", "InsufficientGPUs")
     with History(live.cluster) as history:
