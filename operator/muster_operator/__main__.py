@@ -7,8 +7,8 @@ import asyncio
 import gc
 import logging
 import os
-import signal
-from contextlib import suppress
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 import kopf
 import uvloop
@@ -44,9 +44,6 @@ async def serve(options: argparse.Namespace) -> None:
     """Run until SIGTERM or SIGINT."""
     if options.kubeconfig:
         os.environ["KUBECONFIG"] = options.kubeconfig  # kopf looks there
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     stores = Stores()
     async with await Client.connect(options.kubeconfig) as client:
         recorder = Recorder(client, "muster-operator")
@@ -62,26 +59,25 @@ async def serve(options: argparse.Namespace) -> None:
             recorder.run(),
             controller.run(),
             _freeze(stores),
-            kopf.operator(
-                registry=listeners.registry(stores.view.jobs, stores.queues), clusterwide=True, standalone=True, stop_flag=stop
-            ),
         ]
-        await _until(stop, work)
+        registry = listeners.registry(stores.view.jobs, stores.queues)
+        await _beside(kopf.operator(registry=registry, clusterwide=True, standalone=True), work)
         await site.cleanup()
 
 
-async def _until(stop: asyncio.Event, work: list) -> None:  # type: ignore[type-arg]
-    """Run all of it until told to stop; if one of them ends by an error, so does the operator: its state is in the cluster."""
-    tasks = [asyncio.create_task(part) for part in work]
-    stopping = asyncio.create_task(stop.wait())
-    pending = {*tasks, stopping}
-    while not stop.is_set():
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopping}:
-            task.result()
-    for task in tasks:
-        task.cancel()
-    with suppress(asyncio.CancelledError):
+async def _beside(listening: Coroutine[Any, Any, None], work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Work until kopf ends, as SIGTERM and SIGINT make it, or a part fails: then all ends; the state is in the cluster."""
+    kopf_task = asyncio.create_task(listening)
+    tasks = {kopf_task, *(asyncio.create_task(part) for part in work)}
+    running = tasks
+    try:
+        while not kopf_task.done():
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

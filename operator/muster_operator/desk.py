@@ -89,6 +89,8 @@ class Desk:
 
     def _read(self, key: str) -> None:
         obj, before = self.view.jobs.get(key), self.jobs.get(key)
+        if obj is not None and before is not None and before.meta is obj.metadata:
+            return  # a pod of it has changed, not the job
         job = self._readable(obj, before) if obj is not None else None
         if job is not None:
             self.jobs[key] = job
@@ -116,7 +118,8 @@ class Desk:
                 mine[key] = new
             elif mine.pop(key, None) and not mine:
                 del self._pods[job]
-            self.mark(job)
+            if _matters_to_job(old, new):
+                self.mark(job)
         if _frees(old, new):
             self.plan_by(0.0)
 
@@ -199,6 +202,20 @@ def _either(old: T | None, new: T | None) -> T:
 def _owned(pod: Pod, job: Job) -> bool:
     owner = pod.metadata.controller
     return owner is not None and owner.uid == job.meta.uid
+
+
+def _matters_to_job(old: Pod | None, new: Pod | None) -> bool:
+    """Whether a change of a pod may bring its job on. That it is bound, which every pod is, does not."""
+    if old is None or new is None:
+        return True
+    before, after = old.metadata, new.metadata
+    return (
+        (old.status.phase, old.refused, old.leaving) != (new.status.phase, new.refused, new.leaving)
+        or (before.uid, before.annotations) != (after.uid, after.annotations)
+        or old.status.container_statuses != new.status.container_statuses
+        or old.status.init_container_statuses != new.status.init_container_statuses
+        or old.condition("DisruptionTarget") != new.condition("DisruptionTarget")
+    )
 
 
 def _frees(old: Pod | None, new: Pod | None) -> bool:

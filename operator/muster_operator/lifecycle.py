@@ -20,6 +20,7 @@ from muster.api import names
 from muster.api.status import TaskPlacement
 from muster.kube.objects import ContainerStatus, Pod
 from muster_operator.jobs import Job, moment, stamp
+from muster_operator.manifests import has_service
 from muster_operator.record import Record
 
 NOTICE_SECONDS = 1.0
@@ -207,7 +208,7 @@ def _trouble(
 
 def _whole(job: Job, current: dict[str, Pod], now: float, step: Step) -> None:
     """Create what is missing; say so when the whole gang runs."""
-    step.service = job.spec.rendezvous != "None"
+    step.service = has_service(job)
     step.create = [place for place in job.status.placement if place.pod not in current]
     running = all(pod.status.phase in ("Running", "Succeeded") for pod in current.values())
     if not step.create and running and job.status.phase == "Admitted":

@@ -39,6 +39,11 @@ def pod(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> Manifest:
     }
 
 
+def has_service(job: Job) -> bool:
+    """Whether the pods find each other by name."""
+    return job.spec.rendezvous != "None"
+
+
 def service(job: Job) -> Manifest:
     """Return the headless Service that gives the gang's pods their names, from before they are ready."""
     return {
@@ -90,16 +95,19 @@ def _annotations(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> 
 
 def _spec(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: Manifest) -> Manifest:
     env = environment(job, me, gang)
-    return {
+    spec = {
         **template,
         "schedulerName": names.SCHEDULER,
         "restartPolicy": template.get("restartPolicy", "Never"),
-        "hostname": me.pod,
-        "subdomain": job.meta.name,
         "affinity": pinned(template.get("affinity"), me.node),
         "volumes": [*(template.get("volumes") or ()), _annotations_volume(job)],
         "containers": [_container(container, env) for container in template["containers"]],
-    } | ({"priorityClassName": job.spec.priority_class_name} if job.spec.priority_class_name else {})
+    }
+    if has_service(job):
+        spec |= {"hostname": me.pod, "subdomain": job.meta.name}
+    if job.spec.priority_class_name:
+        spec["priorityClassName"] = job.spec.priority_class_name
+    return spec
 
 
 def _container(container: Manifest, env: dict[str, str]) -> Manifest:

@@ -23,13 +23,7 @@ MOUNT = "/etc/muster"
 
 def environment(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
     """Return the variables for the containers of one pod of a placed gang."""
-    env = {
-        "MUSTER_JOB": job.key,
-        "MUSTER_ROLE": me.role,
-        "MUSTER_RANK": str(me.rank),
-        "MUSTER_SIZE": str(len(gang)),
-        "MUSTER_ANNOTATIONS": f"{MOUNT}/annotations",
-    }
+    env = {"MUSTER_ROLE": me.role, "MUSTER_RANK": str(me.rank), "MUSTER_SIZE": str(len(gang))}
     match job.spec.rendezvous:
         case "Torchrun":
             env |= _torchrun(job, me, gang)

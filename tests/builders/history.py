@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ class History:
         self._lock = threading.Lock()
         self._connections: list[http.client.HTTPSConnection] = []
         self._threads: list[threading.Thread] = []
+        self._ended = threading.Event()
         self._since = 0
         """The lists are of two moments; from the later one on the states are whole."""
 
@@ -41,30 +43,33 @@ class History:
             for item in listing["items"]:
                 self._note(kind, "ADDED", item)
             self._since = int(listing["metadata"]["resourceVersion"])
-            url = urlsplit(self._cluster.url)
-            connection = http.client.HTTPSConnection(url.hostname or "", url.port, context=self._cluster.api.tls)
-            connection.request("GET", f"{path}?watch=1&resourceVersion={listing['metadata']['resourceVersion']}")
-            self._connections.append(connection)
-            thread = threading.Thread(target=self._read, args=(kind, connection.getresponse()), daemon=True)
+            thread = threading.Thread(target=self._follow, args=(kind, path, self._since), daemon=True)
             thread.start()
             self._threads.append(thread)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         for connection in self._connections:
             with suppress(OSError):
                 if connection.sock:
-                    connection.sock.shutdown(2)
+                    connection.sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
-        for connection in self._connections:
-            connection.close()
 
-    def _read(self, kind: str, response: http.client.HTTPResponse) -> None:
-        with response, suppress(OSError, ValueError, http.client.HTTPException):
-            for line in response:
-                event = json.loads(line)
-                self._note(kind, event["type"], event["object"])
+    def _follow(self, kind: str, path: str, version: int) -> None:
+        """Watch from `version` on, and again where a watch ends: the API server ends those of slow readers."""
+        while not self._ended.is_set():
+            url = urlsplit(self._cluster.url)
+            connection = http.client.HTTPSConnection(url.hostname or "", url.port, context=self._cluster.api.tls)
+            self._connections.append(connection)
+            with suppress(OSError, ValueError, http.client.HTTPException), closing(connection):
+                connection.request("GET", f"{path}?watch=1&resourceVersion={version}")
+                for line in connection.getresponse():
+                    event = json.loads(line)
+                    assert event["type"] != "ERROR", event
+                    self._note(kind, event["type"], event["object"])
+                    version = int(event["object"]["metadata"]["resourceVersion"])
 
     def _note(self, kind: str, change: str, obj: Json) -> None:
         meta = obj["metadata"]

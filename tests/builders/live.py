@@ -169,7 +169,9 @@ class Live:
     def pods(self, job: str | None = None) -> list[Json]:
         """The pods of the namespace, or of one of its jobs, by name."""
         found = self.items("pods")
-        return [pod for pod in found if job is None or pod["metadata"].get("labels", {}).get(names.JOB) == job]
+        if job is None:
+            return found
+        return [pod for pod in found if pod["metadata"].get("labels", {}).get(names.JOB) == job == _owner(pod)]
 
     def status(self, job: str) -> Json:
         found: Json = self.get("dljobs", job).get("status", {})
@@ -201,9 +203,16 @@ class Live:
             raise AssertionError(f"{error}; jobs: {jobs}; pods: {pods}") from error
 
     def wait_phase(self, job: str, *phases: str) -> Json:
-        """Wait until a job is in one of these phases; return its status."""
-        self.wait(lambda: self.status(job).get("phase") in phases, f"{job} is {' or '.join(phases)}")
-        return self.status(job)
+        """Wait until a job is in one of these phases; return its status as it was then."""
+        seen: Json = {}
+
+        def there() -> bool:
+            seen.clear()
+            seen.update(self.status(job))
+            return seen.get("phase") in phases
+
+        self.wait(there, f"{job} is {' or '.join(phases)}")
+        return seen
 
     def wait_reason(self, job: str, reason: str) -> str:
         """Wait until a job is not admitted for this reason; return the sentence."""
@@ -260,6 +269,11 @@ class Live:
         except ApiError as error:
             if error.status != 404:
                 raise
+
+
+def _owner(pod: Json) -> str | None:
+    """The DLJob that a pod belongs to."""
+    return next((owner["name"] for owner in pod["metadata"].get("ownerReferences", ()) if owner["kind"] == "DLJob"), None)
 
 
 class Operator:

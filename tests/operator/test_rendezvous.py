@@ -9,8 +9,6 @@ from builders.dljobs import job, placed, roles, template
 from muster_operator.jobs import Job
 from muster_operator.rendezvous import environment, hostfile
 
-COMMON = {"MUSTER_JOB": "vision/vgg16", "MUSTER_ANNOTATIONS": "/etc/muster/annotations"}
-
 
 def gang(rendezvous: str, **fields: Any) -> Job:
     return placed(job(rendezvous=rendezvous, **fields))
@@ -22,7 +20,7 @@ def told(one: Job, index: int) -> dict[str, str]:
 
 def test_torchrun() -> None:
     address = "vgg16-worker-0.vgg16.vision.svc"
-    assert told(gang("Torchrun"), 1) == COMMON | {
+    assert told(gang("Torchrun"), 1) == {
         "MUSTER_ROLE": "worker",
         "MUSTER_RANK": "1",
         "MUSTER_SIZE": "2",
@@ -47,7 +45,7 @@ def test_the_master_is_the_pod_of_rank_0_whatever_its_number() -> None:
 
 
 def test_nobody_is_told_more_than_they_asked() -> None:
-    assert set(told(gang("None"), 0)) == {*COMMON, "MUSTER_ROLE", "MUSTER_RANK", "MUSTER_SIZE"}
+    assert set(told(gang("None"), 0)) == {"MUSTER_ROLE", "MUSTER_RANK", "MUSTER_SIZE"}
 
 
 def test_mpi() -> None:

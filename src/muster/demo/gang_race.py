@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -33,7 +34,11 @@ SIZE: Final = 20
 NODES: Final = "dgx-a100:1000"
 CONNECTIONS: Final = 32
 PATIENCE_SECONDS: Final = 300.0
+AT_REST_CPU_SECONDS: Final = 0.15
+"""CPU that all processes of a cluster use in a second when nothing happens."""
 NATIVE_API: Final = "scheduling.k8s.io/v1alpha2"
+EVERY_NODE: Final = "every-node"
+"""schedulerName of a profile of the default kube-scheduler that scores every node, as packing needs; by default it samples."""
 _NAMESPACE: Final = "race"
 _CONTAINER: Final = {"name": "train", "image": "train:1", "resources": {"limits": {names.GPU: "1"}}}
 
@@ -78,6 +83,7 @@ def options() -> Options:
     return Options(
         feature_gates={"GenericWorkload": True, "GangScheduling": True},
         runtime_config={NATIVE_API: True},
+        profiles=({"schedulerName": EVERY_NODE, "percentageOfNodesToScore": 100},),
         node_grace_seconds=24 * 3600,
     )
 
@@ -97,6 +103,15 @@ def wait_for_agents(cluster: LocalCluster) -> None:
     cluster.wait(all_known, "the agents have published every node's topology")
 
 
+def wait_for_rest(cluster: LocalCluster) -> None:
+    """Wait until the cluster's processes have next to nothing to do: what was started has read what it needs."""
+    for _ in range(60):
+        before = sum(_cpu(cluster).values())
+        time.sleep(1.0)
+        if sum(_cpu(cluster).values()) - before < AT_REST_CPU_SECONDS:
+            return
+
+
 def race_muster(cluster: LocalCluster, gangs: int = GANGS, size: int = SIZE) -> Race:
     """Measure muster: one DLJob a gang."""
     return race(cluster, "muster", submit_dljob, gangs, size)
@@ -105,6 +120,11 @@ def race_muster(cluster: LocalCluster, gangs: int = GANGS, size: int = SIZE) -> 
 def race_native(cluster: LocalCluster, gangs: int = GANGS, size: int = SIZE) -> Race:
     """Measure kube-scheduler's own gang scheduling: one PodGroup a gang, then its pods."""
     return race(cluster, "native", submit_pod_group, gangs, size)
+
+
+def race_native_every_node(cluster: LocalCluster, gangs: int = GANGS, size: int = SIZE) -> Race:
+    """Measure the same when every node is scored."""
+    return race(cluster, "native-every-node", partial(submit_pod_group, scheduler=EVERY_NODE), gangs, size)
 
 
 def race(cluster: LocalCluster, contestant: str, submit: Submit, gangs: int, size: int) -> Race:
@@ -141,7 +161,7 @@ async def submit_dljob(client: Client, namespace: str, gang: int, size: int) -> 
     )
 
 
-async def submit_pod_group(client: Client, namespace: str, gang: int, size: int) -> None:
+async def submit_pod_group(client: Client, namespace: str, gang: int, size: int, scheduler: str = "default-scheduler") -> None:
     """Create one gang as a PodGroup of scheduling.k8s.io/v1alpha2 and the pods that name it."""
     name = f"gang-{gang}"
     group = {
@@ -151,7 +171,7 @@ async def submit_pod_group(client: Client, namespace: str, gang: int, size: int)
         "spec": {"schedulingPolicy": {"gang": {"minCount": size}}},
     }
     await client.create(f"/apis/{NATIVE_API}/namespaces/{namespace}/podgroups", group)
-    spec = {"schedulingGroup": {"podGroupName": name}}
+    spec = {"schedulerName": scheduler, "schedulingGroup": {"podGroupName": name}}
     await create_pods(client, namespace, gang, size, spec)
 
 

@@ -166,7 +166,12 @@ def pod_holding(pod: Pod) -> Holding | None:
     node = pod.spec.node_name or (pinned_to(pod.spec) if claims else None)
     if node is None:
         return None
-    return Holding(node, gpus, count, resources_of(pod), pod.leaving)
+    return Holding(node, gpus, count, resources_of(pod), pod.leaving or _is_dljobs(pod))
+
+
+def _is_dljobs(pod: Pod) -> bool:
+    """Whether a pod is a DLJob's: beside its reservation it stays, without one it is on its way out, told or not yet."""
+    return pod.metadata.controller is not None and pod.metadata.controller.kind == "DLJob"
 
 
 def annotated_gpus(pod: Pod, count: int) -> GpuSet:

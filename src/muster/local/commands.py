@@ -5,7 +5,7 @@ Client limits are raised everywhere: with the defaults (50 requests a second) th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Options:
     server waits for its objects for ever."""
     runtime_config: Mapping[str, bool] = field(default_factory=dict)
     """API versions to serve beside the default, as in {"scheduling.k8s.io/v1alpha2": True}."""
+    profiles: tuple[Mapping[str, Any], ...] = ()
+    """Profiles of the default kube-scheduler beside "default-scheduler"."""
     node_grace_seconds: int = 40
     """How long a node may be silent before it is Unknown; kwok renews each lease four times as often. Make it long (86400)
     for plain Node objects, and for thousands of kwok nodes, whose leases cost 3 ms of CPU a renewal."""
@@ -118,14 +120,16 @@ def kwok(files: Files, stages: Path, options: Options) -> list[str]:
     ]
 
 
-def scheduler_config(kubeconfig: Path, name: str, *, extender: str | None = None, **more: Any) -> dict[str, Any]:
+def scheduler_config(
+    kubeconfig: Path, name: str, *, extender: str | None = None, profiles: Iterable[Mapping[str, Any]] = (), **more: Any
+) -> dict[str, Any]:
     """Return the KubeSchedulerConfiguration of the scheduler `name`, with the extender at the URL `extender` where given."""
     config: dict[str, Any] = {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
         "leaderElection": {"leaderElect": False},
         "clientConnection": {"kubeconfig": str(kubeconfig), "qps": QPS, "burst": BURST},
-        "profiles": [{"schedulerName": name}],
+        "profiles": [{"schedulerName": name}, *profiles],
     }
     if extender:
         # Packing needs every node's score; the default looks at a sample of a large cluster.

@@ -173,7 +173,8 @@ class ControlPlane:
 
     def _start_controllers(self, manager: int, scheduler: int) -> None:
         files, options = self.files, self.options
-        config = files.write_config("kube-scheduler", commands.scheduler_config(self.kubeconfig, "default-scheduler"))
+        content = commands.scheduler_config(self.kubeconfig, "default-scheduler", profiles=self.options.profiles)
+        config = files.write_config("kube-scheduler", content)
         manager_args = commands.controller_manager(files, manager, options)
         self._run("kube-controller-manager", manager_args, _CONTROLLER, manager)
         self._run("kube-scheduler", commands.scheduler(files, scheduler, config, options), _CONTROLLER, scheduler)

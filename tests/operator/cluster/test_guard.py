@@ -42,7 +42,7 @@ def never_bound(live: Live, pod: str) -> bool:
 
 @pytest.mark.usefixtures("node")
 def test_a_pod_whose_user_takes_its_gate_off_gets_no_reserved_gpu(live: Live) -> None:
-    live.pod("forged", 2, owners=[owner(live)], pool=live.namespace)
+    live.pod("forged", 2, pool=live.namespace)
     take_gate_off(live, "forged")
     reserved = f"needs 2 GPUs: 0 of 8 free, 8 reserved for {live.namespace}/owner"
     live.wait(lambda: live.told("forged", reserved), "an event says why")
