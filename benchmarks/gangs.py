@@ -2,9 +2,9 @@
 
 100 gangs of 20 one-GPU pods on 1,000 nodes of 8 GPUs, from the first create to the last bind. All contestants run in turn on
 the same control plane, several rounds, the parts of muster only while it is its turn. kube-scheduler runs as it comes (on a
-large cluster it scores a sample of the nodes) and scoring every node, which is what packing needs. The bare client creates pods and binds
-them itself: there is no gang and no check, it is what the API server allows at most. Figures are ratios within a round, since
-machines are noisy; CPU is in milliseconds per pod, by process. The last line is one JSON object.
+large cluster it scores a sample of the nodes) and scoring every node, which is what packing needs. The bare client creates
+pods and binds them itself: no gang, no check, no event; it is what the API server allows at most. Figures are ratios within
+a round, since machines are noisy; CPU is in milliseconds per pod, by process. The last line is one JSON object.
 """
 
 from __future__ import annotations
