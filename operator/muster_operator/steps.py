@@ -93,7 +93,7 @@ class Steps:
         self._desk.plan_by(0.0)
 
     async def _check(self, job: Job) -> None:
-        """Ask for one pod of each role as a dry run, on no particular node."""
+        """Ask for one pod of each role as a dry run, on no particular node, and under no name that may be taken."""
         sample = [
             TaskPlacement(pod=f"{job.meta.name}-{role}-0", role=role, index=0, rank=rank, node="any", gpus=list(range(s.gpus)))
             for rank, (role, s) in enumerate(job.shapes.items())
@@ -101,7 +101,9 @@ class Steps:
         placed = replace(job, status=job.status.model_copy(update={"placement": sample}))
         try:
             for me in sample:
-                await self._desk.hands.try_pod(job, msgspec.json.encode(manifests.pod(placed, me, sample)))
+                body = manifests.pod(placed, me, sample)
+                body["metadata"]["generateName"] = f"{body['metadata'].pop('name')}-"
+                await self._desk.hands.try_pod(job, msgspec.json.encode(body))
         except ApiError as error:
             await self._template_refused(job, error)
         else:

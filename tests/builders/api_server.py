@@ -94,7 +94,8 @@ class ApiServer:
                 return web.json_response(found) if found else self._missing(path)
 
     def _create(self, collection: str, body: Json, *, dry: bool) -> web.Response:
-        name = body["metadata"]["name"]
+        name = body["metadata"].get("name") or body["metadata"]["generateName"] + "x7k2p"
+        body["metadata"]["name"] = name
         path = f"{collection}/{name}"
         if path in self.objects:
             return failure(409, f'{collection.split("/")[-1]} "{name}" already exists', "AlreadyExists")
