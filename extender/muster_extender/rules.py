@@ -4,7 +4,8 @@ In order, the first rule that fits a pod decides:
 1. FREE: it asks for no GPUs. Every node passes.
 2. OWNER: it is the pod of a DLJob to which GPUs are reserved. Its own node passes.
 3. AWAITED: it says that it is a DLJob's, but the view knows of no reservation yet. No node passes; ask again when the jobs
-   change. WITHDRAWN: the view knows that the reservation is gone, or given to a later attempt. No node passes.
+   change. WITHDRAWN: the view knows that the reservation is gone, or given to a later attempt; or the pod bears the label of
+   DLJobs' pods, which frees it from the gate, and is none's. No node passes.
 4. PINNED: the operator named its node and GPUs. That node passes, as long as nobody else holds them: anybody can write
    annotations, so they are a claim and never a right.
 5. OPEN: any other pod passes where enough GPUs are neither held nor reserved.

@@ -7,13 +7,11 @@ the names are decoded. It accepts only nodes that it sent.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
-from muster.api import names
 from muster.kube.objects import Pod, gpus_of
 
 
@@ -80,7 +78,6 @@ class WrongShape(ValueError):
 
 _decode: Final = msgspec.json.Decoder(ExtenderArgs).decode
 _encode: Final = msgspec.json.Encoder().encode
-_ASTRONOMIC: Final = re.compile(r"[eE][+-]?\d{3}")
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -88,7 +85,7 @@ def decode(body: bytes) -> ExtenderArgs:
     """Decode the body of a request; raise NoJson or WrongShape."""
     try:
         args = _decode(body)
-        _check_amounts(args.pod)
+        gpus_of(args.pod)  # raises for an amount that is none
         return args
     except (msgspec.ValidationError, ArithmeticError) as error:
         _check_syntax(body)  # a wrong field may come before the place where the JSON breaks off
@@ -97,15 +94,6 @@ def decode(body: bytes) -> ExtenderArgs:
         raise NoJson(f"the body is no JSON: {error}; expected the ExtenderArgs of a kube-scheduler") from error
     except ValueError as error:  # an amount that is no quantity
         raise WrongShape(f"the body is no ExtenderArgs: {error}") from error
-
-
-def _check_amounts(pod: Pod) -> None:
-    """Raise ValueError or ArithmeticError for an amount of GPUs that is none, or too large to be worked out."""
-    for container in (*pod.spec.containers, *(pod.spec.init_containers or ())):
-        amount = str(container.resources.of(names.GPU))
-        if _ASTRONOMIC.search(amount):
-            raise ValueError(f"{amount!r} is no amount of {names.GPU}: its exponent has three digits or more")
-    gpus_of(pod)
 
 
 def _check_syntax(body: bytes) -> None:

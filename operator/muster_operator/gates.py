@@ -154,7 +154,7 @@ def stranded(pod: Pod, alive: Callable[[str], bool], now: float) -> tuple[bool, 
     if node is None or not pod.metadata.annotation(names.GPUS):
         return False, None
     refused = pod.condition("PodScheduled")
-    if alive(node) and not (refused and refused.status == "False" and refused.reason == "Unschedulable"):
+    if alive(node) and not pod.refused:
         return False, None
     until = stamp(refused.last_transition_time if refused else pod.metadata.creation_timestamp) + REFUSED_SECONDS
     return until <= now, until if until > now else None

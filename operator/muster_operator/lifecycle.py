@@ -198,7 +198,7 @@ def _trouble(
             why = f"{waiting.state.waiting.reason} {waiting.state.waiting.message}".strip()
             return "PodCannotStart", f"pod {place.pod} on node {place.node}: container {waiting.name}: {why}", []
         refused = pod.condition("PodScheduled")
-        if refused and refused.status == "False" and refused.reason == "Unschedulable":
+        if refused and pod.refused:
             until = stamp(refused.last_transition_time) + REFUSED_SECONDS
             if until <= now:
                 return "PodUnschedulable", f"pod {place.pod} on node {place.node}: {refused.message}", [place.node]
