@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from muster.local import stack
 from muster.local.cluster import LocalCluster
 
-ROOT = Path(__file__).parents[2]
 MERGE = "application/merge-patch+json"
 
 
@@ -51,8 +50,7 @@ class Server:
 @pytest.fixture(scope="session")
 def served(cluster: LocalCluster) -> LocalCluster:
     """The cluster, with muster's definitions established."""
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds")
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", ROOT / "crds")
+    stack.define_resources(cluster)
     return cluster
 
 

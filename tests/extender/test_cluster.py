@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from muster.api import crd, names
-from muster.local import commands, processes
+from muster.api import names
+from muster.local import commands, processes, stack
 from muster.local.cluster import Component, LocalCluster
 
 pytestmark = pytest.mark.cluster
@@ -20,11 +20,7 @@ SCHEDULER = "guarded"
 @pytest.fixture(scope="module")
 def guarded(cluster: LocalCluster) -> Iterator[LocalCluster]:
     """The cluster with an extender and a kube-scheduler named "guarded" that asks it."""
-    definitions = crd.manifests()
-    cluster.apply(definitions)
-    for definition in definitions:
-        name = f"customresourcedefinition/{definition['metadata']['name']}"
-        cluster.kubectl("wait", "--for=condition=Established", name, "--timeout=60s")
+    stack.define_resources(cluster)
     extender, scheduler = processes.free_ports(2)
     url = f"http://127.0.0.1:{extender}"
     config = cluster.files.write_config(SCHEDULER, commands.scheduler_config(cluster.kubeconfig, SCHEDULER, extender=url))

@@ -32,12 +32,18 @@ def install(
 ) -> None:
     """Install muster's API and `manifests`, then start the parts, with their own `kubeconfigs` by name, and wait for them."""
     with cluster.progress.step("installing muster's API"):
-        definitions = crd.manifests()
-        cluster.apply([*definitions, *admission.manifests(), *manifests])
-        for definition in definitions:
-            name = definition["metadata"]["name"]
-            cluster.wait(partial(_established, cluster, name), f"{name} is established")
+        define_resources(cluster)
+        cluster.apply([*admission.manifests(), *manifests])
     start(cluster, kubeconfigs)
+
+
+def define_resources(cluster: LocalCluster) -> None:
+    """Create muster's custom resources, or bring them up to date, and wait until the API server serves them."""
+    definitions = crd.manifests()
+    cluster.apply(definitions)
+    for definition in definitions:
+        name = definition["metadata"]["name"]
+        cluster.wait(partial(_established, cluster, name), f"{name} is established")
 
 
 def start(cluster: LocalCluster, kubeconfigs: Mapping[str, Path] | None = None) -> None:
