@@ -16,7 +16,7 @@ import msgspec
 
 from muster.api import names
 from muster.kube.errors import KubeError
-from muster.scheduling.decisions import Decision, Place, Preempt, Reason, Wait
+from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
 from muster.scheduling.planner import Settings, plan
 from muster.scheduling.snapshot import Gang, Snapshot
 from muster_operator import metrics
@@ -81,7 +81,7 @@ class Planning:
         wishes = gang.placement and (gang.leave is not None or gang.resize)
         return replace(gang, leave=None, resize=False) if wishes and self._passed_over(job) else gang
 
-    async def _apply(self, decisions: Iterable[Decision], now: float) -> None:
+    async def _apply(self, decisions: Iterable[Admission], now: float) -> None:
         writes: list[Coroutine[Any, Any, None]] = []
         told = 0
         for decision in decisions:

@@ -2,6 +2,8 @@
 
 Deciding changes nothing. Whoever called carries the decisions out and may fail half-way: the next snapshot shows what came
 true, and the next plan goes on from there. A `Reason` is a word for machines; the message is a sentence with both numbers.
+
+Most decisions put a gang somewhere (`Put`); the class says why it is done, and so what undoes it.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from muster.scheduling.snapshot import Gang, Placement
+from muster.scheduling.snapshot import Effect, Gang, Placement
 
 
 class Reason(StrEnum):
@@ -30,16 +32,75 @@ class Reason(StrEnum):
     RESIZED = "Resized"
     NO_OTHER_PLACE = "NoOtherPlace"
     NOT_THERE = "NotThere"
+    TIME_SLICED = "TimeSliced"
+    PACKED = "Packed"
+    UNDONE = "Undone"
+    LOCALITY = "Locality"
+    INTERFERENCE = "Interference"
+    DEFRAGMENTED = "Defragmented"
+    BALANCED = "Balanced"
+    FASTER_GPUS = "FasterGPUs"
+    GPUS_IDLE = "GPUsIdle"
+    GPUS_NEEDED = "GPUsNeeded"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Start the gang here; for a gang that has a place already, move it here."""
+class Put:
+    """Let the gang run on these GPUs from now on."""
 
     gang: Gang
     placement: Placement
     reason: Reason
     message: str
+    effect: Effect | None = None
+    """What was measured, and what is expected of the decision; the next introspective pass judges it."""
+    turn: float | None = None
+    """The virtual time with which it joins those who take turns there; None: it keeps its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Put):
+    """Start a gang that waits; for one that has a place already, move it here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume(Put):
+    """Let a gang that was suspended go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migrate(Put):
+    """Let a gang go on elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack(Put):
+    """Let a gang run on GPUs on which another runs as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpack(Put):
+    """Undo a Pack; without a placement the gang waits again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grow(Put):
+    """Give an elastic gang more GPUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shrink(Put):
+    """Take GPUs from an elastic gang."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """Take a gang off its GPUs at the next mini-batch; with `stays` it keeps its place there and waits for its turn."""
+
+    gang: Gang
+    reason: Reason
+    message: str
+    stays: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +123,6 @@ class Preempt:
     message: str
 
 
-Decision = Place | Wait | Preempt
+Admission = Place | Wait | Preempt
+"""What a reactive pass answers for gangs that share nothing."""
+Decision = Put | Suspend | Wait | Preempt

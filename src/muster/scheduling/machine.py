@@ -16,6 +16,7 @@ from muster.scheduling.links import ALONE, GpuSet, Links, bandwidth, gpu_set, in
 
 EXHAUSTIVE_GPUS = 8
 """Free sets up to this size are searched in full; larger ones are narrowed greedily first."""
+_ONE_SWITCH = ("PIX", "PXB")
 
 
 class MachineType:
@@ -25,6 +26,9 @@ class MachineType:
         self.links = links
         self.gpus = len(links)
         self.all = (1 << self.gpus) - 1
+        self._switches = [
+            gpu_set([j for j in range(self.gpus) if i == j or row[j] in _ONE_SWITCH]) for i, row in enumerate(links)
+        ]
         self._rings: dict[GpuSet, float] = {}
         self._chosen: dict[tuple[GpuSet, int, bool], GpuSet] = {}
 
@@ -53,6 +57,13 @@ class MachineType:
         """GB/s between all pairs of `free`, summed: what the set still offers to jobs with links to fill."""
         members = indices(free)
         return sum(bandwidth(self.links[a][b]) for a in members for b in members if a < b)
+
+    def switched(self, gpus: GpuSet) -> GpuSet:
+        """The GPUs under the same PCIe switches as `gpus`, these included."""
+        found = gpus
+        for gpu in indices(gpus):
+            found |= self._switches[gpu]
+        return found
 
     def _choose(self, free: GpuSet, count: int, fast: bool) -> GpuSet:
         key = (free, count, fast)

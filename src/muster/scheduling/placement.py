@@ -161,8 +161,8 @@ def _best_domain(level: Level, free: Mapping[str, int], room: Room) -> tuple[str
 
 
 def sizes(gang: Gang) -> Iterable[int]:
-    """The numbers of workers with which the gang may run, largest first."""
-    workers = sum(task.role == "worker" for task in gang.tasks)
+    """The numbers of workers with which the gang may start, largest first."""
+    workers = gang.asked if gang.asked is not None else sum(task.role == "worker" for task in gang.tasks)
     return range(workers, min(gang.fewest if gang.fewest is not None else workers, workers) - 1, -1)
 
 

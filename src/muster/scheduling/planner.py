@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from muster.scheduling.decisions import Decision, Place, Preempt, Reason, Wait
+from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
 from muster.scheduling.placement import Room, Shortage, place, shrunk, sizes
 from muster.scheduling.queueing import Claims, Quotas, in_order
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
@@ -28,7 +28,7 @@ class Settings:
 DEFAULTS = Settings()
 
 
-def plan(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> list[Decision]:
+def plan(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> list[Admission]:
     """Decide for every gang that waits or wants to move; gangs that run and want nothing get no decision."""
     turn = _Pass(snapshot, now, settings)
     gangs = in_order(snapshot.gangs)
@@ -51,7 +51,7 @@ class _Pass:
         self._empty = self.room.emptied()
         self._hopeless: dict[object, str | None] = {}
 
-    def admit(self, gang: Gang) -> Decision:
+    def admit(self, gang: Gang) -> Admission:
         """Place the gang, make room for it, or say why it waits."""
         wait = self._not_yet(gang) or self._never_fits(gang) or self._quota(gang)
         if wait:
@@ -62,21 +62,21 @@ class _Pass:
             self.quotas.keep(gang.queue, allowed.gpus)
         return decision
 
-    def _find(self, gang: Gang, allowed: Gang) -> Decision:
+    def _find(self, gang: Gang, allowed: Gang) -> Admission:
         found = place(allowed, self.open)
         if isinstance(found, Shortage):
             return self._blocked(gang, found)
         self._take(gang, found)
         return Place(gang, found, Reason.PLACED, describe(found))
 
-    def move(self, gang: Gang) -> Decision:
+    def move(self, gang: Gang) -> Admission:
         """Find another place: beside the one it has if there is room, else over what it gives up itself."""
         away = self._left_behind(gang)
         if not any(place.node in away for place in gang.placement):
             return Wait(gang, Reason.NOT_THERE, f"does not move: it is not on {gang.leave}")
         return self._elsewhere(gang, self.room.without(away), self._given_up(gang, self.room).without(away), Reason.MIGRATED)
 
-    def resize(self, gang: Gang) -> Decision:
+    def resize(self, gang: Gang) -> Admission:
         """Find a place of the new size in turn: growing must not overtake those who wait for the same GPUs."""
         return self._elsewhere(gang, self.open, self._given_up(gang, self.open), Reason.RESIZED)
 
@@ -85,7 +85,7 @@ class _Pass:
         own.give_back(gang.placement)
         return own
 
-    def _elsewhere(self, gang: Gang, beside: Room, within: Room, reason: Reason) -> Decision:
+    def _elsewhere(self, gang: Gang, beside: Room, within: Room, reason: Reason) -> Admission:
         found = place(gang, beside)
         if isinstance(found, Shortage) and gang.leave != "":
             found = place(gang, within)
@@ -158,7 +158,7 @@ class _Pass:
             return None
         return Wait(gang, Reason.BEHIND_IN_QUEUE, f"needs {gang.gpus} GPUs; comes after {ahead.name}, which waits for GPUs")
 
-    def _blocked(self, gang: Gang, shortage: Shortage) -> Decision:
+    def _blocked(self, gang: Gang, shortage: Shortage) -> Admission:
         decision = self._behind(gang) or self._stopping(gang) or self._preempt(gang)
         self._keep_nodes(gang)
         return decision or Wait(gang, Reason.INSUFFICIENT_GPUS, shortage.message)

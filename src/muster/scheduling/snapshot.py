@@ -13,6 +13,7 @@ from enum import IntEnum, StrEnum
 from muster.scheduling.eligibility import ANYWHERE, Constraint, Taint
 from muster.scheduling.links import GpuSet
 from muster.scheduling.machine import MachineType
+from muster.scheduling.profile import Profile
 
 
 class Level(IntEnum):
@@ -63,6 +64,8 @@ class Node:
     machine: MachineType
     healthy: GpuSet
     free: GpuSet
+    model: str = ""
+    """What its GPUs are called ("P100"): a job runs equally fast on nodes of one model."""
     leaving: GpuSet = 0
     """GPUs that pods on their way out still hold: free soon, without anybody else having to go."""
     rest: Resources = PLENTY
@@ -107,6 +110,38 @@ Placement = tuple[Assigned, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """What a gang lets be done with it: give up its GPUs for others' turns, have a neighbour on the same GPUs."""
+
+    slices: bool = False
+    packs: bool = False
+    weight: float = 1.0
+    """Its turns beside those of others: a gang of weight 2 runs twice as long."""
+
+
+EXCLUSIVE = Sharing()
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a decision is about, in figures: measured before, expected after."""
+
+    before: float
+    after: float
+    unit: str = "mini-batches/s"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A decision that the next introspective pass judges: what it was, when, what it promised, and the way back."""
+
+    verb: str
+    at: float
+    effect: Effect
+    undo: Placement = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Gang:
     """Pods that start together or not at all: a DLJob, a labelled set of pods, or one pod.
 
@@ -135,10 +170,38 @@ class Gang:
     """The gang was scaled since it was placed: `tasks` are what it wants, `placement` what it has."""
     avoid: frozenset[str] = frozenset()
     """Nodes on which the gang's last attempt failed: taken only where there is no other place."""
+    kind: str = ""
+    """Gangs of one kind train alike (one model, one image): what is measured of one holds for all. Empty: its own kind."""
+    asked: int | None = None
+    """The workers that it asked for, where `tasks` has more: an elastic gang may grow to all of them."""
+    sharing: Sharing = EXCLUSIVE
+    running: bool = True
+    """Beside a placement: on its GPUs now. A gang that is suspended with a placement waits there for its turn."""
+    since: float = 0.0
+    """When it came to be as it is: placed, suspended, resumed, moved or resized."""
+    attained: float = 0.0
+    """GPU-seconds that it had up to `since`."""
+    turn: float = 0.0
+    """Virtual time: seconds that it ran up to `since`, divided by its weight, on the clock of its place."""
+    trial: Trial | None = None
 
     @property
     def gpus(self) -> int:
-        return sum(task.gpus for task in self.tasks)
+        """The GPUs that it asks for."""
+        return sum(task.gpus for task in self.tasks if self.asked is None or task.role != "worker" or task.index < self.asked)
+
+    @property
+    def held(self) -> int:
+        """The GPUs of its placement."""
+        return sum(place.gpus.bit_count() for place in self.placement)
+
+    def attained_at(self, now: float) -> float:
+        """GPU-seconds that it had up to `now`."""
+        return self.attained + (self.held * (now - self.since) if self.placement and self.running else 0.0)
+
+    def turn_at(self, now: float) -> float:
+        """Its virtual time at `now`."""
+        return self.turn + ((now - self.since) / self.sharing.weight if self.placement and self.running else 0.0)
 
     @property
     def sensitive(self) -> bool:
@@ -163,3 +226,5 @@ class Snapshot:
     nodes: Mapping[str, Node]
     gangs: tuple[Gang, ...]
     queues: Mapping[str, Queue] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    """What was measured of each kind of gang."""

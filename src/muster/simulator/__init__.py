@@ -1,0 +1,14 @@
+"""The simulator: what a policy would do to a cluster and its jobs, in seconds instead of days.
+
+It drives the scheduling core through the very calls that the operator makes, and answers as a cluster would. What is true of
+a job (`Job`, `Physics`) is kept apart from what a policy sees (`Snapshot`: names, requests, measured rates).
+
+    scenario    what to simulate, read from YAML: a cluster, a source of jobs, physics, a policy
+    traces/     job sources: recorded traces and generators with a seed
+    jobs        a job as it truly is
+    physics/    how fast a job trains where it is, and what moving it costs
+    policies/   muster's planner, and the schedulers that it is measured against
+    cluster     who is where: what the decisions made of the nodes
+    engine      discrete events: arrivals, completions, passes
+    records     what happened, and the figures made of it
+"""

@@ -1,0 +1,91 @@
+"""Who is where: nodes and gangs as the decisions made them, and the snapshot that a policy sees.
+
+Invariant: a GPU has one running gang, or several that all let themselves be packed; `Node.free` is what no placement covers.
+Objects that did not change are the same objects in the next snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from muster.scheduling.links import indices
+from muster.scheduling.occupancy import Occupancy, gpus_by_node
+from muster.scheduling.profile import Profile
+from muster.scheduling.snapshot import Gang, Node, Queue, Snapshot
+
+
+class Invalid(Exception):
+    """A decision that no cluster could carry out: a fault of the policy."""
+
+
+class Cluster:
+    """Nodes, gangs by name, and who runs on which GPUs."""
+
+    def __init__(self, nodes: Iterable[Node], queues: Iterable[Queue] = ()) -> None:
+        self.nodes: dict[str, Node] = {node.name: node for node in nodes}
+        self.queues = {queue.name: queue for queue in queues}
+        self.gangs: dict[str, Gang] = {}
+        self.profiles: dict[str, Profile] = {}
+        self.running = Occupancy()
+        self.gpus = sum(node.healthy.bit_count() for node in self.nodes.values())
+        self._placed: dict[str, dict[str, int]] = {name: {} for name in self.nodes}
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(dict(self.nodes), tuple(self.gangs.values()), self.queues, self.profiles)
+
+    def put(self, gang: Gang) -> None:
+        """Take a gang as it is from now on: new, placed, running, suspended or queued."""
+        before = self.gangs.get(gang.name)
+        if before is not None:
+            self._leave(before)
+        self.gangs[gang.name] = gang
+        self._enter(gang)
+
+    def remove(self, name: str) -> None:
+        self._leave(self.gangs.pop(name))
+
+    def set_node(self, node: Node) -> None:
+        """Take a node with other GPUs in order than before; who runs on it stays until the policy hears of it."""
+        self.nodes[node.name] = node
+        self._count(node.name)
+
+    def neighbourhood(self, names: Iterable[str]) -> dict[str, Gang]:
+        """The gangs that run on any of these nodes."""
+        return {name: self.gangs[name] for node in names for name in self.running.on_node.get(node, ())}
+
+    def _enter(self, gang: Gang) -> None:
+        for name, gpus in gpus_by_node(gang.placement).items():
+            if gang.running:
+                self._check(gang, name, gpus)
+            self._placed[name][gang.name] = gpus
+            self._count(name)
+        if gang.placement and gang.running:
+            self.running.add(gang)
+
+    def _leave(self, gang: Gang) -> None:
+        if gang.placement and gang.running:
+            self.running.remove(gang)
+        for name in gpus_by_node(gang.placement):
+            del self._placed[name][gang.name]
+            self._count(name)
+
+    def _check(self, gang: Gang, name: str, gpus: int) -> None:
+        broken = gpus & ~self.nodes[name].healthy
+        if broken:
+            raise Invalid(f"{gang.name} is put on GPUs {indices(broken)} of {name}, which do not work")
+        for other, theirs in self.running.on_node.get(name, {}).values():
+            if theirs & gpus and not (gang.sharing.packs and other.sharing.packs):
+                raise Invalid(f"{gang.name} is put on GPUs {indices(theirs & gpus)} of {name}, on which {other.name} runs")
+
+    def _count(self, name: str) -> None:
+        taken = 0
+        for gpus in self._placed[name].values():
+            taken |= gpus
+        node = self.nodes[name]
+        self.nodes[name] = replace(node, free=node.healthy & ~taken)
+
+
+def free_gpus(nodes: Mapping[str, Node]) -> int:
+    """GPUs in order that nobody holds."""
+    return sum(node.free.bit_count() for node in nodes.values())

@@ -1,0 +1,281 @@
+"""Discrete events: jobs arrive, reach milestones and end; the policy is asked, and what it decides comes true.
+
+Between two events every running job makes progress at the rate that the physics gives it where it is. All events of one
+moment happen before the policy is asked once: a reactive pass after arrivals, departures and failures, an introspective one
+every `period` seconds. Rates are measured while jobs run and become part of the next snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from itertools import count
+from typing import Protocol
+
+from muster.scheduling.decisions import Decision, Preempt, Put, Suspend, Wait
+from muster.scheduling.links import GpuSet
+from muster.scheduling.occupancy import gpus_by_node, kind_of, shape_of
+from muster.scheduling.profile import ALONE, Company, Profile, Shape
+from muster.scheduling.snapshot import Gang, Node, Placement, Snapshot, Trial
+from muster.simulator.cluster import Cluster
+from muster.simulator.jobs import Job, gang
+from muster.simulator.physics import Physics
+from muster.simulator.records import Records
+
+NOWHERE = Shape("", (), 0.0)
+
+
+class Policy(Protocol):
+    """Who decides. `period` is the seconds between introspective passes, None for none."""
+
+    period: float | None
+
+    def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]: ...
+
+    def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]: ...
+
+
+@dataclass(slots=True)
+class Run:
+    """What the engine keeps of a job that has arrived and not ended."""
+
+    job: Job
+    done: float = 0.0
+    rate: float = 0.0
+    counted_at: float = 0.0
+    """Progress is counted up to here; in the future while the job is being suspended, moved or resumed."""
+    until: float = 0.0
+    """The progress at which `rate` ends."""
+    version: int = 0
+    shape: Shape = NOWHERE
+    company: Company = ALONE
+    gpus: dict[str, GpuSet] | None = None
+    """Where it ran last."""
+
+    def advance(self, now: float) -> None:
+        if now > self.counted_at:
+            self.done += self.rate * (now - self.counted_at)
+            self.counted_at = now
+
+
+Hook = Callable[["Simulation", Run], None]
+
+
+class Simulation:
+    """One run; `on_milestone` hears of each milestone of each job and may submit and cancel jobs."""
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        jobs: Iterable[Job],
+        physics: Physics,
+        policy: Policy,
+        *,
+        until: float = float("inf"),
+        records: Records | None = None,
+        on_milestone: Hook | None = None,
+    ) -> None:
+        self.cluster = Cluster(nodes)
+        self.physics, self.policy, self.until = physics, policy, until
+        self.records = records or Records(self.cluster.gpus)
+        self.now = 0.0
+        self.runs: dict[str, Run] = {}
+        self._on_milestone = on_milestone
+        self._order = count()
+        self._events: list[tuple[float, int, Callable[[], bool]]] = []
+        self._pass_due = False
+        for job in jobs:
+            self.submit(job)
+
+    def run(self) -> Records:
+        """Simulate until every job has ended, or time is up."""
+        while self._events and self._events[0][0] <= self.until:
+            self.now = self._events[0][0]
+            changed = False
+            while self._events and self._events[0][0] == self.now:
+                changed |= heappop(self._events)[2]()
+            if changed:
+                self._ask(self.policy.react)
+        self.records.close(min(self.now, self.until))
+        return self.records
+
+    def submit(self, job: Job) -> None:
+        """Let a job arrive, now or later."""
+        self.at(max(job.arrival, self.now), lambda: self._arrive(job))
+
+    def cancel(self, name: str) -> None:
+        """End a job before its work is done."""
+        self._end(self.runs[name], finished=False)
+
+    def at(self, when: float, happening: Callable[[], bool]) -> None:
+        """Let something happen at a time; it says whether the policy is to be asked."""
+        heappush(self._events, (when, next(self._order), happening))
+
+    def remaining(self, name: str) -> float:
+        """The work that a job has still to do: for policies that are told (`policies.Oracle`)."""
+        run = self.runs[name]
+        return run.job.work - run.done - run.rate * max(0.0, self.now - run.counted_at)
+
+    def set_node(self, node: Node) -> None:
+        """Let GPUs of a node fail or come back; gangs on those that failed are queued again, with what they had saved."""
+        self.cluster.set_node(node)
+        for hurt in self.cluster.neighbourhood([node.name]).values():
+            if gpus_by_node(hurt.placement)[node.name] & ~node.healthy:
+                self._off(self.runs[hurt.name], stays=False)
+
+    # Events
+
+    def _arrive(self, job: Job) -> bool:
+        self.runs[job.name] = Run(job, counted_at=self.now)
+        self.cluster.put(gang(job))
+        self.records.arrived(job, self.now)
+        self._plan_pass()
+        return True
+
+    def _plan_pass(self) -> None:
+        if self.policy.period and not self._pass_due:
+            self._pass_due = True
+            self.at((self.now // self.policy.period + 1) * self.policy.period, self._pass)
+
+    def _pass(self) -> bool:
+        self._pass_due = False
+        if self.runs:
+            self._plan_pass()
+            self._measure()
+            self._ask(self.policy.introspect)
+        return False
+
+    def _reached(self, run: Run, version: int) -> bool:
+        if run.version != version:
+            return False
+        run.advance(self.now)
+        run.done = run.until  # whatever the floating point made of it
+        if run.done >= run.job.work:
+            self._end(run, finished=True)
+            return True
+        if self._on_milestone:
+            self._on_milestone(self, run)
+        if run.job.name not in self.runs:
+            return True
+        self._set_rate(run)
+        return False
+
+    def _end(self, run: Run, *, finished: bool) -> None:
+        gone = self.cluster.gangs[run.job.name]
+        run.version += 1
+        run.advance(self.now)
+        self.cluster.remove(run.job.name)
+        del self.runs[run.job.name]
+        self._note(run, gone, ())
+        self.records.ended(run.job, gone.attained_at(self.now), self.now, finished)
+        self._recompute(gpus_by_node(gone.placement))
+
+    # Decisions
+
+    def _ask(self, ask: Callable[[Snapshot, float], Sequence[Decision]]) -> None:
+        touched: dict[str, GpuSet] = {}
+        for decision in ask(self.cluster.snapshot(), self.now):
+            self._carry_out(decision, touched)
+        self._recompute(touched)
+
+    def _carry_out(self, decision: Decision, touched: dict[str, GpuSet]) -> None:
+        match decision:
+            case Put():
+                touched.update(self._put(self.runs[decision.gang.name], decision))
+            case Suspend():
+                touched.update(self._off(self.runs[decision.gang.name], stays=decision.stays))
+            case Preempt():
+                for victim in decision.victims:
+                    touched.update(self._off(self.runs[victim.name], stays=False))
+            case Wait():
+                self.records.waits(decision.reason)
+
+    def _put(self, run: Run, decision: Put) -> dict[str, GpuSet]:
+        if not decision.placement:
+            return self._off(run, stays=False)
+        before = self.cluster.gangs[run.job.name]
+        gpus = gpus_by_node(decision.placement)
+        run.advance(self.now)
+        shape = shape_of(gpus, self.cluster.nodes)
+        pause = self._pause(run, gpus, shape)
+        after = replace(
+            self._counted(before),
+            placement=decision.placement,
+            running=True,
+            started=before.started or self.now,
+            trial=Trial(type(decision).__name__, self.now, decision.effect, before.placement) if decision.effect else None,
+        )
+        if decision.turn is not None:
+            after = replace(after, turn=decision.turn)
+        self.cluster.put(after)
+        self._note(run, before, decision.placement, type(decision).__name__, pause)
+        run.shape, run.gpus = shape, gpus
+        run.counted_at = max(run.counted_at, self.now + pause)
+        return {**gpus_by_node(before.placement), **gpus}
+
+    def _pause(self, run: Run, gpus: dict[str, GpuSet], shape: Shape) -> float:
+        """Seconds that a job which ran before loses by going on there."""
+        if run.gpus is None or (run.gpus == gpus and self.cluster.gangs[run.job.name].running):
+            return 0.0
+        if _sizes(run.gpus) == _sizes(gpus):
+            return self.physics.resume_seconds(run.job)
+        return self.physics.move_seconds(run.job, run.shape, shape)
+
+    def _off(self, run: Run, *, stays: bool) -> dict[str, GpuSet]:
+        before = self.cluster.gangs[run.job.name]
+        run.advance(self.now)
+        run.rate, run.version = 0.0, run.version + 1
+        placement = before.placement if stays else ()
+        self.cluster.put(replace(self._counted(before), placement=placement, running=False, trial=None))
+        self._note(run, before, (), "Suspend" if before.running else "")
+        return gpus_by_node(before.placement)
+
+    def _counted(self, before: Gang) -> Gang:
+        """The gang with its service counted up to now."""
+        return replace(before, attained=before.attained_at(self.now), turn=before.turn_at(self.now), since=self.now)
+
+    def _note(self, run: Run, before: Gang, placement: Placement, verb: str = "", pause: float = 0.0) -> None:
+        left = before.placement if before.running else ()
+        self.records.moved(run.job, left, placement, self.now, verb, pause)
+
+    # Rates
+
+    def _recompute(self, touched: dict[str, GpuSet]) -> None:
+        """Give a rate to the gangs that the change may concern."""
+        for name in self.cluster.neighbourhood(touched):
+            run = self.runs[name]
+            if run.rate == 0.0 or self.physics.placement_matters or run.counted_at > self.now:
+                self._set_rate(run)
+
+    def _set_rate(self, run: Run) -> None:
+        run.advance(self.now)
+        if self.physics.placement_matters and run.gpus is not None:
+            run.company = self.cluster.running.company(run.job.name, run.gpus, self.cluster.nodes)
+        run.rate = self.physics.rate(run.job, run.done, run.shape, run.company)
+        run.until = min(self.physics.milestone(run.job, run.done), run.job.work)
+        run.version += 1
+        self.records.busy(run.job, self.physics.busy(run.job, run.company), self.now)
+        if run.rate > 0.0:
+            version = run.version
+            self.at(run.counted_at + (run.until - run.done) / run.rate, lambda: self._reached(run, version))
+
+    def _measure(self) -> None:
+        """Add what was seen since the last pass to the profiles."""
+        if not self.physics.placement_matters:
+            return
+        for name, run in self.runs.items():
+            seen = self.cluster.gangs[name]
+            if seen.placement and seen.running and run.counted_at < self.now:
+                known = self.cluster.profiles.get(kind_of(seen)) or self.physics.profile(run.job)
+                rates = {**known.rates, (run.shape, run.company): run.rate}
+                if known.rates.get((run.shape, run.company)) != run.rate:
+                    self.cluster.profiles = {**self.cluster.profiles, kind_of(seen): _with_rates(known, rates)}
+
+
+def _with_rates(profile: Profile, rates: dict[tuple[Shape, Company], float]) -> Profile:
+    return replace(profile, rates=rates)
+
+
+def _sizes(gpus: dict[str, GpuSet]) -> dict[str, int]:
+    return {name: held.bit_count() for name, held in gpus.items()}

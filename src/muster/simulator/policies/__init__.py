@@ -1,0 +1,16 @@
+"""Who decides in a simulation: muster's planner, called as the operator calls it, and the schedulers of other papers.
+
+The others are here to check the simulator against published figures, and to measure muster against. Those that know how long
+a job will run are told by `Oracle`; muster's planner never is.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Oracle(Protocol):
+    """Who knows what no real scheduler knows."""
+
+    def remaining(self, name: str) -> float:
+        """The work that a job has still to do, in the unit of `Job.work`."""

@@ -1,0 +1,23 @@
+"""muster's own planner, called as the operator calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from muster.scheduling.decisions import Decision
+from muster.scheduling.planner import Settings, plan
+from muster.scheduling.snapshot import Snapshot
+
+
+class Muster:
+    """The planner with its settings."""
+
+    def __init__(self, settings: Settings | None = None, period: float | None = 60.0) -> None:
+        self.period = period
+        self._settings = settings or Settings()
+
+    def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
+        return plan(snapshot, now, self._settings)
+
+    def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
+        return ()

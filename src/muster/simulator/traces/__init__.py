@@ -1,0 +1,1 @@
+"""Job sources: recorded traces read from files, and generators with a seed."""
