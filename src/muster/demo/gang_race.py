@@ -177,14 +177,13 @@ async def submit_pod_group(client: Client, namespace: str, gang: int, size: int,
 
 async def create_pods(client: Client, namespace: str, gang: int, size: int, spec: dict[str, Any]) -> None:
     """Create the pods of one gang at once, each a 1-GPU pod with `spec` added."""
-    whole = {"containers": [_CONTAINER], **spec}
-    bodies = [pod(f"gang-{gang}-{index}", whole) for index in range(size)]
+    bodies = [pod(f"gang-{gang}-{index}", spec) for index in range(size)]
     await asyncio.gather(*(client.create(paths.pods(namespace), body) for body in bodies))
 
 
 def pod(name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a Pod object."""
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    """Return a 1-GPU pod with `spec` added."""
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [_CONTAINER], **spec}}
 
 
 async def _timed(kubeconfig: str, namespace: str, submit: Submit, gangs: int, size: int) -> float:

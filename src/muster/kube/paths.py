@@ -52,6 +52,11 @@ def services(namespace: str | None = None, name: str | None = None) -> str:
     return resource(CORE, "services", namespace, name)
 
 
+def podtemplates(namespace: str | None = None, name: str | None = None) -> str:
+    """Name the PodTemplates of a namespace (of all, if None) or one of them."""
+    return resource(CORE, "podtemplates", namespace, name)
+
+
 def events(namespace: str) -> str:
     """Name the core/v1 Events of a namespace."""
     return resource(CORE, "events", namespace)

@@ -64,6 +64,11 @@ class Place(Put):
 
 
 @dataclass(frozen=True, slots=True)
+class Join(Put):
+    """Give a gang a place among those that take turns there; it runs when its turn comes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Resume(Put):
     """Let a gang that was suspended go on."""
 
@@ -75,7 +80,9 @@ class Migrate(Put):
 
 @dataclass(frozen=True, slots=True)
 class Pack(Put):
-    """Let a gang run on GPUs on which another runs as well."""
+    """Let a gang run on GPUs on which another, `onto`, runs as well."""
+
+    onto: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,8 @@ class Gang:
     """GPU-seconds that it had up to `since`."""
     turn: float = 0.0
     """Virtual time: seconds that it ran up to `since`, divided by its weight, on the clock of its place."""
+    packed: str = ""
+    """The gang on whose GPUs it runs as well; gangs packed onto the same one take their turns together."""
     trial: Trial | None = None
 
     @property

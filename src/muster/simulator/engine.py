@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 
-from muster.scheduling.decisions import Decision, Preempt, Put, Suspend, Wait
+from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend, Wait
 from muster.scheduling.links import GpuSet
 from muster.scheduling.occupancy import gpus_by_node, kind_of, shape_of
 from muster.scheduling.profile import ALONE, Company, Profile, Shape
@@ -122,7 +122,7 @@ class Simulation:
         self.cluster.set_node(node)
         for hurt in self.cluster.neighbourhood([node.name]).values():
             if gpus_by_node(hurt.placement)[node.name] & ~node.healthy:
-                self._off(self.runs[hurt.name], stays=False)
+                self._off(self.runs[hurt.name], ())
 
     # Events
 
@@ -181,19 +181,21 @@ class Simulation:
 
     def _carry_out(self, decision: Decision, touched: dict[str, GpuSet]) -> None:
         match decision:
+            case Join():
+                touched.update(self._off(self.runs[decision.gang.name], decision.placement, turn=decision.turn))
             case Put():
                 touched.update(self._put(self.runs[decision.gang.name], decision))
             case Suspend():
-                touched.update(self._off(self.runs[decision.gang.name], stays=decision.stays))
+                touched.update(self._suspend(decision))
             case Preempt():
                 for victim in decision.victims:
-                    touched.update(self._off(self.runs[victim.name], stays=False))
+                    touched.update(self._off(self.runs[victim.name], ()))
             case Wait():
                 self.records.waits(decision.reason)
 
     def _put(self, run: Run, decision: Put) -> dict[str, GpuSet]:
         if not decision.placement:
-            return self._off(run, stays=False)
+            return self._off(run, ())
         before = self.cluster.gangs[run.job.name]
         gpus = gpus_by_node(decision.placement)
         run.advance(self.now)
@@ -204,6 +206,7 @@ class Simulation:
             placement=decision.placement,
             running=True,
             started=before.started or self.now,
+            packed=decision.onto if isinstance(decision, Pack) else before.packed if isinstance(decision, Resume) else "",
             trial=Trial(type(decision).__name__, self.now, decision.effect, before.placement) if decision.effect else None,
         )
         if decision.turn is not None:
@@ -222,13 +225,22 @@ class Simulation:
             return self.physics.resume_seconds(run.job)
         return self.physics.move_seconds(run.job, run.shape, shape)
 
-    def _off(self, run: Run, *, stays: bool) -> dict[str, GpuSet]:
+    def _suspend(self, decision: Suspend) -> dict[str, GpuSet]:
+        placement = self.cluster.gangs[decision.gang.name].placement
+        return self._off(self.runs[decision.gang.name], placement if decision.stays else ())
+
+    def _off(self, run: Run, placement: Placement, turn: float | None = None) -> dict[str, GpuSet]:
+        """Take a job off its GPUs, or let it wait on others; with a placement it waits for its turn there."""
         before = self.cluster.gangs[run.job.name]
         run.advance(self.now)
         run.rate, run.version = 0.0, run.version + 1
-        placement = before.placement if stays else ()
-        self.cluster.put(replace(self._counted(before), placement=placement, running=False, trial=None))
-        self._note(run, before, (), "Suspend" if before.running else "")
+        after = replace(self._counted(before), placement=placement, running=False, trial=None)
+        if turn is not None:
+            after = replace(after, turn=turn)
+        if gpus_by_node(placement) != gpus_by_node(before.placement):
+            after = replace(after, packed="")
+        self.cluster.put(after)
+        self._note(run, before, (), "Suspend" if before.running and before.placement else "")
         return gpus_by_node(before.placement)
 
     def _counted(self, before: Gang) -> Gang:
