@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from builders.cluster import World, without
 from muster.scheduling.decisions import Decision, Place
-from muster.scheduling.planner import Settings, plan
+from muster.scheduling.planner import plan
+from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Node, Snapshot
 
 CALM = Settings(preemption=False)

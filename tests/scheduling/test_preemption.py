@@ -6,7 +6,7 @@ from builders.cluster import decide, gang, node, reasons, running, world
 from muster.scheduling.decisions import Decision, Preempt, Reason
 from muster.scheduling.eligibility import Constraint
 from muster.scheduling.links import gpu_set
-from muster.scheduling.planner import Settings
+from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Resources
 
 

@@ -86,8 +86,8 @@ class Pack(Put):
 
 
 @dataclass(frozen=True, slots=True)
-class Unpack(Put):
-    """Undo a Pack; without a placement the gang waits again."""
+class Unpack(Join):
+    """Undo a Pack: the gang takes turns again with those whose GPUs it shared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,3 +325,11 @@ def _ranked(found: list[Assigned], nodes: Mapping[str, Node]) -> Placement:
 
 def _shape(task: Task) -> tuple[object, ...]:
     return (task.role, task.gpus, task.rest, task.where)
+
+
+def describe(placement: Placement) -> str:
+    """ "8 GPUs on 2 nodes (n1, n2)"."""
+    nodes = sorted({a.node for a in placement})
+    gpus = sum(a.gpus.bit_count() for a in placement)
+    names = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
+    return f"{gpus} GPU{'s' if gpus != 1 else ''} on {len(nodes)} node{'s' if len(nodes) != 1 else ''} ({names})"

@@ -1,236 +1,50 @@
-"""plan(snapshot, now, settings): one pass over the gangs, in turn, with the room that is left for each.
+"""plan and introspect: what the operator, and the simulator, call.
 
-Same snapshot, same decisions: every ordering ends in a name. A gang that is placed takes its GPUs out of the room for those
-after it; one that must wait keeps what it may use from those after it (see `queueing`). Gangs that want to move come first:
-what they leave is not counted as free before their pods have gone, so a move never takes from anybody.
+Two kinds of pass (Gandiva, OSDI'18, section 3.1). The reactive one answers an event (an arrival, a departure, a failure) and
+touches little; the introspective one comes every slice and judges what earlier decisions brought. Gangs that share nothing are
+admitted whole, in turn (`admission`); those that let themselves be suspended, packed or resized are the policy's.
+
+Same snapshot, same decisions: every ordering ends in a name.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
-from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
-from muster.scheduling.placement import Room, Shortage, place, shrunk, sizes
-from muster.scheduling.queueing import Claims, Quotas, in_order
-from muster.scheduling.snapshot import Gang, Placement, Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What an administrator may choose."""
-
-    preemption: bool = True
-    """Whether a waiting gang may take the place of running gangs of lower priority."""
+from muster.scheduling.admission import admit
+from muster.scheduling.decisions import Decision
+from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.policies import gandiva, muster
+from muster.scheduling.settings import DEFAULTS, Policy, Settings
+from muster.scheduling.snapshot import Gang, Snapshot
 
 
-DEFAULTS = Settings()
+def plan(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> Sequence[Decision]:
+    """Decide for every gang that waits or wants to move, and for those that share what they hold."""
+    shared = any(map(_shares, snapshot.gangs))
+    if not shared:
+        return admit(snapshot, now, settings)
+    if settings.policy is Policy.GANDIVA:
+        board = Board(snapshot, now, admit(snapshot, now, settings, lambda gang: not gang.sharing.slices))
+        gandiva.react(board, settings)
+    else:
+        board = Board(snapshot, now, admit(snapshot, now, settings))
+        muster.react(board, settings)
+    return board.decided()
 
 
-def plan(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> list[Admission]:
-    """Decide for every gang that waits or wants to move; gangs that run and want nothing get no decision."""
-    turn = _Pass(snapshot, now, settings)
-    gangs = in_order(snapshot.gangs)
-    moves = [turn.move(gang) for gang in gangs if gang.placement and gang.leave is not None]
-    resized = (gang for gang in gangs if gang.resize and gang.leave is None)
-    waiting = (gang for gang in gangs if not gang.placement)
-    return moves + [turn.resize(gang) if gang.placement else turn.admit(gang) for gang in in_order((*resized, *waiting))]
+def introspect(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> Sequence[Decision]:
+    """Judge what was tried, and share the GPUs anew."""
+    if not any(map(_shares, snapshot.gangs)):
+        return ()
+    if settings.policy is Policy.GANDIVA:
+        board = Board(snapshot, now)
+        gandiva.introspect(board, settings)
+    else:
+        board = Board(snapshot, now, admit(snapshot, now, settings))
+        muster.introspect(board, settings)
+    return board.decided()
 
 
-class _Pass:
-    """One pass: `room` is what is free, `open` what of it no waiting gang keeps."""
-
-    def __init__(self, snapshot: Snapshot, now: float, settings: Settings) -> None:
-        self.now, self.settings = now, settings
-        self.room = Room(snapshot.nodes)
-        self.open = self.room.copy()
-        self.quotas = Quotas(snapshot.queues, snapshot.gangs)
-        self.claims = Claims()
-        self.running = [gang for gang in snapshot.gangs if gang.placement]
-        self._empty = self.room.emptied()
-        self._hopeless: dict[object, str | None] = {}
-
-    def admit(self, gang: Gang) -> Admission:
-        """Place the gang, make room for it, or say why it waits."""
-        wait = self._not_yet(gang) or self._never_fits(gang) or self._quota(gang)
-        if wait:
-            return wait
-        allowed = self._within_quota(gang)
-        decision = self._all_kept(gang) or self._find(gang, allowed)
-        if not isinstance(decision, Place):
-            self.quotas.keep(gang.queue, allowed.gpus)
-        return decision
-
-    def _find(self, gang: Gang, allowed: Gang) -> Admission:
-        found = place(allowed, self.open)
-        if isinstance(found, Shortage):
-            return self._blocked(gang, found)
-        self._take(gang, found)
-        return Place(gang, found, Reason.PLACED, describe(found))
-
-    def move(self, gang: Gang) -> Admission:
-        """Find another place: beside the one it has if there is room, else over what it gives up itself."""
-        away = self._left_behind(gang)
-        if not any(place.node in away for place in gang.placement):
-            return Wait(gang, Reason.NOT_THERE, f"does not move: it is not on {gang.leave}")
-        return self._elsewhere(gang, self.room.without(away), self._given_up(gang, self.room).without(away), Reason.MIGRATED)
-
-    def resize(self, gang: Gang) -> Admission:
-        """Find a place of the new size in turn: growing must not overtake those who wait for the same GPUs."""
-        return self._elsewhere(gang, self.open, self._given_up(gang, self.open), Reason.RESIZED)
-
-    def _given_up(self, gang: Gang, room: Room) -> Room:
-        own = room.copy()
-        own.give_back(gang.placement)
-        return own
-
-    def _elsewhere(self, gang: Gang, beside: Room, within: Room, reason: Reason) -> Admission:
-        found = place(gang, beside)
-        if isinstance(found, Shortage) and gang.leave != "":
-            found = place(gang, within)
-        if isinstance(found, Shortage):
-            return Wait(gang, Reason.NO_OTHER_PLACE, f"stays where it is: {found.message}")
-        if not self._may_grow(gang, found):
-            return Wait(gang, Reason.QUOTA_EXHAUSTED, f"stays as it is: {self._quota_used(gang)}")
-        self._take(gang, found)
-        self.running.remove(gang)
-        return Place(gang, found, reason, f"moves to {describe(found)}")
-
-    def _take(self, gang: Gang, found: Placement) -> None:
-        held = sum(a.gpus.bit_count() for a in found) - sum(a.gpus.bit_count() for a in gang.placement)
-        self.room.take(found)
-        self.open.take(found)
-        self.quotas.add(gang.queue, held)
-
-    def _not_yet(self, gang: Gang) -> Wait | None:
-        if gang.absent:
-            message = f"has {len(gang.tasks)} of {len(gang.tasks) + gang.absent} pods; {gang.absent} not created yet"
-            return Wait(gang, Reason.PODS_ABSENT, message)
-        if gang.not_before > self.now:
-            message = f"tries again in {gang.not_before - self.now:.0f} s"
-            return Wait(gang, Reason.BACK_OFF, message, until=gang.not_before)
-        return None
-
-    def _quota(self, gang: Gang) -> Wait | None:
-        """Hold the gang at its queue's quota. It keeps the place in the cluster that it would have now."""
-        least = fewest_gpus(gang)
-        if not self.quotas.ever_allows(gang, least):
-            limit = self.quotas.limit(gang.queue)
-            return Wait(gang, Reason.OVER_QUOTA, f"needs {least} GPUs; queue {gang.queue} may never hold more than {limit}")
-        first = self.claims.queues.get(gang.queue)
-        if first:
-            return Wait(gang, Reason.BEHIND_IN_QUEUE, f"comes after {first.name}, which waits for quota of {gang.queue}")
-        if self.quotas.allows(gang, least):
-            return None
-        self.claims.claim_queue(gang)
-        found = place(gang, self.open)
-        if isinstance(found, Shortage):
-            self._keep_nodes(gang)
-        else:
-            self.room.take(found)
-            self.open.take(found)
-        return Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {least} GPUs; {self._quota_used(gang)}")
-
-    def _within_quota(self, gang: Gang) -> Gang:
-        """The gang in the largest size that its queue's quota allows now."""
-        versions = (replace(gang, tasks=shrunk(gang.tasks, size)) for size in sizes(gang))
-        return gang if gang.fewest is None else next(v for v in versions if self.quotas.allows(gang, v.gpus))
-
-    def _quota_used(self, gang: Gang) -> str:
-        held, limit = self.quotas.held.get(gang.queue, 0), self.quotas.limit(gang.queue)
-        kept = self.quotas.kept.get(gang.queue, 0)
-        used = f"queue {gang.queue} uses {held} of {limit} GPUs"
-        return f"{used}, and {kept} are kept for gangs ahead" if kept else used
-
-    def _may_grow(self, gang: Gang, found: Placement) -> bool:
-        more = sum(a.gpus.bit_count() for a in found) - sum(a.gpus.bit_count() for a in gang.placement)
-        return more <= 0 or self.quotas.allows(gang, more)
-
-    def _all_kept(self, gang: Gang) -> Wait | None:
-        """Spare the search where gangs ahead keep every node; a long queue is mostly this."""
-        eligible = self.room.eligible(gang)
-        return self._behind(gang) if all(name in self.claims.nodes for name in eligible) else None
-
-    def _behind(self, gang: Gang) -> Wait | None:
-        ahead = next((self.claims.nodes[name] for name in self.room.eligible(gang) if name in self.claims.nodes), None)
-        if ahead is None:
-            return None
-        return Wait(gang, Reason.BEHIND_IN_QUEUE, f"needs {gang.gpus} GPUs; comes after {ahead.name}, which waits for GPUs")
-
-    def _blocked(self, gang: Gang, shortage: Shortage) -> Admission:
-        decision = self._behind(gang) or self._stopping(gang) or self._preempt(gang)
-        self._keep_nodes(gang)
-        return decision or Wait(gang, Reason.INSUFFICIENT_GPUS, shortage.message)
-
-    def _never_fits(self, gang: Gang) -> Wait | None:
-        """Refuse what would not fit even if nobody else ran; asked once for gangs of the same shape."""
-        tasks = Counter((task.role, task.gpus, task.rest, task.where) for task in gang.tasks)
-        key = (gang.spread, gang.preferred, gang.required, gang.fewest, frozenset(tasks.items()))
-        if key not in self._hopeless:
-            found = place(gang, self._empty)
-            self._hopeless[key] = f"{found.message}, with nobody else running" if isinstance(found, Shortage) else None
-        message = self._hopeless[key]
-        return Wait(gang, Reason.NEVER_FITS, message) if message else None
-
-    def _stopping(self, gang: Gang) -> Wait | None:
-        """Wait for pods that are on their way out, where that will be enough."""
-        found = place(gang, self.room.settled())
-        if isinstance(found, Shortage):
-            return None
-        return Wait(gang, Reason.PODS_STOPPING, f"waits for pods that are stopping; then has {describe(found)}")
-
-    def _preempt(self, gang: Gang) -> Preempt | None:
-        """The least that has to go: lowest priority first, of these the last to have started."""
-        if not self.settings.preemption:
-            return None
-        lower = [g for g in self.running if g.preemptible and g.priority < gang.priority]
-        victims: list[Gang] = []
-        for victim in sorted(lower, key=lambda g: (g.priority, -g.started, g.name)):
-            victims.append(victim)
-            if self._fits_without(gang, victims):
-                break
-        else:
-            return None
-        for victim in victims[-2::-1]:
-            fewer = [v for v in victims if v is not victim]
-            if self._fits_without(gang, fewer):
-                victims = fewer
-        self.running = [g for g in self.running if g not in victims]
-        names = ", ".join(v.name for v in victims)
-        return Preempt(gang, tuple(victims), Reason.PREEMPTING, f"takes the place of {names} (lower priority)")
-
-    def _fits_without(self, gang: Gang, victims: Iterable[Gang]) -> bool:
-        room = self.room.settled()
-        for victim in victims:
-            room.give_back(victim.placement)
-        return not isinstance(place(gang, room), Shortage)
-
-    def _keep_nodes(self, gang: Gang) -> None:
-        """From here on nobody behind the gang gets a GPU of a node that the gang may use."""
-        names = [name for name in self.room.eligible(gang) if name not in self.claims.nodes]
-        self.claims.claim_nodes(gang, names)
-        for name in names:
-            self.open.close(name)
-
-    def _left_behind(self, gang: Gang) -> list[str]:
-        if gang.leave is None:
-            return []
-        if gang.leave == "":
-            return [a.node for a in gang.placement]
-        return [n.name for n in self.room.nodes.values() if gang.leave in (n.name, n.rack)]
-
-
-def fewest_gpus(gang: Gang) -> int:
-    """The GPUs of the smallest size in which the gang can start."""
-    if gang.fewest is None:
-        return gang.gpus
-    return sum(task.gpus for task in gang.tasks if task.role != "worker" or task.index < gang.fewest)
-
-
-def describe(placement: Placement) -> str:
-    """ "8 GPUs on 2 nodes (n1, n2)"."""
-    nodes = sorted({a.node for a in placement})
-    gpus = sum(a.gpus.bit_count() for a in placement)
-    names = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
-    return f"{gpus} GPU{'s' if gpus != 1 else ''} on {len(nodes)} node{'s' if len(nodes) != 1 else ''} ({names})"
+def _shares(gang: Gang) -> bool:
+    return gang.sharing.slices or gang.sharing.packs or gang.asked is not None

@@ -13,11 +13,11 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 
-from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend, Wait
+from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend
 from muster.scheduling.links import GpuSet
 from muster.scheduling.occupancy import gpus_by_node, kind_of, shape_of
 from muster.scheduling.profile import ALONE, Company, Profile, Shape
-from muster.scheduling.snapshot import Gang, Node, Placement, Snapshot, Trial
+from muster.scheduling.snapshot import Gang, Node, Placement, Queue, Snapshot, Trial
 from muster.simulator.cluster import Cluster
 from muster.simulator.jobs import Job, gang
 from muster.simulator.physics import Physics
@@ -60,10 +60,11 @@ class Run:
 
 
 Hook = Callable[["Simulation", Run], None]
+Moment = Callable[["Simulation"], None]
 
 
 class Simulation:
-    """One run; `on_milestone` hears of each milestone of each job and may submit and cancel jobs."""
+    """One run; `on_milestone` hears of each milestone of each job and may submit and cancel jobs, `on_moment` only looks on."""
 
     def __init__(
         self,
@@ -74,14 +75,16 @@ class Simulation:
         *,
         until: float = float("inf"),
         records: Records | None = None,
+        queues: Iterable[Queue] = (),
         on_milestone: Hook | None = None,
+        on_moment: Moment | None = None,
     ) -> None:
-        self.cluster = Cluster(nodes)
+        self.cluster = Cluster(nodes, queues)
         self.physics, self.policy, self.until = physics, policy, until
         self.records = records or Records(self.cluster.gpus)
         self.now = 0.0
         self.runs: dict[str, Run] = {}
-        self._on_milestone = on_milestone
+        self._on_milestone, self._on_moment = on_milestone, on_moment
         self._order = count()
         self._events: list[tuple[float, int, Callable[[], bool]]] = []
         self._pass_due = False
@@ -97,12 +100,28 @@ class Simulation:
                 changed |= heappop(self._events)[2]()
             if changed:
                 self._ask(self.policy.react)
+            self.records.looks(self.cluster.nodes, self.now)
+            if self._on_moment:
+                self._on_moment(self)
         self.records.close(min(self.now, self.until))
         return self.records
 
     def submit(self, job: Job) -> None:
         """Let a job arrive, now or later."""
         self.at(max(job.arrival, self.now), lambda: self._arrive(job))
+
+    def adopt(self, found: Gang, job: Job) -> None:
+        """Let a gang be there now as it is found: waiting, or on the GPUs of its placement."""
+        run = self.runs[job.name] = Run(job, counted_at=self.now)
+        self.cluster.put(found)
+        self.records.arrived(job, self.now)
+        if found.placement:
+            run.gpus = gpus_by_node(found.placement)
+            run.shape = shape_of(run.gpus, self.cluster.nodes)
+            self.records.moved(job, (), found.placement, self.now, "", 0.0)
+            self._set_rate(run)
+        self._plan_pass()
+        self.at(self.now, lambda: True)
 
     def cancel(self, name: str) -> None:
         """End a job before its work is done."""
@@ -180,6 +199,7 @@ class Simulation:
         self._recompute(touched)
 
     def _carry_out(self, decision: Decision, touched: dict[str, GpuSet]) -> None:
+        self.records.decided(decision)
         match decision:
             case Join():
                 touched.update(self._off(self.runs[decision.gang.name], decision.placement, turn=decision.turn))
@@ -190,8 +210,6 @@ class Simulation:
             case Preempt():
                 for victim in decision.victims:
                     touched.update(self._off(self.runs[victim.name], ()))
-            case Wait():
-                self.records.waits(decision.reason)
 
     def _put(self, run: Run, decision: Put) -> dict[str, GpuSet]:
         if not decision.placement:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from muster.scheduling.decisions import Decision
-from muster.scheduling.planner import Settings, plan
+from muster.scheduling.planner import introspect, plan
+from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Snapshot
 
 
 class Muster:
     """The planner with its settings."""
 
-    def __init__(self, settings: Settings | None = None, period: float | None = 60.0) -> None:
-        self.period = period
+    def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
+        self.period: float | None = self._settings.slice_seconds
 
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         return plan(snapshot, now, self._settings)
 
     def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        return ()
+        return introspect(snapshot, now, self._settings)

@@ -1,0 +1,165 @@
+"""The cluster during one pass: where every gang is, as the decisions so far leave it.
+
+A GPU is *idle* while no gang has a place on it, and *free* while none runs on it. Decisions are put on the board in the order
+in which they are to be carried out, so that each is possible once those before it came true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from muster.scheduling.decisions import Decision, Join, Pack, Put, Reason, Resume, Suspend, Wait
+from muster.scheduling.links import GpuSet
+from muster.scheduling.occupancy import Occupancy, gpus_by_node
+from muster.scheduling.placement import Room
+from muster.scheduling.rates import Rates
+from muster.scheduling.snapshot import Gang, Snapshot
+
+Spots = dict[str, GpuSet]
+"""GPUs by node."""
+
+
+class Board:
+    """What a pass knows and what it has decided."""
+
+    def __init__(self, snapshot: Snapshot, now: float, decided: Iterable[Decision] = ()) -> None:
+        self.nodes, self.queues, self.now = snapshot.nodes, snapshot.queues, now
+        self.gangs = {gang.name: gang for gang in snapshot.gangs}
+        self.running = Occupancy()
+        self.rates = Rates(snapshot.profiles, snapshot.nodes)
+        self.decisions: list[Decision] = []
+        self.waits: dict[str, Wait] = {}
+        self.residents: dict[str, dict[str, GpuSet]] = {}
+        """The gangs that have a place on a node, with their GPUs there, whether they run or not."""
+        for gang in snapshot.gangs:
+            if gang.placement:
+                self._enter(gang)
+        self.room = Room(snapshot.nodes)
+        """The idle GPUs, to place gangs in."""
+        self._ours = {node: self._union(node) | self.nodes[node].free for node in self.residents}
+        """GPUs that are free or held by gangs: the others belong to pods that nobody here may move."""
+        for decision in decided:
+            self._take_over(decision)
+
+    # What is there
+
+    def idle(self, node: str) -> GpuSet:
+        """GPUs on which nobody has a place."""
+        return self._left(node, self.residents.get(node, {}).values())
+
+    def free(self, node: str) -> GpuSet:
+        """GPUs on which nobody runs."""
+        return self._left(node, (gpus for _, gpus in self.running.on_node.get(node, {}).values()))
+
+    def height(self, node: str) -> float:
+        """GPUs that gangs want of a node beside those it has; over 1 they take turns (Gandiva, section 3.1)."""
+        healthy = self.nodes[node].healthy.bit_count()
+        wanted = sum(gpus.bit_count() for gpus in self.residents.get(node, {}).values())
+        return wanted / healthy if healthy else float("inf")
+
+    def cluster_height(self) -> float:
+        """GPUs that all gangs ask for beside those there are; over 1 the cluster is overloaded."""
+        there = sum(node.healthy.bit_count() for node in self.nodes.values())
+        wanted = sum(gang.held if gang.placement else gang.gpus for gang in self.gangs.values())
+        return wanted / there if there else float("inf")
+
+    def waiting(self) -> list[Gang]:
+        """Gangs without a place, by turn."""
+        return sorted(
+            (gang for gang in self.gangs.values() if not gang.placement), key=lambda g: (-g.priority, g.arrived, g.name)
+        )
+
+    def on(self, node: str) -> list[Gang]:
+        """The gangs that have a place on a node, by name."""
+        return [self.gangs[name] for name in sorted(self.residents.get(node, ()))]
+
+    def spots(self, gang: Gang) -> Spots:
+        return gpus_by_node(gang.placement)
+
+    def only(self, spots: Spots) -> Room:
+        """The room with these GPUs only, whoever is on them."""
+        room = self.room.copy()
+        room.free = dict.fromkeys(room.free, 0) | spots
+        return room
+
+    # What is decided
+
+    def decided(self) -> list[Decision]:
+        """The decisions of the pass: what is to be done, in order, then who waits and why."""
+        return [*self.decisions, *(wait for name, wait in self.waits.items() if not self.gangs[name].placement)]
+
+    def wait(self, gang: Gang, reason: Reason, message: str) -> None:
+        """Say why a gang waits, unless the pass finds it a place later."""
+        self.waits[gang.name] = Wait(gang, reason, message)
+
+    def put(self, decision: Put) -> Gang:
+        """Decide where a gang runs, or joins those that take turns; return it as it will be."""
+        before = self.gangs[decision.gang.name]
+        self._leave(before)
+        after = replace(
+            self._counted(before),
+            placement=decision.placement,
+            running=bool(decision.placement) and not isinstance(decision, Join),
+            packed=decision.onto if isinstance(decision, Pack) else before.packed if isinstance(decision, Resume) else "",
+        )
+        if decision.turn is not None:
+            after = replace(after, turn=decision.turn)
+        self._enter(after)
+        self._settle(before, after)
+        self.decisions.append(decision)
+        return after
+
+    def suspend(self, gang: Gang, reason: Reason, message: str, *, stays: bool = True) -> Gang:
+        """Decide to take a gang off its GPUs."""
+        before = self.gangs[gang.name]
+        self._leave(before)
+        after = replace(self._counted(before), running=False, placement=before.placement if stays else ())
+        self._enter(after)
+        self._settle(before, after)
+        self.decisions.append(Suspend(gang, reason, message, stays))
+        return after
+
+    def _take_over(self, decision: Decision) -> None:
+        """Start from what was decided before this board was made."""
+        if isinstance(decision, Put):
+            self.put(decision)
+        elif isinstance(decision, Wait):
+            self.waits[decision.gang.name] = decision
+        else:
+            self.decisions.append(decision)
+
+    def _counted(self, gang: Gang) -> Gang:
+        return replace(gang, attained=gang.attained_at(self.now), turn=gang.turn_at(self.now), since=self.now)
+
+    def _enter(self, gang: Gang) -> None:
+        self.gangs[gang.name] = gang
+        for node, gpus in gpus_by_node(gang.placement).items():
+            self.residents.setdefault(node, {})[gang.name] = gpus
+        if gang.placement and gang.running:
+            self.running.add(gang)
+
+    def _settle(self, before: Gang, after: Gang) -> None:
+        """Bring the room up to date."""
+        self.room.give_back(before.placement)
+        self.room.take(after.placement)
+        for node in {*gpus_by_node(before.placement), *gpus_by_node(after.placement)}:
+            self.room.free[node] = self.idle(node)
+
+    def _leave(self, gang: Gang) -> None:
+        if gang.placement and gang.running:
+            self.running.remove(gang)
+        for node in gpus_by_node(gang.placement):
+            del self.residents[node][gang.name]
+
+    def _left(self, node: str, taken: Iterable[GpuSet]) -> GpuSet:
+        left = self._ours.get(node, self.nodes[node].free)
+        for gpus in taken:
+            left &= ~gpus
+        return left
+
+    def _union(self, node: str) -> GpuSet:
+        held = 0
+        for gpus in self.residents[node].values():
+            held |= gpus
+        return held

@@ -1,0 +1,64 @@
+"""Growing and shrinking: an elastic gang has GPUs that nobody else wants, for as long as nobody does.
+
+Gandiva (OSDI'18, section 3.5): a gang grows only to the idle GPUs of the server that it is on, and only after they stayed idle
+for a while; it shrinks at once when another gang needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from muster.scheduling.decisions import Grow, Reason, Shrink
+from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.occupancy import shape
+from muster.scheduling.snapshot import Assigned, Effect, Gang, Placement
+
+
+def grow(board: Board, after: float) -> None:
+    """Let gangs that have been as they are for `after` seconds grow to the idle GPUs of their server."""
+    for gang in sorted(board.gangs.values(), key=lambda gang: (gang.since, gang.name)):
+        if not gang.running or gang.asked is None or board.now - gang.since < after or len(board.spots(gang)) != 1:
+            continue
+        larger = _larger(board, gang)
+        if larger:
+            message = f"{gang.held} to {sum(p.gpus.bit_count() for p in larger)} GPUs that stayed idle for {after:.0f} s"
+            board.put(Grow(gang, larger, Reason.GPUS_IDLE, message, _effect(board, gang, larger)))
+
+
+def shrink(board: Board, nodes: Iterable[str]) -> bool:
+    """Take back the GPUs that gangs on these nodes have beyond what they asked for; say whether there were any."""
+    found = False
+    for name in sorted({gang.name for node in nodes for gang in board.on(node)}):
+        gang = board.gangs[name]
+        if gang.running and gang.asked is not None and workers(gang.placement) > gang.asked:
+            less = tuple(place for place in gang.placement if place.task.role != "worker" or place.task.index < gang.asked)
+            gpus = sum(place.gpus.bit_count() for place in less)
+            message = f"{gang.held} to {gpus} GPUs: others need them"
+            board.put(Shrink(gang, less, Reason.GPUS_NEEDED, message, _effect(board, gang, less)))
+            found = True
+    return found
+
+
+def workers(placement: Placement) -> int:
+    """The workers of a placement."""
+    return sum(place.task.role == "worker" for place in placement)
+
+
+def _larger(board: Board, gang: Gang) -> Placement | None:
+    """The gang with as many workers more as its server has idle GPUs for."""
+    ((node, _),) = board.spots(gang).items()
+    idle, machine = board.idle(node), board.nodes[node].machine
+    placed = {place.task.name for place in gang.placement}
+    more: list[Assigned] = []
+    for task in gang.tasks:
+        if task.name not in placed and task.gpus <= idle.bit_count():
+            part = machine.fastest(idle, task.gpus)
+            idle &= ~part
+            more.append(Assigned(task, node, part, len(gang.placement) + len(more)))
+    return (*gang.placement, *more) if more else None
+
+
+def _effect(board: Board, gang: Gang, after: Placement) -> Effect | None:
+    now = board.rates.expected(gang, shape(gang.placement, board.nodes))
+    then = board.rates.expected(gang, shape(after, board.nodes))
+    return Effect(now, then) if now is not None and then is not None else None

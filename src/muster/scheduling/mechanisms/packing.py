@@ -1,0 +1,120 @@
+"""Packing: several gangs on the same GPUs at once, where that beats taking turns.
+
+Gandiva (OSDI'18, section 3.3): only under overload, only gangs that were profiled while they ran alone; the one with the least
+GPU utilisation goes onto the GPUs with the least, if the memory suffices. Taking turns, two bundles on the same GPUs give the
+mean of their rates; packing is kept only if the measured rates together give more, else it is undone, and the kinds' measured
+rates keep it from being tried again. Rates are counted beside the rate that a gang has alone, so 1 is one exclusive GPU's worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from muster.scheduling.decisions import Pack, Reason, Unpack
+from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.mechanisms.turns import Bundle, bundled, waits
+from muster.scheduling.occupancy import kind_of, shape
+from muster.scheduling.placement import Shortage, place
+from muster.scheduling.profile import Company, Via
+from muster.scheduling.snapshot import Effect, Gang
+
+MEMORY = 1.0
+"""The share of a GPU's memory that packed gangs may need together."""
+UNIT = "of the rate alone"
+
+
+def judge(board: Board) -> None:
+    """Undo each packing that is measured to give less than taking turns would."""
+    for bundle in bundled({name: gang for name, gang in board.gangs.items() if gang.running and gang.sharing.packs}):
+        on_trial = [gang for gang in bundle if gang.packed and gang.trial and gang.trial.verb == "Pack"]
+        if len(bundle) < 2 or not on_trial:
+            continue
+        last = max(on_trial, key=lambda gang: (gang.since, gang.name))
+        worth, alone = together(board, bundle), (together(board, [g for g in bundle if g is not last]) + 1) / 2
+        if worth < alone:
+            message = f"packed, they reach {worth:.2f} {UNIT}; taking turns gives {alone:.2f}"
+            turn = min(gang.turn_at(board.now) for gang in bundle)
+            board.put(Unpack(last, last.placement, Reason.UNDONE, message, Effect(worth, alone, UNIT), turn))
+
+
+def pack(board: Board) -> None:
+    """Put gangs that wait for their turn onto GPUs of their nodes that others use; what was never measured is tried."""
+    for node in sorted({node for gang in board.gangs.values() if waits(gang) for node in board.spots(gang)}):
+        waiting = [gang for gang in board.on(node) if waits(gang) and _profiled(board, gang)]
+        for gang in sorted(waiting, key=lambda gang: (_utilisation(board, gang), gang.name)):
+            want = _counts(board, gang)
+            hosts = [b for b in _hosts(board, board.on(node), gang) if _counts(board, b[0]) == want]
+            for bundle in sorted(hosts, key=lambda b: (sum(_utilisation(board, g) for g in b), b[0].name)):
+                if _pack_onto(board, gang, bundle, least=1.0):
+                    break
+
+
+def offer(board: Board, gangs: Iterable[Gang], least: float = 1.1) -> None:
+    """Put gangs that wait for a place onto GPUs that others use, each where it gains most, and only if it gains clearly."""
+    for gang in gangs:
+        if not _profiled(board, gang):
+            continue
+        hosts = [b for b in _hosts(board, list(board.gangs.values()), gang) if b[0].held == gang.gpus]
+        worth = {b[0].name: together(board, [*b, _guest(board, gang, b)]) / (together(board, b) + 1) for b in hosts}
+        for bundle in sorted(hosts, key=lambda b: (-worth[b[0].name], b[0].name)):
+            if _pack_onto(board, gang, bundle, least):
+                break
+
+
+def _pack_onto(board: Board, gang: Gang, bundle: Bundle, least: float) -> bool:
+    """Pack the gang onto a bundle's GPUs if that is worth `least` times what taking turns would give."""
+    if sum(_memory(board, member) for member in (*bundle, gang)) > MEMORY:
+        return False
+    guest = _guest(board, gang, bundle)
+    turns, worth = (together(board, bundle) + 1) / 2, together(board, [*bundle, guest])
+    if not guest.placement or worth <= turns * least:
+        return False
+    message = f"with {', '.join(g.name for g in bundle)}: {worth:.2f} {UNIT} expected, {turns:.2f} by taking turns"
+    turn = min(member.turn_at(board.now) for member in bundle)
+    first = bundle[0].packed or bundle[0].name
+    board.put(Pack(gang, guest.placement, Reason.PACKED, message, Effect(turns, worth, UNIT), turn, first))
+    return True
+
+
+def _guest(board: Board, gang: Gang, bundle: Bundle) -> Gang:
+    """The gang as it would be on the bundle's GPUs; without a placement if it does not fit on them."""
+    found = place(gang, board.only(board.spots(bundle[0])))
+    return replace(gang, placement=() if isinstance(found, Shortage) else found, running=True)
+
+
+def together(board: Board, bundle: Bundle) -> float:
+    """The rates of a bundle's gangs on one set of GPUs, each beside its rate alone, summed."""
+    return sum(board.rates.relative(gang, shape(gang.placement, board.nodes), company_in(gang, bundle)) for gang in bundle)
+
+
+def company_in(gang: Gang, bundle: Bundle) -> Company:
+    """The company of a gang within a bundle."""
+    return tuple(sorted((Via.GPU, kind_of(other)) for other in bundle if other.name != gang.name))
+
+
+def _hosts(board: Board, there: Iterable[Gang], gang: Gang) -> list[Bundle]:
+    """Bundles that the gang may join: they run, were profiled, and their last packing has been judged."""
+    running = {g.name: g for g in there if g.running and g.placement and g.sharing.packs and g.name != gang.name}
+    return [
+        bundle
+        for bundle in bundled(running)
+        if all(_profiled(board, g) and g.since < board.now and g.priority >= gang.priority for g in bundle)
+    ]
+
+
+def _counts(board: Board, gang: Gang) -> dict[str, int]:
+    return {node: gpus.bit_count() for node, gpus in board.spots(gang).items()}
+
+
+def _profiled(board: Board, gang: Gang) -> bool:
+    profile = board.rates.profile(gang)
+    return gang.sharing.packs and profile.utilisation is not None and profile.memory is not None
+
+
+def _utilisation(board: Board, gang: Gang) -> float:
+    return board.rates.profile(gang).utilisation or 0.0
+
+
+def _memory(board: Board, gang: Gang) -> float:
+    return board.rates.profile(gang).memory or 0.0

@@ -1,0 +1,117 @@
+"""Time-slicing: who runs in the next slice.
+
+Gangs that have a place on the same GPUs take turns of one slice (60 s in Gandiva, OSDI'18, section 3.2), in the order of
+their virtual time: seconds that they ran, divided by their weight (stride scheduling, Waldspurger and Weihl, 1995). The gang
+with the least runs first, on all its nodes at once, so none waits longer than the others' slices together. A higher priority
+always runs before a lower one. Gangs packed onto the same GPUs take their turn as one.
+
+Nobody is suspended where there is nobody to run instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from muster.scheduling.decisions import Reason, Resume
+from muster.scheduling.links import GpuSet
+from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.snapshot import Assigned, Gang, Placement
+
+Bundle = list[Gang]
+"""A gang, or several that are packed onto the same GPUs."""
+
+
+def next_slice(board: Board) -> None:
+    """Suspend those whose turn is over where others wait for theirs, and resume these."""
+    contested = {node for gang in board.gangs.values() if waits(gang) for node in board.spots(gang)}
+    if not contested:
+        return
+    bundles = bundled({gang.name: gang for node in contested for gang in board.on(node) if gang.sharing.slices or waits(gang)})
+    chosen = _choose(board, bundles)
+    for bundle in bundles:
+        if bundle not in chosen:
+            for gang in bundle:
+                if gang.running:
+                    board.suspend(gang, Reason.TIME_SLICED, f"its turn is over after {board.now - gang.since:.0f} s")
+    for bundle in chosen:
+        resume(board, bundle)
+
+
+def fill(board: Board, nodes: Iterable[str]) -> None:
+    """Resume those who wait for their turn on GPUs of these nodes that nobody uses; suspend nobody."""
+    waiting = {gang.name: gang for node in nodes for gang in board.on(node) if waits(gang)}
+    for bundle in sorted(bundled(waiting), key=lambda bundle: _turn(board, bundle)):
+        if all(board.free(node).bit_count() >= gpus.bit_count() for node, gpus in board.spots(bundle[0]).items()):
+            resume(board, bundle)
+
+
+def resume(board: Board, bundle: Bundle) -> None:
+    """Let a bundle run on free GPUs of its nodes, unless it does already."""
+    if all(gang.running for gang in bundle):
+        return
+    runs = next((gang for gang in bundle if gang.running), None)
+    gpus = board.spots(runs) if runs else {n: _which(board, bundle[0], n, held) for n, held in board.spots(bundle[0]).items()}
+    for gang in bundle:
+        if not gang.running:
+            waited = f"its turn comes after {board.now - gang.since:.0f} s"
+            board.put(Resume(gang, moved(board, gang.placement, gpus), Reason.TIME_SLICED, waited))
+
+
+def moved(board: Board, placement: Placement, gpus: dict[str, GpuSet]) -> Placement:
+    """The placement with other GPUs of the same nodes."""
+    left = dict(gpus)
+    places: list[Assigned] = []
+    for place in placement:
+        part = board.nodes[place.node].machine.fastest(left.get(place.node, 0), place.gpus.bit_count())
+        left[place.node] = left.get(place.node, 0) & ~part
+        places.append(replace(place, gpus=part))
+    return tuple(places)
+
+
+def _which(board: Board, gang: Gang, node: str, held: GpuSet) -> GpuSet:
+    """Its own GPUs where they are free, else as many others with the best links."""
+    free = board.free(node)
+    if held & free == held:
+        return held
+    machine = board.nodes[node].machine
+    choose = machine.fastest if gang.sensitive else machine.leftover
+    return choose(free, held.bit_count())
+
+
+def _choose(board: Board, bundles: list[Bundle]) -> list[Bundle]:
+    """The bundles of the next slice: in order of their turn, each that finds its GPUs."""
+    room: dict[str, int] = {}
+    for bundle in bundles:
+        for node in board.spots(bundle[0]):
+            room.setdefault(node, board.free(node).bit_count())
+    for bundle in bundles:
+        if any(gang.running for gang in bundle):
+            for node, gpus in board.spots(bundle[0]).items():
+                room[node] += gpus.bit_count()
+    chosen = []
+    for bundle in sorted(bundles, key=lambda bundle: _turn(board, bundle)):
+        spots = board.spots(bundle[0])
+        if all(room[node] >= gpus.bit_count() for node, gpus in spots.items()):
+            chosen.append(bundle)
+            for node, gpus in spots.items():
+                room[node] -= gpus.bit_count()
+    return chosen
+
+
+def _turn(board: Board, bundle: Bundle) -> tuple[int, float, bool, str]:
+    first = min(bundle, key=lambda gang: (-gang.priority, gang.turn_at(board.now), gang.name))
+    return (-first.priority, first.turn_at(board.now), not first.running, first.name)
+
+
+def bundled(gangs: Mapping[str, Gang]) -> list[Bundle]:
+    """Put gangs that are packed onto the same GPUs together."""
+    found: dict[str, Bundle] = {}
+    for name in sorted(gangs):
+        found.setdefault(gangs[name].packed or name, []).append(gangs[name])
+    return list(found.values())
+
+
+def waits(gang: Gang) -> bool:
+    """Say whether a gang has a place and waits there for its turn."""
+    return bool(gang.placement) and not gang.running

@@ -1,0 +1,125 @@
+"""Gandiva's policy, as in the paper (OSDI'18, sections 3 and 4, algorithm 1).
+
+Reactive: a gang that arrives gets nodes at once, oversubscribed if need be; GPUs that came free go to those who wait for their
+turn there. Introspective: judge what was packed, take turns, pack, level and repair placements, grow. Gangs that share nothing
+are admitted by the planner as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from muster.scheduling.decisions import Join, Place, Reason
+from muster.scheduling.mechanisms import elasticity, migration, packing, turns
+from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.placement import Room, Shortage, describe, place
+from muster.scheduling.settings import Settings
+from muster.scheduling.snapshot import Gang, Placement
+
+
+def react(board: Board, settings: Settings) -> None:
+    """Find nodes for those who wait, and use what came free."""
+    turns.fill(board, _crowded(board))
+    for gang in board.waiting():
+        if gang.sharing.slices:
+            _start(board, gang)
+    if settings.migration:
+        migration.level(board)
+        migration.improve(board)
+
+
+def introspect(board: Board, settings: Settings) -> None:
+    """Judge, take turns, pack, repair, grow."""
+    packing.judge(board)
+    turns.next_slice(board)
+    if settings.packing and board.cluster_height() > 1:
+        packing.pack(board)
+    if settings.migration:
+        migration.level(board)
+        migration.improve(board)
+        migration.defragment(board)
+    if not board.waiting():
+        elasticity.grow(board, settings.grow_after)
+
+
+def _start(board: Board, gang: Gang) -> None:
+    found = get_nodes(board, gang)
+    for node in sorted(board.residents):
+        if found is None and elasticity.shrink(board, [node]):
+            found = get_nodes(board, gang)
+    if found:
+        board.put(Place(gang, found, Reason.PLACED, describe(found)))
+        return
+    found = oversubscribe(board, gang)
+    if found:
+        others = [g for node in sorted({p.node for p in found}) for g in board.on(node)]
+        turn = min(g.turn_at(board.now) for g in others)
+        message = f"takes turns with {len(others)} others: {describe(found)}"
+        board.put(Join(gang, found, Reason.TIME_SLICED, message, turn=turn))
+        return
+    message = f"needs {gang.gpus} GPUs; none idle, and no server of its size takes turns"
+    board.wait(gang, Reason.INSUFFICIENT_GPUS, message)
+
+
+def get_nodes(board: Board, gang: Gang) -> Placement | None:
+    """Idle GPUs for the gang: on servers that serve its size, else on empty ones, else wherever they are."""
+    size = _size(board, gang)
+    same = [n for n in board.nodes if _affinity(board, n) == size and board.height(n) < 1]
+    empty = [n for n in board.nodes if not board.residents.get(n)]
+    return _least_loaded(board, gang, same) or _least_loaded(board, gang, empty) or _found(gang, board.room)
+
+
+def oversubscribe(board: Board, gang: Gang) -> Placement | None:
+    """GPUs of the least loaded servers that serve the gang's size, on which everyone takes turns."""
+    size = _size(board, gang)
+    nodes = sorted((n for n in board.nodes if _affinity(board, n) == size), key=lambda n: (board.height(n), n))
+    room = board.only({})
+    for height in sorted({board.height(n) for n in nodes}):
+        for node in nodes:
+            if board.height(node) == height:
+                room.free[node] = _shared(board, node)
+        found = _found(gang, room)
+        if found:
+            return found
+    return None
+
+
+def _least_loaded(board: Board, gang: Gang, nodes: Iterable[str]) -> Placement | None:
+    """A place on one of these nodes, the one with the least load; a gang of several servers gets the least loaded of them."""
+    room = board.only({})
+    for node in sorted(nodes, key=lambda n: (board.height(n), n)):
+        room.free[node] = board.idle(node)
+        found = _found(gang, room)
+        if found:
+            return found
+    return None
+
+
+def _found(gang: Gang, room: Room) -> Placement | None:
+    found = place(gang, room)
+    return None if isinstance(found, Shortage) else found
+
+
+def _shared(board: Board, node: str) -> int:
+    """The GPUs of a node on which gangs take turns, or nobody is."""
+    gpus = board.idle(node)
+    for gang in board.on(node):
+        if gang.sharing.slices:
+            gpus |= board.spots(gang)[node]
+    return gpus
+
+
+def _size(board: Board, gang: Gang) -> int:
+    """The GPUs that the gang wants of a server."""
+    largest = max((node.healthy.bit_count() for node in board.nodes.values()), default=0)
+    return min(gang.gpus, largest)
+
+
+def _affinity(board: Board, node: str) -> int | None:
+    """The size of the gangs that a server serves (the largest there); None for an empty one."""
+    gangs = board.residents.get(node)
+    return max(_size(board, board.gangs[name]) for name in gangs) if gangs else None
+
+
+def _crowded(board: Board) -> list[str]:
+    return sorted({node for gang in board.gangs.values() if turns.waits(gang) for node in board.spots(gang)})

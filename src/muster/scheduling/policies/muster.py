@@ -1,0 +1,162 @@
+"""muster's own policy: least attained service first, without knowing how long anything will run.
+
+Most jobs are short and a few are very long, so the gang that has had least is the one most likely to end soon (LAS; Nuyens and
+Wierman, 2008; for training, Tiresias, NSDI'19). Attained service is counted in GPU-seconds and falls into levels, each twice as
+wide as the one before: within a level nobody is suspended for another, so a gang is suspended a few times in its life, not
+every slice. A gang that has waited longer than it ever ran comes first again: nobody starves.
+
+A pass ranks the gangs, lets each claim GPUs in that order (its own if it runs, idle ones, those of gangs ranked below it), and
+decides only what changes. What still waits may be packed onto GPUs where it is known to gain.
+"""
+
+from __future__ import annotations
+
+from math import log2
+
+from muster.scheduling.decisions import Place, Reason, Resume
+from muster.scheduling.mechanisms import elasticity, migration, packing
+from muster.scheduling.mechanisms.board import Board, Spots
+from muster.scheduling.mechanisms.turns import bundled
+from muster.scheduling.occupancy import gpus_by_node
+from muster.scheduling.placement import Shortage, describe, place
+from muster.scheduling.queueing import Quotas
+from muster.scheduling.settings import Settings
+from muster.scheduling.snapshot import Gang, Placement
+
+PATIENCE = 4.0
+"""A gang that has waited this many times as long as it ran (and a slice at least) comes first."""
+
+
+def react(board: Board, settings: Settings) -> None:
+    """Share the GPUs anew where somebody waits who could go before others."""
+    if any(_may_claim(board, gang) for gang in board.gangs.values() if not gang.placement):
+        share(board, settings)
+
+
+def introspect(board: Board, settings: Settings) -> None:
+    """Judge what was packed, share the GPUs anew, repair placements, grow."""
+    packing.judge(board)
+    react(board, settings)
+    if settings.migration:
+        migration.improve(board)
+    if not board.waiting():
+        elasticity.grow(board, settings.grow_after)
+
+
+def share(board: Board, settings: Settings) -> None:
+    """Let each gang claim GPUs in the order of its rank, and decide what changes."""
+    claims = _Claims(board, settings)
+    for gang in claims.ranked:
+        claims.claim(gang)
+    for gang in claims.displaced:
+        board.suspend(gang, Reason.PREEMPTED, "others have had less", stays=False)
+    for gang in claims.ranked:
+        found = claims.placements.get(gang.name)
+        if found:
+            verb = Resume if gang.attained_at(board.now) else Place
+            board.put(verb(board.gangs[gang.name], found, Reason.PLACED, describe(found)))
+    if settings.packing:
+        packing.offer(board, [gang for gang in claims.ranked if not board.gangs[gang.name].placement])
+
+
+def level(gang: Gang, now: float, slice_seconds: float) -> int:
+    """How much service a gang has had: 0 for less than a slice of one GPU, one more for each doubling."""
+    attained = gang.attained_at(now)
+    waited = 0.0 if gang.placement else now - gang.since
+    if waited > PATIENCE * max(attained / max(gang.gpus, 1), slice_seconds):
+        return 0
+    return 0 if attained < slice_seconds else 1 + int(log2(attained / slice_seconds))
+
+
+class _Claims:
+    """Who gets which GPUs, worked out in the order of rank before anything is decided."""
+
+    def __init__(self, board: Board, settings: Settings) -> None:
+        self.board = board
+        self.quotas = Quotas(board.queues, board.gangs.values())
+        self.placements: dict[str, Placement] = {}
+        """Gangs that start, or go on elsewhere."""
+        self.displaced: list[Gang] = []
+        self._bundles = {bundle[0].name: bundle for bundle in bundled(_running(board))}
+        waiting = [gang for gang in board.gangs.values() if not gang.placement and _may_claim(board, gang)]
+        hosts = [bundle[0] for bundle in self._bundles.values()]
+        self.ranked = sorted((*hosts, *waiting), key=lambda gang: self._rank(gang, settings))
+        self._below = {gang.name: board.spots(gang) for gang in reversed(self.ranked) if gang.placement}
+        """GPUs of the gangs whose turn to claim has not come, the last in rank first."""
+        self._spare: Spots = {node: board.idle(node) for node in board.nodes}
+        self._count = sum(map(int.bit_count, self._spare.values())) + sum(gang.held for gang in hosts)
+        """GPUs that nobody has claimed yet."""
+        self._too_large: set[object] = set()
+
+    def _rank(self, gang: Gang, settings: Settings) -> tuple[int, int, bool, float, str]:
+        return (
+            -gang.priority,
+            level(gang, self.board.now, settings.slice_seconds),
+            not gang.placement,
+            gang.arrived,
+            gang.name,
+        )
+
+    def claim(self, gang: Gang) -> None:
+        """Let the gang keep what it has, find it something, or note that it loses its GPUs."""
+        own = self._below.pop(gang.name, None)
+        if own is not None and own == self.board.spots(gang):
+            self._count -= gang.held
+            return
+        if own is not None:
+            self.displaced += self._bundles[gang.name]
+            self._give(own)
+        if gang.gpus <= self._count and (gang.placement or self.quotas.allows(gang, gang.gpus)):
+            self._find(gang)
+
+    def _find(self, gang: Gang) -> None:
+        shape = tuple((task.gpus, task.where) for task in gang.tasks)
+        if shape in self._too_large:
+            return
+        found = self._over(gang, 0) or self._over_fewest(gang)
+        if found is None:
+            self._too_large.add(shape)
+            return
+        self.placements[gang.name] = found
+        self._count -= sum(place.gpus.bit_count() for place in found)
+        for node, gpus in gpus_by_node(found).items():
+            self._spare[node] &= ~gpus
+            for spots in self._below.values():
+                if spots.get(node, 0) & gpus:
+                    spots[node] &= ~gpus
+        if not gang.placement:
+            self.quotas.add(gang.queue, gang.gpus)
+
+    def _over_fewest(self, gang: Gang) -> Placement | None:
+        """A place on the spare GPUs and those of as few gangs as will do, the last in rank first."""
+        few, many = 1, len(self._below)
+        best = self._over(gang, many) if many else None
+        while best and few < many:
+            middle = (few + many) // 2
+            found = self._over(gang, middle)
+            best, few, many = (found, few, middle) if found else (best, middle + 1, many)
+        return best
+
+    def _over(self, gang: Gang, victims: int) -> Placement | None:
+        spots = dict(self._spare)
+        for held in list(self._below.values())[:victims]:
+            for node, gpus in held.items():
+                spots[node] |= gpus
+        found = place(gang, self.board.only(spots))
+        return None if isinstance(found, Shortage) else found
+
+    def _give(self, spots: Spots) -> None:
+        for node, gpus in spots.items():
+            self._spare[node] |= gpus
+
+
+def _running(board: Board) -> dict[str, Gang]:
+    return {gang.name: gang for gang in board.gangs.values() if gang.placement and gang.running and gang.sharing.slices}
+
+
+def _may_claim(board: Board, gang: Gang) -> bool:
+    """Whether a waiting gang may claim GPUs of others: one that shares always, another when it is first in its turn."""
+    wait = board.waits.get(gang.name)
+    if wait is None:
+        return False
+    return wait.reason is Reason.INSUFFICIENT_GPUS or (gang.sharing.slices and wait.reason is Reason.BEHIND_IN_QUEUE)
