@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
-from muster.scheduling.placement import Room, Shortage, describe, place, shrunk, sizes
+from muster.scheduling.placement import Room, Shortage, describe, fewest_gpus, place, shrunk, sizes
 from muster.scheduling.queueing import Claims, Quotas, in_order
 from muster.scheduling.settings import DEFAULTS, Settings
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
@@ -214,10 +214,3 @@ class _Pass:
         if gang.leave == "":
             return [a.node for a in gang.placement]
         return [n.name for n in self.room.nodes.values() if gang.leave in (n.name, n.rack)]
-
-
-def fewest_gpus(gang: Gang) -> int:
-    """The GPUs of the smallest size in which the gang can start."""
-    if gang.fewest is None:
-        return gang.gpus
-    return sum(task.gpus for task in gang.tasks if task.role != "worker" or task.index < gang.fewest)

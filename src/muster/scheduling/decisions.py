@@ -54,8 +54,6 @@ class Put:
     message: str
     effect: Effect | None = None
     """What was measured, and what is expected of the decision; the next introspective pass judges it."""
-    turn: float | None = None
-    """The virtual time with which it joins those who take turns there; None: it keeps its own."""
 
 
 @dataclass(frozen=True, slots=True)

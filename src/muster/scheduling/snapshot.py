@@ -68,6 +68,8 @@ class Node:
     """What its GPUs are called ("P100"): a job runs equally fast on nodes of one model."""
     leaving: GpuSet = 0
     """GPUs that pods on their way out still hold: free soon, without anybody else having to go."""
+    nic_gbps: float = 12.0
+    """GB/s that its network cards carry together; where nobody says, those of one of 100 Gb/s."""
     rest: Resources = PLENTY
     """What is free beside GPUs; negative where pods of other schedulers took too much."""
     capacity: Resources = PLENTY
@@ -181,8 +183,6 @@ class Gang:
     """When it came to be as it is: placed, suspended, resumed, moved or resized."""
     attained: float = 0.0
     """GPU-seconds that it had up to `since`."""
-    turn: float = 0.0
-    """Virtual time: seconds that it ran up to `since`, divided by its weight, on the clock of its place."""
     packed: str = ""
     """The gang on whose GPUs it runs as well; gangs packed onto the same one take their turns together."""
     trial: Trial | None = None
@@ -200,10 +200,6 @@ class Gang:
     def attained_at(self, now: float) -> float:
         """GPU-seconds that it had up to `now`."""
         return self.attained + (self.held * (now - self.since) if self.placement and self.running else 0.0)
-
-    def turn_at(self, now: float) -> float:
-        """Its virtual time at `now`."""
-        return self.turn + ((now - self.since) / self.sharing.weight if self.placement and self.running else 0.0)
 
     @property
     def sensitive(self) -> bool:

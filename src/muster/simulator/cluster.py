@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from muster.scheduling.links import indices
+from muster.scheduling.links import GpuSet, indices
 from muster.scheduling.occupancy import Occupancy, gpus_by_node
 from muster.scheduling.profile import Profile
 from muster.scheduling.snapshot import Gang, Node, Queue, Snapshot
@@ -29,7 +29,7 @@ class Cluster:
         self.profiles: dict[str, Profile] = {}
         self.running = Occupancy()
         self.gpus = sum(node.healthy.bit_count() for node in self.nodes.values())
-        self._placed: dict[str, dict[str, int]] = {name: {} for name in self.nodes}
+        self._placed: dict[str, dict[str, GpuSet]] = {name: {} for name in self.nodes}
 
     def snapshot(self) -> Snapshot:
         return Snapshot(dict(self.nodes), tuple(self.gangs.values()), self.queues, self.profiles)
@@ -53,6 +53,10 @@ class Cluster:
     def neighbourhood(self, names: Iterable[str]) -> dict[str, Gang]:
         """The gangs that run on any of these nodes."""
         return {name: self.gangs[name] for node in names for name in self.running.on_node.get(node, ())}
+
+    def placed(self, name: str) -> dict[str, GpuSet]:
+        """The gangs that have a place on a node, running or not, with their GPUs there."""
+        return dict(self._placed[name])
 
     def _enter(self, gang: Gang) -> None:
         for name, gpus in gpus_by_node(gang.placement).items():

@@ -74,6 +74,14 @@ class Board:
         """The gangs that have a place on a node, by name."""
         return [self.gangs[name] for name in sorted(self.residents.get(node, ()))]
 
+    def is_packed(self, gang: Gang) -> bool:
+        """Say whether another gang runs on its GPUs."""
+        return any(
+            other.name != gang.name and held & gpus
+            for node, gpus in self.spots(gang).items()
+            for other, held in self.running.on_node.get(node, {}).values()
+        )
+
     def spots(self, gang: Gang) -> Spots:
         return gpus_by_node(gang.placement)
 
@@ -103,8 +111,6 @@ class Board:
             running=bool(decision.placement) and not isinstance(decision, Join),
             packed=decision.onto if isinstance(decision, Pack) else before.packed if isinstance(decision, Resume) else "",
         )
-        if decision.turn is not None:
-            after = replace(after, turn=decision.turn)
         self._enter(after)
         self._settle(before, after)
         self.decisions.append(decision)
@@ -126,11 +132,13 @@ class Board:
             self.put(decision)
         elif isinstance(decision, Wait):
             self.waits[decision.gang.name] = decision
+        elif isinstance(decision, Suspend):
+            self.suspend(decision.gang, decision.reason, decision.message, stays=decision.stays)
         else:
             self.decisions.append(decision)
 
     def _counted(self, gang: Gang) -> Gang:
-        return replace(gang, attained=gang.attained_at(self.now), turn=gang.turn_at(self.now), since=self.now)
+        return replace(gang, attained=gang.attained_at(self.now), since=self.now)
 
     def _enter(self, gang: Gang) -> None:
         self.gangs[gang.name] = gang

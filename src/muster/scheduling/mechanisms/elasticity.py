@@ -17,7 +17,9 @@ from muster.scheduling.snapshot import Assigned, Effect, Gang, Placement
 def grow(board: Board, after: float) -> None:
     """Let gangs that have been as they are for `after` seconds grow to the idle GPUs of their server."""
     for gang in sorted(board.gangs.values(), key=lambda gang: (gang.since, gang.name)):
-        if not gang.running or gang.asked is None or board.now - gang.since < after or len(board.spots(gang)) != 1:
+        if not gang.running or gang.asked is None or board.now - gang.since < after:
+            continue
+        if len(board.spots(gang)) != 1 or board.is_packed(gang):
             continue
         larger = _larger(board, gang)
         if larger:
@@ -30,7 +32,7 @@ def shrink(board: Board, nodes: Iterable[str]) -> bool:
     found = False
     for name in sorted({gang.name for node in nodes for gang in board.on(node)}):
         gang = board.gangs[name]
-        if gang.running and gang.asked is not None and workers(gang.placement) > gang.asked:
+        if gang.running and gang.asked is not None and is_grown(gang):
             less = tuple(place for place in gang.placement if place.task.role != "worker" or place.task.index < gang.asked)
             gpus = sum(place.gpus.bit_count() for place in less)
             message = f"{gang.held} to {gpus} GPUs: others need them"
@@ -39,9 +41,9 @@ def shrink(board: Board, nodes: Iterable[str]) -> bool:
     return found
 
 
-def workers(placement: Placement) -> int:
-    """The workers of a placement."""
-    return sum(place.task.role == "worker" for place in placement)
+def is_grown(gang: Gang) -> bool:
+    """Say whether a gang has more workers than it asked for."""
+    return gang.asked is not None and sum(place.task.role == "worker" for place in gang.placement) > gang.asked
 
 
 def _larger(board: Board, gang: Gang) -> Placement | None:

@@ -43,7 +43,7 @@ def improve(board: Board, nodes: Iterable[str] | None = None) -> None:
     """
     if not any(board.idle(node) for node in (nodes if nodes is not None else board.nodes)):
         return
-    slowed = [(_relative(board, gang, board.spots(gang)), gang) for gang in board.gangs.values() if _may_move(gang)]
+    slowed = [(_relative(board, gang, board.spots(gang)), gang) for gang in board.gangs.values() if _may_move(board, gang)]
     for relative, gang in sorted(slowed, key=lambda item: (item[0], item[1].name)):
         if relative >= 1.0:
             break
@@ -62,7 +62,7 @@ def defragment(board: Board) -> None:
     for node in sorted(half_empty, key=lambda name: (-board.idle(name).bit_count(), name)):
         fuller = {n for n in board.nodes if board.residents.get(n) and n != node and 0 < _idle(board, n) <= _idle(board, node)}
         for gang in board.on(node):
-            found = _place(board, gang, board.only({n: board.idle(n) for n in fuller})) if _may_move(gang) else None
+            found = _place(board, gang, board.only({n: board.idle(n) for n in fuller})) if _may_move(board, gang) else None
             if found and _relative(board, gang, _spots(found)) >= _relative(board, gang, board.spots(gang)):
                 message = f"{node} has {_idle(board, node)} GPUs idle; without this gang it can take a whole one"
                 board.put(Migrate(gang, found, Reason.DEFRAGMENTED, message))
@@ -80,8 +80,8 @@ def _pays(board: Board, gang: Gang, relative: float, found: Placement) -> bool:
     return pays(after / relative, so_far, COST_SECONDS if cost is None else cost)
 
 
-def _may_move(gang: Gang) -> bool:
-    return bool(gang.placement) and gang.running and gang.sharing.slices and not gang.packed
+def _may_move(board: Board, gang: Gang) -> bool:
+    return bool(gang.placement) and gang.running and gang.sharing.slices and not board.is_packed(gang)
 
 
 def _wastes(board: Board, node: str) -> bool:

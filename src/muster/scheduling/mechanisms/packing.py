@@ -13,8 +13,9 @@ from dataclasses import replace
 
 from muster.scheduling.decisions import Pack, Reason, Unpack
 from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.mechanisms.elasticity import is_grown
 from muster.scheduling.mechanisms.turns import Bundle, bundled, waits
-from muster.scheduling.occupancy import kind_of, shape
+from muster.scheduling.occupancy import gpus_by_node, kind_of, shape
 from muster.scheduling.placement import Shortage, place
 from muster.scheduling.profile import Company, Via
 from muster.scheduling.snapshot import Effect, Gang
@@ -24,8 +25,8 @@ MEMORY = 1.0
 UNIT = "of the rate alone"
 
 
-def judge(board: Board) -> None:
-    """Undo each packing that is measured to give less than taking turns would."""
+def judge(board: Board, *, stays: bool = True) -> None:
+    """Undo each packing that is measured to give less than taking turns would; the gang `stays` to take turns, or is queued."""
     for bundle in bundled({name: gang for name, gang in board.gangs.items() if gang.running and gang.sharing.packs}):
         on_trial = [gang for gang in bundle if gang.packed and gang.trial and gang.trial.verb == "Pack"]
         if len(bundle) < 2 or not on_trial:
@@ -34,8 +35,8 @@ def judge(board: Board) -> None:
         worth, alone = together(board, bundle), (together(board, [g for g in bundle if g is not last]) + 1) / 2
         if worth < alone:
             message = f"packed, they reach {worth:.2f} {UNIT}; taking turns gives {alone:.2f}"
-            turn = min(gang.turn_at(board.now) for gang in bundle)
-            board.put(Unpack(last, last.placement, Reason.UNDONE, message, Effect(worth, alone, UNIT), turn))
+            placement = last.placement if stays else ()
+            board.put(Unpack(last, placement, Reason.UNDONE, message, Effect(worth, alone, UNIT)))
 
 
 def pack(board: Board) -> None:
@@ -56,8 +57,9 @@ def offer(board: Board, gangs: Iterable[Gang], least: float = 1.1) -> None:
         if not _profiled(board, gang):
             continue
         hosts = [b for b in _hosts(board, list(board.gangs.values()), gang) if b[0].held == gang.gpus]
-        worth = {b[0].name: together(board, [*b, _guest(board, gang, b)]) / (together(board, b) + 1) for b in hosts}
-        for bundle in sorted(hosts, key=lambda b: (-worth[b[0].name], b[0].name)):
+        fitting = [b for b in hosts if _guest(board, gang, b).placement]
+        worth = {b[0].name: together(board, [*b, _guest(board, gang, b)]) / (together(board, b) + 1) for b in fitting}
+        for bundle in sorted(fitting, key=lambda b: (-worth[b[0].name], b[0].name)):
             if _pack_onto(board, gang, bundle, least):
                 break
 
@@ -67,20 +69,23 @@ def _pack_onto(board: Board, gang: Gang, bundle: Bundle, least: float) -> bool:
     if sum(_memory(board, member) for member in (*bundle, gang)) > MEMORY:
         return False
     guest = _guest(board, gang, bundle)
+    if not guest.placement:
+        return False
     turns, worth = (together(board, bundle) + 1) / 2, together(board, [*bundle, guest])
-    if not guest.placement or worth <= turns * least:
+    if worth <= turns * least:
         return False
     message = f"with {', '.join(g.name for g in bundle)}: {worth:.2f} {UNIT} expected, {turns:.2f} by taking turns"
-    turn = min(member.turn_at(board.now) for member in bundle)
     first = bundle[0].packed or bundle[0].name
-    board.put(Pack(gang, guest.placement, Reason.PACKED, message, Effect(turns, worth, UNIT), turn, first))
+    board.put(Pack(gang, guest.placement, Reason.PACKED, message, Effect(turns, worth, UNIT), first))
     return True
 
 
 def _guest(board: Board, gang: Gang, bundle: Bundle) -> Gang:
-    """The gang as it would be on the bundle's GPUs; without a placement if it does not fit on them."""
-    found = place(gang, board.only(board.spots(bundle[0])))
-    return replace(gang, placement=() if isinstance(found, Shortage) else found, running=True)
+    """The gang as it would be on the bundle's GPUs; without a placement if it does not fit on exactly these."""
+    onto = board.spots(bundle[0])
+    found = place(gang, board.only(onto))
+    fits = not isinstance(found, Shortage) and gpus_by_node(found) == onto
+    return replace(gang, placement=found if fits else (), running=True)
 
 
 def together(board: Board, bundle: Bundle) -> float:
@@ -94,8 +99,8 @@ def company_in(gang: Gang, bundle: Bundle) -> Company:
 
 
 def _hosts(board: Board, there: Iterable[Gang], gang: Gang) -> list[Bundle]:
-    """Bundles that the gang may join: they run, were profiled, and their last packing has been judged."""
-    running = {g.name: g for g in there if g.running and g.placement and g.sharing.packs and g.name != gang.name}
+    """Bundles that the gang may join: they run in the size they asked for, were profiled, and their last packing was judged."""
+    running = {g.name: g for g in there if g.running and g.placement and g.name != gang.name and not is_grown(g)}
     return [
         bundle
         for bundle in bundled(running)
@@ -109,7 +114,7 @@ def _counts(board: Board, gang: Gang) -> dict[str, int]:
 
 def _profiled(board: Board, gang: Gang) -> bool:
     profile = board.rates.profile(gang)
-    return gang.sharing.packs and profile.utilisation is not None and profile.memory is not None
+    return gang.sharing.packs and gang.sharing.slices and profile.utilisation is not None and profile.memory is not None
 
 
 def _utilisation(board: Board, gang: Gang) -> float:

@@ -1,9 +1,10 @@
 """Time-slicing: who runs in the next slice.
 
-Gangs that have a place on the same GPUs take turns of one slice (60 s in Gandiva, OSDI'18, section 3.2), in the order of
-their virtual time: seconds that they ran, divided by their weight (stride scheduling, Waldspurger and Weihl, 1995). The gang
-with the least runs first, on all its nodes at once, so none waits longer than the others' slices together. A higher priority
-always runs before a lower one. Gangs packed onto the same GPUs take their turn as one.
+Gangs that have a place on the same GPUs take turns of one slice (60 s in Gandiva, OSDI'18, section 3.2): weighted round-robin
+without a queue to keep. At the end of a slice those who wait come first, the one that waited longest, counted by its weight, at
+their head; then those who ran, the one that ran least. The first takes its GPUs on all its nodes at once, so that nobody waits
+longer than the turns of the others together, whatever the size. A higher priority always runs before a lower one. Gangs
+packed onto the same GPUs take their turn as one.
 
 Nobody is suspended where there is nobody to run instead.
 """
@@ -16,6 +17,7 @@ from dataclasses import replace
 from muster.scheduling.decisions import Reason, Resume
 from muster.scheduling.links import GpuSet
 from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.occupancy import gpus_by_node
 from muster.scheduling.snapshot import Assigned, Gang, Placement
 
 Bundle = list[Gang]
@@ -99,16 +101,22 @@ def _choose(board: Board, bundles: list[Bundle]) -> list[Bundle]:
     return chosen
 
 
-def _turn(board: Board, bundle: Bundle) -> tuple[int, float, bool, str]:
-    first = min(bundle, key=lambda gang: (-gang.priority, gang.turn_at(board.now), gang.name))
-    return (-first.priority, first.turn_at(board.now), not first.running, first.name)
+def _turn(board: Board, bundle: Bundle) -> tuple[int, float, str]:
+    """The order of the next slice."""
+    return min((-gang.priority, -_urgency(gang, board.now), gang.name) for gang in bundle)
+
+
+def _urgency(gang: Gang, now: float) -> float:
+    """Seconds that it waited, counted by its weight; below zero for seconds that it ran."""
+    return (now - gang.since) * gang.sharing.weight if not gang.running else -(now - gang.since) / gang.sharing.weight
 
 
 def bundled(gangs: Mapping[str, Gang]) -> list[Bundle]:
     """Put gangs that are packed onto the same GPUs together."""
-    found: dict[str, Bundle] = {}
+    found: dict[object, Bundle] = {}
     for name in sorted(gangs):
-        found.setdefault(gangs[name].packed or name, []).append(gangs[name])
+        gpus = frozenset(gpus_by_node(gangs[name].placement).items())
+        found.setdefault((gangs[name].packed or name, gpus), []).append(gangs[name])
     return list(found.values())
 
 

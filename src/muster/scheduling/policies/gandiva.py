@@ -53,9 +53,8 @@ def _start(board: Board, gang: Gang) -> None:
     found = oversubscribe(board, gang)
     if found:
         others = [g for node in sorted({p.node for p in found}) for g in board.on(node)]
-        turn = min(g.turn_at(board.now) for g in others)
         message = f"takes turns with {len(others)} others: {describe(found)}"
-        board.put(Join(gang, found, Reason.TIME_SLICED, message, turn=turn))
+        board.put(Join(gang, found, Reason.TIME_SLICED, message))
         return
     message = f"needs {gang.gpus} GPUs; none idle, and no server of its size takes turns"
     board.wait(gang, Reason.INSUFFICIENT_GPUS, message)

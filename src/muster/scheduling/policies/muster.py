@@ -18,7 +18,7 @@ from muster.scheduling.mechanisms import elasticity, migration, packing
 from muster.scheduling.mechanisms.board import Board, Spots
 from muster.scheduling.mechanisms.turns import bundled
 from muster.scheduling.occupancy import gpus_by_node
-from muster.scheduling.placement import Shortage, describe, place
+from muster.scheduling.placement import Shortage, describe, fewest_gpus, place
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Placement
@@ -35,10 +35,10 @@ def react(board: Board, settings: Settings) -> None:
 
 def introspect(board: Board, settings: Settings) -> None:
     """Judge what was packed, share the GPUs anew, repair placements, grow."""
-    packing.judge(board)
-    react(board, settings)
+    packing.judge(board, stays=False)
     if settings.migration:
         migration.improve(board)
+    react(board, settings)
     if not board.waiting():
         elasticity.grow(board, settings.grow_after)
 
@@ -106,11 +106,12 @@ class _Claims:
         if own is not None:
             self.displaced += self._bundles[gang.name]
             self._give(own)
-        if gang.gpus <= self._count and (gang.placement or self.quotas.allows(gang, gang.gpus)):
+        least = fewest_gpus(gang)
+        if least <= self._count and (gang.placement or self.quotas.allows(gang, least)):
             self._find(gang)
 
     def _find(self, gang: Gang) -> None:
-        shape = tuple((task.gpus, task.where) for task in gang.tasks)
+        shape = (tuple((task.gpus, task.where) for task in gang.tasks), gang.spread, gang.required, gang.fewest, gang.asked)
         if shape in self._too_large:
             return
         found = self._over(gang, 0) or self._over_fewest(gang)
@@ -125,7 +126,7 @@ class _Claims:
                 if spots.get(node, 0) & gpus:
                     spots[node] &= ~gpus
         if not gang.placement:
-            self.quotas.add(gang.queue, gang.gpus)
+            self.quotas.add(gang.queue, sum(place.gpus.bit_count() for place in found))
 
     def _over_fewest(self, gang: Gang) -> Placement | None:
         """A place on the spare GPUs and those of as few gangs as will do, the last in rank first."""
