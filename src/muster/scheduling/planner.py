@@ -9,7 +9,7 @@ Same snapshot, same decisions: every ordering ends in a name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from muster.scheduling.admission import admit
 from muster.scheduling.decisions import Decision
@@ -21,30 +21,40 @@ from muster.scheduling.snapshot import Gang, Snapshot
 
 def plan(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> Sequence[Decision]:
     """Decide for every gang that waits or wants to move, and for those that share what they hold."""
-    shared = any(map(_shares, snapshot.gangs))
-    if not shared:
-        return admit(snapshot, now, settings)
     if settings.policy is Policy.GANDIVA:
-        board = Board(snapshot, now, admit(snapshot, now, settings, lambda gang: not gang.sharing.slices))
-        gandiva.react(board, settings)
-    else:
-        board = Board(snapshot, now, admit(snapshot, now, settings))
-        muster.react(board, settings)
+        return _gandiva(snapshot, now, settings, gandiva.react)
+    admitted = admit(snapshot, now, settings)
+    if not any(muster.may_claim(decision) for decision in admitted):
+        return admitted
+    board = Board(snapshot, now, (decision for decision in admitted if not muster.leaves_to_rank(decision)))
+    muster.react(board, settings)
     return board.decided()
 
 
 def introspect(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> Sequence[Decision]:
     """Judge what was tried, and share the GPUs anew."""
-    if not any(map(_shares, snapshot.gangs)):
-        return ()
     if settings.policy is Policy.GANDIVA:
-        board = Board(snapshot, now)
-        gandiva.introspect(board, settings)
-    else:
-        board = Board(snapshot, now, admit(snapshot, now, settings))
-        muster.introspect(board, settings)
+        return _gandiva(snapshot, now, settings, gandiva.introspect)
+    if not any(map(_can_change, snapshot.gangs)):
+        return ()
+    admitted = admit(snapshot, now, settings)
+    board = Board(snapshot, now, (decision for decision in admitted if not muster.leaves_to_rank(decision)))
+    muster.introspect(board, settings)
     return board.decided()
 
 
-def _shares(gang: Gang) -> bool:
-    return gang.sharing.slices or gang.sharing.packs or gang.asked is not None
+def _gandiva(
+    snapshot: Snapshot, now: float, settings: Settings, act: Callable[[Board, Settings], None]
+) -> Sequence[Decision]:
+    """The paper's policy for gangs that take turns; the others are admitted as ever."""
+    admitted = admit(snapshot, now, settings, lambda gang: not gang.sharing.slices)
+    if not any(gang.sharing.slices or gang.asked is not None for gang in snapshot.gangs):
+        return admitted
+    board = Board(snapshot, now, admitted)
+    act(board, settings)
+    return board.decided()
+
+
+def _can_change(gang: Gang) -> bool:
+    """Whether an introspective pass may find something to do for the gang."""
+    return gang.sharing.slices or gang.asked is not None

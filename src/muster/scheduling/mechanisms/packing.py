@@ -32,7 +32,7 @@ def judge(board: Board, *, stays: bool = True) -> None:
         if len(bundle) < 2 or not on_trial:
             continue
         last = max(on_trial, key=lambda gang: (gang.since, gang.name))
-        worth, alone = together(board, bundle), (together(board, [g for g in bundle if g is not last]) + 1) / 2
+        worth, alone = together(board, bundle), in_turns(board, [g for g in bundle if g is not last], last)
         if worth < alone:
             message = f"packed, they reach {worth:.2f} {UNIT}; taking turns gives {alone:.2f}"
             placement = last.placement if stays else ()
@@ -58,7 +58,7 @@ def offer(board: Board, gangs: Iterable[Gang], least: float = 1.1) -> None:
             continue
         hosts = [b for b in _hosts(board, list(board.gangs.values()), gang) if b[0].held == gang.gpus]
         fitting = [b for b in hosts if _guest(board, gang, b).placement]
-        worth = {b[0].name: together(board, [*b, _guest(board, gang, b)]) / (together(board, b) + 1) for b in fitting}
+        worth = {b[0].name: gain(board, b, _guest(board, gang, b)) for b in fitting}
         for bundle in sorted(fitting, key=lambda b: (-worth[b[0].name], b[0].name)):
             if _pack_onto(board, gang, bundle, least):
                 break
@@ -71,7 +71,7 @@ def _pack_onto(board: Board, gang: Gang, bundle: Bundle, least: float) -> bool:
     guest = _guest(board, gang, bundle)
     if not guest.placement:
         return False
-    turns, worth = (together(board, bundle) + 1) / 2, together(board, [*bundle, guest])
+    turns, worth = in_turns(board, bundle, guest), together(board, [*bundle, guest])
     if worth <= turns * least:
         return False
     message = f"with {', '.join(g.name for g in bundle)}: {worth:.2f} {UNIT} expected, {turns:.2f} by taking turns"
@@ -91,6 +91,16 @@ def _guest(board: Board, gang: Gang, bundle: Bundle) -> Gang:
 def together(board: Board, bundle: Bundle) -> float:
     """The rates of a bundle's gangs on one set of GPUs, each beside its rate alone, summed."""
     return sum(board.rates.relative(gang, shape(gang.placement, board.nodes), company_in(gang, bundle)) for gang in bundle)
+
+
+def in_turns(board: Board, bundle: Bundle, guest: Gang) -> float:
+    """The same of a bundle and a gang that take turns on its GPUs."""
+    return (together(board, bundle) + together(board, [guest])) / 2
+
+
+def gain(board: Board, bundle: Bundle, guest: Gang) -> float:
+    """What packing the guest onto the bundle's GPUs gives beside taking turns."""
+    return together(board, [*bundle, guest]) / in_turns(board, bundle, guest)
 
 
 def company_in(gang: Gang, bundle: Bundle) -> Company:

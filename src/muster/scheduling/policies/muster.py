@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from math import log2
 
-from muster.scheduling.decisions import Place, Reason, Resume
+from muster.scheduling.decisions import Admission, Place, Reason, Wait
 from muster.scheduling.mechanisms import elasticity, migration, packing
 from muster.scheduling.mechanisms.board import Board, Spots
 from muster.scheduling.mechanisms.turns import bundled
@@ -29,7 +29,7 @@ PATIENCE = 4.0
 
 def react(board: Board, settings: Settings) -> None:
     """Share the GPUs anew where somebody waits who could go before others."""
-    if any(_may_claim(board, gang) for gang in board.gangs.values() if not gang.placement):
+    if _claimants(board):
         share(board, settings)
 
 
@@ -43,6 +43,19 @@ def introspect(board: Board, settings: Settings) -> None:
         elasticity.grow(board, settings.grow_after)
 
 
+def may_claim(decision: Admission) -> bool:
+    """Say whether admission leaves a gang waiting that may claim GPUs of others: one that shares, or the first in its turn."""
+    if not isinstance(decision, Wait) or decision.gang.placement:
+        return False
+    first = decision.reason is Reason.INSUFFICIENT_GPUS
+    return first or (decision.gang.sharing.slices and decision.reason is Reason.BEHIND_IN_QUEUE)
+
+
+def leaves_to_rank(decision: Admission) -> bool:
+    """Say whether a gang that admission would start claims its GPUs by rank instead, since others claim too."""
+    return isinstance(decision, Place) and decision.gang.sharing.slices and not decision.gang.placement
+
+
 def share(board: Board, settings: Settings) -> None:
     """Let each gang claim GPUs in the order of its rank, and decide what changes."""
     claims = _Claims(board, settings)
@@ -53,8 +66,7 @@ def share(board: Board, settings: Settings) -> None:
     for gang in claims.ranked:
         found = claims.placements.get(gang.name)
         if found:
-            verb = Resume if gang.attained_at(board.now) else Place
-            board.put(verb(board.gangs[gang.name], found, Reason.PLACED, describe(found)))
+            board.put(Place(board.gangs[gang.name], found, Reason.PLACED, describe(found)))
     if settings.packing:
         packing.offer(board, [gang for gang in claims.ranked if not board.gangs[gang.name].placement])
 
@@ -78,7 +90,7 @@ class _Claims:
         """Gangs that start, or go on elsewhere."""
         self.displaced: list[Gang] = []
         self._bundles = {bundle[0].name: bundle for bundle in bundled(_running(board))}
-        waiting = [gang for gang in board.gangs.values() if not gang.placement and _may_claim(board, gang)]
+        waiting = _claimants(board)
         hosts = [bundle[0] for bundle in self._bundles.values()]
         self.ranked = sorted((*hosts, *waiting), key=lambda gang: self._rank(gang, settings))
         self._below = {gang.name: board.spots(gang) for gang in reversed(self.ranked) if gang.placement}
@@ -155,9 +167,7 @@ def _running(board: Board) -> dict[str, Gang]:
     return {gang.name: gang for gang in board.gangs.values() if gang.placement and gang.running and gang.sharing.slices}
 
 
-def _may_claim(board: Board, gang: Gang) -> bool:
-    """Whether a waiting gang may claim GPUs of others: one that shares always, another when it is first in its turn."""
-    wait = board.waits.get(gang.name)
-    if wait is None:
-        return False
-    return wait.reason is Reason.INSUFFICIENT_GPUS or (gang.sharing.slices and wait.reason is Reason.BEHIND_IN_QUEUE)
+def _claimants(board: Board) -> list[Gang]:
+    """The gangs that wait and may claim GPUs: those that `may_claim`, and those whose start was left to their rank."""
+    waiting = [gang for gang in board.gangs.values() if not gang.placement]
+    return [g for g in waiting if (may_claim(board.waits[g.name]) if g.name in board.waits else g.sharing.slices)]
