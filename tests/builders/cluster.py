@@ -10,7 +10,8 @@ from muster.machines.catalogue import machine
 from muster.scheduling.decisions import Decision, Place
 from muster.scheduling.links import GpuSet, gpu_set
 from muster.scheduling.machine import MachineType, machine_type, unknown_machine
-from muster.scheduling.planner import DEFAULTS, Settings, plan
+from muster.scheduling.planner import plan
+from muster.scheduling.settings import DEFAULTS, Settings
 from muster.scheduling.snapshot import ONE_POD, Assigned, Gang, Node, Placement, Queue, Resources, Snapshot, Task
 
 World = Snapshot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from builders.cluster import World, without
@@ -13,7 +14,7 @@ from muster.scheduling.snapshot import Gang, Node, Snapshot
 CALM = Settings(preemption=False)
 
 
-def carried_out(seen: World, decisions: list[Decision]) -> World:
+def carried_out(seen: World, decisions: Sequence[Decision]) -> World:
     """The snapshot once every gang that was placed runs; only gangs that waited may be among them."""
     places = {d.gang.name: d.placement for d in decisions if isinstance(d, Place)}
     nodes = dict(seen.nodes)

@@ -101,9 +101,9 @@ def _choose(board: Board, bundles: list[Bundle]) -> list[Bundle]:
     return chosen
 
 
-def _turn(board: Board, bundle: Bundle) -> tuple[int, float, str]:
-    """The order of the next slice."""
-    return min((-gang.priority, -_urgency(gang, board.now), gang.name) for gang in bundle)
+def _turn(board: Board, bundle: Bundle) -> tuple[int, float, float, str]:
+    """The order of the next slice; of two that waited alike the heavier goes first, else it would only have its share at best."""
+    return min((-gang.priority, -_urgency(gang, board.now), -gang.sharing.weight, gang.name) for gang in bundle)
 
 
 def _urgency(gang: Gang, now: float) -> float:

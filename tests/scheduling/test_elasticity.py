@@ -1,0 +1,58 @@
+"""Growing to idle GPUs, shrinking when they are needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from builders.boards import board, said, turning
+from builders.cluster import node, tasks
+from muster.scheduling.mechanisms import elasticity
+from muster.scheduling.snapshot import Gang
+
+
+def elastic(held: int, most: int, asked: int = 1, **fields: Any) -> Gang:
+    """A gang that runs with `held` workers of one GPU each, asked for `asked` and may have `most`."""
+    workers = tasks("e", most)
+    gang = turning("e", *[("n", [index]) for index in range(held)], asked=asked, fewest=1, **fields)
+    placement = tuple(replace(place, task=workers[index]) for index, place in enumerate(gang.placement))
+    return replace(gang, tasks=workers, placement=placement)
+
+
+def test_it_grows_to_the_idle_gpus_of_its_server_after_a_while() -> None:
+    seen = board([node("n", 4), node("m", 4)], [elastic(1, 8)], now=600.0)
+    elasticity.grow(seen, 600.0)
+    assert said(seen.decisions) == [("Grow", "e")]
+    assert seen.gangs["e"].held == 4
+    assert set(seen.spots(seen.gangs["e"])) == {"n"}
+
+
+def test_it_waits_until_they_stayed_idle() -> None:
+    seen = board([node("n", 4)], [elastic(1, 4)], now=599.0)
+    elasticity.grow(seen, 600.0)
+    assert seen.decisions == []
+
+
+def test_it_grows_no_further_than_it_may() -> None:
+    seen = board([node("n", 4)], [elastic(1, 2)], now=600.0)
+    elasticity.grow(seen, 600.0)
+    assert seen.gangs["e"].held == 2
+
+
+def test_gpus_of_neighbours_are_not_idle() -> None:
+    seen = board([node("n", 4)], [elastic(1, 4), turning("b", ("n", [1, 2]), running=False)], now=600.0)
+    elasticity.grow(seen, 600.0)
+    assert seen.gangs["e"].held == 2
+
+
+def test_it_shrinks_to_what_it_asked_for_at_once() -> None:
+    seen = board([node("n", 4)], [elastic(4, 4, asked=2)], now=1.0)
+    assert elasticity.shrink(seen, ["n"])
+    assert said(seen.decisions) == [("Shrink", "e")]
+    assert [place.task.index for place in seen.gangs["e"].placement] == [0, 1]
+    assert seen.idle("n") == 0b1100
+
+
+def test_what_it_asked_for_is_not_taken() -> None:
+    seen = board([node("n", 4)], [elastic(2, 4, asked=2)], now=1.0)
+    assert not elasticity.shrink(seen, ["n"])

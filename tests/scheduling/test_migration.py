@@ -1,0 +1,80 @@
+"""Migration: moves that pay, for the gang itself or for those to come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from builders.boards import TURNS, board, said, turning
+from builders.cluster import known, node
+from muster.scheduling.mechanisms import migration
+from muster.scheduling.profile import Profile
+from muster.scheduling.snapshot import Gang, Sensitivity
+
+SERVERS = [node("m", machine=known("aws-4gpu")), node("n", machine=known("aws-4gpu"))]
+
+
+def apart(**fields: Any) -> Gang:
+    """A gang of two GPUs on two servers that would fit on one."""
+    fields.setdefault("sensitivity", Sensitivity.HIGH)
+    return turning("apart", ("m", [0]), ("n", [0]), **fields)
+
+
+def test_a_gang_on_two_servers_moves_together_once_there_is_room() -> None:
+    seen = board(SERVERS, [apart()], now=3600.0)
+    migration.improve(seen)
+    assert said(seen.decisions) == [("Migrate", "apart")]
+    assert len(seen.spots(seen.gangs["apart"])) == 1
+
+
+def test_a_gang_that_does_not_mind_stays() -> None:
+    seen = board(SERVERS, [apart(sensitivity=Sensitivity.LOW)], now=3600.0)
+    migration.improve(seen)
+    assert seen.decisions == []
+
+
+def test_a_move_has_to_pay_within_as_long_as_the_gang_has_run() -> None:
+    profile = Profile(migrate_seconds=3000.0)
+    seen = board(SERVERS, [apart()], 60.0, {"apart": profile})
+    migration.improve(seen)
+    assert seen.decisions == []
+
+
+def test_a_gang_that_shares_nothing_is_never_moved() -> None:
+    seen = board(SERVERS, [apart(sharing=replace(TURNS, slices=False))], now=3600.0)
+    migration.improve(seen)
+    assert seen.decisions == []
+
+
+@pytest.mark.parametrize(
+    ("gain", "so_far", "cost", "worth"), [(2.0, 30.0, 10.0, True), (2.0, 20.0, 10.0, False), (1.0, 1e9, 1.0, False)]
+)
+def test_what_pays(gain: float, so_far: float, cost: float, worth: bool) -> None:
+    """Staying gives `so_far` at rate 1; moving gives `so_far` less the cost at rate `gain`."""
+    assert migration.pays(gain, so_far, cost) is worth
+    assert (gain * (so_far - cost) > so_far) is worth
+
+
+def test_crowded_servers_give_gangs_to_empty_ones() -> None:
+    gangs = [turning(name, ("m", [0, 1, 2, 3]), running=name == "a") for name in ("a", "b")]
+    seen = board(SERVERS, gangs, now=60.0)
+    migration.level(seen)
+    assert said(seen.decisions) == [("Migrate", "b")]
+    assert seen.height("m") == seen.height("n") == 1.0
+
+
+def test_a_server_with_three_of_four_idle_is_emptied() -> None:
+    gangs = [turning("small", ("m", [0])), turning("other", ("n", [0, 1]))]
+    seen = board(SERVERS, gangs, now=60.0)
+    migration.defragment(seen)
+    assert said(seen.decisions) == [("Migrate", "small")]
+    assert seen.idle("m") == 0b1111
+
+
+def test_a_server_with_two_of_four_idle_is_let_be() -> None:
+    gangs = [turning("pair", ("m", [0, 1])), turning("other", ("n", [0, 1]))]
+    seen = board(SERVERS, gangs, now=60.0)
+    migration.defragment(seen)
+    assert seen.decisions == []

@@ -1,0 +1,134 @@
+"""Packing: kept where the measured rates beat taking turns, undone where they do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from builders.boards import PACKS, board, measured, said, turning
+from builders.cluster import gang, node
+from muster.scheduling.mechanisms import packing
+from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.snapshot import Effect, Gang, Trial
+
+SERVER = [node("n", 1)]
+
+
+def host(**fields: Any) -> Gang:
+    return turning("host", ("n", [0]), sharing=PACKS, **fields)
+
+
+def guest(**fields: Any) -> Gang:
+    return turning("guest", ("n", [0]), running=False, **({"sharing": PACKS} | fields))
+
+
+def pair(packed: float, *, utilisation: float = 0.3, memory: float = 0.4, **fields: Any) -> Board:
+    """Two gangs of one kind on one GPU; alone each reaches 10 mini-batches/s, packed `packed`."""
+    gangs = [host(kind="k"), guest(kind="k", **fields)]
+    profile = measured(gangs[0], SERVER, 10.0, {("k",): packed}, utilisation=utilisation, memory=memory)
+    return board(SERVER, gangs, 120.0, {"k": profile})
+
+
+def test_a_gain_that_is_known_is_taken() -> None:
+    seen = pair(8.0)
+    packing.pack(seen)
+    assert said(seen.decisions) == [("Pack", "guest")]
+    assert seen.gangs["guest"].packed == "host"
+    assert seen.decisions[0].effect == Effect(1.0, 1.6, packing.UNIT)  # type: ignore[union-attr]
+
+
+def test_a_loss_that_is_known_is_not_tried_again() -> None:
+    seen = pair(4.0)
+    packing.pack(seen)
+    assert seen.decisions == []
+
+
+def test_memory_has_to_suffice() -> None:
+    seen = pair(8.0, memory=0.6)
+    packing.pack(seen)
+    assert seen.decisions == []
+
+
+def test_who_was_never_profiled_is_not_packed() -> None:
+    seen = board(SERVER, [host(), guest()], 120.0)
+    packing.pack(seen)
+    assert seen.decisions == []
+
+
+def test_a_gang_that_does_not_let_itself_be_packed_is_left_alone() -> None:
+    seen = pair(8.0, sharing=replace(PACKS, packs=False))
+    packing.pack(seen)
+    assert seen.decisions == []
+
+
+def test_a_lower_priority_gets_no_company_of_a_higher_one() -> None:
+    seen = pair(8.0, priority=1)
+    packing.pack(seen)
+    assert seen.decisions == []
+
+
+def test_the_least_utilised_go_together() -> None:
+    server = [node("n", 2)]
+    gangs = [
+        turning("busy", ("n", [0]), sharing=PACKS),
+        turning("calm", ("n", [1]), sharing=PACKS),
+        turning("new", ("n", [0]), sharing=PACKS, running=False),
+    ]
+    use = {"busy": 0.6, "calm": 0.1, "new": 0.2}
+    profiles = {g.name: measured(g, server, 10.0, utilisation=use[g.name], memory=0.2) for g in gangs}
+    seen = board(server, gangs, 120.0, profiles)
+    packing.pack(seen)
+    assert seen.gangs["new"].packed == "calm"
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(6.0, True), (4.9, False)])
+def test_a_packing_on_trial_is_judged_by_what_was_measured(rate: float, kept: bool) -> None:
+    trial = Trial("Pack", 60.0, Effect(1.0, 1.6))
+    gangs = [host(kind="k"), turning("guest", ("n", [0]), sharing=PACKS, packed="host", kind="k", trial=trial)]
+    profile = measured(gangs[0], SERVER, 10.0, {("k",): rate}, utilisation=0.3, memory=0.4)
+    seen = board(SERVER, gangs, 120.0, {"k": profile})
+    packing.judge(seen)
+    assert said(seen.decisions) == ([] if kept else [("Unpack", "guest")])
+    assert seen.gangs["host"].running
+    assert seen.gangs["guest"].running is kept
+
+
+def test_undoing_restores_the_state_before() -> None:
+    before = pair(8.0)
+    state = {name: (g.placement, g.running, g.packed) for name, g in before.gangs.items()}
+    packing.pack(before)
+    trial = Trial("Pack", 120.0, Effect(1.0, 1.6))
+    packed = [replace(g, trial=trial if g.packed else None) for g in before.gangs.values()]
+    profile = measured(packed[0], SERVER, 10.0, {("k",): 3.0}, utilisation=0.3, memory=0.4)
+    after = board(SERVER, packed, 180.0, {"k": profile})
+    packing.judge(after)
+    assert {name: (g.placement, g.running, g.packed) for name, g in after.gangs.items()} == state
+
+
+def test_a_gang_without_a_place_is_offered_the_gpus_where_it_gains_most() -> None:
+    server = [node("m", 1), node("n", 1)]
+    hosts = [turning("good", ("m", [0]), sharing=PACKS), turning("bad", ("n", [0]), sharing=PACKS)]
+    new = gang("new", 1, 1, sharing=PACKS, kind="new")
+    profiles = {
+        "good": measured(hosts[0], server, 10.0, {("new",): 9.0}, utilisation=0.4, memory=0.2),
+        "bad": measured(hosts[1], server, 10.0, {("new",): 7.0}, utilisation=0.4, memory=0.2),
+        "new": measured(hosts[0], server, 5.0, {("good",): 4.5, ("bad",): 3.5}, utilisation=0.4, memory=0.2),
+    }
+    seen = board(server, [*hosts, new], 120.0, profiles)
+    packing.offer(seen, [new])
+    assert said(seen.decisions) == [("Pack", "new")]
+    assert seen.gangs["new"].packed == "good"
+
+
+def test_a_small_gain_is_not_worth_an_offer() -> None:
+    hosts = [turning("there", ("n", [0]), sharing=PACKS)]
+    new = gang("new", 1, 1, sharing=PACKS)
+    profiles = {
+        "there": measured(hosts[0], SERVER, 10.0, {("new",): 5.4}, utilisation=0.4, memory=0.2),
+        "new": measured(hosts[0], SERVER, 10.0, {("there",): 5.4}, utilisation=0.4, memory=0.2),
+    }
+    seen = board(SERVER, [*hosts, new], 120.0, profiles)
+    packing.offer(seen, [new])
+    assert seen.decisions == []

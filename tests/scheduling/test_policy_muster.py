@@ -1,0 +1,102 @@
+"""muster's policy: least attained service first, nothing changed without need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from builders.boards import TURNS, said
+from builders.cluster import gang, node, running, world
+from muster.scheduling.planner import introspect, plan
+from muster.scheduling.policies.muster import level
+from muster.scheduling.snapshot import Gang, Snapshot
+
+NOW = 100_000.0
+
+
+def runs(name: str, *shares: Any, hours: float = 1.0, **fields: Any) -> Gang:
+    """A gang that runs since so many hours."""
+    return running(name, *shares, sharing=TURNS, since=NOW - 3600 * hours, started=NOW - 3600 * hours, **fields)
+
+
+def waits(name: str, gpus: int = 1, **fields: Any) -> Gang:
+    return gang(name, gpus, 1, sharing=TURNS, since=NOW, arrived=NOW, **fields)
+
+
+def decided(seen: Snapshot, verbs: tuple[str, ...] = ("Place", "Suspend")) -> list[tuple[str, str]]:
+    return [(verb, name) for verb, name in said(plan(seen, NOW)) if verb in verbs]
+
+
+@pytest.mark.parametrize(
+    ("attained", "expected"), [(0.0, 0), (59.0, 0), (60.0, 1), (119.0, 1), (120.0, 2), (3600.0, 6), (360_000.0, 13)]
+)
+def test_levels_double(attained: float, expected: int) -> None:
+    assert level(gang("g", sharing=TURNS, attained=attained, since=NOW), NOW, 60.0) == expected
+
+
+def test_who_waited_much_longer_than_it_ran_comes_first_again() -> None:
+    ran = gang("g", sharing=TURNS, attained=3600.0, since=NOW - 4 * 3600 - 1)
+    assert level(ran, NOW, 60.0) == 0
+    assert level(gang("g", sharing=TURNS, attained=3600.0, since=NOW - 4 * 3600 + 1), NOW, 60.0) > 0
+
+
+def test_who_has_had_least_takes_the_place_of_who_has_had_most() -> None:
+    seen = world([node("n", 2)], [runs("long", ("n", [0]), hours=10), runs("short", ("n", [1]), hours=1), waits("new")])
+    assert decided(seen) == [("Suspend", "long"), ("Place", "new")]
+
+
+def test_idle_gpus_are_used_before_anybody_is_suspended() -> None:
+    seen = world([node("n", 2)], [runs("long", ("n", [0])), waits("new")])
+    assert decided(seen) == [("Place", "new")]
+
+
+def test_gangs_of_one_level_do_not_push_each_other_out() -> None:
+    seen = world([node("n", 1)], [runs("same", ("n", [0]), hours=0.001), waits("new")])
+    assert decided(seen) == []
+
+
+def test_no_more_gangs_are_suspended_than_needed() -> None:
+    there = [runs(f"g{i}", ("n", [2 * i, 2 * i + 1]), hours=i + 1) for i in range(4)]
+    seen = world([node("n", 8)], [*there, waits("new", 2)])
+    assert decided(seen) == [("Suspend", "g3"), ("Place", "new")]
+
+
+def test_a_higher_priority_is_never_suspended_for_a_lower_one() -> None:
+    seen = world([node("n", 1)], [runs("high", ("n", [0]), hours=100, priority=5), waits("new")])
+    assert decided(seen) == []
+
+
+def test_gangs_that_share_nothing_are_never_suspended() -> None:
+    seen = world([node("n", 1)], [running("mine", ("n", [0])), waits("new")])
+    assert decided(seen) == []
+
+
+def test_a_gang_that_shares_nothing_takes_from_those_who_share() -> None:
+    mine = gang("mine", 1, 1, arrived=NOW)
+    seen = world([node("n", 1)], [runs("long", ("n", [0]), hours=10), mine])
+    assert decided(seen) == [("Suspend", "long"), ("Place", "mine")]
+
+
+def test_small_gangs_go_where_a_large_one_cannot_yet() -> None:
+    """Backfill costs the large gang nothing: those who share give their GPUs up once it can have enough."""
+    there = [running("mine", ("n", [0, 1]))]
+    seen = world([node("n", 4)], [*there, waits("large", 4), waits("small", 1)])
+    assert decided(seen) == [("Place", "small")]
+
+
+def test_a_quota_holds_for_those_who_claim() -> None:
+    there = [runs("long", ("n", [0]), hours=10, queue="full"), waits("new", queue="small")]
+    seen = world([node("n", 1)], there, queues={"small": 0})
+    assert decided(seen) == []
+
+
+def test_everyone_hears_why_it_waits() -> None:
+    there = [running("mine", ("n", [0])), waits("a"), waits("b")]
+    decisions = list(plan(world([node("n", 1)], there), NOW))
+    assert {decision.gang.name for decision in decisions} == {"a", "b"}
+    assert all(decision.message for decision in decisions)
+
+
+def test_a_pass_with_nothing_to_do_does_nothing() -> None:
+    assert list(introspect(world([node("n", 2)], [runs("long", ("n", [0]))]), NOW)) == []

@@ -1,0 +1,128 @@
+"""Time-slicing: whose turn is next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from builders.boards import TURNS, board, said, turning
+from builders.cluster import node, running
+from muster.scheduling.mechanisms import turns
+from muster.scheduling.snapshot import Sharing
+
+
+def test_who_waits_goes_next_and_who_ran_waits() -> None:
+    seen = board([node("n", 1)], [turning("a", ("n", [0])), turning("b", ("n", [0]), running=False)], now=60.0)
+    turns.next_slice(seen)
+    assert said(seen.decisions) == [("Suspend", "a"), ("Resume", "b")]
+
+
+def test_nobody_is_suspended_where_nobody_waits() -> None:
+    seen = board([node("n", 2)], [turning("a", ("n", [0])), turning("b", ("n", [1]))], now=60.0)
+    turns.next_slice(seen)
+    assert seen.decisions == []
+
+
+def test_who_waited_longest_goes_first() -> None:
+    gangs = [
+        turning("ran", ("n", [0])),
+        turning("new", ("n", [0]), running=False, since=50.0),
+        turning("old", ("n", [0]), running=False, since=10.0),
+    ]
+    seen = board([node("n", 1)], gangs, now=60.0)
+    turns.next_slice(seen)
+    assert said(seen.decisions) == [("Suspend", "ran"), ("Resume", "old")]
+
+
+def test_a_weight_counts_the_wait_double() -> None:
+    gangs = [
+        turning("ran", ("n", [0])),
+        turning("heavy", ("n", [0]), running=False, since=20.0, sharing=Sharing(slices=True, weight=2.0)),
+        turning("light", ("n", [0]), running=False, since=0.0),
+    ]
+    seen = board([node("n", 1)], gangs, now=60.0)
+    turns.next_slice(seen)
+    assert ("Resume", "heavy") in said(seen.decisions)
+
+
+def test_slices_are_aligned_over_all_nodes_of_a_gang() -> None:
+    wide = turning("wide", ("m", [0]), ("n", [0]), running=False)
+    gangs = [turning("a", ("m", [0])), turning("b", ("n", [0])), wide]
+    seen = board([node("m", 1), node("n", 1)], gangs, now=60.0)
+    turns.next_slice(seen)
+    assert said(seen.decisions) == [("Suspend", "a"), ("Suspend", "b"), ("Resume", "wide")]
+
+
+def test_a_gang_that_cannot_have_all_its_nodes_leaves_the_others_to_run() -> None:
+    wide = turning("wide", ("m", [0]), ("n", [0]), running=False)
+    gangs = [turning("a", ("m", [0])), turning("first", ("n", [0]), priority=5), wide]
+    seen = board([node("m", 1), node("n", 1)], gangs, now=60.0)
+    turns.next_slice(seen)
+    assert seen.decisions == []
+
+
+def test_a_higher_priority_is_never_suspended_for_a_lower_one() -> None:
+    gangs = [turning("high", ("n", [0]), priority=5), turning("low", ("n", [0]), running=False)]
+    seen = board([node("n", 1)], gangs, now=6000.0)
+    turns.next_slice(seen)
+    assert seen.decisions == []
+
+
+def test_a_gang_that_shares_nothing_keeps_its_gpus() -> None:
+    gangs = [running("mine", ("n", [0])), turning("waits", ("n", [0]), running=False)]
+    seen = board([node("n", 1)], gangs, now=60.0)
+    turns.next_slice(seen)
+    assert seen.decisions == []
+
+
+def test_packed_gangs_take_their_turn_together() -> None:
+    pair = [turning("a", ("n", [0])), turning("b", ("n", [0]), packed="a")]
+    seen = board([node("n", 1)], [*pair, turning("c", ("n", [0]), running=False)], now=60.0)
+    turns.next_slice(seen)
+    assert said(seen.decisions) == [("Suspend", "a"), ("Suspend", "b"), ("Resume", "c")]
+
+
+def test_a_packed_pair_comes_back_on_the_same_gpus() -> None:
+    pair = [replace(turning(name, ("n", [0]), packed=packed), running=False) for name, packed in (("a", ""), ("b", "a"))]
+    seen = board([node("n", 2)], [*pair, turning("c", ("n", [0])), turning("d", ("n", [1]))], now=60.0)
+    turns.next_slice(seen)
+    assert seen.spots(seen.gangs["a"]) == seen.spots(seen.gangs["b"])
+    assert seen.gangs["a"].running
+    assert seen.gangs["b"].running
+
+
+def test_gpus_that_came_free_are_filled_at_once_and_nobody_is_suspended() -> None:
+    gangs = [turning("a", ("n", [0])), turning("b", ("n", [1]), running=False), turning("c", ("n", [0]), running=False)]
+    seen = board([node("n", 2)], gangs, now=30.0)
+    turns.fill(seen, ["n"])
+    assert said(seen.decisions) == [("Resume", "b")]
+
+
+@pytest.mark.parametrize("gangs", [2, 3, 5, 6])
+def test_everybody_gets_the_same_share(gangs: int) -> None:
+    names = [f"g{index}" for index in range(gangs)]
+    now, there = 0.0, [replace(turning(name, ("n", [0])), running=name in names[:1]) for name in names]
+    ran = dict.fromkeys(names, 0)
+    for _ in range(gangs * 6):
+        now += 60.0
+        ran = {name: count + there[names.index(name)].running for name, count in ran.items()}
+        seen = board([node("n", 1)], there, now)
+        turns.next_slice(seen)
+        there = [seen.gangs[name] for name in names]
+    assert set(ran.values()) == {6}
+
+
+def test_a_weight_of_two_runs_more_than_one_of_one() -> None:
+    names = {"heavy": 2.0, "a": 1.0, "b": 1.0}
+    there = [replace(turning(n, ("n", [0]), sharing=replace(TURNS, weight=w)), running=n == "a") for n, w in names.items()]
+    now, ran = 0.0, dict.fromkeys(names, 0)
+    for _ in range(60):
+        now += 60.0
+        for gang in there:
+            ran[gang.name] += gang.running
+        seen = board([node("n", 1)], there, now)
+        turns.next_slice(seen)
+        there = [seen.gangs[name] for name in names]
+    assert ran["heavy"] >= 1.5 * max(ran["a"], ran["b"])
+    assert min(ran.values()) > 0
