@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from muster.scheduling.links import ALONE as NO_HOP
 from muster.scheduling.links import GpuSet
+from muster.scheduling.network import between
 from muster.scheduling.profile import Company, Shape, Via
 from muster.scheduling.snapshot import Gang, Node, Placement
 
@@ -34,7 +35,7 @@ def shape_of(gpus: Mapping[str, GpuSet], nodes: Mapping[str, Node]) -> Shape:
     models = "+".join(sorted({nodes[name].model for name in gpus}))
     counts = tuple(sorted((held.bit_count() for held in gpus.values()), reverse=True))
     hops = min((nodes[name].machine.ring(held) for name, held in gpus.items() if held & (held - 1)), default=NO_HOP)
-    return Shape(models, counts, hops)
+    return Shape(models, counts, hops, between(gpus, nodes))
 
 
 class Occupancy:
@@ -55,7 +56,11 @@ class Occupancy:
             self.on_node.get(name, {}).pop(gang.name, None)
 
     def company(self, name: str, gpus: Mapping[str, GpuSet], nodes: Mapping[str, Node]) -> Company:
-        """The neighbours that gang `name` has, or would have, on these GPUs by node."""
+        """The company that gang `name` has, or would have, on these GPUs by node."""
+        return tuple(sorted(self.neighbours(name, gpus, nodes).values()))
+
+    def neighbours(self, name: str, gpus: Mapping[str, GpuSet], nodes: Mapping[str, Node]) -> dict[str, tuple[Via, str]]:
+        """The gangs that gang `name` meets, or would meet, on these GPUs by node: where they hurt most, and their kind."""
         met: dict[str, tuple[Via, str]] = {}
         for node, held in gpus.items():
             machine = nodes[node].machine
@@ -64,11 +69,11 @@ class Occupancy:
                     continue
                 if held & theirs:
                     met[other] = (Via.GPU, kind_of(gang))
-                elif machine.switched(held) & theirs and other not in met:
-                    met[other] = (Via.SWITCH, kind_of(gang))
                 elif len(gpus) > 1 and other not in met and any(place.node != node for place in gang.placement):
                     met[other] = (Via.NIC, kind_of(gang))
-        return tuple(sorted(met.values()))
+                elif machine.switched(held) & theirs and other not in met:
+                    met[other] = (Via.SWITCH, kind_of(gang))
+        return met
 
 
 def kind_of(gang: Gang) -> str:

@@ -24,7 +24,7 @@ def plan(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> Seque
     if settings.policy is Policy.GANDIVA:
         return _gandiva(snapshot, now, settings, gandiva.react)
     admitted = admit(snapshot, now, settings)
-    if not any(muster.may_claim(decision) for decision in admitted):
+    if not (any(map(muster.may_claim, admitted)) and any(gang.sharing.slices for gang in snapshot.gangs)):
         return admitted
     board = Board(snapshot, now, (decision for decision in admitted if not muster.leaves_to_rank(decision)))
     muster.react(board, settings)

@@ -36,6 +36,8 @@ class Shape:
     """Its GPUs on each node, most first: (2, 2)."""
     gbps: float
     """GB/s of the slowest hop between two of its GPUs on one node; infinite where no node has two."""
+    between: float = float("inf")
+    """GB/s that the network carries between its nodes; infinite where it has one."""
 
     @property
     def gpus(self) -> int:

@@ -1,0 +1,200 @@
+"""What a policy may expect of a placement: the measured rate where there is one, else the nearest one scaled.
+
+A rate counts the mini-batches of all GPUs of a gang a second. It is scaled from the shape and company in which it was measured
+to others by three laws, each learned from the profiles and each with a prior: `steptime` (number of GPUs, links),
+`interference` (neighbours), and here the speed of one GPU model beside another. Measured beats learned, learned beats priors.
+
+A `Rates` lives for one pass: it remembers every answer, since a pass asks the same for thousands of gangs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from math import exp, log
+
+from muster.scheduling.interference import Interference, Neighbour, unhindered
+from muster.scheduling.links import ALONE as NO_HOP
+from muster.scheduling.links import GpuSet
+from muster.scheduling.network import GOODPUT, exchange, network
+from muster.scheduling.occupancy import Occupancy, gpus_by_node, kind_of, shape_of
+from muster.scheduling.profile import ALONE, UNKNOWN, Company, Profile, Shape, Via
+from muster.scheduling.snapshot import Gang, Node, Sensitivity
+from muster.scheduling.steptime import Law, Point, exposure, fit
+
+Kind = tuple[str, Sensitivity]
+
+
+class Rates:
+    """Expectations of gangs from `profiles` on the machines of `nodes`."""
+
+    def __init__(self, profiles: Mapping[str, Profile], nodes: Mapping[str, Node]) -> None:
+        self._profiles, self._nodes = profiles, nodes
+        self._interference = Interference(profiles)
+        self._laws: dict[Kind, Law] = {}
+        self._free: dict[str, Mapping[Shape, float]] = {}
+        self._speeds: dict[str, dict[str, float]] = {}
+        self._known: dict[tuple[Kind, Shape, Company], float] = {}
+        self._bests: dict[tuple[Kind, int], float] = {}
+        self._ideals: dict[int, list[Shape]] = {}
+
+    def profile(self, gang: Gang) -> Profile:
+        """Return what was measured of the gang's kind."""
+        return self._profiles.get(kind_of(gang), UNKNOWN)
+
+    def expected(self, gang: Gang, shape: Shape, company: Company = ALONE) -> float | None:
+        """Return the rate to expect, in mini-batches/s; None where nothing was measured of the kind."""
+        return self._value(self._kind(gang), shape, company) if self.profile(gang).rates else None
+
+    def relative(self, gang: Gang, shape: Shape, company: Company = ALONE) -> float:
+        """Return the rate to expect beside that of as many GPUs in the best shape there is, alone: 0 to 1."""
+        best = self._best(self._kind(gang), shape.gpus)
+        return min(1.0, self._value(self._kind(gang), shape, company) / best) if best > 0 else 1.0
+
+    def worth(self, gang: Gang, gpus: Mapping[str, GpuSet], running: Occupancy) -> float:
+        """Return what the gang on these GPUs by node adds to the cluster: its own relative rate, less what its neighbours lose.
+
+        Both times GPUs, so that 1 is one GPU at full speed. `running` may hold the gang where it is now, or not.
+        """
+        met = running.neighbours(gang.name, gpus, self._nodes)
+        worth = self.relative(gang, shape_of(gpus, self._nodes), tuple(sorted(met.values())))
+        worth *= sum(held.bit_count() for held in gpus.values())
+        for node in gpus:
+            for name, (other, _) in running.on_node.get(node, {}).items():
+                if name in met:
+                    worth -= self._harm(other, (met.pop(name)[0], kind_of(gang)), gang.name, running)
+        return worth
+
+    def _harm(self, other: Gang, newcomer: Neighbour, name: str, running: Occupancy) -> float:
+        """What a gang loses by a new neighbour, in GPUs at full speed."""
+        spots = gpus_by_node(other.placement)
+        before = [one for who, one in running.neighbours(other.name, spots, self._nodes).items() if who != name]
+        shape = shape_of(spots, self._nodes)
+        alone, beside = (self.relative(other, shape, tuple(sorted(them))) for them in (before, [*before, newcomer]))
+        return max(0.0, alone - beside) * shape.gpus
+
+    # The laws put together
+
+    def _kind(self, gang: Gang) -> Kind:
+        """Kinds of which nothing is known are one."""
+        name = kind_of(gang)
+        return name if name in self._profiles else "", gang.sensitivity
+
+    def _value(self, kind: Kind, shape: Shape, company: Company) -> float:
+        key = (kind, shape, company)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._work_out(kind, shape, company)
+        return found
+
+    def _work_out(self, kind: Kind, shape: Shape, company: Company) -> float:
+        measured = self._profiles.get(kind[0], UNKNOWN).rates.get((shape, company))
+        if measured is not None:
+            return measured
+        alone = self._alone(kind, shape)
+        if not company:
+            return alone
+        flow = 0.0
+        if any(via is Via.NIC for via, _ in company):
+            law = self._law(kind)
+            flow = law.volume * network(shape) / law.seconds(shape.gpus, exchange(shape))
+        return alone / (1 + self._interference.added(kind[0], company, flow))
+
+    def _alone(self, kind: Kind, shape: Shape) -> float:
+        """The rate without neighbours: measured in this shape, else in the one most like it and scaled by the law."""
+        free = self._unhindered(kind[0])
+        if shape in free:
+            return free[shape]
+        here = self._by_law(kind, shape)
+        if not free:
+            return here
+        nearest = min(free, key=lambda other: _unlikeness(other, shape))
+        return free[nearest] * here / self._by_law(kind, nearest)
+
+    def _by_law(self, kind: Kind, shape: Shape) -> float:
+        return shape.gpus * self._speed(kind[0], shape.model) / self._law(kind).seconds(shape.gpus, exchange(shape))
+
+    def _law(self, kind: Kind) -> Law:
+        found = self._laws.get(kind)
+        if found is None:
+            points = [
+                Point(shape.gpus, exchange(shape), shape.gpus * self._speed(kind[0], shape.model) / rate)
+                for shape, rate in self._unhindered(kind[0]).items()
+            ]
+            step = min((point.seconds for point in points), default=None)
+            exposed = exposure(self._profiles.get(kind[0], UNKNOWN), kind[1], step)
+            found = self._laws[kind] = fit(points, exposed)
+        return found
+
+    def _unhindered(self, kind: str) -> Mapping[Shape, float]:
+        found = self._free.get(kind)
+        if found is None:
+            found = self._free[kind] = unhindered(self._profiles.get(kind, UNKNOWN).rates)
+        return found
+
+    def _best(self, kind: Kind, gpus: int) -> float:
+        """The rate in the best shape of so many GPUs that the machines have or that was measured."""
+        key = (kind, gpus)
+        if key not in self._bests:
+            shapes = {*self._ideal(gpus), *(shape for shape in self._unhindered(kind[0]) if shape.gpus == gpus)}
+            self._bests[key] = max((self._value(kind, shape, ALONE) for shape in shapes), default=0.0)
+        return self._bests[key]
+
+    def _ideal(self, gpus: int) -> list[Shape]:
+        """The best shape of so many GPUs on each type of machine."""
+        if gpus not in self._ideals:
+            types = {(node.machine, node.model, node.nic_gbps) for node in self._nodes.values() if node.machine.gpus}
+            largest = max((machine.gpus for machine, _, _ in types), default=0)
+            self._ideals[gpus] = []
+            for machine, model, nic in types:
+                if machine.gpus >= min(gpus, largest):
+                    servers, rest = divmod(gpus, machine.gpus)
+                    counts = (machine.gpus,) * servers + ((rest,) if rest else ())
+                    ring = machine.ring(machine.fastest(machine.all, counts[0]))
+                    self._ideals[gpus].append(Shape(model, counts, ring, NO_HOP if len(counts) < 2 else nic * GOODPUT))
+        return self._ideals[gpus]
+
+    # GPU models
+
+    def _speed(self, kind: str, model: str) -> float:
+        """The speed of a GPU of this model, or of the slowest of several, beside that of the first model by name."""
+        own = self._speeds.get(kind)
+        if own is None:
+            own = self._speeds[kind] = _speeds(self._unhindered(kind), self._first)
+        return min(own.get(one) or self._usual_speeds.get(one, 1.0) for one in model.split("+"))
+
+    @cached_property
+    def _first(self) -> str:
+        return min((node.model for node in self._nodes.values()), default="")
+
+    @cached_property
+    def _usual_speeds(self) -> dict[str, float]:
+        """The speeds of the kinds that were measured on several models: their geometric mean."""
+        logs: dict[str, list[float]] = {}
+        for kind in self._profiles:
+            for model, speed in _speeds(self._unhindered(kind), self._first).items():
+                logs.setdefault(model, []).append(log(speed))
+        return {model: exp(sum(values) / len(values)) for model, values in logs.items()}
+
+
+def _speeds(free: Mapping[Shape, float], first: str) -> dict[str, float]:
+    """The rate on each model of GPU beside that on the first, where the same counts were measured on both."""
+    if len({shape.model for shape in free}) < 2:
+        return {}
+    best: dict[str, dict[tuple[int, ...], float]] = {}
+    for shape, rate in free.items():
+        counts = best.setdefault(shape.model, {})
+        counts[shape.counts] = max(counts.get(shape.counts, 0.0), rate)
+    base = best.get(first, {})
+    found: dict[str, float] = {}
+    for model, rates in best.items():
+        ratios = [rate / base[counts] for counts, rate in rates.items() if rate > 0 and base.get(counts)]
+        if ratios:
+            found[model] = sum(ratios) / len(ratios)
+    return found
+
+
+def _unlikeness(other: Shape, shape: Shape) -> tuple[object, ...]:
+    """What has to be scaled between two shapes, the most doubtful first; ends in what tells shapes apart."""
+    scaled = (abs(other.gpus - shape.gpus), other.model != shape.model, abs(exchange(other) - exchange(shape)))
+    return (*scaled, other.model, other.counts, other.gbps, other.between)

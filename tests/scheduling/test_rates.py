@@ -1,0 +1,259 @@
+"""What to expect of a placement: measured before learned before guessed, never better with less, and who hurts whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import pytest
+
+from builders.cluster import cluster, gang, node, running
+from muster.scheduling.interference import Interference, packing_loss
+from muster.scheduling.links import gpu_set
+from muster.scheduling.machine import machine_type
+from muster.scheduling.occupancy import Occupancy, kind_of
+from muster.scheduling.profile import ALONE, Company, Profile, Shape, Via
+from muster.scheduling.rates import Rates
+from muster.scheduling.snapshot import Gang, Node, Sensitivity
+from muster.scheduling.steptime import Point, fit
+
+PAIRS = machine_type(
+    [["X", "PIX", "SYS", "SYS"], ["PIX", "X", "SYS", "SYS"], ["SYS", "SYS", "X", "PIX"], ["SYS", "SYS", "PIX", "X"]]
+)
+NODES = cluster(*(node(f"n{i}", machine=PAIRS, model="P100", nic_gbps=5.0) for i in range(3)))
+INF = float("inf")
+ONE = Shape("P100", (1,), INF)
+SWITCH, SOCKETS = Shape("P100", (2,), 12.0), Shape("P100", (2,), 6.0)
+APART = Shape("P100", (1, 1), INF, 2.25)
+FOUR, HALVES = Shape("P100", (4,), 6.0), Shape("P100", (2, 2), 12.0, 2.25)
+QUARTERS = Shape("P100", (1, 1, 1, 1), INF, 2.25)
+
+
+def rates(nodes: Mapping[str, Node] = NODES, **profiles: Profile) -> Rates:
+    return Rates(profiles, nodes)
+
+
+def measured(*points: tuple[Shape, float], **fields: float) -> Profile:
+    """A profile of a kind that always ran alone."""
+    return Profile({(shape, ALONE): rate for shape, rate in points}, **fields)
+
+
+def of(kind: str, gpus: int = 2, sensitivity: Sensitivity = Sensitivity.AUTO) -> Gang:
+    return gang(f"job-{kind}", gpus, kind=kind, sensitivity=sensitivity)
+
+
+def beside(via: Via, *kinds: str) -> Company:
+    return tuple((via, kind) for kind in sorted(kinds))
+
+
+# Locality
+
+
+def test_the_measured_rate_is_taken_as_it_is() -> None:
+    known = rates(k=measured((SWITCH, 10.0), (SOCKETS, 11.0)))
+    assert known.expected(of("k"), SWITCH) == 10.0
+    assert known.expected(of("k"), SOCKETS) == 11.0, "even where the law says that it cannot be"
+
+
+def test_nothing_measured_is_nothing_expected() -> None:
+    assert rates().expected(of("k"), SWITCH) is None
+    assert rates(k=Profile(model_mb=100.0)).expected(of("k"), SWITCH) is None
+
+
+def test_a_large_model_is_expected_to_suffer_more_than_a_small_one() -> None:
+    known = rates(vgg16=Profile(model_mb=528.0), resnet50=Profile(model_mb=98.0))
+    vgg16, resnet50 = (known.relative(of(kind), SOCKETS) for kind in ("vgg16", "resnet50"))
+    assert vgg16 < 0.9 < 0.95 < resnet50 < 1.0
+
+
+def test_who_declares_is_believed_until_measured_otherwise() -> None:
+    high, low, auto = (of("k", sensitivity=s) for s in (Sensitivity.HIGH, Sensitivity.LOW, Sensitivity.AUTO))
+    unknown = rates()
+    assert unknown.relative(high, APART) < unknown.relative(auto, APART) < unknown.relative(low, APART) == 1.0
+    learned = rates(k=measured((SWITCH, 10.0), (SOCKETS, 6.0)))
+    assert learned.relative(low, SOCKETS) == pytest.approx(0.6)
+    assert learned.relative(low, APART) < 0.6, "and what was learned holds for shapes that were not tried"
+
+
+def test_learned_insensitivity_beats_a_large_model() -> None:
+    prior = rates(k=measured((SWITCH, 10.0), model_mb=528.0))
+    learned = rates(k=measured((SWITCH, 10.0), (SOCKETS, 10.0), model_mb=528.0))
+    assert prior.relative(of("k"), APART) < 0.9
+    assert learned.relative(of("k"), APART) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "profile", [Profile(), Profile(model_mb=300.0), measured((FOUR, 8.0)), measured((FOUR, 8.0), (HALVES, 6.0))]
+)
+def test_slower_links_and_more_servers_are_never_better(profile: Profile) -> None:
+    known = rates(k=profile)
+    assert known.relative(of("k"), SWITCH) == 1.0
+    for shapes in ((SWITCH, Shape("P100", (2,), 10.0), SOCKETS, APART), (FOUR, HALVES, QUARTERS)):
+        found = [known.relative(of("k"), shape) for shape in shapes]
+        assert all(0.0 < worse <= better for better, worse in pairwise(found)), found
+
+
+# Numbers and models of GPUs
+
+
+def test_speed_up_is_learned_and_diminishes() -> None:
+    eight = cluster(node("n", model="P100"))
+    shapes = [Shape("P100", (n,), INF if n == 1 else 6.0) for n in range(1, 9)]
+    known = rates(eight, k=measured((shapes[0], 9.3), (shapes[1], 14.0), (shapes[3], 18.2)))
+    found = [known.expected(of("k", n), shape) or 0.0 for n, shape in enumerate(shapes, start=1)]
+    assert found[:2] + found[3:4] == [9.3, 14.0, 18.2]
+    gains = [later - sooner for sooner, later in pairwise(found)]
+    assert all(gain > 0 for gain in gains)
+    assert all(later < sooner for sooner, later in zip(gains[:1] + gains[3:], gains[4:], strict=False))
+    unknown = rates(eight, k=measured((shapes[0], 9.3)))
+    assert 14.0 < (unknown.expected(of("k"), shapes[1]) or 0.0) <= 18.6, "nobody is promised more than GPUs there are"
+
+
+def test_the_speed_of_a_gpu_model_is_its_own_else_that_of_others() -> None:
+    mixed = cluster(node("new", model="P100"), node("old", model="P40"))
+    old = Shape("P40", (1,), INF)
+    known = rates(mixed, slow=measured((ONE, 10.0), (old, 5.0)), new=measured((ONE, 4.0)))
+    assert known.relative(of("slow", 1), old) == pytest.approx(0.5)
+    assert known.expected(of("new", 1), old) == pytest.approx(2.0)
+    assert known.relative(of("nobody-knows", 1), old) == pytest.approx(0.5)
+    own = rates(mixed, slow=measured((ONE, 10.0), (old, 5.0)), even=measured((ONE, 4.0), (old, 4.0)))
+    assert own.relative(of("even", 1), old) == 1.0
+    assert known.relative(of("slow", 2), Shape("P100+P40", (1, 1), INF, 5.4)) <= 0.5, "the slowest holds up the others"
+
+
+# Interference
+
+
+def test_a_measured_neighbour_beats_the_prediction_whatever_it_says() -> None:
+    apart = rates(lm=Profile(model_mb=252.0), rn=Profile(model_mb=98.0))
+    assert (
+        apart.relative(of("lm", 1), ONE, beside(Via.SWITCH, "lm"))
+        < apart.relative(of("lm", 1), ONE, beside(Via.SWITCH, "rn"))
+        < 1
+    )
+    harmless = {(ONE, ALONE): 10.0, (ONE, beside(Via.SWITCH, "lm")): 10.0}
+    assert rates(lm=Profile(harmless, model_mb=252.0)).relative(of("lm", 1), ONE, beside(Via.SWITCH, "lm")) == 1.0
+
+
+def test_losses_to_several_neighbours_add_up() -> None:
+    one, two = beside(Via.NIC, "b"), beside(Via.NIC, "b", "c")
+    profile = Profile({(APART, ALONE): 10.0, (APART, one): 10.0 / 1.3, (APART, two): 10.0 / 1.5})
+    losses = Interference({"a": profile})
+    assert losses.added("a", one, 0.0) == pytest.approx(0.3)
+    assert losses.added("a", two, 0.0) == pytest.approx(0.5)
+    assert losses.added("a", beside(Via.NIC, "b", "b"), 0.0) == pytest.approx(0.6)
+    assert losses.added("a", beside(Via.NIC, "c"), 0.0) == pytest.approx(0.2), "what b leaves of the total"
+
+
+def test_kinds_that_never_met_are_judged_by_what_each_did_to_others() -> None:
+    def met(*losses: tuple[str, float]) -> Profile:
+        return Profile({(ONE, ALONE): 1.0, **{(ONE, beside(Via.SWITCH, kind)): 1 / (1 + loss) for kind, loss in losses}})
+
+    known = Interference(
+        {"touchy": met(("rowdy", 0.4)), "stoic": met(("rowdy", 0.0)), "third": met(("quiet", 0.0), ("rowdy", 0.1))}
+    )
+    assert known.added("stoic", beside(Via.SWITCH, "newcomer"), 0.0) == 0.0
+    assert known.added("touchy", beside(Via.SWITCH, "quiet"), 0.0) == 0.0
+    assert known.added("touchy", beside(Via.SWITCH, "newcomer"), 0.0) > 0.1
+    assert known.added("newcomer", beside(Via.SWITCH, "rowdy"), 0.0) > 0.1
+
+
+def test_what_packing_costs_is_found_though_others_are_under_the_same_switch() -> None:
+    crowd = ((Via.GPU, "b"), (Via.SWITCH, "c"))
+    profile = Profile({(ONE, ALONE): 10.0, (ONE, ((Via.SWITCH, "c"),)): 10.0, (ONE, crowd): 5.0}, utilisation=0.1)
+    known = rates(a=profile, b=Profile(utilisation=0.1))
+    assert known.relative(of("a", 1), ONE, beside(Via.GPU, "b")) == pytest.approx(0.5)
+
+
+def test_a_kind_that_is_never_alone_is_measured_against_its_best_neighbours() -> None:
+    good, bad = beside(Via.SWITCH, "x"), beside(Via.SWITCH, "y")
+    known = rates(a=Profile({(ONE, good): 10.0, (ONE, bad): 8.0}))
+    assert known.relative(of("a", 1), ONE, good) == 1.0
+    assert known.relative(of("a", 1), ONE, bad) == pytest.approx(0.8)
+
+
+def test_a_kind_that_always_shares_its_gpu_is_taken_to_have_taken_turns() -> None:
+    known = rates(a=Profile({(ONE, beside(Via.GPU, "b")): 4.0}))
+    assert known.expected(of("a", 1), ONE, beside(Via.GPU, "b")) == 4.0
+    assert known.expected(of("a", 1), ONE) == 8.0
+
+
+def test_a_company_that_was_measured_as_a_whole_beats_the_sum_of_its_members() -> None:
+    whole = beside(Via.NIC, "b", "c")
+    losses = {beside(Via.NIC, "b"): 0.3, beside(Via.NIC, "c"): 0.3, whole: 1.5}
+    profile = Profile({(APART, ALONE): 1.0, **{(APART, company): 1 / (1 + loss) for company, loss in losses.items()}})
+    assert Interference({"a": profile}).added("a", whole, 0.0) == pytest.approx(1.5)
+
+
+def test_busier_pairs_lose_more_and_the_idle_nothing() -> None:
+    losses = [packing_loss(utilisation / 10) for utilisation in range(0, 31)]
+    assert losses[0] == 0.0
+    assert all(sooner < later for sooner, later in pairwise(losses))
+    assert 2 / (1 + packing_loss(1.125)) == pytest.approx(1.85), "Lucid's median between 100 and 125 %"
+
+
+def test_sharing_cards_costs_only_what_crosses_them() -> None:
+    known = rates(large=Profile(model_mb=528.0))
+    company = beside(Via.NIC, "other")
+    low = of("k", sensitivity=Sensitivity.LOW)
+    assert known.relative(of("large"), APART, company) < 0.85 * known.relative(of("large"), APART)
+    assert known.relative(low, APART, company) == 1.0
+
+
+# Where to go
+
+
+def best_gpu(known: Rates, arriving: Gang, others: list[Gang], free: Mapping[str, list[int]]) -> tuple[str, int]:
+    worth = {
+        (name, gpu): known.worth(arriving, {name: gpu_set([gpu])}, Occupancy(others))
+        for name, gpus in free.items()
+        for gpu in gpus
+    }
+    return max(worth, key=lambda spot: (worth[spot], spot))
+
+
+def test_a_newcomer_weighs_what_it_does_to_others() -> None:
+    """ "rude" loses nothing itself; "meek" loses half beside it."""
+    rude = Profile({(ONE, ALONE): 1.0, (ONE, beside(Via.SWITCH, "meek")): 1.0, (ONE, beside(Via.SWITCH, "stoic")): 1.0})
+    meek = Profile({(ONE, ALONE): 1.0, (ONE, beside(Via.SWITCH, "rude")): 0.5})
+    stoic = Profile({(ONE, ALONE): 1.0, (ONE, beside(Via.SWITCH, "rude")): 1.0})
+    known = rates(rude=rude, meek=meek, stoic=stoic)
+    others = [running("meek-0", ("n0", [3]), kind="meek"), running("stoic-0", ("n0", [0]), kind="stoic")]
+    newcomer = of("rude", 1)
+    assert best_gpu(known, newcomer, others, {"n0": [1, 2]}) == ("n0", 1)
+    assert known.worth(newcomer, {"n0": gpu_set([2])}, Occupancy(others)) == pytest.approx(0.5)
+    assert known.worth(newcomer, {"n0": gpu_set([1])}, Occupancy(others)) == pytest.approx(1.0)
+
+
+def test_a_gang_that_moves_is_not_its_own_neighbour() -> None:
+    known = rates(lm=Profile(model_mb=252.0))
+    here = running("a", ("n0", [0]), kind="lm")
+    other = running("b", ("n0", [1]), kind="lm")
+    staying = known.worth(here, {"n0": gpu_set([0])}, Occupancy([here, other]))
+    leaving = known.worth(here, {"n0": gpu_set([2])}, Occupancy([here, other]))
+    assert staying == known.worth(here, {"n0": gpu_set([0])}, Occupancy([other])) < leaving == 1.0
+
+
+def test_gangs_of_one_gpu_meet_at_a_switch_and_spread_ones_at_the_cards() -> None:
+    spread = running("spread", ("n0", [0]), ("n1", [0]))
+    other = running("other", ("n0", [1]), ("n1", [1]))
+    single = running("single", ("n0", [1]))
+    gpus = {"n0": gpu_set([0]), "n1": gpu_set([0])}
+    assert Occupancy([other]).company(spread.name, gpus, NODES) == ((Via.NIC, kind_of(other)),)
+    assert Occupancy([single]).company(spread.name, gpus, NODES) == ((Via.SWITCH, kind_of(single)),)
+
+
+# The law
+
+
+def test_the_law_is_found_again_from_points_of_it() -> None:
+    true = [Point(n, x, 0.2 + 0.03 * (n - 1) + 0.5 * x) for n, x in ((1, 0.0), (2, 0.1), (2, 0.3), (4, 0.2), (4, 0.6))]
+    law = fit(true, 9.0)
+    assert (law.compute, law.each, law.volume) == pytest.approx((0.2, 0.03, 0.5))
+
+
+def test_noise_makes_no_coefficient_negative() -> None:
+    law = fit([Point(1, 0.0, 0.2), Point(2, 0.1, 0.19), Point(2, 0.4, 0.1)], 1.0)
+    assert law.each >= 0.0
+    assert law.volume == 0.0
+    assert law.compute > 0.0

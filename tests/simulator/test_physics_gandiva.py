@@ -1,0 +1,155 @@
+"""The testbed of Gandiva: every published point, the order of things where nothing is published, and clear refusals."""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+from itertools import pairwise
+
+import pytest
+
+from muster.scheduling.profile import ALONE, Company, Shape, Via
+from muster.simulator.jobs import Job
+from muster.simulator.physics.gandiva import Gandiva, across, exchanged, within
+from muster.simulator.physics.gandiva_figures import HOPS, UnknownModel, model, models
+
+INF = float("inf")
+PHYSICS = Gandiva()
+WITHIN = 0.03
+
+
+def job(kind: str, gpus: int = 1) -> Job:
+    return Job("j", 0.0, (gpus,), 1.0, kind)
+
+
+def rate(kind: str, counts: tuple[int, ...] = (1,), gbps: float = INF, company: Company = ALONE, gpu: str = "P100") -> float:
+    return PHYSICS.rate(job(kind, sum(counts)), 0.0, Shape(gpu, counts, gbps), company)
+
+
+def published(file: str) -> list[dict[str, str]]:
+    text = files("muster.simulator").joinpath("data", "gandiva", file).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+@pytest.mark.parametrize(
+    "row", published("fig1_intra_server_locality.csv"), ids=lambda row: f"{row['model']}-{row['placement']}"
+)
+def test_figure_1(row: dict[str, str]) -> None:
+    ours = rate(row["model"], (2,), HOPS[row["placement"]]) / rate(row["model"], (2,), 12.0)
+    assert ours == pytest.approx(float(row["normalized_performance"]), rel=WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("kind", "two_by_two", "four_by_one"),
+    [("ResNet-50", 565 / 780, 325 / 780), ("InceptionV3", 495 / 510, 285 / 510)],
+)
+def test_figure_2(kind: str, two_by_two: float, four_by_one: float) -> None:
+    local = rate(kind, (4,), 6.0)
+    assert rate(kind, (2, 2), 12.0) / local == pytest.approx(two_by_two, rel=WITHIN)
+    assert rate(kind, (1, 1, 1, 1)) / local == pytest.approx(four_by_one, rel=WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("kind", "beside", "expected"),
+    [("LM", "LM", 0.81), ("LM", "GNMT", 0.90), ("GNMT", "LM", 0.95), ("LM", "ResNet-50", 0.99), ("ResNet-50", "LM", 1.0)],
+)
+def test_figure_3(kind: str, beside: str, expected: float) -> None:
+    assert rate(kind, company=((Via.SWITCH, beside),)) / rate(kind) == pytest.approx(expected, rel=WITHIN)
+
+
+@pytest.mark.parametrize("row", published("fig4_nic_interference.csv"), ids=lambda row: f"{row['model']}-{row['jobs']}")
+def test_figure_4(row: dict[str, str]) -> None:
+    company = ((Via.NIC, row["model"]),) * (int(row["jobs"]) - 1)
+    ours = rate(row["model"], (1, 1), company=company) / rate(row["model"], (1, 1))
+    assert ours == pytest.approx(float(row["normalized_performance"]), rel=WITHIN)
+
+
+@pytest.mark.parametrize("row", published("table1_packing.csv"), ids=lambda row: row["job"])
+def test_table_1(row: dict[str, str]) -> None:
+    """As many copies as the memory of one GPU takes: 6 of VAE, 4 of SuperResolution, 2 of the others."""
+    kind = row["job"]
+    assert rate(kind, gpu="P40") == pytest.approx(float(row["time_slicing_mb_s"]))
+    copies = int(1 / PHYSICS.profile(job(kind)).memory)  # type: ignore[operator]
+    together = copies * rate(kind, company=((Via.GPU, kind),) * (copies - 1), gpu="P40")
+    assert together == pytest.approx(float(row["packing_max_mb_s"]), rel=0.05)
+    assert (together > float(row["time_slicing_mb_s"])) == (float(row["packing_gain_pct"]) > 0)
+
+
+def test_figure_10_two_super_resolutions() -> None:
+    together = 2 * rate("SuperResolution", company=((Via.GPU, "SuperResolution"),), gpu="P40")
+    assert together / rate("SuperResolution", gpu="P40") == pytest.approx(2300 / 1250, rel=WITHIN)
+
+
+@pytest.mark.parametrize(("gpus", "mini_batches"), [(1, 3350), (2, 5050), (4, 6550)])
+def test_figure_11_in_six_minutes(gpus: int, mini_batches: int) -> None:
+    assert 360 * rate("ResNet-50", (gpus,), 6.0 if gpus > 2 else 12.0) == pytest.approx(mini_batches, rel=WITHIN)
+
+
+@pytest.mark.parametrize("row", published("fig13_migration_time.csv"), ids=lambda row: row["model"])
+def test_figure_13(row: dict[str, str]) -> None:
+    kind = {"LanguageModel": "LM"}.get(row["model"], row["model"])
+    one, two = Shape("P100", (1,), INF), Shape("P100", (2,), 12.0)
+    assert PHYSICS.move_seconds(job(kind), one, one) == float(row["inter_server_s"])
+    assert PHYSICS.move_seconds(job(kind), one, two) == float(row["intra_server_s"])
+
+
+@pytest.mark.parametrize(("gpus", "seconds"), [(1, 5.6), (2, 10.4), (4, 19.8), (8, 37.8)])
+def test_figure_12_a_move_to_where_nothing_is_prepared(gpus: int, seconds: float) -> None:
+    there = Shape("P100", (gpus,), 6.0)
+    assert Gandiva(warm=False).move_seconds(job("ResNet-50", gpus), there, there) == pytest.approx(seconds)
+    assert Gandiva().move_seconds(job("ResNet-50", gpus), there, there) < 1.0
+
+
+def test_suspending_takes_a_tenth_of_a_second_to_a_second() -> None:
+    seconds = {kind: PHYSICS.resume_seconds(job(kind)) for kind in models()}
+    assert seconds["ResNet-50"] == pytest.approx(0.1)
+    assert max(seconds.values()) == 1.0
+    assert all(one <= 0.02 * 60 for one in seconds.values()), "at most 2 % of a slice (section 4.1)"
+
+
+@pytest.mark.parametrize("kind", list(models()))
+def test_more_to_cross_and_more_neighbours_never_help(kind: str) -> None:
+    chains = [
+        [rate(kind, (2,), gbps) for gbps in (60.0, 12.0, 11.0, 10.0, 9.0, 6.0, 1.0)],
+        [rate(kind, counts) for counts in ((4,), (2, 2), (1, 1, 1, 1))],
+        [rate(kind, company=((Via.SWITCH, "LM"),) * n) for n in range(4)],
+        [rate(kind, (1, 1), company=((Via.NIC, "VGG16"),) * n) for n in range(8)],
+        [rate(kind, company=((Via.GPU, "LSTM"),) * n) for n in range(5)],
+    ]
+    for chain in chains:
+        assert all(0 < worse <= better * 1.006 for better, worse in pairwise(chain)), chain  # figure 1 reads 0.995, then 1.00
+
+
+def test_what_is_not_published_follows_what_has_to_be_exchanged() -> None:
+    by_traffic = sorted((one for one in models().values() if one.like == one.name), key=lambda one: one.traffic)
+    formula = [one for one in by_traffic if one.name not in ("ResNet-50", "InceptionV3")]
+    assert [exchanged(one)[0] for one in formula] == sorted(exchanged(one)[0] for one in formula)
+    assert within(model("ResNet-50"), 6.0) < within(model("AlexNet"), 6.0) < within(model("VGG16"), 6.0)
+    assert across(model("Wavenet"), 4) == 0.0 < across(model("GNMT"), 4)
+
+
+def test_a_neighbour_with_little_to_send_hardly_counts_on_the_cards() -> None:
+    light, even, heavy = (rate("ResNet-50", (1, 1), company=((Via.NIC, kind),)) for kind in ("Wavenet", "ResNet-50", "VGG16"))
+    assert even == heavy < light < rate("ResNet-50", (1, 1))
+
+
+def test_beyond_figure_4_each_job_more_still_costs() -> None:
+    few, many = (rate("ResNet-50", (1, 1), company=((Via.NIC, "ResNet-50"),) * n) for n in (3, 7))
+    assert many < 0.7 * few
+
+
+def test_the_busy_share_of_packed_jobs_stays_below_the_gpus() -> None:
+    for kind in ("RHN", "LSTM", "ResNext-50"):
+        assert 0.5 < 2 * PHYSICS.busy(job(kind), ((Via.GPU, kind),)) <= 1.0
+
+
+def test_the_slowest_gpu_decides_and_what_is_unknown_is_named() -> None:
+    assert (
+        rate("ResNet-50", (1, 1), gpu="P100+P40")
+        == rate("ResNet-50", (1, 1), gpu="P100")
+        < rate("ResNet-50", (1, 1), gpu="P40")
+    )
+    with pytest.raises(UnknownModel, match="'ResNet-51' is no model of Gandiva's testbed; known are VAE"):
+        rate("ResNet-51")
+    with pytest.raises(UnknownModel, match="has GPUs P100 and P40, not H100"):
+        rate("ResNet-50", gpu="H100")
