@@ -7,47 +7,76 @@ what they leave is not counted as free before their pods have gone, so a move ne
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
 from muster.scheduling.placement import Room, Shortage, describe, fewest_gpus, place, shrunk, sizes
 from muster.scheduling.queueing import Claims, Quotas, in_order
 from muster.scheduling.settings import DEFAULTS, Settings
-from muster.scheduling.snapshot import Gang, Placement, Snapshot
+from muster.scheduling.snapshot import Gang, Node, Placement, Snapshot
 
 
 def admit(
-    snapshot: Snapshot, now: float, settings: Settings = DEFAULTS, which: Callable[[Gang], bool] = lambda _: True
+    snapshot: Snapshot,
+    now: float,
+    settings: Settings = DEFAULTS,
+    *,
+    memory: Memory | None = None,
+    which: Callable[[Gang], bool] | None = None,
 ) -> list[Admission]:
     """Decide for every gang that waits or wants to move; gangs that run and want nothing get no decision.
 
-    Of those that wait, only for `which`.
+    Of those that wait, only for `which`. With a `memory` of earlier passes the answer is the same, and comes sooner.
     """
-    turn = _Pass(snapshot, now, settings)
-    gangs = in_order(snapshot.gangs)
-    moves = [turn.move(gang) for gang in gangs if gang.placement and gang.leave is not None]
-    resized = (gang for gang in gangs if gang.resize and gang.leave is None)
-    waiting = (gang for gang in gangs if not gang.placement and which(gang))
-    return moves + [turn.resize(gang) if gang.placement else turn.admit(gang) for gang in in_order((*resized, *waiting))]
+    turn = _Pass(snapshot, now, settings, memory or Memory())
+    moving = [gang for gang in snapshot.gangs if gang.placement and gang.leave is not None]
+    moves = [turn.move(gang) for gang in in_order(moving)]
+    due = [gang for gang in snapshot.gangs if not gang.placement or (gang.resize and gang.leave is None)]
+    chosen = due if which is None else [gang for gang in due if gang.placement or which(gang)]
+    return moves + [turn.resize(gang) if gang.placement else turn.admit(gang) for gang in in_order(chosen)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """An answer that holds as long as the gang is the same, and the same one ahead keeps every node that it may use."""
+
+    wait: Wait
+    ahead: str
+    eligible: tuple[str, ...]
+
+
+class Memory:
+    """What passes leave for those after them: the room, and answers that may still hold."""
+
+    def __init__(self) -> None:
+        self.behind: dict[str, _Behind] = {}
+        self._room: Room | None = None
+
+    def room(self, nodes: Mapping[str, Node]) -> Room:
+        """The room of these nodes, made anew only where they changed."""
+        if self._room is None or not self._room.fleet.matches(nodes):
+            self._room, self.behind = Room(nodes), {}
+        else:
+            self._room.follow(nodes)
+        return self._room
 
 
 class _Pass:
     """One pass: `room` is what is free, `open` what of it no waiting gang keeps."""
 
-    def __init__(self, snapshot: Snapshot, now: float, settings: Settings) -> None:
-        self.now, self.settings = now, settings
-        self.room = Room(snapshot.nodes)
-        self.open = self.room.copy()
+    def __init__(self, snapshot: Snapshot, now: float, settings: Settings, memory: Memory) -> None:
+        self.now, self.settings, self._memory = now, settings, memory
+        self.room = self.open = memory.room(snapshot.nodes)
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.claims = Claims()
         self.running = [gang for gang in snapshot.gangs if gang.placement]
-        self._empty = self.room.emptied()
-        self._hopeless: dict[object, str | None] = {}
 
     def admit(self, gang: Gang) -> Admission:
         """Place the gang, make room for it, or say why it waits."""
+        before = self._as_before(gang)
+        if before:
+            return before
         wait = self._not_yet(gang) or self._never_fits(gang) or self._quota(gang)
         if wait:
             return wait
@@ -94,9 +123,13 @@ class _Pass:
 
     def _take(self, gang: Gang, found: Placement) -> None:
         held = sum(a.gpus.bit_count() for a in found) - sum(a.gpus.bit_count() for a in gang.placement)
-        self.room.take(found)
-        self.open.take(found)
+        self._fill(found)
         self.quotas.add(gang.queue, held)
+
+    def _fill(self, found: Placement) -> None:
+        self.room.take(found)
+        if self.open is not self.room:
+            self.open.take(found)
 
     def _not_yet(self, gang: Gang) -> Wait | None:
         if gang.absent:
@@ -123,8 +156,7 @@ class _Pass:
         if isinstance(found, Shortage):
             self._keep_nodes(gang)
         else:
-            self.room.take(found)
-            self.open.take(found)
+            self._fill(found)
         return Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {least} GPUs; {self._quota_used(gang)}")
 
     def _within_quota(self, gang: Gang) -> Gang:
@@ -145,10 +177,23 @@ class _Pass:
     def _all_kept(self, gang: Gang) -> Wait | None:
         """Spare the search where gangs ahead keep every node; a long queue is mostly this."""
         eligible = self.room.eligible(gang)
-        return self._behind(gang) if all(name in self.claims.nodes for name in eligible) else None
+        if not self.claims.keep_all(eligible):
+            return None
+        wait, ahead = self._behind(gang), self.claims.ahead(eligible)
+        if wait and ahead:
+            self._memory.behind[gang.name] = _Behind(wait, ahead.name, eligible)
+        return wait
+
+    def _as_before(self, gang: Gang) -> Wait | None:
+        """The answer of an earlier pass, if nothing that it rests on has changed."""
+        known = self._memory.behind.get(gang.name)
+        if known is None or known.wait.gang is not gang or self.quotas.limit(gang.queue) is not None:
+            return None
+        ahead = self.claims.ahead(known.eligible) if self.claims.keep_all(known.eligible) else None
+        return known.wait if ahead and ahead.name == known.ahead else None
 
     def _behind(self, gang: Gang) -> Wait | None:
-        ahead = next((self.claims.nodes[name] for name in self.room.eligible(gang) if name in self.claims.nodes), None)
+        ahead = self.claims.ahead(self.room.eligible(gang))
         if ahead is None:
             return None
         return Wait(gang, Reason.BEHIND_IN_QUEUE, f"needs {gang.gpus} GPUs; comes after {ahead.name}, which waits for GPUs")
@@ -160,12 +205,13 @@ class _Pass:
 
     def _never_fits(self, gang: Gang) -> Wait | None:
         """Refuse what would not fit even if nobody else ran; asked once for gangs of the same shape."""
-        tasks = Counter((task.role, task.gpus, task.rest, task.where) for task in gang.tasks)
-        key = (gang.spread, gang.preferred, gang.required, gang.fewest, frozenset(tasks.items()))
-        if key not in self._hopeless:
-            found = place(gang, self._empty)
-            self._hopeless[key] = f"{found.message}, with nobody else running" if isinstance(found, Shortage) else None
-        message = self._hopeless[key]
+        tasks = tuple((task.role, task.index, task.gpus, task.rest, task.where) for task in gang.tasks)
+        key = (gang.spread, gang.preferred, gang.required, gang.fewest, gang.asked, tasks)
+        hopeless = self.room.fleet.hopeless
+        if key not in hopeless:
+            found = place(gang, Room(self.room.fleet.empty, self.room.fleet))
+            hopeless[key] = f"{found.message}, with nobody else running" if isinstance(found, Shortage) else None
+        message = hopeless[key]
         return Wait(gang, Reason.NEVER_FITS, message) if message else None
 
     def _stopping(self, gang: Gang) -> Wait | None:
@@ -205,6 +251,8 @@ class _Pass:
         """From here on nobody behind the gang gets a GPU of a node that the gang may use."""
         names = [name for name in self.room.eligible(gang) if name not in self.claims.nodes]
         self.claims.claim_nodes(gang, names)
+        if names and self.open is self.room:
+            self.open = self.room.copy()
         for name in names:
             self.open.close(name)
 

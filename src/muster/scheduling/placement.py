@@ -10,14 +10,16 @@ on the tightest fit. Ranks then follow the topology: block, rack, node, GPU.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
 from muster.scheduling.eligibility import Constraint
+from muster.scheduling.fleet import Fleet
 from muster.scheduling.links import GpuSet
 from muster.scheduling.machine import MachineType
-from muster.scheduling.snapshot import PLENTY, Assigned, Gang, Level, Node, Placement, Resources, Task
+from muster.scheduling.snapshot import Assigned, Gang, Level, Node, Placement, Resources, Task
 
 _ROLE_ORDER = {"chief": 0, "worker": 1, "ps": 2, "evaluator": 3}
 
@@ -29,45 +31,91 @@ class Shortage:
     message: str
 
 
-class Room:
-    """Free GPUs and other resources of each node, as a plan takes and gives back."""
+State = tuple[MachineType, GpuSet, Resources]
+"""What of a node decides how many tasks it takes, where it may have them."""
 
-    def __init__(self, nodes: Mapping[str, Node]) -> None:
+
+class Room:
+    """Free GPUs and other resources of each node, as a plan takes and gives back.
+
+    Nodes in the same state are kept together, by name: a search looks at states, of which there are few, not at nodes.
+    """
+
+    def __init__(self, nodes: Mapping[str, Node], fleet: Fleet | None = None) -> None:
         self.nodes = nodes
-        self.free: dict[str, GpuSet] = {name: node.free for name, node in nodes.items()}
-        self._taken: dict[str, Resources] = {}
-        self._admitted: dict[Constraint, frozenset[str]] = {}
-        self._eligible: dict[frozenset[tuple[Constraint, int]], tuple[str, ...]] = {}
+        self.fleet = fleet or Fleet(nodes)
+        self.free: dict[str, GpuSet] = {}
+        self.total = 0
+        """Free GPUs of all nodes."""
+        self.touched: set[str] = set()
+        """Nodes that are no longer as `nodes` has them."""
+        self._rest: dict[str, Resources] = {}
+        self._alike: dict[State, list[str]] = {}
+        for name, node in nodes.items():
+            self._put(name, node.free, node.rest)
+        for names in self._alike.values():
+            names.sort()
+
+    def follow(self, nodes: Mapping[str, Node]) -> None:
+        """Become the room of nodes whose fixed parts are the same; what did not change costs next to nothing."""
+        before, self.nodes = self.nodes, nodes
+        changed = {name for name, node in nodes.items() if before[name] is not node}
+        for name in changed | self.touched:
+            self.set(name, nodes[name].free, nodes[name].rest)
+        self.touched = set()
+
+    def set(self, name: str, free: GpuSet, rest: Resources | None = None) -> None:
+        """Say what is free of a node from now on."""
+        state = self.state(name)
+        alike = self._alike[state]
+        if len(alike) == 1:
+            del self._alike[state]
+        else:
+            del alike[bisect_left(alike, name)]
+        self.total -= self.free[name].bit_count()
+        names = self._put(name, free, self._rest[name] if rest is None else rest)
+        insort(names, names.pop())
+        self.touched.add(name)
+
+    def state(self, name: str) -> State:
+        return (self.nodes[name].machine, self.free[name], self._rest[name])
+
+    @property
+    def states(self) -> Mapping[State, Sequence[str]]:
+        """The nodes by state; those of a state by name."""
+        return self._alike
 
     def take(self, placement: Placement) -> None:
         for place in placement:
-            self.free[place.node] &= ~place.gpus
-            self._taken[place.node] = self._taken.get(place.node, Resources()) + place.task.rest
+            self.set(place.node, self.free[place.node] & ~place.gpus, self._rest[place.node] - place.task.rest)
 
     def give_back(self, placement: Placement) -> None:
         for place in placement:
             if place.node in self.nodes:
-                self.free[place.node] |= place.gpus & self.nodes[place.node].healthy
-                self._taken[place.node] = self._taken.get(place.node, Resources()) - place.task.rest
+                free = self.free[place.node] | (place.gpus & self.nodes[place.node].healthy)
+                self.set(place.node, free, self._rest[place.node] + place.task.rest)
 
     def copy(self) -> Room:
         twin = Room.__new__(Room)
-        twin.nodes, twin.free, twin._taken = self.nodes, dict(self.free), dict(self._taken)
-        twin._admitted, twin._eligible = self._admitted, self._eligible
+        twin.nodes, twin.fleet, twin.total = self.nodes, self.fleet, self.total
+        twin.free, twin._rest, twin.touched = dict(self.free), dict(self._rest), set(self.touched)
+        twin._alike = {state: list(names) for state, names in self._alike.items()}
         return twin
 
-    def emptied(self) -> Room:
-        """The room there would be if nobody held anything: what a gang can hope for at best."""
-        empty = Room({name: replace(node, free=node.healthy, rest=node.capacity) for name, node in self.nodes.items()})
-        empty._admitted, empty._eligible = self._admitted, self._eligible
-        return empty
+    def only(self, spots: Mapping[str, GpuSet]) -> Room:
+        """The room in which these GPUs are free, and no others."""
+        twin = Room({}, self.fleet)
+        twin.nodes = self.nodes
+        for name in sorted(self.nodes):
+            twin._put(name, spots.get(name, 0), self._rest[name])
+        return twin
 
     def settled(self) -> Room:
         """The room there will be when the pods that are on their way out have gone."""
         later = self.copy()
         for name, node in self.nodes.items():
             if node.leaving:
-                later.free[name] |= node.leaving & node.healthy
+                later.set(name, later.free[name] | (node.leaving & node.healthy))
         return later
 
     def without(self, names: Iterable[str]) -> Room:
@@ -80,31 +128,28 @@ class Room:
     def close(self, name: str) -> None:
         """Let nothing more onto the node, be it a task without GPUs."""
         if name in self.free:
-            self.free[name] = 0
-            self._taken[name] = PLENTY + PLENTY
+            self.set(name, 0, _CLOSED)
 
     def rest(self, name: str) -> Resources:
-        taken = self._taken.get(name)
-        return self.nodes[name].rest - taken if taken else self.nodes[name].rest
+        return self._rest[name]
 
     def admitted(self, where: Constraint) -> frozenset[str]:
         """The nodes that a constraint allows."""
-        found = self._admitted.get(where)
-        if found is None:
-            found = frozenset(n.name for n in self.nodes.values() if where.admits(n.name, n.labels, n.taints))
-            self._admitted[where] = found
-        return found
+        return self.fleet.admitted(where)
 
     def eligible(self, gang: Gang) -> tuple[str, ...]:
         """The nodes, by name, that at least one task of the gang may go to and that has the GPUs for it at best."""
-        shapes = frozenset((task.where, task.gpus) for task in gang.tasks)
-        found = self._eligible.get(shapes)
-        if found is None:
-            fit = [(self.admitted(where), gpus) for where, gpus in shapes]
-            able = {name: node.healthy.bit_count() for name, node in self.nodes.items()}
-            found = tuple(sorted(name for name, most in able.items() if any(name in ok and most >= g for ok, g in fit)))
-            self._eligible[shapes] = found
-        return found
+        return self.fleet.eligible(gang)
+
+    def _put(self, name: str, free: GpuSet, rest: Resources) -> list[str]:
+        self.free[name], self._rest[name] = free, rest
+        self.total += free.bit_count()
+        names = self._alike.setdefault((self.nodes[name].machine, free, rest), [])
+        names.append(name)
+        return names
+
+
+_CLOSED = Resources(-1, -1, -1)
 
 
 def place(gang: Gang, room: Room) -> Placement | Shortage:
@@ -166,12 +211,21 @@ def sizes(gang: Gang) -> Iterable[int]:
     return range(workers, min(gang.fewest if gang.fewest is not None else workers, workers) - 1, -1)
 
 
+def fewest_gpus(gang: Gang) -> int:
+    """The GPUs of the smallest size in which the gang can start."""
+    if gang.fewest is None:
+        return gang.gpus
+    return sum(task.gpus for task in gang.tasks if task.role != "worker" or task.index < gang.fewest)
+
+
 def shrunk(tasks: tuple[Task, ...], workers: int) -> tuple[Task, ...]:
     """The tasks of an elastic gang with that many workers."""
     return tuple(task for task in tasks if task.role != "worker" or task.index < workers)
 
 
 def _search(gang: Gang, tasks: tuple[Task, ...], room: Room, names: Sequence[str]) -> list[Assigned] | None:
+    if sum(task.gpus for task in tasks) > room.total:
+        return None
     start = gang.required if gang.spread else min(gang.preferred, gang.required)
     for level in range(start, gang.required + 1):
         found = _at_level(Level(level), gang, tasks, room, names)
@@ -183,7 +237,7 @@ def _search(gang: Gang, tasks: tuple[Task, ...], room: Room, names: Sequence[str
 def _at_level(level: Level, gang: Gang, tasks: tuple[Task, ...], room: Room, names: Sequence[str]) -> list[Assigned] | None:
     """Fill the first domain of this level that holds all tasks: the fullest when packing, the emptiest when spreading."""
     if level is Level.NODE:
-        return _fill(gang, tasks, room, names, most_nodes=1)
+        return _on_best_node(gang, tasks, room, names)
     need = sum(task.gpus for task in tasks)
     some_without = any(not task.gpus for task in tasks)
     domains: dict[str, list[str]] = {}
@@ -200,6 +254,25 @@ def _at_level(level: Level, gang: Gang, tasks: tuple[Task, ...], room: Room, nam
     return None
 
 
+def _on_best_node(gang: Gang, tasks: tuple[Task, ...], room: Room, names: Sequence[str]) -> list[Assigned] | None:
+    """Put all tasks on one node: when packing, as `_merit` has it; when spreading, on the emptiest."""
+    gpus, rest = sum(task.gpus for task in tasks), sum((task.rest for task in tasks), Resources())
+    allowed = frozenset(names).intersection(*(room.admitted(where) for where in {task.where for task in tasks}))
+    best: tuple[tuple[float, ...], str] | None = None
+    for (machine, free, left), alike in room.states.items():
+        if free.bit_count() < gpus or not left.covers(rest):
+            continue
+        name = next((name for name in alike if name in allowed), None)
+        if name is not None:
+            merit = _merit(gang, _Bin(machine, free, left, ()), gpus, whole=True)
+            best = min(best, (merit, name)) if best else (merit, name)
+    return list(_on_one_node(gang, _largest_first(tasks), best[1], room)) if best else None
+
+
+def _largest_first(tasks: Iterable[Task]) -> list[Task]:
+    return sorted(tasks, key=lambda task: (-task.gpus, _ROLE_ORDER.get(task.role, 9), task.index, task.name))
+
+
 @dataclass(frozen=True, slots=True)
 class _Bin:
     """What of a node decides how many tasks it takes. Nodes that are alike in it are tried once for all."""
@@ -212,11 +285,9 @@ class _Bin:
     """Tasks of this gang that are on the node already: spreading keeps this even."""
 
 
-def _fill(
-    gang: Gang, tasks: tuple[Task, ...], room: Room, names: Sequence[str], most_nodes: int | None = None
-) -> list[Assigned] | None:
-    """Put every task on one of `names` (on at most `most_nodes` of them), largest first, or return None."""
-    waiting = sorted(tasks, key=lambda task: (-task.gpus, _ROLE_ORDER.get(task.role, 9), task.index, task.name))
+def _fill(gang: Gang, tasks: tuple[Task, ...], room: Room, names: Sequence[str]) -> list[Assigned] | None:
+    """Put every task on one of `names`, largest first, or return None."""
+    waiting = _largest_first(tasks)
     kinds = tuple(dict.fromkeys(task.where for task in waiting))
     bins = _bins(kinds, room, names)
     on_node: dict[str, list[Task]] = {}
@@ -227,8 +298,6 @@ def _fill(
         chosen = _takes(best, waiting, kinds, 1 if gang.spread else len(waiting))
         name = heappop(bins[best])
         on_node.setdefault(name, []).extend(chosen)
-        if most_nodes is not None and (len(on_node) > most_nodes or (len(chosen) < len(waiting) and not gang.spread)):
-            return None
         gone = set(chosen)
         waiting = [task for task in waiting if task not in gone]
         if gang.spread:

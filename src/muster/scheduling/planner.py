@@ -1,4 +1,4 @@
-"""plan and introspect: what the operator, and the simulator, call.
+"""The planner: what the operator and the simulator call.
 
 Two kinds of pass (Gandiva, OSDI'18, section 3.1). The reactive one answers an event (an arrival, a departure, a failure) and
 touches little; the introspective one comes every slice and judges what earlier decisions brought. Gangs that share nothing are
@@ -9,52 +9,81 @@ Same snapshot, same decisions: every ordering ends in a name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from muster.scheduling.admission import admit
-from muster.scheduling.decisions import Decision
+from muster.scheduling.admission import Memory, admit
+from muster.scheduling.decisions import Admission, Decision
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.policies import gandiva, muster
 from muster.scheduling.settings import DEFAULTS, Policy, Settings
 from muster.scheduling.snapshot import Gang, Snapshot
 
 
+class Planner:
+    """The planner with a memory: it answers as `plan` and `introspect` do, sooner where little changed since it was last asked.
+
+    Memory is by identity: nodes and gangs that did not change should be the same objects in the next snapshot.
+    """
+
+    def __init__(self, settings: Settings = DEFAULTS) -> None:
+        self.settings = settings
+        self._memory = Memory()
+
+    def plan(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
+        """Decide for every gang that waits or wants to move, and for those that share what they hold."""
+        if self.settings.policy is Policy.GANDIVA:
+            return self._gandiva(snapshot, now, gandiva.react)
+        admitted = self._admit(snapshot, now)
+        if not (any(map(muster.may_claim, admitted)) and any(gang.sharing.slices for gang in snapshot.gangs)):
+            return admitted
+        return self._muster(snapshot, now, admitted, muster.react)
+
+    def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
+        """Judge what was tried, and share the GPUs anew."""
+        if self.settings.policy is Policy.GANDIVA:
+            return self._gandiva(snapshot, now, gandiva.introspect)
+        if not any(map(_can_change, snapshot.gangs)) or not (snapshot.profiles or any(map(_wants, snapshot.gangs))):
+            return ()
+        return self._muster(snapshot, now, self._admit(snapshot, now), muster.introspect)
+
+    def _admit(self, snapshot: Snapshot, now: float, which: Callable[[Gang], bool] | None = None) -> list[Admission]:
+        return admit(snapshot, now, self.settings, memory=self._memory, which=which)
+
+    def _muster(self, snapshot: Snapshot, now: float, admitted: Iterable[Admission], act: Act) -> Sequence[Decision]:
+        """Ours for gangs that share: they leave it to their rank where they start."""
+        board = Board(snapshot, now, (decision for decision in admitted if not muster.leaves_to_rank(decision)))
+        act(board, self.settings)
+        return board.decided()
+
+    def _gandiva(self, snapshot: Snapshot, now: float, act: Act) -> Sequence[Decision]:
+        """The paper's for gangs that take turns; the others are admitted as ever."""
+        admitted = self._admit(snapshot, now, lambda gang: not gang.sharing.slices)
+        if not any(map(_can_change, snapshot.gangs)):
+            return admitted
+        board = Board(snapshot, now, admitted)
+        act(board, self.settings)
+        return board.decided()
+
+
+Act = Callable[[Board, Settings], None]
+"""A pass of a policy."""
+
+
 def plan(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> Sequence[Decision]:
-    """Decide for every gang that waits or wants to move, and for those that share what they hold."""
-    if settings.policy is Policy.GANDIVA:
-        return _gandiva(snapshot, now, settings, gandiva.react)
-    admitted = admit(snapshot, now, settings)
-    if not (any(map(muster.may_claim, admitted)) and any(gang.sharing.slices for gang in snapshot.gangs)):
-        return admitted
-    board = Board(snapshot, now, (decision for decision in admitted if not muster.leaves_to_rank(decision)))
-    muster.react(board, settings)
-    return board.decided()
+    """Make one reactive pass, from nothing."""
+    return Planner(settings).plan(snapshot, now)
 
 
 def introspect(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> Sequence[Decision]:
-    """Judge what was tried, and share the GPUs anew."""
-    if settings.policy is Policy.GANDIVA:
-        return _gandiva(snapshot, now, settings, gandiva.introspect)
-    if not any(map(_can_change, snapshot.gangs)):
-        return ()
-    admitted = admit(snapshot, now, settings)
-    board = Board(snapshot, now, (decision for decision in admitted if not muster.leaves_to_rank(decision)))
-    muster.introspect(board, settings)
-    return board.decided()
-
-
-def _gandiva(
-    snapshot: Snapshot, now: float, settings: Settings, act: Callable[[Board, Settings], None]
-) -> Sequence[Decision]:
-    """The paper's policy for gangs that take turns; the others are admitted as ever."""
-    admitted = admit(snapshot, now, settings, lambda gang: not gang.sharing.slices)
-    if not any(gang.sharing.slices or gang.asked is not None for gang in snapshot.gangs):
-        return admitted
-    board = Board(snapshot, now, admitted)
-    act(board, settings)
-    return board.decided()
+    """Make one introspective pass, from nothing."""
+    return Planner(settings).introspect(snapshot, now)
 
 
 def _can_change(gang: Gang) -> bool:
     """Whether an introspective pass may find something to do for the gang."""
     return gang.sharing.slices or gang.asked is not None
+
+
+def _wants(gang: Gang) -> bool:
+    """Whether a gang waits, or may grow."""
+    return not gang.placement or gang.asked is not None

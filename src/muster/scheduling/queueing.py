@@ -33,7 +33,8 @@ class Quotas:
         self.kept: dict[str, int] = {}
         """GPUs of a quota that gangs which wait for GPUs will need."""
         for gang in gangs:
-            self.add(gang.queue, sum(place.gpus.bit_count() for place in gang.placement))
+            if gang.placement:
+                self.add(gang.queue, gang.held)
 
     def limit(self, queue: str) -> int | None:
         found = self._queues.get(queue)
@@ -60,6 +61,20 @@ class Claims:
     def __init__(self) -> None:
         self.nodes: dict[str, Gang] = {}
         self.queues: dict[str, Gang] = {}
+        self._kept: dict[int, int] = {}
+        """For sets of nodes (by identity: gangs that may use the same nodes ask with the same tuple) that were looked at: how
+        many nodes were claimed then, or -1 where all of them are kept."""
+
+    def keep_all(self, names: tuple[str, ...]) -> bool:
+        """Say whether somebody waits for each of these nodes."""
+        seen = self._kept.get(id(names), 0)
+        if seen >= 0 and len(self.nodes) > seen:
+            seen = self._kept[id(names)] = -1 if all(name in self.nodes for name in names) else len(self.nodes)
+        return seen < 0
+
+    def ahead(self, names: tuple[str, ...]) -> Gang | None:
+        """The gang that keeps the first of these nodes that is kept."""
+        return next((self.nodes[name] for name in names if name in self.nodes), None)
 
     def claim_nodes(self, gang: Gang, names: Iterable[str]) -> None:
         for name in names:

@@ -87,9 +87,7 @@ class Board:
 
     def only(self, spots: Spots) -> Room:
         """The room with these GPUs only, whoever is on them."""
-        room = self.room.copy()
-        room.free = dict.fromkeys(room.free, 0) | spots
-        return room
+        return self.room.only(spots)
 
     # What is decided
 
@@ -152,7 +150,7 @@ class Board:
         self.room.give_back(before.placement)
         self.room.take(after.placement)
         for node in {*gpus_by_node(before.placement), *gpus_by_node(after.placement)}:
-            self.room.free[node] = self.idle(node)
+            self.room.set(node, self.idle(node))
 
     def _leave(self, gang: Gang) -> None:
         if gang.placement and gang.running:

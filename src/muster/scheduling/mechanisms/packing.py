@@ -84,8 +84,9 @@ def _guest(board: Board, gang: Gang, bundle: Bundle) -> Gang:
     """The gang as it would be on the bundle's GPUs; without a placement if it does not fit on exactly these."""
     onto = board.spots(bundle[0])
     found = place(gang, board.only(onto))
-    fits = not isinstance(found, Shortage) and gpus_by_node(found) == onto
-    return replace(gang, placement=found if fits else (), running=True)
+    if isinstance(found, Shortage) or gpus_by_node(found) != onto:
+        found = ()
+    return replace(gang, placement=found, running=True)
 
 
 def together(board: Board, bundle: Bundle) -> float:

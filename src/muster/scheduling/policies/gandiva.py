@@ -76,7 +76,7 @@ def oversubscribe(board: Board, gang: Gang) -> Placement | None:
     for height in sorted({board.height(n) for n in nodes}):
         for node in nodes:
             if board.height(node) == height:
-                room.free[node] = _shared(board, node)
+                room.set(node, _shared(board, node))
         found = _found(gang, room)
         if found:
             return found
@@ -87,7 +87,7 @@ def _least_loaded(board: Board, gang: Gang, nodes: Iterable[str]) -> Placement |
     """A place on one of these nodes, the one with the least load; a gang of several servers gets the least loaded of them."""
     room = board.only({})
     for node in sorted(nodes, key=lambda n: (board.height(n), n)):
-        room.free[node] = board.idle(node)
+        room.set(node, board.idle(node))
         found = _found(gang, room)
         if found:
             return found

@@ -1,0 +1,68 @@
+"""What of the nodes stays the same from pass to pass, and what follows from it.
+
+Which nodes a gang may use, and what there would be if nobody held anything, depend on labels, taints and hardware; these change
+seldom, and working them out for every gang and node is most of a plan. A `Fleet` is made for nodes and serves as long as it
+`matches` them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+
+from muster.scheduling.eligibility import Constraint
+from muster.scheduling.snapshot import Gang, Node
+
+
+class Fleet:
+    """The fixed parts of nodes; answers are remembered."""
+
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
+        self._nodes = dict(nodes)
+        self._admitted: dict[Constraint, frozenset[str]] = {}
+        self._eligible: dict[frozenset[tuple[Constraint, int]], tuple[str, ...]] = {}
+        self.hopeless: dict[object, str | None] = {}
+        """What the largest hope of a gang of some shape lacks, with nobody else running; None where it fits."""
+
+    def matches(self, nodes: Mapping[str, Node]) -> bool:
+        """Say whether what is known of the nodes holds for these; objects that did not change cost next to nothing."""
+        known = self._nodes
+        if len(known) != len(nodes):
+            return False
+        for name, node in nodes.items():
+            before = known.get(name)
+            if before is not node:
+                if before is None or _fixed(before) != _fixed(node):
+                    return False
+                known[name] = node
+        return True
+
+    def admitted(self, where: Constraint) -> frozenset[str]:
+        """The nodes that a constraint allows."""
+        found = self._admitted.get(where)
+        if found is None:
+            found = frozenset(n.name for n in self._nodes.values() if where.admits(n.name, n.labels, n.taints))
+            self._admitted[where] = found
+        return found
+
+    def eligible(self, gang: Gang) -> tuple[str, ...]:
+        """The nodes, by name, that at least one task of the gang may go to and that has the GPUs for it at best."""
+        shapes = frozenset((task.where, task.gpus) for task in gang.tasks)
+        found = self._eligible.get(shapes)
+        if found is None:
+            fit = [(self.admitted(where), gpus) for where, gpus in shapes]
+            able = {name: node.healthy.bit_count() for name, node in self._nodes.items()}
+            found = tuple(sorted(name for name, most in able.items() if any(name in ok and most >= g for ok, g in fit)))
+            self._eligible[shapes] = found
+        return found
+
+    @cached_property
+    def empty(self) -> Mapping[str, Node]:
+        """The nodes if nobody held anything: what a gang can hope for at best."""
+        return {name: replace(node, free=node.healthy, rest=node.capacity) for name, node in self._nodes.items()}
+
+
+def _fixed(node: Node) -> tuple[object, ...]:
+    place = (node.rack, node.block, node.labels, node.taints)
+    return (node.machine, node.model, node.healthy, node.capacity, node.nic_gbps, *place)
