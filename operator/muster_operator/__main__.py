@@ -15,17 +15,18 @@ import uvloop
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from muster.api import names
 from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.events import Recorder
 from muster.kube.objects import Node, Pod
 from muster.kube.reflector import Reflector
-from muster.scheduling.planner import Settings
+from muster.scheduling.settings import Settings
 from muster_operator import listeners
 from muster_operator.controller import Controller
 from muster_operator.desk import Desk
 from muster_operator.hands import Hands
-from muster_operator.stores import PriorityClass, Service, Stores
+from muster_operator.stores import PodTemplate, PriorityClass, Service, Stores
 
 log = logging.getLogger("muster.operator")
 
@@ -54,6 +55,7 @@ async def serve(options: argparse.Namespace) -> None:
             Reflector(client, paths.nodes(), Node, stores.view.nodes).run(),
             Reflector(client, paths.pods(), Pod, stores.view.pods).run(),
             Reflector(client, paths.services(), Service, stores.services, label_selector=listeners.OURS).run(),
+            Reflector(client, paths.podtemplates(), PodTemplate, stores.templates, label_selector=names.TAKEN_BACK).run(),
             Reflector(client, listeners.PRIORITY_CLASSES, PriorityClass, stores.priorities).run(),
             listeners.audit(client, stores.view.jobs, stores.queues),
             recorder.run(),
@@ -82,10 +84,14 @@ async def _beside(listening: Coroutine[Any, Any, None], work: Iterable[Coroutine
 
 
 async def _freeze(stores: Stores) -> None:
-    """What is there after the first lists lives long: keep the garbage collector off it."""
+    """What is there after the first lists lives long: keep the garbage collector off it, and let it look seldom at the rest.
+
+    A burst of gangs makes many objects and few cycles; by default a tenth of the operator's time goes into looking for them.
+    """
     await stores.wait_synced()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000)
 
 
 async def _endpoints(options: argparse.Namespace, stores: Stores) -> web.AppRunner:

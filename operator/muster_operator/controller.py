@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from muster.scheduling.planner import Settings
+from muster.scheduling.settings import Settings
 from muster_operator import metrics
 from muster_operator.desk import NEVER, RETRY_SECONDS, Desk
 from muster_operator.planning import Planning

@@ -193,6 +193,11 @@ def reference(meta: Meta) -> Reference:
     return Reference(names.API_VERSION, "DLJob", meta.name, meta.namespace or "", meta.uid)
 
 
+def pod_reference(meta: Meta) -> Reference:
+    """The pod that an event is about."""
+    return Reference("v1", "Pod", meta.name, meta.namespace or "", meta.uid)
+
+
 def _either(old: T | None, new: T | None) -> T:
     found = new if new is not None else old
     assert found is not None, "a change is from something or to something"

@@ -7,13 +7,13 @@ import logging
 
 from muster.api import names
 from muster.kube.errors import KubeError
-from muster.kube.events import Reference
-from muster.kube.objects import Meta, Pod
+from muster.kube.objects import Pod
 from muster.scheduling.decisions import Place, Preempt, Reason, Wait
 from muster.scheduling.snapshot import Gang, Placement
 from muster_operator import gates
-from muster_operator.desk import Desk
+from muster_operator.desk import Desk, pod_reference
 from muster_operator.gates import PodGang
+from muster_operator.requeue import Requeue
 
 log = logging.getLogger("muster.operator")
 
@@ -23,6 +23,7 @@ class ForeignPods:
 
     def __init__(self, desk: Desk) -> None:
         self._desk, self._hands, self._recorder = desk, desk.hands, desk.recorder
+        self._requeue = Requeue(desk)
         self._pods: dict[str, Pod] = {}
         self._gangs: dict[str, PodGang] = {}
         self._told: dict[str, str] = {}
@@ -42,19 +43,14 @@ class ForeignPods:
 
     async def tend(self, now: float) -> None:
         """Finish what was begun before a restart, take back what cannot start, and see which gangs there are now."""
-        for pod in list(self._pods.values()):
-            stuck, until = gates.stranded(pod, self._desk.alive, now)
-            if stuck:
-                await self._take_back(pod)
-            elif until is not None:
-                self._desk.plan_by(until)
+        await self._requeue.run(list(self._pods.values()), now)
         for pod in gates.fulfilled(self._pods.values()):
             await self._clear(pod)
         for gang in gates.gangs_of(self._pods.values()):
             promised = gates.reservation(gang)
             if promised:
                 await self._go_on(gang, promised)
-        self._gangs = {found.gang.name: found for found in gates.gangs_of(self._pods.values())}
+        self._gangs = {found.gang.name: found for found in gates.gangs_of(self._pods.values(), self._requeue.away())}
         self._told = {name: reason for name, reason in self._told.items() if name in self._gangs}
 
     def gangs(self) -> list[Gang]:
@@ -71,7 +67,7 @@ class ForeignPods:
             await self._hands.annotate_pod(found.members[0], {names.RESERVATION: text})
         await self._let_go(found, decision.placement)
         for pod in found.pods.values():
-            self._recorder.event(_reference(pod.metadata), "Normal", decision.reason, decision.message)
+            self._recorder.event(pod_reference(pod.metadata), "Normal", decision.reason, decision.message)
 
     async def wait(self, decision: Wait | Preempt) -> None:
         """Tell the pods of a gang why they wait, when the reason is a new one; how many pods are missing, each time."""
@@ -81,7 +77,7 @@ class ForeignPods:
             before = pod.metadata.annotation(names.WAITING)
             if before is None or (before != words and self._told.get(name) != news):
                 await self._hands.annotate_pod(pod, {names.WAITING: words})
-                self._recorder.event(_reference(pod.metadata), "Warning", decision.reason, words)
+                self._recorder.event(pod_reference(pod.metadata), "Warning", decision.reason, words)
         self._told[name] = news
 
     async def _go_on(self, found: PodGang, promised: Placement) -> None:
@@ -110,19 +106,3 @@ class ForeignPods:
         first = self._pods.get(found.members[0].metadata.key)
         if all(results) and first is not None and first.metadata.annotation(names.RESERVATION) is not None:
             await self._hands.annotate_pod(first, {names.RESERVATION: None})
-
-    async def _take_back(self, pod: Pod) -> None:
-        """Delete a pod that cannot start where it is pinned, and the rest of its gang: its controller makes it anew, gated."""
-        name = gates.gang_name(pod)
-        gang = [other for other in self._pods.values() if gates.gang_name(other) == name]
-        for member in gang:
-            reason = "it cannot start where it is pinned" if member is pod else f"{pod.metadata.name} cannot start"
-            self._recorder.event(_reference(member.metadata), "Warning", "TakenBack", f"taken back: {reason}")
-            try:
-                await self._hands.delete_pod(member)
-            except KubeError as error:
-                log.warning("%s: could not be taken back: %s", member.metadata.key, error)
-
-
-def _reference(meta: Meta) -> Reference:
-    return Reference("v1", "Pod", meta.name, meta.namespace or "", meta.uid)

@@ -5,7 +5,8 @@ many as the annotation muster.dev/gang-size says. One patch a pod drops the gate
 placement of a gang of several is first written to its first pod (muster.dev/reservation) and taken off again at the end: who
 starts again in between reads it there and goes on.
 
-Gates cannot be put back. A pod that was let go and cannot start is deleted; its controller makes a new one, which comes gated.
+Gates cannot be put back. A pod that was let go and cannot start is deleted, with the rest of its gang, and comes again gated:
+its controller makes it anew, or muster where it has none (see `requeue`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -25,6 +27,8 @@ from muster.scheduling.snapshot import Assigned, Gang, Placement, Task
 from muster_operator.jobs import stamp
 from muster_operator.lifecycle import REFUSED_SECONDS
 from muster_operator.manifests import pinned
+from muster_operator.record import FIRST_BACKOFF, doubled
+from muster_operator.templates import requeues
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +56,30 @@ def gang_name(pod: Pod) -> str:
     return f"{pod.metadata.namespace}/gang:{label}" if label else f"{pod.metadata.namespace}/pod:{pod.metadata.name}"
 
 
-def gangs_of(pods: Iterable[Pod]) -> list[PodGang]:
-    """Group pods into the gangs that still have a gated pod."""
+def gangs_of(pods: Iterable[Pod], away: Mapping[str, int] | None = None) -> list[PodGang]:
+    """Group pods into the gangs that still have a gated pod; `away` is how many of each gang are to be created again."""
     groups: dict[str, list[Pod]] = {}
     for pod in pods:
         if is_foreign(pod) and counts(pod) and not pod.leaving:
             groups.setdefault(gang_name(pod), []).append(pod)
-    return [_gang(name, members) for name, members in sorted(groups.items()) if any(pod.gated for pod in members)]
+    return [
+        _gang(name, members, (away or {}).get(name, 0))
+        for name, members in sorted(groups.items())
+        if any(pod.gated for pod in members)
+    ]
 
 
-def _gang(name: str, members: list[Pod]) -> PodGang:
+def _gang(name: str, members: list[Pod], away: int) -> PodGang:
     members.sort(key=lambda pod: pod.metadata.name)
     gated = {pod.metadata.name: pod for pod in members if pod.gated}
     gang = Gang(
         name=name,
         queue=f"{members[0].metadata.namespace}/default",
-        arrived=min(stamp(pod.metadata.creation_timestamp) for pod in members),
+        arrived=min(_arrived(pod) for pod in members),
         tasks=tuple(_task(pod) for pod in gated.values()),
         priority=max(pod.spec.priority or 0 for pod in members),
-        absent=max(0, max(_size(pod) for pod in members) - len(members)),
+        absent=max(away, max(_size(pod) for pod in members) - len(members)),
+        not_before=max(_not_before(pod) for pod in gated.values()),
     )
     return PodGang(gang, gated, tuple(members))
 
@@ -92,6 +101,20 @@ def _task(pod: Pod) -> Task:
 def _size(pod: Pod) -> int:
     text = pod.metadata.annotation(names.GANG_SIZE) or ""
     return int(text) if text.isdecimal() and len(text) < 7 and pod.metadata.label(names.GANG) else 1
+
+
+def _arrived(pod: Pod) -> float:
+    """When a pod first came. Users can write that too: it takes them no further than the priority they may choose."""
+    created = stamp(pod.metadata.creation_timestamp)
+    try:
+        return min(created, datetime.fromisoformat(pod.metadata.annotation(names.QUEUED_AT) or "").timestamp())
+    except (ValueError, OverflowError):
+        return created
+
+
+def _not_before(pod: Pod) -> float:
+    times = requeues(pod.metadata.annotations or {})
+    return stamp(pod.metadata.creation_timestamp) + doubled(FIRST_BACKOFF, times - 1) if times else 0.0
 
 
 def reservation(found: PodGang) -> Placement | None:

@@ -16,9 +16,9 @@ from muster.kube.client import Client
 from muster.kube.errors import AlreadyExists, ApiError, Conflict, NotFound
 from muster.kube.objects import DLJob, DLQueue, Meta, Pod
 from muster.scheduling.snapshot import Assigned
-from muster_operator import gates, manifests
+from muster_operator import gates, manifests, templates
 from muster_operator.jobs import Job
-from muster_operator.stores import Service, Stores
+from muster_operator.stores import PodTemplate, Service, Stores
 
 _decode_job = msgspec.json.Decoder(DLJob).decode
 _decode_pod = msgspec.json.Decoder(Pod).decode
@@ -27,6 +27,7 @@ _encode = msgspec.json.encode
 
 
 _decode_service = msgspec.json.Decoder(Service).decode
+_decode_template = msgspec.json.Decoder(PodTemplate).decode
 
 
 class Refused(Exception):
@@ -38,6 +39,7 @@ class Hands:
 
     def __init__(self, client: Client, stores: Stores) -> None:
         self._client, self._view, self._services, self._queues = client, stores.view, stores.services, stores.queues
+        self._templates = stores.templates
 
     async def patch_status(self, meta: Meta, patch: dict[str, Any]) -> None:
         """Change a DLJob's status."""
@@ -122,6 +124,34 @@ class Hands:
         answer = json.loads(body)
         if answer.get("kind") == "Pod" and grace_seconds != 0:
             self._view.pods.put(_decode_pod(body))
+
+    async def keep_pod(self, pod: Pod) -> None:
+        """Write down a bare pod as a PodTemplate, to be created again; not one that is on its way out already."""
+        meta = pod.metadata
+        try:
+            found = json.loads(await self._client.get(paths.pods(meta.namespace, meta.name)))
+            if found["metadata"]["uid"] != meta.uid or "deletionTimestamp" in found["metadata"]:
+                return
+            body = await self._client.create(paths.podtemplates(meta.namespace), templates.template(found))
+        except (NotFound, AlreadyExists):
+            return
+        self._templates.put(_decode_template(body))
+
+    async def create_again(self, kept: PodTemplate) -> None:
+        """Create a bare pod from its PodTemplate, unless there is one of its name, and delete the template."""
+        meta = kept.metadata
+        with suppress(NotFound, AlreadyExists):
+            found = json.loads(await self._client.get(paths.podtemplates(meta.namespace, meta.name)))
+            body = await self._client.create(paths.pods(meta.namespace), templates.pod(found))
+            self._view.pods.put(_decode_pod(body))
+        await self.forget(kept)
+
+    async def forget(self, kept: PodTemplate) -> None:
+        """Delete the PodTemplate of a bare pod."""
+        meta = kept.metadata
+        with suppress(NotFound, Conflict):
+            await self._client.delete(paths.podtemplates(meta.namespace, meta.name), uid=meta.uid)
+        self._templates.remove(meta.key, meta.resource_version)
 
     async def let_go(self, pod: Pod, place: Assigned) -> bool:
         """Drop a foreign pod's gate and pin it; False if it changed meanwhile and has to be looked at again."""

@@ -53,6 +53,13 @@ class Job:
         return asked == "true" if asked in ("true", "false") else self.spec.suspend
 
     @property
+    def plannable(self) -> bool:
+        """Whether the job by itself is a matter for the planner: it holds GPUs, or wants some."""
+        if self.finished or self.meta.deletion_timestamp is not None:
+            return False
+        return bool(self.status.placement) or not (self.suspended or self.status.phase == "Suspended")
+
+    @property
     def replicas(self) -> dict[RoleName, int]:
         return {name: role.replicas for name, role in self.spec.roles.present().items()}
 

@@ -84,6 +84,22 @@ def pinned(affinity: Manifest | None, node: str) -> Manifest:
     return {**affinity, "nodeAffinity": node_affinity}
 
 
+def unpinned(affinity: Manifest) -> Manifest | None:
+    """Return what a pod's affinity was before `pinned`; None if it had none."""
+    affinity = dict(affinity)
+    node_affinity = dict(affinity.pop("nodeAffinity", None) or {})
+    required = node_affinity.pop("requiredDuringSchedulingIgnoredDuringExecution", None) or {}
+    terms = [
+        {key: value for key, value in {**term, "matchFields": (term.get("matchFields") or [])[:-1]}.items() if value}
+        for term in required.get("nodeSelectorTerms") or ()
+    ]
+    if any(terms):
+        node_affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": terms}
+    if node_affinity:
+        affinity["nodeAffinity"] = node_affinity
+    return affinity or None
+
+
 def _annotations(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
     annotations = {names.RANK: str(me.rank), names.ATTEMPT: str(job.status.attempt)}
     if me.gpus:

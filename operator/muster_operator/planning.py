@@ -17,7 +17,8 @@ import msgspec
 from muster.api import names
 from muster.kube.errors import KubeError
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
-from muster.scheduling.planner import Settings, plan
+from muster.scheduling.planner import plan
+from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Snapshot
 from muster_operator import metrics
 from muster_operator.desk import RETRY_SECONDS, Desk, all_of
@@ -58,11 +59,9 @@ class Planning:
 
     def _plannable(self, job: Job) -> bool:
         """Whether the planner should see the job: it holds GPUs, or waits for some and nothing is in its way."""
-        if job.finished or job.meta.deletion_timestamp is not None:
-            return False
-        if job.status.placement:
-            return True
-        if job.suspended or job.status.phase == "Suspended" or job.meta.uid not in self._desk.checked:
+        if not job.plannable or job.status.placement:
+            return job.plannable
+        if job.meta.uid not in self._desk.checked:
             return False
         return not self._passed_over(job) and all(pod.finished for pod in self._desk.pods_of(job))
 

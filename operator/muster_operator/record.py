@@ -66,10 +66,10 @@ class Record:
         self._release()
         if failed:
             self.status.restarts += 1
-            pause = _doubled(FAILURE_BACKOFF, self.status.restarts - 1)
+            pause = doubled(FAILURE_BACKOFF, self.status.restarts - 1)
         else:
             self.status.requeues += 1
-            pause = _doubled(FIRST_BACKOFF, in_a_row - 1)
+            pause = doubled(FIRST_BACKOFF, in_a_row - 1)
         self.status.not_before = moment(self.now + pause + 0.999)
         self.status.avoid = sorted(avoid or [])
         self._event("Restarting" if failed else "Requeued", reason, message)
@@ -181,6 +181,6 @@ class Record:
         return count
 
 
-def _doubled(first: float, times: int) -> float:
+def doubled(first: float, times: int) -> float:
     """Seconds of back-off; a job without a limit of restarts may come to thousands of them, which no float can be raised to."""
     return min(first * 2.0 ** min(times, 30), LONGEST_BACKOFF)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from muster.kube.objects import DLQueue, Meta
+from muster.kube.objects import DLQueue, Meta, Pod
 from muster.kube.store import Store
 from muster.kube.view import ClusterView
 from muster.scheduling.snapshot import Queue
@@ -25,6 +25,19 @@ class PriorityClass(msgspec.Struct):
     value: int = 0
 
 
+class PodTemplate(msgspec.Struct):
+    """What is read of a PodTemplate that keeps a bare pod (see `templates`)."""
+
+    metadata: Meta
+    template: Pod
+
+    @property
+    def pod(self) -> Pod:
+        """The pod as it will be created: in the template's own namespace, whatever is written in it."""
+        meta = msgspec.structs.replace(self.template.metadata, namespace=self.metadata.namespace)
+        return msgspec.structs.replace(self.template, metadata=meta)
+
+
 class _QueueSpec(msgspec.Struct):
     gpus: int | None = None
 
@@ -40,16 +53,17 @@ class Stores:
     queues: Store[DLQueue] = field(default_factory=Store)
     services: Store[Service] = field(default_factory=Store)
     priorities: Store[PriorityClass] = field(default_factory=Store)
+    templates: Store[PodTemplate] = field(default_factory=Store)
 
     @property
     def synced(self) -> bool:
-        others = (self.queues, self.services, self.priorities)
+        others = (self.queues, self.services, self.priorities, self.templates)
         return self.view.synced and all(store.synced.is_set() for store in others)
 
     async def wait_synced(self) -> None:
         """Wait until every first list is in: before that nothing may be decided."""
         await self.view.wait_synced()
-        for store in (self.queues, self.services, self.priorities):
+        for store in (self.queues, self.services, self.priorities, self.templates):
             await store.synced.wait()
 
     def quotas(self) -> dict[str, Queue]:

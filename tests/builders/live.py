@@ -54,6 +54,7 @@ class Live:
             "dlqueues": f"apis/{names.API_VERSION}",
             "jobs": "apis/batch/v1",
             "events": "api/v1",
+            "podtemplates": "api/v1",
             "pods": "api/v1",
             "services": "api/v1",
             "resourcequotas": "api/v1",
@@ -98,7 +99,14 @@ class Live:
 
     def create(self, kind: str, body: Json) -> Json:
         versions = {"dljobs": names.API_VERSION, "dlqueues": names.API_VERSION, "jobs": "batch/v1"}
-        kinds = {"dljobs": "DLJob", "dlqueues": "DLQueue", "jobs": "Job", "pods": "Pod", "resourcequotas": "ResourceQuota"}
+        kinds = {
+            "dljobs": "DLJob",
+            "dlqueues": "DLQueue",
+            "jobs": "Job",
+            "pods": "Pod",
+            "podtemplates": "PodTemplate",
+            "resourcequotas": "ResourceQuota",
+        }
         head = {"apiVersion": versions.get(kind, "v1"), "kind": kinds[kind]}
         made: Json = self.cluster.api.create(self.path(kind), head | body)
         return made
@@ -252,13 +260,14 @@ class Live:
 
     def clear(self) -> None:
         """Delete what the test made, and check that muster leaves nothing behind."""
-        for kind in ("dljobs", "jobs", "dlqueues", "resourcequotas"):
+        for kind in ("dljobs", "jobs", "dlqueues", "resourcequotas", "podtemplates"):
             for item in self.items(kind):
                 self._delete(kind, item["metadata"]["name"])
         for pod in self.pods():
             if not pod["metadata"].get("ownerReferences"):
                 self._delete("pods", pod["metadata"]["name"])
-        self.wait(lambda: not any(self.items(kind) for kind in ("dljobs", "jobs", "pods", "services")), "nothing is left")
+        made = ("dljobs", "jobs", "pods", "podtemplates", "services")
+        self.wait(lambda: not any(self.items(kind) for kind in made), "nothing is left")
         for name in self.added:
             if self.cluster.exists(f"/api/v1/nodes/{name}"):
                 self.cluster.api.delete(f"/api/v1/nodes/{name}")

@@ -20,13 +20,13 @@ from muster.kube.backoff import Backoff
 from muster.kube.client import Client
 from muster.kube.events import Recorder
 from muster.kube.objects import DLJob, DLQueue, Node, Pod
-from muster.scheduling.planner import Settings
+from muster.scheduling.settings import Settings
 from muster_operator import listeners
 from muster_operator.desk import NEVER, Desk
 from muster_operator.hands import Hands
 from muster_operator.planning import Planning
 from muster_operator.steps import Steps
-from muster_operator.stores import PriorityClass, Service, Stores
+from muster_operator.stores import PodTemplate, PriorityClass, Service, Stores
 
 SPACE = "vision"
 
@@ -108,6 +108,7 @@ class Office:
             (self.stores.queues, "dlqueues", DLQueue),
             (self.stores.services, "services", Service),
             (self.stores.priorities, "priorityclasses", PriorityClass),
+            (self.stores.templates, "podtemplates", PodTemplate),
             (view.jobs, "dljobs", DLJob),
         ]
         for store, plural, kind in (kind for kind in kinds if kind[1] != but):

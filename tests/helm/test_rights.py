@@ -119,6 +119,7 @@ def record(world: World) -> Record:
         a_job_runs_to_its_end,
         a_job_is_removed_after_its_time,
         a_gated_pod_is_let_go,
+        a_bare_pod_is_queued_again,
         a_job_is_suspended_and_resumed,
         a_name_is_taken,
         a_pod_is_woken,
@@ -160,6 +161,44 @@ def a_gated_pod_is_let_go(world: World) -> None:
     world.cluster.wait(lambda: phase(world, "gated") == "Running", "the gated pod runs")
     assert world.cluster.api.get(world.path("pods", "gated"))["metadata"]["annotations"][names.GPUS]
     world.remove("pods", "gated")
+
+
+def a_bare_pod_is_queued_again(world: World) -> None:
+    before = rob(world, "robbed")
+    robbed = world.path("pods", "robbed")
+
+    def again() -> bool:
+        return world.cluster.exists(robbed) and uid(world, "robbed") != before and not kept(world)
+
+    world.cluster.wait(again, "the pod is created again, and its template deleted")
+    world.remove("pods", "robbed")
+    world.remove("pods", "robber")
+
+
+def rob(world: World, name: str) -> str:
+    """Create a bare pod that is let go, and then finds a foreign pod on its GPUs; return its uid."""
+    pod = bare_pod(name, 8)
+    pod["spec"]["schedulingGates"] = [{"name": "example.com/hold"}]
+    world.cluster.api.create(world.path("pods"), pod)
+    path = world.path("pods", name)
+    world.cluster.wait(lambda: names.GPUS in world.cluster.api.get(path)["metadata"].get("annotations", {}), "it is let go")
+    required = world.cluster.api.get(path)["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    node = required["nodeSelectorTerms"][0]["matchFields"][0]["values"][0]
+    robber = template(8, schedulerName="default-scheduler", nodeName=node) | {"metadata": {"name": "robber"}}
+    world.cluster.api.create(world.path("pods"), robber)
+    world.cluster.wait(lambda: phase(world, "robber") == "Running", "the foreign pod runs")
+    world.cluster.api.patch(path, {"spec": {"schedulingGates": []}})
+    return uid(world, name)
+
+
+def uid(world: World, pod: str) -> str:
+    return str(world.cluster.api.get(world.path("pods", pod))["metadata"]["uid"])
+
+
+def kept(world: World) -> list[Any]:
+    """Return the PodTemplates that keep bare pods."""
+    found: list[Any] = world.cluster.api.get(world.path("podtemplates"))["items"]
+    return found
 
 
 def phase(world: World, pod: str) -> str:
@@ -287,6 +326,15 @@ def letting_go(world: World) -> str:
     return said
 
 
+def keeping_a_pod(world: World) -> str:
+    before = rob(world, "gated")
+    said = seen_in_log(world, "operator", 'cannot create resource "podtemplates"')
+    assert uid(world, "gated") == before, "what could not be written down was not deleted"
+    world.remove("pods", "gated")
+    world.remove("pods", "robber")
+    return said
+
+
 def stopping(world: World) -> str:
     world.submit("poor")
     world.await_phase("poor", "Running")
@@ -321,6 +369,7 @@ def publishing(world: World) -> str:
         ("operator", ("", "pods", "patch"), letting_go),
         ("operator", ("", "pods", "delete"), stopping),
         ("operator", ("", "services", "create"), seen_in_job),
+        ("operator", ("", "podtemplates", "create"), keeping_a_pod),
         ("operator", ("", "events", "create"), recording_an_event),
         ("operator", ("muster.dev", "dljobs/status", "patch"), reserving),
         ("operator", ("muster.dev", "dljobs/finalizers", "update"), seen_in_job),

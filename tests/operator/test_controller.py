@@ -11,7 +11,7 @@ import pytest
 from builders.dljobs import NOW, roles
 from builders.office import SPACE, Office
 from muster.kube import paths
-from muster.scheduling.planner import Settings
+from muster.scheduling.settings import Settings
 from muster_operator import controller as module
 from muster_operator.controller import Controller
 from muster_operator.planning import Planning
@@ -29,14 +29,16 @@ async def running(office: Office) -> AsyncIterator[asyncio.Task[None]]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.parametrize("late", ["nodes", "pods", "dljobs", "dlqueues", "services", "priorityclasses"])
+@pytest.mark.parametrize("late", ["nodes", "pods", "dljobs", "dlqueues", "services", "priorityclasses", "podtemplates"])
 async def test_nothing_is_decided_before_the_first_lists(office: Office, running: asyncio.Task[None], late: str) -> None:
     office.submit()
     office.sync(but=late)
     for _ in range(100):
         await asyncio.sleep(0)
     assert (office.server.asked, office.desk.jobs, running.done()) == ([], {}, False)
+    assert not office.stores.synced
     office.sync()
+    assert office.stores.synced
     await office.until(lambda: office.server.asked)
 
 

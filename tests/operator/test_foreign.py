@@ -1,4 +1,4 @@
-"""Pods that muster did not create: let go as gangs, told why they wait, taken back where they cannot start."""
+"""Pods that muster did not create: let go as gangs, told why they wait."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 
 import pytest
 
-from builders.dljobs import NOW, Json, condition, roles
+from builders.dljobs import Json, roles
 from builders.office import SPACE, Office
 from muster.api import names
 from muster.kube import paths
 from muster_operator.desk import RETRY_SECONDS
 from muster_operator.foreign import ForeignPods
-from muster_operator.lifecycle import REFUSED_SECONDS
 from muster_operator.planning import Planning
 
 
@@ -130,32 +129,7 @@ async def test_a_reason_that_could_not_be_told_is_told_again(office: Office) -> 
     assert names.WAITING in notes(office, "p1")
 
 
-# Taking back
-
-PINNED: Json = {"gated": False, "pin": "n1", "annotations": {names.GPUS: "0", names.RANK: "0"}}
-REFUSED = condition("PodScheduled", "False", reason="Unschedulable", since=NOW)
-
-
-async def test_a_pod_that_cannot_start_is_taken_back_with_its_gang(office: Office) -> None:
-    office.pod("p0", gang="g", size=3, **PINNED, conditions=[REFUSED])
-    office.pod("p1", gang="g", size=3, **PINNED, node="n1")
-    office.pod("p2", gang="h", size=1, **PINNED, node="n1")
-    await office.turn()
-    assert office.desk.plan_at == NOW + REFUSED_SECONDS
-    assert office.pods() == ["p0", "p1", "p2"]
-    await office.turn(seconds=REFUSED_SECONDS)
-    assert office.pods() == ["p1", "p2"]
-    assert ("deletionTimestamp" in office.metadata("p1"), "deletionTimestamp" in office.metadata("p2")) == (True, False)
-    events = [(name, reason) for _, name, reason in await office.events()]
-    assert events == [("p0", "TakenBack"), ("p1", "TakenBack")]
-
-
-async def test_a_pod_that_may_not_be_deleted_holds_up_nobody(office: Office) -> None:
-    office.server.refuse("DELETE", "pods/a", 403, "not yours", times=1000)
-    office.pod("a", **{**PINNED, "pin": "gone"})
-    office.pod("b", 1)
-    await office.turn(2)
-    assert (gated(office), office.pods()) == ([], ["a", "b"])
+# What is there already
 
 
 async def test_what_was_let_go_counts_against_the_quota(office: Office) -> None:

@@ -109,6 +109,41 @@ def test_pods_that_go_are_no_members(gone: Json) -> None:
     assert shown(gangs_of(pods)) == {"vision/gang:g": (["a"], 1)}
 
 
+@pytest.mark.parametrize(("sizes", "away", "absent"), [([2], 1, 1), ([4], 1, 3), ([None], 2, 2), ([None], 0, 0)])
+def test_pods_that_are_to_be_created_again_are_absent(sizes: list[int | None], away: int, absent: int) -> None:
+    pods = [foreign(f"p{i}", gang="g", size=size) for i, size in enumerate(sizes)]
+    (found,) = gangs_of(pods, {"vision/gang:g": away, "vision/gang:other": 9})
+    assert found.gang.absent == absent
+
+
+@pytest.mark.parametrize(
+    ("text", "arrived"),
+    [
+        (time(BORN - 500), BORN - 500),
+        (time(NOW), BORN),
+        ("", BORN),
+        ("yesterday", BORN),
+        ("9" * 5000, BORN),
+    ],
+)
+def test_a_pod_that_was_taken_back_keeps_its_first_arrival(text: str, arrived: float) -> None:
+    pods = [foreign("a", gang="g", annotations={names.QUEUED_AT: text}), foreign("b", gang="g")]
+    assert gangs_of(pods)[0].gang.arrived == arrived
+
+
+@pytest.mark.parametrize(
+    ("times", "pause"), [(["1", None], 1), (["1", "3"], 4), (["9", None], 256), (["10", None], 300), (["999999", "1"], 300)]
+)
+def test_the_back_off_doubles_with_each_time_taken_back(times: list[str | None], pause: float) -> None:
+    pods = [foreign(f"p{i}", gang="g", annotations={names.REQUEUES: t} if t else {}) for i, t in enumerate(times)]
+    assert gangs_of(pods)[0].gang.not_before == BORN + pause
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", None])
+def test_a_pod_that_was_not_taken_back_may_start_at_once(text: str | None) -> None:
+    assert gangs_of([foreign("a", annotations={names.REQUEUES: text} if text else {})])[0].gang.not_before == 0.0
+
+
 def test_what_a_gang_asks_for() -> None:
     pods = [
         foreign(

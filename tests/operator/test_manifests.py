@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from builders.dljobs import Json, job, placed, roles, template
 from muster.api import names
 from muster.kube.objects import Pod, pinned_to
 from muster_operator import manifests
-from muster_operator.manifests import ANNOTATIONS_VOLUME, pinned
+from muster_operator.manifests import ANNOTATIONS_VOLUME, pinned, unpinned
 from muster_operator.rendezvous import MOUNT
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -59,6 +61,29 @@ def test_a_pod_says_whose_it_is_and_where_it_belongs() -> None:
     assert (spec["subdomain"], "priorityClassName" in spec, "nodeName" in spec) == ("vgg16", False, False)
     assert spec["affinity"] == {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchFields": [pin("n2")]}]}}}
     assert pinned_to(msgspec.convert(json.loads(json.dumps(body)), Pod).spec) == "n2"
+
+
+@st.composite
+def affinities(draw: st.DrawFn) -> Json:
+    """Affinities without an empty part, as `unpinned` gives them."""
+    field = st.sampled_from([pin("n1"), pin("n2"), {"key": "metadata.name", "operator": "NotIn", "values": ["n3"]}])
+    label = st.sampled_from([{"key": "a", "operator": "Exists"}, {"key": "b", "operator": "In", "values": ["c"]}])
+    parts = {
+        "matchExpressions": st.lists(label, min_size=1, max_size=2),
+        "matchFields": st.lists(field, min_size=1, max_size=2),
+    }
+    term = st.fixed_dictionaries({}, optional=parts).filter(bool)
+    required = st.builds(lambda terms: {"nodeSelectorTerms": terms}, st.lists(term, min_size=1, max_size=3))
+    node = st.fixed_dictionaries({}, optional={REQUIRED: required, "preferred": st.just([1])}).filter(bool)
+    found: Json = draw(st.fixed_dictionaries({}, optional={"nodeAffinity": node, "podAffinity": st.just({"x": 1})}))
+    return found
+
+
+@given(affinities())
+def test_a_pin_that_is_taken_out_leaves_what_was_there(affinity: Json) -> None:
+    before = json.dumps(affinity)
+    assert unpinned(pinned(affinity, "n1")) == (affinity or None)
+    assert json.dumps(affinity) == before
 
 
 def test_a_pod_without_gpus_names_none() -> None:

@@ -1,0 +1,139 @@
+"""A bare pod as a PodTemplate and back: what its user gave, whole, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from builders.dljobs import BORN, NOW, Json, time
+from builders.foreign import foreign, foreign_json
+from muster.api import names
+from muster.scheduling.snapshot import Assigned, Task
+from muster_operator import gates, templates
+from muster_operator.templates import Step, next_step
+
+PORT = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]}}
+GIVEN: Json = {
+    "labels": {"team": "a", names.GANG: "g"},
+    "annotations": {"note": "b", names.GANG_SIZE: "2", names.SUSPEND: "x", names.RUN_SECONDS: "5"},
+    "ownerReferences": [{"kind": "ConfigMap", "name": "c", "uid": "u"}],
+    "finalizers": ["example.com/kept"],
+}
+SPEC: Json = {"nodeSelector": {"pool": "x"}, "priorityClassName": "high", "tolerations": [{"key": "a"}], "affinity": PORT}
+
+
+def merged(body: Json, patch: Json) -> Json:
+    """What the API server makes of the one patch that lets a pod go."""
+    notes = body["metadata"]["annotations"] | patch["metadata"]["annotations"]
+    metadata = body["metadata"] | {"annotations": {key: value for key, value in notes.items() if value is not None}}
+    return {**body, "metadata": metadata, "spec": body["spec"] | patch["spec"]}
+
+
+def let_go(**fields: Any) -> Json:
+    """A pod that was told to wait, let go, bound, and has run a little, as the API server has it."""
+    before = foreign_json("a", 1, metadata=GIVEN, spec=SPEC | fields)
+    place = Assigned(Task("a", 1), "n1", 0b1, 0)
+    body = merged(before, gates.release(foreign("a", metadata=GIVEN, spec=SPEC), before["spec"].get("affinity"), place))
+    body["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    body["metadata"]["annotations"] |= {names.WAKE: "1", names.RESERVATION: "{}", names.WAITING: "no"}
+    body["metadata"]["labels"] = body["metadata"]["labels"] | {
+        "topology.kubernetes.io/zone": "z",
+        "topology.kubernetes.io/region": "r",
+    }
+    worked_out = {"nodeName": "n1", "priority": 7, "preemptionPolicy": "Never", "overhead": {"cpu": "1"}}
+    body["spec"] |= worked_out | {"ephemeralContainers": [{"name": "debugger"}]}
+    return body
+
+
+def again(body: Json) -> Json:
+    return templates.pod(json.loads(json.dumps(templates.template(body))))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"affinity": {**PORT, "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}}},
+        {
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            {"matchExpressions": [{"key": "gpu", "operator": "Exists"}]},
+                            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]},
+                        ]
+                    }
+                }
+            }
+        },
+    ],
+    ids=["no-node-affinity", "preferred", "required"],
+)
+def test_a_pod_comes_again_as_its_user_made_it(fields: Json) -> None:
+    body = again(let_go(**fields))
+    notes = GIVEN["annotations"] | {names.QUEUED_AT: time(BORN), names.REQUEUES: "1"}
+    assert body["metadata"] == {**GIVEN, "name": "a", "namespace": "vision", "annotations": notes}
+    assert body["spec"] == foreign_json("a", 1, spec=SPEC | fields)["spec"]
+
+
+def test_a_pod_without_affinity_has_none_again() -> None:
+    body = foreign_json("a", gated=False, pin="n1", annotations={names.RANK: "0"})
+    assert "affinity" not in again(body)["spec"]
+
+
+def test_a_pod_that_muster_did_not_let_go_keeps_its_own_pin() -> None:
+    body = foreign_json("a", gated=False, pin="n1")
+    assert again(body)["spec"]["affinity"] == body["spec"]["affinity"]
+
+
+@pytest.mark.parametrize("affinity", [None, {}, {"nodeAffinity": {}}, {"nodeAffinity": None}])
+def test_a_forged_rank_does_no_harm(affinity: Json | None) -> None:
+    body = foreign_json("a", gated=False, annotations={names.RANK: "0"}, spec={"affinity": affinity})
+    assert "affinity" not in again(body)["spec"]
+
+
+def test_it_is_gated_once_whatever_the_policy_does() -> None:
+    own = {"name": "example.com/own"}
+    assert again(foreign_json("a", gated=False, spec={"schedulingGates": [own]}))["spec"]["schedulingGates"] == [
+        own,
+        {"name": names.GATE},
+    ]
+    assert again(foreign_json("a"))["spec"]["schedulingGates"] == [{"name": names.GATE}]
+
+
+def test_the_first_arrival_stays_and_requeues_add_up() -> None:
+    once = again(let_go())
+    once["metadata"] |= {"uid": "later", "creationTimestamp": time(NOW)}
+    twice = again(once)["metadata"]["annotations"]
+    assert (twice[names.QUEUED_AT], twice[names.REQUEUES]) == (time(BORN), "2")
+
+
+@pytest.mark.parametrize(("text", "times"), [("3", 3), ("", 0), ("-1", 0), ("x", 0), ("9" * 5000, 0), (None, 0)])
+def test_requeues_are_a_number_whatever_is_written(text: str | None, times: int) -> None:
+    assert templates.requeues({names.REQUEUES: text}) == times
+
+
+def test_a_template_is_named_by_its_pod_alone() -> None:
+    body = templates.template(let_go())
+    assert body["metadata"] == {"name": "uid-a", "namespace": "vision", "labels": {names.TAKEN_BACK: "true"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "step"),
+    [
+        ({}, Step.DELETE),
+        ({"metadata": {"deletionTimestamp": time(NOW)}}, Step.WAIT),
+        ({"metadata": {"deletionTimestamp": time(NOW)}, "phase": "Failed"}, Step.WAIT),
+        ({"phase": "Succeeded"}, Step.FORGET),
+        ({"metadata": {"uid": "another"}}, Step.FORGET),
+        ({"metadata": {"uid": "another", "deletionTimestamp": time(NOW)}}, Step.FORGET),
+    ],
+)
+def test_what_is_there_tells_the_next_step(fields: Json, step: Step) -> None:
+    assert next_step("uid-a", foreign("a", gated=False, **fields)) is step
+
+
+def test_what_is_not_there_is_created() -> None:
+    assert next_step("uid-a", None) is Step.CREATE
