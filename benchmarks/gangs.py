@@ -3,8 +3,10 @@
 100 gangs of 20 one-GPU pods on 1,000 nodes of 8 GPUs, from the first create to the last bind. All contestants run in turn on
 the same control plane, several rounds, the parts of muster only while it is its turn. kube-scheduler runs as it comes (on a
 large cluster it scores a sample of the nodes) and scoring every node, which is what packing needs. The bare client creates
-pods and binds them itself: no gang, no check, no event; it is what the API server allows at most. Figures are ratios within
-a round, since machines are noisy; CPU is in milliseconds per pod, by process. The last line is one JSON object.
+pods and binds them itself: no gang, no check, no event; it is what the API server allows at most. The pinned pods are such a
+client's as well, each born with its node, bound by kube-scheduler: no gang, no reservation, no extender; it is what any design
+allows at most in which kube-scheduler binds. Figures are ratios within a round, since machines are noisy; CPU is in
+milliseconds per pod, by process. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             gang_race.wait_for_rest(cluster)
             races = [
                 gang_race.race(cluster, "bare", submit_bare, options.gangs, options.size),
+                gang_race.race(cluster, "pinned", submit_pinned, options.gangs, options.size),
                 gang_race.race_native(cluster, options.gangs, options.size),
                 gang_race.race_native_every_node(cluster, options.gangs, options.size),
             ]
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def report(rounds: Sequence[dict[str, Race]]) -> dict[str, Any]:
-    """Return the medians of each contestant, and the ratios of muster to the others, each within its round."""
+    """Return the medians of each contestant, and the ratios of muster and of pinned to the others, each within its round."""
     contestants = {
         name: {
             "pods_per_s": round(median(races[name].pods_per_second for races in rounds), 1),
@@ -66,9 +69,10 @@ def report(rounds: Sequence[dict[str, Race]]) -> dict[str, Any]:
         for name in rounds[0]
     }
     ratios = {
-        f"muster/{name}": sorted(round(r["muster"].pods_per_second / r[name].pods_per_second, 2) for r in rounds)
-        for name in rounds[0]
-        if name != "muster"
+        f"{ours}/{other}": sorted(round(r[ours].pods_per_second / r[other].pods_per_second, 2) for r in rounds)
+        for ours in ("muster", "pinned")
+        for other in rounds[0]
+        if other not in ("muster", ours)
     }
     return {"contestants": contestants, "ratios": ratios}
 
@@ -79,9 +83,25 @@ async def submit_bare(client: Client, namespace: str, gang: int, size: int) -> N
     async with asyncio.TaskGroup() as group:
         for index in range(size):
             name = f"gang-{gang}-{index}"
-            node = f"{MACHINE}-{(gang * size + index) // GPUS_PER_NODE}"
+            node = _node(gang * size + index)
             body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"kind": "Node", "name": node}}
             group.create_task(client.create(paths.pods(namespace, name, "binding"), body))
+
+
+async def submit_pinned(client: Client, namespace: str, gang: int, size: int) -> None:
+    """Create the same pods pinned to the same nodes, each at once, for kube-scheduler to bind."""
+
+    def body(index: int) -> dict[str, Any]:
+        pin = {"key": "metadata.name", "operator": "In", "values": [_node(gang * size + index)]}
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": [pin]}]}}
+        return gang_race.pod(f"gang-{gang}-{index}", {"affinity": {"nodeAffinity": required}})
+
+    await asyncio.gather(*(client.create(paths.pods(namespace), body(index)) for index in range(size)))
+
+
+def _node(task: int) -> str:
+    """The node of the nth pod, when nodes are filled one after another."""
+    return f"{MACHINE}-{task // GPUS_PER_NODE}"
 
 
 def _parser() -> argparse.ArgumentParser:
