@@ -37,6 +37,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address of /metrics, /healthz and /readyz (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8081, help="port of the same (default: %(default)s)")
     parser.add_argument("--no-preemption", action="store_true", help="never take a running gang off its GPUs for another")
+    parser.add_argument(
+        "--slice-seconds",
+        type=float,
+        default=60.0,
+        help="how often jobs with sharing.timeSlicing take turns (default: %(default)s)",
+    )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser.parse_args()
 
@@ -49,7 +55,7 @@ async def serve(options: argparse.Namespace) -> None:
     async with await Client.connect(options.kubeconfig) as client:
         recorder = Recorder(client, "muster-operator")
         desk = Desk(stores, Hands(client, stores), recorder)
-        controller = Controller(desk, Settings(preemption=not options.no_preemption))
+        controller = Controller(desk, Settings(preemption=not options.no_preemption, slice_seconds=options.slice_seconds))
         site = await _endpoints(options, stores)
         work = [
             Reflector(client, paths.nodes(), Node, stores.view.nodes).run(),

@@ -8,7 +8,7 @@ import logging
 from muster.api import names
 from muster.kube.errors import KubeError
 from muster.kube.objects import Pod
-from muster.scheduling.decisions import Place, Preempt, Reason, Wait
+from muster.scheduling.decisions import Preempt, Put, Reason, Wait
 from muster.scheduling.snapshot import Gang, Placement
 from muster_operator import gates
 from muster_operator.desk import Desk, pod_reference
@@ -58,7 +58,7 @@ class ForeignPods:
         placed = (gates.placed_gang(pod) for pod in self._pods.values())
         return [*(found.gang for found in self._gangs.values()), *(gang for gang in placed if gang is not None)]
 
-    async def place(self, decision: Place) -> None:
+    async def place(self, decision: Put) -> None:
         """Let a gang go. The placement of a gang of several is written to its first pod before, and cleared at the end."""
         found = self._gangs[decision.gang.name]
         log.info("%s: %s", decision.gang.name, decision.message)

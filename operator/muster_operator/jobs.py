@@ -19,7 +19,7 @@ from muster.api.dljob import DLJobSpec
 from muster.api.status import DLJobStatus, RoleName, TaskPlacement
 from muster.kube.objects import DLJob, Meta, Pod, PodSpec, constraint_of, gpus_of, resources_of
 from muster.scheduling.links import gpu_set, indices
-from muster.scheduling.snapshot import Assigned, Gang, Level, Placement, Sensitivity, Task
+from muster.scheduling.snapshot import Assigned, Gang, Level, Placement, Sensitivity, Sharing, Task
 
 _LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
 
@@ -145,6 +145,10 @@ def gang_of(job: Job, priorities: Mapping[str, int]) -> Gang:
         leave=leave.strip() if leave is not None else None,
         resize=bool(status.placement) and status.wanted_replicas not in (None, spec.roles.worker.replicas),
         avoid=frozenset(status.avoid),
+        sharing=Sharing(slices=spec.sharing.time_slicing),
+        running=not status.placement or status.started_at is not None,
+        since=stamp(status.started_at if status.placement else status.released_at or status.queued_at),
+        attained=status.gpu_seconds,
     )
 
 

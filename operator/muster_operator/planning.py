@@ -8,7 +8,7 @@ more often than people can read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,10 @@ import msgspec
 
 from muster.api import names
 from muster.kube.errors import KubeError
-from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
-from muster.scheduling.planner import plan
+from muster.scheduling.decisions import Decision, Preempt, Put, Reason, Suspend, Wait
+from muster.scheduling.occupancy import gpus_by_node
+from muster.scheduling.placement import describe
+from muster.scheduling.planner import Planner
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Snapshot
 from muster_operator import metrics
@@ -38,7 +40,8 @@ class Planning:
     """Plan, and carry out what was planned."""
 
     def __init__(self, desk: Desk, settings: Settings) -> None:
-        self._desk, self._settings = desk, settings
+        self._desk, self._planner = desk, Planner(settings)
+        self._next_slice = 0.0
         self._foreign = ForeignPods(desk)
         self._gangs: dict[str, tuple[Job, Gang]] = {}
         self._said: dict[str, float] = {}
@@ -50,12 +53,23 @@ class Planning:
         gangs = [*(self._gang(job) for job in desk.jobs.values() if self._plannable(job)), *self._foreign.gangs()]
         self._gangs = {key: known for key, known in self._gangs.items() if key in desk.jobs}
         metrics.observe(desk.jobs.values(), gangs)
-        if any(not gang.placement or gang.leave is not None or gang.resize for gang in gangs):
-            with metrics.PLAN_SECONDS.time():
-                snapshot = Snapshot(desk.view.usable(), tuple(gangs), desk.stores.quotas())
-                decisions = plan(snapshot, now, self._settings)
-            await self._apply(decisions, now)
+        snapshot = Snapshot(desk.view.usable(), tuple(gangs), desk.stores.quotas())
+        with metrics.PLAN_SECONDS.time():
+            decisions = self._decide(snapshot, now)
+        await self._apply(decisions, snapshot, now)
         await self._report_queues(gangs)
+
+    def _decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
+        """Ask the planner: for an introspective pass at the end of a slice, else for a reactive one if anybody wants something."""
+        if any(gang.sharing.slices for gang in snapshot.gangs):
+            due = self._next_slice <= now
+            self._next_slice = now + self._planner.settings.slice_seconds if due else self._next_slice
+            self._desk.plan_by(self._next_slice)
+            if due:
+                return self._planner.introspect(snapshot, now)
+        if any(not gang.placement or gang.leave is not None or gang.resize for gang in snapshot.gangs):
+            return self._planner.plan(snapshot, now)
+        return ()
 
     def _plannable(self, job: Job) -> bool:
         """Whether the planner should see the job: it holds GPUs, or waits for some and nothing is in its way."""
@@ -80,31 +94,39 @@ class Planning:
         wishes = gang.placement and (gang.leave is not None or gang.resize)
         return replace(gang, leave=None, resize=False) if wishes and self._passed_over(job) else gang
 
-    async def _apply(self, decisions: Iterable[Admission], now: float) -> None:
+    async def _apply(self, decisions: Iterable[Decision], snapshot: Snapshot, now: float) -> None:
+        """Write what is to be done, all of it; then tell those who wait, so many at a time."""
         writes: list[Coroutine[Any, Any, None]] = []
         told = 0
         for decision in decisions:
             metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
-            job = self._desk.jobs.get(decision.gang.name)
-            if isinstance(decision, Place):
-                writes.append(self._place(job, decision, now) if job else self._foreign.place(decision))
-                continue
-            if isinstance(decision, Preempt):
-                victims = (self._desk.jobs.get(gang.name) for gang in decision.victims)
-                writes += [
-                    self._preempt(victim, decision, now) for victim in victims if victim and not self._passed_over(victim)
-                ]
-            elif decision.until is not None:
-                self._desk.plan_by(decision.until)
-            if job is None:
-                writes.append(self._foreign.wait(decision))
-            elif self._worth_saying(job, decision, now):
+            possible = not isinstance(decision, Put) or _is_free(decision, snapshot)
+            if possible:
+                writes += self._writes(decision, now)
+            job, news = self._desk.jobs.get(decision.gang.name), _news(decision, possible)
+            if news and job is None:
+                writes.append(self._foreign.wait(news))
+            elif news and job and self._worth_saying(job, news, now):
                 if told < SAY_AT_ONCE:
-                    self._desk.start(job.key, self._say(job, decision, now))
+                    self._desk.start(job.key, self._say(job, news, now))
                 else:
                     self._desk.plan_by(now + 1.0)
                 told += 1
         await all_of(self._logged(write) for write in writes)
+
+    def _writes(self, decision: Decision, now: float) -> list[Coroutine[Any, Any, None]]:
+        job = self._desk.jobs.get(decision.gang.name)
+        match decision:
+            case Put():
+                return [self._place(job, decision, now) if job else self._foreign.place(decision)]
+            case Suspend():
+                return self._give_way([decision.gang], decision.message, now)
+            case Preempt():
+                message = f"gave way to {decision.gang.name}, which has priority {decision.gang.priority}"
+                return self._give_way(decision.victims, message, now)
+            case Wait() if decision.until is not None:
+                self._desk.plan_by(decision.until)
+        return []
 
     async def _logged(self, write: Awaitable[None]) -> None:
         """A write that fails is left to the next plan, which sees what came true."""
@@ -115,7 +137,7 @@ class Planning:
             log.warning("a decision could not be written: %s", error)
             self._desk.plan_by(self._desk.clock() + RETRY_SECONDS)
 
-    async def _place(self, job: Job, decision: Place, now: float) -> None:
+    async def _place(self, job: Job, decision: Put, now: float) -> None:
         record = Record(job, now)
         record.admit(decision.placement, decision.reason, decision.message)
         log.info("%s: %s: %s", job.key, decision.reason, decision.message)
@@ -123,10 +145,14 @@ class Planning:
         if job.meta.annotation(names.MIGRATE) is not None:
             await self._desk.hands.annotate_job(job.meta, {names.MIGRATE: None})
 
-    async def _preempt(self, victim: Job, decision: Preempt, now: float) -> None:
+    def _give_way(self, gangs: Iterable[Gang], message: str, now: float) -> list[Coroutine[Any, Any, None]]:
+        victims = [job for gang in gangs if (job := self._desk.jobs.get(gang.name)) and not self._passed_over(job)]
+        return [self._preempt(victim, message, now) for victim in victims]
+
+    async def _preempt(self, victim: Job, message: str, now: float) -> None:
         record = Record(victim, now)
-        record.preempt(f"gave way to {decision.gang.name}, which has priority {decision.gang.priority}")
-        log.info("%s: preempted for %s", victim.key, decision.gang.name)
+        record.preempt(message)
+        log.info("%s: %s", victim.key, message)
         await self._desk.write(record)
 
     def _worth_saying(self, job: Job, decision: Wait | Preempt, now: float) -> bool:
@@ -170,3 +196,18 @@ class Planning:
             before = msgspec.json.decode(queue.status) or {}
             if any(before.get(key) != value for key, value in status.items()):
                 await self._logged(self._desk.hands.patch_queue(queue.metadata, status))
+
+
+def _is_free(decision: Put, snapshot: Snapshot) -> bool:
+    """Say whether the GPUs of a placement are free by now, or the gang's own."""
+    own = gpus_by_node(decision.gang.placement)
+    wanted = gpus_by_node(decision.placement).items()
+    return all(not gpus & ~(snapshot.nodes[node].free | own.get(node, 0)) for node, gpus in wanted)
+
+
+def _news(decision: Decision, possible: bool) -> Wait | Preempt | None:
+    """What the gang is told: why it waits, be it for others that give way to it and are still stopping."""
+    if isinstance(decision, Put) and not possible:
+        message = f"waits for pods that are stopping; then has {describe(decision.placement)}"
+        return Wait(decision.gang, Reason.PODS_STOPPING, message)
+    return decision if isinstance(decision, Wait | Preempt) else None

@@ -11,7 +11,7 @@ from typing import Any
 from muster.api import names
 from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, Phase, TimelineEvent
 from muster.scheduling.snapshot import Placement
-from muster_operator.jobs import Job, moment, written
+from muster_operator.jobs import Job, moment, stamp, written
 
 LONGEST_BACKOFF = 300.0
 FIRST_BACKOFF = 1.0
@@ -39,6 +39,7 @@ class Record:
         """Placed: this is the reservation."""
         status, moving = self.status, bool(self.status.placement)
         self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
+        self._count_service()
         status.attempt += 1
         status.placement = written(placement)
         status.replicas = sum(place.task.role == "worker" for place in placement)
@@ -78,7 +79,7 @@ class Record:
         self._condition("Running", False, reason, message)
 
     def preempt(self, message: str) -> None:
-        """Give way to a gang of higher priority; queued again with its first arrival time and without back-off."""
+        """Give way to a gang of higher priority, or to one that had less; queued again as of its first arrival, without back-off."""
         self._release()
         self.status.requeues += 1
         self._event("Preempted", "Preempted", message)
@@ -143,8 +144,17 @@ class Record:
             )
 
     def _release(self) -> None:
+        if self.status.placement:
+            self._count_service()
+            self.status.released_at = moment(self.now)
         self.status.placement = []
         self.status.replicas = 0
+
+    def _count_service(self) -> None:
+        """Add what the gang had in its present placement to its service."""
+        if self.status.started_at:
+            held = sum(len(place.gpus) for place in self.status.placement)
+            self.status.gpu_seconds += round(held * max(0.0, self.now - stamp(self.status.started_at)), 1)
 
     def _phase(self, phase: Phase, message: str) -> None:
         self.status.phase = phase

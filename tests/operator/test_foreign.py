@@ -66,7 +66,7 @@ async def test_who_starts_again_in_between_goes_on(office: Office) -> None:
     assert gated(office) == ["p1"]
     promised = json.loads(notes(office, "p0")[names.RESERVATION])["p1"]
     office.submit("thief", roles=roles(workers=1, gpus=4), priority=9)
-    office.planning = Planning(office.desk, office.planning._settings)  # the operator was started again
+    office.planning = Planning(office.desk, office.planning._planner.settings)  # the operator was started again
     office.sync()
     await office.planning.run(office.now)
     assert (gated(office), notes(office, "p1")[names.GPUS]) == ([], ",".join(map(str, promised["gpus"])))

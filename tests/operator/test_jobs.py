@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from builders.dljobs import BORN, NOW, Json, after, dljob, job, placed, roles, spots, template
+from builders.dljobs import BORN, NOW, Json, after, dljob, job, placed, roles, spots, started, template
 from muster.api import names
 from muster.kube.objects import DLJob
 from muster.scheduling.links import gpu_set
@@ -81,6 +81,16 @@ def test_what_the_status_brings() -> None:
     assert (found.not_before, found.avoid, found.arrived) == (NOW + 1, frozenset({"n1"}), BORN)
     later = job(metadata={"creationTimestamp": None}, status={"queuedAt": "2027-01-01T00:00:00Z"})
     assert gang_of(later, {}).arrived == 1798761600.0
+
+
+def test_a_job_that_lets_itself_be_suspended_takes_turns() -> None:
+    plain, shares = job(), job(sharing={"timeSlicing": True})
+    assert (gang_of(plain, {}).sharing.slices, gang_of(shares, {}).sharing.slices) == (False, True)
+    one = after(started(shares, at=NOW), lambda record: record.preempt("gave way"), NOW + 60)
+    waits, runs = gang_of(one, {}), gang_of(started(one, at=NOW + 90), {})
+    assert (waits.since, waits.attained_at(NOW + 80)) == (NOW + 60, 60 * waits.gpus)
+    assert (runs.running, runs.attained_at(NOW + 100)) == (True, 70 * runs.gpus)
+    assert not gang_of(placed(one), {}).running  # who is still starting is left alone
 
 
 @pytest.mark.parametrize(("had", "wanted", "resize"), [(2, 2, False), (2, 3, True), (3, 2, True)])

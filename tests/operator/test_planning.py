@@ -192,6 +192,34 @@ async def test_a_job_of_higher_priority_takes_the_place(office: Office) -> None:
     assert ("Warning", "low", "Preempted") in await office.events()
 
 
+async def test_of_jobs_that_take_turns_the_one_that_had_least_goes_first(office: Office) -> None:
+    turns = {"timeSlicing": True}
+    office.submit("long", roles=roles(workers=2, gpus=4), sharing=turns)
+    await office.turn(3)
+    office.run_pods()
+    await office.turn(2, seconds=600)
+    office.submit("new", roles=WHOLE, sharing=turns)
+    await office.turn(3)
+    assert (office.status("long")["phase"], office.admitted("long")[1]) == ("Queued", "others have had less")
+    assert office.admitted("new")[0] == "PodsStopping"  # its GPUs are promised, not given, while others hold them
+    assert "new" not in held(office)
+    await office.turn(2, seconds=2)
+    office.end_pods()
+    await office.turn(3)
+    assert set(held(office)) == {"new"}
+    assert once(office)
+
+
+async def test_a_job_that_shares_nothing_does_not_take_turns(office: Office) -> None:
+    office.submit("long", roles=roles(workers=2, gpus=4))
+    await office.turn(3)
+    office.run_pods()
+    await office.turn(2, seconds=600)
+    office.submit("new", roles=WHOLE, sharing={"timeSlicing": True})
+    await office.turn(3, seconds=60)
+    assert set(held(office)) == {"long"}
+
+
 async def test_the_priority_of_a_class_is_looked_up_afresh(office: Office) -> None:
     classes = "/apis/scheduling.k8s.io/v1/priorityclasses"
     office.submit("low", roles=roles(workers=2, gpus=4))

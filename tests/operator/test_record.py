@@ -141,6 +141,28 @@ def test_giving_way_costs_no_time() -> None:
     assert (status.message, told(one, "Admitted").message) == ("gave way to b", "gave way to b")
 
 
+@pytest.mark.parametrize(
+    "end", [lambda r: r.preempt("gave way"), lambda r: r.take_back("PodLost", "lost"), lambda r: r.stop("stop")]
+)
+def test_the_service_of_a_placement_is_counted_when_it_ends(end: Callable[[Record], None]) -> None:
+    one = after(started(job(), at=NOW), end, NOW + 60)
+    gpus = sum(len(place.gpus) for place in started(job()).status.placement)
+    assert one.status.gpu_seconds == 60 * gpus > 0
+    assert stamp(one.status.released_at) == NOW + 60
+    again = after(started(one, at=NOW + 100), end, NOW + 110)
+    assert again.status.gpu_seconds == 70 * gpus
+
+
+def test_a_placement_in_which_the_gang_never_ran_counts_nothing() -> None:
+    assert after(placed(job()), lambda record: record.preempt("gave way"), NOW + 60).status.gpu_seconds == 0
+
+
+def test_a_move_counts_what_the_gang_had_before_it() -> None:
+    one = started(job(), at=NOW)
+    moved = after(one, lambda record: record.admit(spots(one), "Migrated", "moves"), NOW + 30)
+    assert moved.status.gpu_seconds == 30 * sum(len(place.gpus) for place in one.status.placement)
+
+
 def test_resuming_forgets_the_back_off() -> None:
     one = after(requeued(started(job())), Record.suspend)
     assert one.status.not_before is not None

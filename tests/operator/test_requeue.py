@@ -40,7 +40,7 @@ def uid(office: Office, pod: str) -> str:
 
 
 def restart(office: Office) -> None:
-    office.planning = Planning(office.desk, office.planning._settings)
+    office.planning = Planning(office.desk, office.planning._planner.settings)
 
 
 def gated(office: Office, pod: str) -> bool:

@@ -139,7 +139,7 @@ class Sharing(Strict):
     """What the job may share its GPUs for. Either is undone where measured rates say that it does not pay."""
 
     time_slicing: bool = False
-    """The job may be suspended for others and resumed, in turns."""
+    """The job may be taken off its GPUs for others that had less, and queued again: least attained service first."""
     packing: bool = False
     """The job may run beside another one on the same GPUs."""
 

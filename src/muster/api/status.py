@@ -94,6 +94,10 @@ class DLJobStatus(Reported):
     """When the job first arrived; its place in the queue, kept when it is queued again."""
     started_at: AwareDatetime | None = None
     """When the whole gang first ran in its present placement."""
+    released_at: AwareDatetime | None = None
+    """When it last gave its GPUs up."""
+    gpu_seconds: float = 0.0
+    """GPU-seconds that it had in earlier placements; of jobs that take turns, the one that had least goes first."""
     finished_at: AwareDatetime | None = None
     """When the job succeeded or failed."""
     not_before: AwareDatetime | None = None
