@@ -25,10 +25,10 @@ unexport PYTHONHOME
 # The cluster's Go toolchain, where PATH has none, is installed by the same uv.
 export UV
 
-.PHONY: help demo test check generate bench-gangs binaries setup clean python
+.PHONY: help demo test check generate figures bench-gangs bench-simulator binaries setup clean python
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## what muster does, on a real control plane on this machine (first run: builds it, 6 to 10 minutes more)
 	@.venv/bin/muster demo
@@ -51,8 +51,14 @@ generate: $(STAMP) ## write crds/, docs/reference/ and the chart's copies from t
 	$(PYTHON) -m muster.api.admission helm/muster/files/admission-policy.yaml
 	$(PYTHON) -m muster.local.chart helm/muster/files/scheduler-config.yaml
 
+figures: $(STAMP) ## figures of papers beside ours: build/figures.json and docs/figures
+	@$(PYTHON) -m benchmarks.figures
+
 bench-gangs: $(STAMP) ## gangs per second beside kube-scheduler's own gang scheduling and a bare client
 	@$(PYTHON) benchmarks/gangs.py
+
+bench-simulator: $(STAMP) ## seconds, memory and cost per event of Philly's 82,247 jobs
+	@$(PYTHON) benchmarks/simulator.py
 
 binaries: $(STAMP) ## build the control plane's programs, where they are not there yet
 	@$(PYTHON) -m muster.local.prepare

@@ -16,7 +16,11 @@ from types import ModuleType
 VERBS = {
     "demo": "what muster does, shown on a real control plane in a few minutes",
     "local": "a real Kubernetes control plane on this machine, without Docker: up, down, status, kubeconfig",
+    "simulate": "what a policy would do with a trace of jobs, or with a live cluster's snapshot",
+    "snapshot": "write what a plan depends on from a live cluster into a file, for simulate --snapshot",
 }
+EXTRAS = {"demo": "local", "simulate": "all", "snapshot": "all"}
+"""The extra of the package that has what a verb needs, where it is called otherwise than the verb."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +49,8 @@ def _module(verb: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "muster":
             raise
-        sys.exit(f"muster {verb} needs the Python module {error.name}, which is not installed: pip install 'muster[{verb}]'")
+        extra = EXTRAS.get(verb, verb)
+        sys.exit(f"muster {verb} needs the Python module {error.name}, which is not installed: pip install 'muster[{extra}]'")
 
 
 def _program() -> str:

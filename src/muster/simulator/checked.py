@@ -1,21 +1,29 @@
 """A policy under watch: each of its answers is checked against what every policy must keep.
 
-- Every decision has a reason and a sentence.
-- A gang is put whole: one of its allowed sizes, each task once, each with as many GPUs as it asks for.
-- No GPU is given twice (the engine refuses that by itself), and none that is out of order.
-- Work is conserved: no gang that shares is left waiting while idle GPUs would hold it.
-- Nobody who takes turns waits longer than the turns of those who share its GPUs.
+`promises` has the rules of a single answer. Here are those that take more than one:
+- Deciding changes nothing, and rests on nothing but the snapshot: another policy of the same making, asked for the first time
+  and with gangs and nodes in another order, answers the same.
+- Undo restores the state: an Unpack gives a gang back the place that it had before the Pack (or none), as far as it is there.
+- Nobody starves. Counted are the passes in which a gang that shares does not run although it would fit, were it not for gangs
+  that share and have no higher priority. A gang that takes turns is passed over `SLACK` times the turns of those on its servers
+  at most; a turn counts as many times as the gang there weighs more. One that has no place comes first, by muster's rule, when
+  it waited `PATIENCE` times as long as it ran, and then goes after those that came before it: `SLACK` passes for each that shares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
-from muster.scheduling.decisions import Decision, Preempt, Put, Wait
-from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.placement import Shortage, place
+from muster.scheduling.decisions import Decision, Pack, Unpack
+from muster.scheduling.occupancy import gpus_by_node
+from muster.scheduling.policies.muster import PATIENCE
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
 from muster.simulator.engine import Policy
+from muster.simulator.promises import RULES, Outcome, runs
+
+SLACK = 3.0
 
 
 class Broken(Exception):
@@ -23,83 +31,110 @@ class Broken(Exception):
 
 
 class Checked:
-    """A policy whose every answer is checked; `slack` bounds a wait for a turn, in turns of those it shares GPUs with."""
+    """A policy whose every answer is checked; `make` gives a new one."""
 
-    def __init__(self, policy: Policy, slack: float = 3.0) -> None:
-        self.period = policy.period
-        self._policy, self._slack = policy, slack
+    def __init__(self, make: Callable[[], Policy]) -> None:
+        self._make, self._policy = make, make()
+        self.period = self._policy.period
         self.asked = 0
         """How often the policy was asked."""
+        self._packed_from: dict[str, Placement] = {}
         self._passed_over: dict[str, int] = {}
-        """Slices since a gang that waits for its turn could have had it."""
 
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        return self._checked(snapshot, now, self._policy.react(snapshot, now))
+        decisions = self._policy.react(read_only(snapshot), now)
+        again = self._make().react(turned_round(snapshot), now)
+        return self._checked(Outcome(snapshot, now, decisions), again)
 
     def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        decisions = self._checked(snapshot, now, self._policy.introspect(snapshot, now))
-        starved = list(self._starved(Board(snapshot, now, decisions)))
-        if starved:
-            raise Broken(f"at {now:g} s: {'; '.join(starved)}")
-        return decisions
+        decisions = self._policy.introspect(read_only(snapshot), now)
+        again = self._make().introspect(turned_round(snapshot), now)
+        outcome = Outcome(snapshot, now, decisions)
+        return self._checked(outcome, again, *self._starved(outcome))
 
-    def _checked(self, snapshot: Snapshot, now: float, decisions: Sequence[Decision]) -> Sequence[Decision]:
+    def _checked(self, outcome: Outcome, again: Sequence[Decision], *complaints: str) -> Sequence[Decision]:
         self.asked += 1
-        complaints = [*complaints_about(decisions), *unused(snapshot, now, decisions)]
-        if complaints:
-            raise Broken(f"at {now:g} s: {'; '.join(complaints)}")
-        return decisions
+        found = [*complaints, *self._not_undone(outcome)]
+        for rule in RULES:
+            found += [f"{rule.__name__}: {complaint}" for complaint in rule(outcome)]
+        if list(outcome.decisions) != list(again):
+            found.append(f"undecided: {_difference(outcome.decisions, again)}")
+        if found:
+            raise Broken(f"at {outcome.now:g} s: {'; '.join(found)}")
+        return outcome.decisions
 
-    def _starved(self, board: Board) -> Iterable[str]:
-        """Gangs that were passed over for more slices than the turns of those who share their GPUs explain."""
+    def _not_undone(self, outcome: Outcome) -> Iterator[str]:
+        for change in outcome.changes:
+            name = change.before.name
+            if isinstance(change.decision, Pack):
+                self._packed_from[name] = change.before.placement
+            elif isinstance(change.decision, Unpack):
+                before = self._packed_from[name]
+                if change.after.placement != before and _is_there(outcome, before):
+                    yield f"not_undone: {name} does not get back the place that it had before it was packed"
+
+    def _starved(self, outcome: Outcome) -> Iterator[str]:
         passed_over = {}
-        for gang in board.gangs.values():
-            if not gang.placement or gang.running:
-                continue
-            others = [other for node in board.spots(gang) for other in board.on(node)]
-            if all(other.sharing.slices and other.priority <= gang.priority for other in others):
-                passed_over[gang.name] = self._passed_over.get(gang.name, 0) + 1
-                heaviest = max(other.sharing.weight for other in others)
-                turns = len(others) * max(1.0, heaviest / gang.sharing.weight)
-                if passed_over[gang.name] > self._slack * turns:
-                    yield f"{gang.name} was passed over {passed_over[gang.name]} times among {len(others)} gangs"
+        for gang in outcome.gangs.values():
+            if gang.sharing.slices and not runs(gang) and _could_run(outcome, gang):
+                times = passed_over[gang.name] = self._passed_over.get(gang.name, 0) + 1
+                bound = _turns(outcome, gang) if gang.placement else self._patience(outcome, gang)
+                if times > bound:
+                    yield f"starved: {gang.name} was passed over {times} times, and may be {bound:.0f} times"
         self._passed_over = passed_over
 
-
-def complaints_about(decisions: Iterable[Decision]) -> Iterable[str]:
-    """Say what is wrong with decisions by themselves."""
-    for decision in decisions:
-        if not decision.reason or not decision.message:
-            yield f"{type(decision).__name__} of {decision.gang.name} has no reason"
-        if isinstance(decision, Put) and decision.placement:
-            yield from split(decision.gang, decision.placement)
+    def _patience(self, outcome: Outcome, gang: Gang) -> float:
+        """The passes for which a gang without a place may be passed over."""
+        ran = gang.attained / max(1, gang.gpus) / (self.period or 1.0)
+        return PATIENCE * max(1.0, ran) + SLACK * sum(other.sharing.slices for other in outcome.gangs.values())
 
 
-def split(gang: Gang, placement: Placement) -> Iterable[str]:
-    """Say what keeps a placement from being the whole gang."""
-    names = [place.task.name for place in placement]
-    workers = sorted(place.task.index for place in placement if place.task.role == "worker")
-    others = {task.name for task in gang.tasks if task.role != "worker"}
-    fewest = gang.fewest if gang.fewest is not None else gang.asked if gang.asked is not None else len(gang.tasks) - len(others)
-    if len(set(names)) != len(names) or not others <= set(names):
-        yield f"{gang.name} is not put whole: {len(placement)} places"
-    if workers != list(range(len(workers))) or len(workers) < fewest:
-        yield f"{gang.name} has workers {workers}, needs {fewest} at least"
-    for place in placement:
-        if place.gpus.bit_count() != place.task.gpus:
-            yield f"{place.task.name} has {place.gpus.bit_count()} GPUs, asks for {place.task.gpus}"
+def _turns(outcome: Outcome, gang: Gang) -> float:
+    """The passes for which a gang that takes turns may be passed over."""
+    others = _beside(outcome, gang)
+    return SLACK * sum(max(1.0, other.sharing.weight / gang.sharing.weight) for other in others)
 
 
-def unused(snapshot: Snapshot, now: float, decisions: Sequence[Decision]) -> Iterable[str]:
-    """Say which gangs that share wait although idle GPUs would hold them."""
-    if any(isinstance(decision, Preempt) for decision in decisions):
-        return  # the GPUs of its victims come free after this pass
-    board = Board(snapshot, now, decisions)
-    tried: set[object] = set()
-    for decision in decisions:
-        gang = decision.gang
-        shape = (tuple((task.gpus, task.where) for task in gang.tasks), gang.required, gang.fewest)
-        if isinstance(decision, Wait) and decision.until is None and gang.sharing.slices and shape not in tried:
-            tried.add(shape)
-            if not board.gangs[gang.name].placement and not isinstance(place(gang, board.room), Shortage):
-                yield f"{gang.name} waits ({decision.reason}) although idle GPUs would hold it"
+def _beside(outcome: Outcome, gang: Gang) -> list[Gang]:
+    """The gangs that have a place on a node of the gang, this one too."""
+    nodes = set(gpus_by_node(gang.placement))
+    return [other for other in outcome.gangs.values() if nodes & set(gpus_by_node(other.placement))]
+
+
+def _could_run(outcome: Outcome, gang: Gang) -> bool:
+    if gang.placement:
+        return all(other.sharing.slices and other.priority <= gang.priority for other in _beside(outcome, gang))
+    fixed = (g for g in outcome.gangs.values() if g.placement and not (g.sharing.slices and g.priority <= gang.priority))
+    return not gang.absent and gang.not_before <= outcome.now and outcome.fits(gang, outcome.without(fixed))
+
+
+def _is_there(outcome: Outcome, placement: Placement) -> bool:
+    """Say whether GPUs are in order, and with gangs that take turns."""
+    exclusive = (gang for gang in outcome.gangs.values() if gang.placement and not gang.sharing.slices)
+    left = outcome.without(exclusive)
+    return all(not gpus & ~left[node] for node, gpus in gpus_by_node(placement).items())
+
+
+def read_only(snapshot: Snapshot) -> Snapshot:
+    """The same snapshot, which fails who changes it; gangs and nodes are values already."""
+    nodes, queues, profiles = (MappingProxyType(part) for part in (snapshot.nodes, snapshot.queues, snapshot.profiles))
+    return Snapshot(nodes, snapshot.gangs, queues, profiles)
+
+
+def turned_round(snapshot: Snapshot) -> Snapshot:
+    """The same snapshot with everything in the opposite order."""
+    return replace(
+        snapshot,
+        nodes=dict(reversed(list(snapshot.nodes.items()))),
+        gangs=snapshot.gangs[::-1],
+        profiles=dict(reversed(list(snapshot.profiles.items()))),
+    )
+
+
+def _difference(decisions: Sequence[Decision], again: Sequence[Decision]) -> str:
+    def told(found: Sequence[Decision]) -> list[str]:
+        return [f"{type(decision).__name__} {decision.gang.name}: {decision.message}" for decision in found]
+
+    first, second = told(decisions), told(again)
+    pairs = [(a, b) for a, b in zip(first, second, strict=False) if a != b]
+    return f"{pairs[0][0]}, and asked again {pairs[0][1]}" if pairs else f"{len(first)} and {len(second)} decisions alike"

@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 
-from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend
+from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend, Wait
 from muster.scheduling.links import GpuSet
 from muster.scheduling.occupancy import gpus_by_node, kind_of, shape_of
 from muster.scheduling.profile import ALONE, Company, Profile, Shape
@@ -84,6 +84,7 @@ class Simulation:
         self.records = records or Records(self.cluster.gpus)
         self.now = 0.0
         self.runs: dict[str, Run] = {}
+        self.submitted = 0
         self._on_milestone, self._on_moment = on_milestone, on_moment
         self._order = count()
         self._events: list[tuple[float, int, Callable[[], bool]]] = []
@@ -103,15 +104,23 @@ class Simulation:
             self.records.looks(self.cluster.nodes, self.now)
             if self._on_moment:
                 self._on_moment(self)
-        self.records.close(min(self.now, self.until))
+        self.records.close(self._over())
         return self.records
+
+    def _over(self) -> float:
+        """When the run was over: with its last job, when time was up, or when nothing could happen any more."""
+        if not self.runs and len(self.records.rows) == self.submitted:
+            return max((row.ended or 0.0 for row in self.records.rows.values()), default=0.0)
+        return self.until if self._events else self.now
 
     def submit(self, job: Job) -> None:
         """Let a job arrive, now or later."""
+        self.submitted += 1
         self.at(max(job.arrival, self.now), lambda: self._arrive(job))
 
     def adopt(self, found: Gang, job: Job) -> None:
         """Let a gang be there now as it is found: waiting, or on the GPUs of its placement."""
+        self.submitted += 1
         run = self.runs[job.name] = Run(job, counted_at=self.now)
         self.cluster.put(found)
         self.records.arrived(job, self.now)
@@ -136,12 +145,17 @@ class Simulation:
         run = self.runs[name]
         return run.job.work - run.done - run.rate * max(0.0, self.now - run.counted_at)
 
+    def rate_on(self, name: str, shape: Shape) -> float:
+        """The progress a second that a job would make now, alone, on GPUs of a shape: for policies that are told."""
+        run = self.runs[name]
+        return self.physics.rate(run.job, run.done, shape, ALONE)
+
     def set_node(self, node: Node) -> None:
         """Let GPUs of a node fail or come back; gangs on those that failed are queued again, with what they had saved."""
         self.cluster.set_node(node)
-        for hurt in self.cluster.neighbourhood([node.name]).values():
-            if gpus_by_node(hurt.placement)[node.name] & ~node.healthy:
-                self._off(self.runs[hurt.name], ())
+        for name, gpus in self.cluster.placed(node.name).items():
+            if gpus & ~node.healthy:
+                self._off(self.runs[name], ())
 
     # Events
 
@@ -158,11 +172,13 @@ class Simulation:
             self.at((self.now // self.policy.period + 1) * self.policy.period, self._pass)
 
     def _pass(self) -> bool:
+        """Where nothing runs, nobody comes and nothing was decided, the next pass would find what this one found."""
         self._pass_due = False
         if self.runs:
-            self._plan_pass()
             self._measure()
             self._ask(self.policy.introspect)
+            if self._events:
+                self._plan_pass()
         return False
 
     def _reached(self, run: Run, version: int) -> bool:
@@ -193,16 +209,20 @@ class Simulation:
     # Decisions
 
     def _ask(self, ask: Callable[[Snapshot, float], Sequence[Decision]]) -> None:
+        """Ask the policy and do what it says."""
         touched: dict[str, GpuSet] = {}
-        for decision in ask(self.cluster.snapshot(), self.now):
+        decisions = ask(self.cluster.snapshot(), self.now)
+        for decision in decisions:
             self._carry_out(decision, touched)
         self._recompute(touched)
+        if not all(isinstance(decision, Wait) for decision in decisions):
+            self._plan_pass()
 
     def _carry_out(self, decision: Decision, touched: dict[str, GpuSet]) -> None:
         self.records.decided(decision)
         match decision:
             case Join():
-                touched.update(self._off(self.runs[decision.gang.name], decision.placement, turn=decision.turn))
+                touched.update(self._off(self.runs[decision.gang.name], decision.placement))
             case Put():
                 touched.update(self._put(self.runs[decision.gang.name], decision))
             case Suspend():
@@ -220,15 +240,15 @@ class Simulation:
         shape = shape_of(gpus, self.cluster.nodes)
         pause = self._pause(run, gpus, shape)
         after = replace(
-            self._counted(before),
+            before,
+            attained=before.attained_at(self.now),
+            since=self.now,
             placement=decision.placement,
             running=True,
             started=before.started or self.now,
             packed=decision.onto if isinstance(decision, Pack) else before.packed if isinstance(decision, Resume) else "",
             trial=Trial(type(decision).__name__, self.now, decision.effect, before.placement) if decision.effect else None,
         )
-        if decision.turn is not None:
-            after = replace(after, turn=decision.turn)
         self.cluster.put(after)
         self._note(run, before, decision.placement, type(decision).__name__, pause)
         run.shape, run.gpus = shape, gpus
@@ -236,8 +256,10 @@ class Simulation:
         return {**gpus_by_node(before.placement), **gpus}
 
     def _pause(self, run: Run, gpus: dict[str, GpuSet], shape: Shape) -> float:
-        """Seconds that a job which ran before loses by going on there."""
-        if run.gpus is None or (run.gpus == gpus and self.cluster.gangs[run.job.name].running):
+        """Seconds that a job loses by starting or going on there."""
+        if run.gpus is None:
+            return run.job.start_seconds
+        if run.gpus == gpus and self.cluster.gangs[run.job.name].running:
             return 0.0
         if _sizes(run.gpus) == _sizes(gpus):
             return self.physics.resume_seconds(run.job)
@@ -247,23 +269,23 @@ class Simulation:
         placement = self.cluster.gangs[decision.gang.name].placement
         return self._off(self.runs[decision.gang.name], placement if decision.stays else ())
 
-    def _off(self, run: Run, placement: Placement, turn: float | None = None) -> dict[str, GpuSet]:
+    def _off(self, run: Run, placement: Placement) -> dict[str, GpuSet]:
         """Take a job off its GPUs, or let it wait on others; with a placement it waits for its turn there."""
         before = self.cluster.gangs[run.job.name]
         run.advance(self.now)
         run.rate, run.version = 0.0, run.version + 1
-        after = replace(self._counted(before), placement=placement, running=False, trial=None)
-        if turn is not None:
-            after = replace(after, turn=turn)
-        if gpus_by_node(placement) != gpus_by_node(before.placement):
-            after = replace(after, packed="")
+        after = replace(
+            before,
+            attained=before.attained_at(self.now),
+            since=self.now,
+            placement=placement,
+            running=False,
+            packed=before.packed if gpus_by_node(placement) == gpus_by_node(before.placement) else "",
+            trial=None,
+        )
         self.cluster.put(after)
         self._note(run, before, (), "Suspend" if before.running and before.placement else "")
         return gpus_by_node(before.placement)
-
-    def _counted(self, before: Gang) -> Gang:
-        """The gang with its service counted up to now."""
-        return replace(before, attained=before.attained_at(self.now), turn=before.turn_at(self.now), since=self.now)
 
     def _note(self, run: Run, before: Gang, placement: Placement, verb: str = "", pause: float = 0.0) -> None:
         left = before.placement if before.running else ()
@@ -298,8 +320,8 @@ class Simulation:
             seen = self.cluster.gangs[name]
             if seen.placement and seen.running and run.counted_at < self.now:
                 known = self.cluster.profiles.get(kind_of(seen)) or self.physics.profile(run.job)
-                rates = {**known.rates, (run.shape, run.company): run.rate}
                 if known.rates.get((run.shape, run.company)) != run.rate:
+                    rates = {**known.rates, (run.shape, run.company): run.rate}
                     self.cluster.profiles = {**self.cluster.profiles, kind_of(seen): _with_rates(known, rates)}
 
 

@@ -32,6 +32,8 @@ class Job:
     required: Level = Level.CLUSTER
     preferred: Level = Level.NODE
     sensitivity: Sensitivity = Sensitivity.AUTO
+    start_seconds: float = 0.0
+    """From its first placement to its first progress."""
 
     @property
     def gpus(self) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from muster.scheduling.decisions import Reason
-from muster.scheduling.snapshot import Placement
+from muster.scheduling.decisions import Decision, Reason
+from muster.scheduling.links import indices
+from muster.scheduling.snapshot import Node, Placement
+from muster.simulator.fragmentation import Fragmentation
 from muster.simulator.jobs import Job
 
 
@@ -86,19 +89,29 @@ class Records:
         self.gpus = gpus
         self.rows: dict[str, Row] = {}
         self.held, self.active, self.queue = Level(), Level(), Level()
+        self.fragmentation = Fragmentation()
         self.verbs: Counter[str] = Counter()
-        self.reasons: Counter[Reason] = Counter()
+        self.decisions: Counter[tuple[str, Reason]] = Counter()
+        """Decisions by verb and reason; a gang that waits is told so in every pass."""
         self.stays: list[Stay] | None = [] if timeline else None
         self.end = 0.0
         self._busy: dict[str, float] = {}
+        self._users: Counter[tuple[str, int]] = Counter()
+        """Jobs that run on each GPU; packed ones share it."""
         self._open: dict[str, tuple[Placement, float]] = {}
 
     def arrived(self, job: Job, now: float) -> None:
         self.rows[job.name] = Row(job.name, job.gpus, job.arrival)
+        self.fragmentation.arrived(job)
         self.queue.add(1, now)
 
-    def waits(self, reason: Reason) -> None:
-        self.reasons[reason] += 1
+    def looks(self, nodes: Mapping[str, Node], now: float) -> None:
+        """All that happens now has happened."""
+        if self.fragmentation.due(now):
+            self.fragmentation.look(nodes.values(), now)
+
+    def decided(self, decision: Decision) -> None:
+        self.decisions[type(decision).__name__, decision.reason] += 1
 
     def moved(self, job: Job, before: Placement, after: Placement, now: float, verb: str, pause: float) -> None:
         """A job leaves the GPUs of `before` (empty: it did not run) for those of `after`."""
@@ -110,10 +123,8 @@ class Records:
         row.migrations += verb == "Migrate"
         if after and row.started is None:
             row.started = now
-        held = sum(place.gpus.bit_count() for place in before)
-        holds = sum(place.gpus.bit_count() for place in after)
-        self.held.add(holds - held, now)
-        self.queue.add((not holds) - (not held), now)
+        self.held.add(self._use(before, -1) + self._use(after, 1), now)
+        self.queue.add((not after) - (not before), now)
         self._set_busy(job.name, 0.0, now)
         self._stay(job.name, after, now)
 
@@ -136,6 +147,15 @@ class Records:
             level.add(0, now)
         for name in list(self._open):
             self._stay(name, (), now)
+
+    def _use(self, placement: Placement, step: int) -> int:
+        """Count a job on or off its GPUs; return by how many the GPUs that have any job changed."""
+        changed = 0
+        for place in placement:
+            for gpu in indices(place.gpus):
+                users = self._users[place.node, gpu] = self._users[place.node, gpu] + step
+                changed += step * (users == (step > 0))  # the first that comes, the last that goes
+        return changed
 
     def _set_busy(self, name: str, gpus: float, now: float) -> None:
         self.active.add(gpus - self._busy.get(name, 0.0), now)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 
-from muster.scheduling.snapshot import Sharing
+from muster.scheduling.snapshot import Level, Sensitivity, Sharing
 from muster.simulator.jobs import Job
 
 KINDS = ("vgg16", "resnet50", "lm", "vae", "gnmt")
 
 
-def random_jobs(count: int, seed: int, *, largest: int = 8, load: float = 1.5, gpus: int = 32) -> Iterator[Job]:
+def random_jobs(
+    count: int, seed: int, *, largest: int = 8, load: float = 1.5, gpus: int = 32, queues: Sequence[str] = ("default",)
+) -> Iterator[Job]:
     """Yield jobs that together want `load` times the GPUs of the cluster, on average."""
     random = Random(seed)
     now = 0.0
@@ -30,7 +32,11 @@ def random_jobs(count: int, seed: int, *, largest: int = 8, load: float = 1.5, g
             kind=random.choice(KINDS),
             fewest=1 if elastic else None,
             most=len(tasks) + 2 if elastic else None,
+            queue=random.choice(queues),
             priority=random.choice((0, 0, 0, 0, 10)),
             sharing=Sharing(random.random() < 0.8, random.random() < 0.5, random.choice((1.0, 1.0, 2.0))),
             spread=random.random() < 0.1,
+            required=random.choice((Level.CLUSTER,) * 6 + (Level.BLOCK, Level.RACK, Level.NODE)),
+            preferred=random.choice((Level.NODE, Level.NODE, Level.RACK, Level.CLUSTER)),
+            sensitivity=random.choice((Sensitivity.AUTO, Sensitivity.AUTO, Sensitivity.HIGH, Sensitivity.LOW)),
         )

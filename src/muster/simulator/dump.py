@@ -1,0 +1,91 @@
+"""A live cluster as a file: the API objects that a plan depends on, as JSON, and when they were read.
+
+The objects are kept as the API server gave them, less what no decision reads and what is nobody's business (environment and
+commands of containers, managed fields). So whoever reads the file translates it by the operator's own code.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from muster.kube import paths
+from muster.kube.client import Client
+from muster.kube.objects import DLJob, DLQueue, Node, Pod
+from muster.kube.store import KubeObject, Store
+from muster.simulator.located import BadInput, Problem
+from muster_operator.listeners import PRIORITY_CLASSES
+from muster_operator.stores import PriorityClass, Stores
+
+KIND = "muster-snapshot/1"
+UNREAD = {"managedFields", "env", "envFrom", "command", "args", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"}
+LISTED = "1"
+"""The resource version of a list and all that is in it."""
+T = TypeVar("T", bound=KubeObject)
+
+
+class Dump(msgspec.Struct, rename="camel"):
+    """The file; each object is still JSON."""
+
+    kind: str
+    taken_at: float
+    """Seconds since 1970."""
+    nodes: list[msgspec.Raw]
+    pods: list[msgspec.Raw]
+    dljobs: list[msgspec.Raw]
+    dlqueues: list[msgspec.Raw]
+    priority_classes: list[msgspec.Raw]
+
+
+async def take(client: Client) -> bytes:
+    """Read a cluster and return the file; raise KubeError."""
+    lists = {
+        "nodes": paths.nodes(),
+        "pods": paths.pods(),
+        "dljobs": paths.dljobs(),
+        "dlqueues": paths.dlqueues(),
+        "priority_classes": PRIORITY_CLASSES,
+    }
+    found = {name: [_lean(item) for item in (await client.list(path)).items] for name, path in lists.items()}
+    return msgspec.json.format(msgspec.json.encode(Dump(KIND, time.time(), **found)), indent=1) + b"\n"
+
+
+def read(path: Path) -> tuple[Stores, float]:
+    """Return what the operator's stores would hold, and when it was so, in seconds since 1970; raise BadInput."""
+    try:
+        dump = msgspec.json.decode(path.read_bytes(), type=Dump)
+        if dump.kind != KIND:
+            raise msgspec.ValidationError(f"found kind {dump.kind!r}; expected {KIND!r}, as `muster snapshot` writes it")
+        stores = Stores()
+        _fill(stores.view.nodes, dump.nodes, Node)
+        _fill(stores.view.pods, dump.pods, Pod)
+        _fill(stores.queues, dump.dlqueues, DLQueue)
+        _fill(stores.priorities, dump.priority_classes, PriorityClass)
+        _fill(stores.view.jobs, dump.dljobs, DLJob)
+    except OSError as error:
+        raise BadInput(path, [Problem(None, "", f"cannot be read: {error}")]) from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise BadInput(path, [Problem(None, "", f"is no snapshot: {error}")]) from None
+    return stores, dump.taken_at
+
+
+def _fill(store: Store[T], items: list[msgspec.Raw], kind: type[T]) -> None:
+    """Put objects into a store as if they had just been listed; who edits the file need not think of resource versions."""
+    store.replace_all((_listed(msgspec.json.decode(item, type=kind)) for item in items), LISTED)
+
+
+def _listed(found: Any) -> Any:
+    return msgspec.structs.replace(found, metadata=msgspec.structs.replace(found.metadata, resource_version=LISTED))
+
+
+def _lean(item: msgspec.Raw) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(_without(msgspec.json.decode(item))))
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(inner) for key, inner in value.items() if key not in UNREAD}
+    return [_without(inner) for inner in value] if isinstance(value, list) else value

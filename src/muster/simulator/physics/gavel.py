@@ -1,0 +1,104 @@
+"""Twenty-six kinds of one-GPU jobs on V100, P100 and K80, alone and in pairs, as measured for Gavel (OSDI'20).
+
+A rate is in mini-batches/s. Which GPU is fast depends on the kind: a CycleGAN has a ninth of its V100 rate on a K80, most
+recommenders more than theirs. Pairs are measured one by one, too: some lose nothing beside each other, some do not fit.
+Gavel's simulator charges nothing for a move; here it costs what the scenario says.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from math import prod
+from typing import Annotated
+
+from pydantic import Field
+
+from muster.scheduling.links import ALONE as NO_HOP
+from muster.scheduling.profile import Company, Profile, Shape, Via
+from muster.simulator.jobs import Job
+
+MODELS = ("V100", "P100", "K80")
+_ALONE = "alone"
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class UnknownKind(LookupError):
+    """A kind of job, or a model of GPU, of which no rate was measured."""
+
+
+class Gavel:
+    """The measured rates; what moving costs is the scenario's."""
+
+    placement_matters = True
+
+    def __init__(self, move_seconds: Seconds = 0.0, resume_seconds: Seconds = 0.0) -> None:
+        self._move, self._resume = move_seconds, resume_seconds
+
+    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
+        return rate(job.kind, shape.model, company)
+
+    def milestone(self, job: Job, done: float) -> float:
+        return job.work
+
+    def resume_seconds(self, job: Job) -> float:
+        return self._resume
+
+    def move_seconds(self, job: Job, before: Shape, after: Shape) -> float:
+        return self._move
+
+    def profile(self, job: Job) -> Profile:
+        if job.gpus != 1:
+            raise UnknownKind(f"it asks for {job.gpus} GPUs; only jobs of one were measured")
+        rate(job.kind, MODELS[0])
+        return Profile(suspend_seconds=self._resume, migrate_seconds=self._move)
+
+    def busy(self, job: Job, company: Company) -> float:
+        return 1.0 / (1 + sum(via is Via.GPU for via, _ in company))  # a GPU that two share is busy once
+
+
+@cache
+def rate(kind: str, model: str, company: Company = ()) -> float:
+    """Return the mini-batches/s of a job on a GPU of `model`; of several neighbours there each takes its share.
+
+    Raise UnknownKind.
+    """
+    row = _row(kind, model)
+    beside = [other for via, other in company if via is Via.GPU]
+    for other in beside:
+        _row(other, model)
+    return row[_ALONE] * prod(row[other] / row[_ALONE] for other in beside)
+
+
+def kinds() -> tuple[str, ...]:
+    """Return the kinds of jobs, as the tables list them."""
+    return tuple(_table(MODELS[0]))
+
+
+def known() -> dict[str, Profile]:
+    """Return the profiles with every rate measured beforehand, which is what Gavel's own policies are given."""
+    return {kind: Profile(rates=_rates(kind)) for kind in kinds()}
+
+
+def _rates(kind: str) -> dict[tuple[Shape, Company], float]:
+    companies: list[Company] = [(), *(((Via.GPU, other),) for other in kinds())]
+    return {(Shape(model, (1,), NO_HOP), company): rate(kind, model, company) for model in MODELS for company in companies}
+
+
+def _row(kind: str, model: str) -> Mapping[str, float]:
+    if model not in MODELS:
+        raise UnknownKind(f"there is no measurement on a GPU called {model!r}; expected one of {', '.join(MODELS)}")
+    try:
+        return _table(model)[kind]
+    except KeyError:
+        raise UnknownKind(f"no measurement of {kind!r}; expected one of {', '.join(kinds())}") from None
+
+
+@cache
+def _table(model: str) -> Mapping[str, Mapping[str, float]]:
+    path = files("muster.simulator") / "data" / "gavel" / f"{model.lower()}.csv"
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    return {row.pop("kind"): {column: float(cell) for column, cell in row.items()} for row in rows}

@@ -1,0 +1,294 @@
+"""What every answer of every policy must keep, one rule a function: it yields a sentence for each fault it finds.
+
+An `Outcome` is the cluster as the decisions leave it when they are carried out in order. It is worked out here anew, apart from
+the board on which the policies decide, so that a fault of theirs does not hide itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+
+from muster.scheduling.decisions import Decision, Grow, Join, Pack, Preempt, Put, Resume, Shrink, Suspend, Wait
+from muster.scheduling.links import GpuSet, indices
+from muster.scheduling.occupancy import gpus_by_node
+from muster.scheduling.placement import Room, Shortage, fewest_gpus, place
+from muster.scheduling.queueing import in_order
+from muster.scheduling.snapshot import Gang, Placement, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one decision makes of one gang."""
+
+    decision: Decision
+    before: Gang
+    after: Gang
+
+
+class Outcome:
+    """The snapshot, the decisions, and every gang as they leave it."""
+
+    def __init__(self, snapshot: Snapshot, now: float, decisions: Sequence[Decision]) -> None:
+        self.snapshot, self.now, self.decisions = snapshot, now, decisions
+        self.before = {gang.name: gang for gang in snapshot.gangs}
+        self.gangs = dict(self.before)
+        self.changes = [change for decision in decisions for change in self._carried_out(decision)]
+        self.preempts = any(isinstance(decision, Preempt) for decision in decisions)
+        """GPUs of victims come free after the pass, and are nobody's to use in it."""
+        self.usable = {name: node.free for name, node in snapshot.nodes.items()}
+        """GPUs in order that no pod of others holds."""
+        for gang in snapshot.gangs:
+            for name, gpus in gpus_by_node(gang.placement).items():
+                self.usable[name] |= gpus & snapshot.nodes[name].healthy
+        self.wait = {decision.gang.name: decision for decision in decisions if isinstance(decision, Wait)}
+
+    def waiting(self) -> list[Gang]:
+        """The gangs without a place that could start now, by turn."""
+        return in_order(g for g in self.gangs.values() if not g.placement and not g.absent and g.not_before <= self.now)
+
+    def taking_turns(self) -> list[Gang]:
+        """The gangs that have a place and wait there for their turn."""
+        return [gang for gang in self.gangs.values() if gang.placement and not gang.running]
+
+    def idle(self) -> dict[str, GpuSet]:
+        """GPUs on which nobody has a place."""
+        return self.without(gang for gang in self.gangs.values() if gang.placement)
+
+    def free(self) -> dict[str, GpuSet]:
+        """GPUs on which nobody runs."""
+        return self.without(filter(runs, self.gangs.values()))
+
+    def without(self, gangs: Iterator[Gang]) -> dict[str, GpuSet]:
+        """The usable GPUs but those of these gangs."""
+        left = dict(self.usable)
+        for gang in gangs:
+            for name, gpus in gpus_by_node(gang.placement).items():
+                left[name] &= ~gpus
+        return left
+
+    def fits(self, gang: Gang, spots: dict[str, GpuSet]) -> bool:
+        """Say whether a gang that waits could start on these GPUs, as far as its queue's quota goes."""
+        if not self._quota_allows(gang):
+            return False
+        room = Room({name: replace(node, free=spots[name]) for name, node in self.snapshot.nodes.items()})
+        return not isinstance(place(gang, room), Shortage)
+
+    def _quota_allows(self, gang: Gang) -> bool:
+        """What is left of a quota is kept for who comes first, in the order of the policy: sure of it is who waits alone."""
+        queue = self.snapshot.queues.get(gang.queue)
+        if queue is None or queue.quota is None:
+            return True
+        held = (sum(g.held for g in gangs.values() if g.queue == gang.queue) for gangs in (self.before, self.gangs))
+        alone = not any(g.queue == gang.queue and not g.placement and g.name != gang.name for g in self.gangs.values())
+        return alone and max(held) + fewest_gpus(gang) <= queue.quota
+
+    def _carried_out(self, decision: Decision) -> list[Change]:
+        if isinstance(decision, Wait):
+            return []
+        about = decision.victims if isinstance(decision, Preempt) else (decision.gang,)
+        befores = [self.gangs[gang.name] for gang in about]
+        changes = [Change(decision, before, _after(decision, before)) for before in befores]
+        self.gangs |= {change.after.name: change.after for change in changes}
+        return changes
+
+
+def runs(gang: Gang) -> bool:
+    """Say whether a gang is on its GPUs."""
+    return bool(gang.placement) and gang.running
+
+
+def bundle(gang: Gang) -> str:
+    """The name that gangs packed onto the same GPUs have in common."""
+    return gang.packed or gang.name
+
+
+def _after(decision: Decision, before: Gang) -> Gang:
+    match decision:
+        case Put():
+            placement, running = decision.placement, bool(decision.placement) and not isinstance(decision, Join)
+        case Suspend():
+            placement, running = before.placement if decision.stays else (), False
+        case _:
+            placement, running = (), False
+    packed = before.packed if isinstance(decision, Resume | Suspend) and placement else ""
+    return replace(before, placement=placement, running=running, packed=decision.onto if isinstance(decision, Pack) else packed)
+
+
+# The rules
+
+
+def unexplained(outcome: Outcome) -> Iterator[str]:
+    """Every decision has a reason, a sentence, and figures that are numbers; every gang that waits hears why."""
+    for decision in outcome.decisions:
+        if not decision.reason or not decision.message or decision.gang.name not in outcome.before:
+            yield f"{type(decision).__name__} of {decision.gang.name} has no reason"
+        if isinstance(decision, Put) and decision.effect and not _is_told(decision.effect.before, decision.effect.after):
+            yield f"{type(decision).__name__} of {decision.gang.name} expects {decision.effect}"
+
+
+def _is_told(*figures: float) -> bool:
+    return all(isfinite(figure) and figure >= 0 for figure in figures)
+
+
+def torn(outcome: Outcome) -> Iterator[str]:
+    """No gang is split: one of its allowed sizes, each task once, with its GPUs, where it may go, as near as required."""
+    for decision in outcome.decisions:
+        if isinstance(decision, Put) and decision.placement:
+            yield from _torn(outcome.before[decision.gang.name], decision.placement)
+            domains = {outcome.snapshot.nodes[one.node].domain(decision.gang.required) for one in decision.placement}
+            if len(domains) > 1:
+                yield f"{decision.gang.name} is in {sorted(domains)}, and must be in one {decision.gang.required.name.lower()}"
+
+
+def _torn(gang: Gang, placement: Placement) -> Iterator[str]:
+    names = sorted(one.task.name for one in placement)
+    workers = sum(one.task.role == "worker" for one in placement)
+    whole = sorted(task.name for task in gang.tasks if task.role != "worker" or task.index < workers)
+    all_workers = sum(task.role == "worker" for task in gang.tasks)
+    fewest = min(size for size in (gang.fewest, gang.asked, all_workers) if size is not None)
+    if names != whole or workers < fewest:
+        yield f"{gang.name} is not put whole: {', '.join(names)}"
+    if any(one.task not in gang.tasks or one.gpus.bit_count() != one.task.gpus for one in placement):
+        yield f"{gang.name} has tasks with other GPUs than they ask for"
+    if sorted(one.rank for one in placement) != list(range(len(placement))):
+        yield f"{gang.name} has the ranks {[one.rank for one in placement]}"
+
+
+def given_twice(outcome: Outcome) -> Iterator[str]:
+    """No GPU is given to two gangs, but to those packed onto it, and none that is out of order or that others hold."""
+    users: dict[tuple[str, int], dict[str, Gang]] = {}
+    for gang in filter(runs, outcome.before.values()):
+        _use(users, gang)
+    for change in outcome.changes:
+        if runs(change.before):
+            for gpu in _gpus(change.before):
+                users[gpu].pop(change.before.name, None)
+        for node, gpus in gpus_by_node(change.after.placement).items():
+            wrong = gpus & ~outcome.usable[node]
+            if wrong and change.after.placement != change.before.placement:
+                yield f"{change.after.name} is put on GPUs {indices(wrong)} of {node}, which are out of order or others'"
+        if runs(change.after):
+            yield from _use(users, change.after)
+
+
+def _use(users: dict[tuple[str, int], dict[str, Gang]], gang: Gang) -> list[str]:
+    """Note a gang as a user of its GPUs; return what is wrong with those who are there already."""
+    faults = []
+    for gpu in _gpus(gang):
+        there = users.setdefault(gpu, {})
+        faults += [
+            f"{gang.name} is put on {gpu}, where {name} runs" for name, one in there.items() if bundle(one) != bundle(gang)
+        ]
+        there[gang.name] = gang
+    return faults[:1]
+
+
+def _gpus(gang: Gang) -> list[tuple[str, int]]:
+    return [(one.node, gpu) for one in gang.placement for gpu in indices(one.gpus)]
+
+
+def over_quota(outcome: Outcome) -> Iterator[str]:
+    """No decision gives a gang GPUs beyond what its queue may hold."""
+    held: Counter[str] = Counter()
+    for gang in outcome.before.values():
+        held[gang.queue] += gang.held
+    for change in outcome.changes:
+        queue = outcome.snapshot.queues.get(change.after.queue)
+        held[change.after.queue] += change.after.held - change.before.held
+        if change.after.held > change.before.held and queue and queue.quota is not None and held[queue.name] > queue.quota:
+            yield f"{change.after.name} brings queue {queue.name} to {held[queue.name]} of {queue.quota} GPUs"
+
+
+def overridden(outcome: Outcome) -> Iterator[str]:
+    """No gang loses its GPUs unless gangs of its own or a higher priority need them."""
+    victims = {gang.name for d in outcome.decisions if isinstance(d, Preempt) for gang in d.victims}
+    for gang in outcome.before.values():
+        if not runs(gang) or runs(outcome.gangs[gang.name]) or gang.name in victims:
+            continue
+        stronger = (
+            other
+            for other in outcome.gangs.values()
+            if runs(other)
+            and (other.priority >= gang.priority or (runs(outcome.before[other.name]) and not other.sharing.slices))
+        )
+        left = outcome.without(stronger)
+        if all(left[node].bit_count() >= gpus.bit_count() for node, gpus in gpus_by_node(gang.placement).items()):
+            yield f"{gang.name} of priority {gang.priority} loses its GPUs, which nobody of its priority takes"
+    for decision in outcome.decisions:
+        if isinstance(decision, Preempt) and any(victim.priority >= decision.gang.priority for victim in decision.victims):
+            yield f"{decision.gang.name} takes the place of gangs of its own priority"
+
+
+def idle_in_vain(outcome: Outcome) -> Iterator[str]:
+    """Work is conserved: no gang that shares waits for a place that idle GPUs offer, or for a turn while its GPUs are free."""
+    if outcome.preempts:
+        return
+    idle, free = outcome.idle(), outcome.free()
+    for gang in outcome.waiting():
+        if gang.sharing.slices and outcome.fits(gang, idle):
+            yield f"{gang.name} waits ({_why(outcome, gang)}) although idle GPUs would hold it"
+    for gang in outcome.taking_turns():
+        if _holds(free, gang):
+            yield f"{gang.name} waits for a turn although its GPUs are free"
+
+
+def in_the_way(outcome: Outcome) -> Iterator[str]:
+    """Who waits for a turn waits among gangs that give theirs up."""
+    mine = outcome.without(gang for gang in outcome.gangs.values() if gang.placement and not gang.sharing.slices)
+    for gang in outcome.taking_turns():
+        if not _holds(mine, gang):
+            yield f"{gang.name} waits for GPUs of gangs that take no turns"
+
+
+def not_shrunk(outcome: Outcome) -> Iterator[str]:
+    """Elastic gangs give up what they have beyond what they asked for in the pass in which others need it."""
+    if outcome.preempts:
+        return
+    yield from (_wrong_size(change) for change in outcome.changes if _is_wrong_size(change))
+    grown = [gang for gang in outcome.gangs.values() if runs(gang) and gang.asked is not None and _surplus(gang)]
+    if not grown:
+        return
+    idle, free = outcome.idle(), outcome.free()
+    for gang in grown:
+        for one in _surplus(gang):
+            idle[one.node] |= one.gpus
+            free[one.node] |= one.gpus
+    for number, gang in enumerate(outcome.waiting()):
+        if (number == 0 or gang.sharing.slices) and outcome.fits(gang, idle):
+            yield f"{gang.name} waits ({_why(outcome, gang)}) for GPUs that {grown[0].name} has beyond what it asked for"
+    for gang in outcome.taking_turns():
+        if _holds(free, gang):
+            yield f"{gang.name} waits for a turn although {grown[0].name} has more than it asked for"
+
+
+def _surplus(gang: Gang) -> Placement:
+    """The places that an elastic gang has beyond what it asked for."""
+    return tuple(one for one in gang.placement if one.task.role == "worker" and one.task.index >= (gang.asked or 0))
+
+
+def _is_wrong_size(change: Change) -> bool:
+    match change.decision:
+        case Grow():
+            return change.after.held <= change.before.held
+        case Shrink():
+            return change.after.held >= change.before.held
+    return False
+
+
+def _wrong_size(change: Change) -> str:
+    return f"{type(change.decision).__name__} takes {change.after.name} from {change.before.held} to {change.after.held} GPUs"
+
+
+def _holds(spots: dict[str, GpuSet], gang: Gang) -> bool:
+    """Say whether there are as many of these GPUs as the gang has on each of its nodes."""
+    return all(spots[node].bit_count() >= gpus.bit_count() for node, gpus in gpus_by_node(gang.placement).items())
+
+
+def _why(outcome: Outcome, gang: Gang) -> str:
+    return str(outcome.wait[gang.name].reason) if gang.name in outcome.wait else "nobody says why"
+
+
+RULES = (unexplained, torn, given_twice, over_quota, overridden, idle_in_vain, in_the_way, not_shrunk)

@@ -1,0 +1,110 @@
+"""The jobs of Gandiva's two cluster experiments (OSDI'18, sections 6.4 and 6.5), drawn at random as the paper describes them.
+
+`Job.work` is in mini-batches: those that the job's GPUs do on one server of P40s in the time that the paper gives it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from itertools import pairwise
+from math import exp, log
+from random import Random
+from typing import Annotated
+
+from pydantic import Field
+
+from muster.scheduling.links import ALONE as ALONE_GBPS
+from muster.scheduling.profile import ALONE, Shape
+from muster.simulator.jobs import Job
+from muster.simulator.physics.gandiva import Gandiva
+
+MIX: Sequence[tuple[float, Sequence[str]]] = (
+    (0.30, ("VAE", "SuperResolution")),
+    (0.25, ("RHN", "SCRNN", "MI-LSTM")),
+    (0.45, ("LSTM", "ResNet-50", "ResNext-50")),
+)
+"""Jobs that use little of a GPU, a middling share, and nearly all of it (section 6.4)."""
+ON_SEVERAL_GPUS = ("ResNet-50", "ResNext-50")
+FIELDS: Sequence[tuple[float, Sequence[str]]] = (
+    (0.10, ("InceptionV3", "ResNet-50", "VGG16", "AlexNet")),
+    (0.60, ("Bi-Att-Flow", "LM", "GNMT", "Transformer")),
+    (0.30, ("Wavenet", "DeepSpeech")),
+)
+"""Vision, language and speech (section 6.5); the models are those of figure 13, equally likely within a field."""
+SERVER_GPUS = 4
+SWITCH_GBPS = 12.0
+SIZES = {1: 0.932, 2: 0.022, 4: 0.046}
+"""GPUs of Philly's jobs by number (benchmarks/data/philly); those of more than a server are taken to have one."""
+AS_RECORDED = {
+    1: Shape("P40", (1,), ALONE_GBPS),
+    2: Shape("P40", (1, 1), ALONE_GBPS),
+    4: Shape("P40", (2, 1, 1), SWITCH_GBPS),
+}
+"""How a job of a trace recorded under YARN is taken to have lain: over several servers, as it usually does there."""
+MINUTE = 60.0
+
+
+def mix(
+    seed: int,
+    count: Annotated[int, Field(ge=1, le=100_000)] = 1000,
+    hours: Annotated[float, Field(gt=0)] = 2.0,
+    gpu_minutes: tuple[float, float] = (30.0, 45.0),
+) -> list[Job]:
+    """Return section 6.4's jobs: uniform over `hours`, each with GPU time (of all its GPUs together) between two bounds."""
+    random = Random(seed)
+    arrivals = sorted(random.uniform(0.0, hours * 60 * MINUTE) for _ in range(count))
+    made = []
+    for index, arrival in enumerate(arrivals):
+        kind = _drawn(random, MIX)
+        gpus = random.choice((2, 4)) if kind in ON_SEVERAL_GPUS else 1
+        shape = Shape("P40", (gpus,), SWITCH_GBPS)
+        job = _job(f"job-{index:04}", arrival, kind, shape, random.uniform(*gpu_minutes) * MINUTE / gpus)
+        made.append(replace(job, tasks=(gpus,)))  # one process with all GPUs of a server: PyTorch's DataParallel
+    return made
+
+
+def replay(
+    seed: int,
+    count: Annotated[int, Field(ge=1, le=100_000)],
+    days: Annotated[float, Field(gt=0)] = 9.0,
+) -> list[Job]:
+    """Return section 6.5's jobs: runtimes of figure 16; sizes as Philly's jobs have.
+
+    A trace of so many days holds jobs that began and ended in it: each arrives at a time from which it can still end.
+    """
+    random = Random(seed)
+    runtimes = [(log(float(row["runtime_min"])), float(row["cdf"])) for row in _table("fig16_trace_runtime_cdf.csv")]
+    drawn = []
+    for _ in range(count):
+        minutes = exp(_quantile([(log(0.1), 0.0), *runtimes], random.random()))
+        shape = AS_RECORDED[random.choices(list(SIZES), list(SIZES.values()))[0]]
+        arrival = random.uniform(0.0, max(0.0, days * 24 * 60 - minutes)) * MINUTE
+        drawn.append((arrival, _drawn(random, FIELDS), shape, minutes * MINUTE))
+    return [_job(f"job-{index:05}", *job) for index, job in enumerate(sorted(drawn))]
+
+
+def _job(name: str, arrival: float, kind: str, shape: Shape, seconds: float) -> Job:
+    """A job that would run for `seconds` on GPUs of a shape."""
+    job = Job(name, arrival, (1,) * shape.gpus, 1.0, kind)
+    return replace(job, work=seconds * Gandiva().rate(job, 0.0, shape, ALONE))
+
+
+def _drawn(random: Random, groups: Sequence[tuple[float, Sequence[str]]]) -> str:
+    kinds = random.choices([kinds for _, kinds in groups], [weight for weight, _ in groups])[0]
+    return random.choice(kinds)
+
+
+def _quantile(cdf: Sequence[tuple[float, float]], share: float) -> float:
+    """The value below which `share` of the distribution is, on the lines between its points."""
+    for (x0, y0), (x1, y1) in pairwise(cdf):
+        if share <= y1:
+            return x0 + (x1 - x0) * (share - y0) / (y1 - y0)
+    return cdf[-1][0]
+
+
+def _table(file: str) -> list[dict[str, str]]:
+    text = files("muster.simulator").joinpath("data", "gandiva", file).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))

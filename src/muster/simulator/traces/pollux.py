@@ -1,0 +1,68 @@
+"""The workloads of Pollux (Qiao et al., OSDI'21), as benchmarks/data/pollux has them: jobs that train one of six models.
+
+The authors gave each as many GPUs, and the batch size, as make good use of each other (TunedJobs); `work` is in the unit of
+`physics.pollux`, so these jobs need that physics.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from muster.simulator.jobs import Job
+from muster.simulator.located import BadInput
+from muster.simulator.physics.pollux import APPLICATIONS, RESTART_SECONDS, application
+from muster.simulator.traces.table import bad_row, read_table
+
+MOST_GPUS = 64
+"""GPUs to which a job may grow: as far as step times were measured."""
+ONE_GPU = ("ncf",)
+"""Models that train in a minute or two, and stay on one GPU with the batch size of the workload whatever the policy."""
+
+
+class Row(BaseModel):
+    """A line of the file."""
+
+    name: str
+    time: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    application: str
+    num_replicas: Annotated[int, Field(ge=1, le=MOST_GPUS)]
+    batch_size: Annotated[int, Field(ge=1)]
+
+
+def jobs(path: Path, scaling: Literal["rigid", "elastic", "adaptive"] = "rigid") -> list[Job]:
+    """Return the jobs in the order of the file, a pod for each GPU; raise BadInput.
+
+    `scaling`: rigid jobs have the GPUs that they ask for; elastic ones any number over which their batch can be spread, and
+    so have adaptive ones, which also choose the best batch size for what they have.
+    """
+    return [_job(path, index, row, scaling) for index, row in enumerate(read_table(path, Row))]
+
+
+def _job(path: Path, index: int, row: Row, scaling: str) -> Job:
+    if row.application not in APPLICATIONS:
+        raise bad_row(path, index, "application", f"found {row.application!r}; expected one of {', '.join(APPLICATIONS)}")
+    app = application(row.application)
+    if not app.least_batch <= row.batch_size <= app.most_batch:
+        raise _bad_batch(path, index, row)
+    fixed = scaling != "adaptive" or row.application in ONE_GPU
+    most = 1 if row.application in ONE_GPU else min(MOST_GPUS, app.most_gpus(row.batch_size if fixed else None))
+    elastic = scaling != "rigid" and most > 1
+    return Job(
+        name=row.name,
+        arrival=row.time,
+        tasks=(1,) * row.num_replicas,
+        work=app.epochs[-1],
+        kind=f"{row.application}/{row.batch_size}" if fixed else row.application,
+        fewest=1 if elastic else None,
+        most=most if elastic else None,
+        start_seconds=RESTART_SECONDS,
+    )
+
+
+def _bad_batch(path: Path, index: int, row: Row) -> BadInput:
+    app = application(row.application)
+    expected = f"expected {app.least_batch} to {app.most_batch}, which were measured of {row.application}"
+    return bad_row(path, index, "batch_size", f"found {row.batch_size}; {expected}")

@@ -1,0 +1,63 @@
+"""A sweep in the simulator: learning curves, reports, and what the rules make of them."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from muster.scheduling.machine import unknown_machine
+from muster.scheduling.snapshot import Node
+from muster.scheduling.sweeps import Halving, Rule, TopM, in_turn
+from muster.simulator.policies.sweep import Configuration, Training, configurations, reaching, seconds_to
+
+TRAINING = Training(seconds=1000.0, reports=20)
+
+
+def nodes() -> list[Node]:
+    machine = unknown_machine(4)
+    return [Node("n0", machine, machine.all, machine.all)]
+
+
+def search(rule: Rule, position: int, count: int = 60) -> float | None:
+    curves = configurations(Random(0), count, mean=0.5, deviation=0.08, below=0.75)
+    curves[position - 1] = Configuration(0.85, 0.1)
+    return seconds_to(0.85, rule, curves, TRAINING, nodes, seed=0)
+
+
+def test_a_configuration_ends_at_its_final_accuracy_and_begins_at_guessing() -> None:
+    one = Configuration(0.8, 0.2)
+    assert one.accuracy(0.0) == pytest.approx(0.1)
+    assert one.accuracy(1.0) == pytest.approx(0.8)
+    assert one.accuracy(0.3) < one.accuracy(0.6)
+
+
+def test_a_configuration_comes_to_its_target_when_it_is_told_to() -> None:
+    one = reaching(0.7, 0.15, 0.74)
+    assert one.accuracy(0.15) == pytest.approx(0.7)
+    assert one.accuracy(1.0) == pytest.approx(0.74)
+
+
+def test_in_turn_the_good_one_waits_for_all_before_it() -> None:
+    assert search(in_turn, 41) == pytest.approx(11 * 1000.0, rel=0.01)
+
+
+@pytest.mark.parametrize("rule", [TopM(best=2), Halving()])
+def test_early_feedback_comes_to_the_good_one_sooner(rule: Rule) -> None:
+    found = search(rule, 41)
+    assert found is not None
+    assert 1000.0 <= found < 11 * 1000.0 / 3
+
+
+def test_top_m_pays_two_reports_for_each_on_the_slots_that_the_best_leave() -> None:
+    found = search(TopM(best=2), 41)
+    assert found == pytest.approx(2 * 50.0 * 40 / 2 + 1000.0, rel=0.1)
+
+
+def test_a_rule_that_gives_the_good_one_up_never_comes_there() -> None:
+    curves = [Configuration(0.9, 1e-6), Configuration(0.9, 1e-6), *([Configuration(0.95, 5.0)] * 2)]
+    assert seconds_to(0.95, TopM(best=2), curves, TRAINING, nodes, seed=0) is None
+
+
+def test_same_seed_same_time() -> None:
+    assert search(Halving(), 30) == search(Halving(), 30)

@@ -1,0 +1,137 @@
+"""The replay of a snapshot: what a file becomes, and what a run from there looks like."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from builders.dljobs import BORN, NOW, Json, after, dljob, job, placed, pod_json, started, template, time
+from builders.foreign import foreign_json
+from muster.api import names
+from muster.api.status import DLJobStatus
+from muster.cli import main
+from muster.scheduling.decisions import Place, Wait
+from muster.simulator import dump, whatif
+from muster.simulator.located import BadInput
+from muster_operator.jobs import Job
+
+
+def node(name: str, gpus: int = 4) -> Json:
+    conditions = [{"type": "Ready", "status": "True"}]
+    return {
+        "metadata": {"name": name},
+        "status": {"allocatable": {names.GPU: str(gpus), "cpu": "64"}, "conditions": conditions},
+    }
+
+
+def as_json(one: Job) -> Json:
+    status: DLJobStatus = one.status
+    return dljob(one.meta.name, status=status.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def written(folder: Path, **parts: object) -> Path:
+    path = folder / "cluster.json"
+    body = {"kind": dump.KIND, "takenAt": NOW, "nodes": [node("n1"), node("n2")], "pods": [], "dljobs": [], "dlqueues": []}
+    path.write_text(json.dumps({**body, "priorityClasses": [], **parts}))
+    return path
+
+
+def test_what_runs_stays_and_what_waits_is_placed_or_told_why(tmp_path: Path) -> None:
+    running = started(job("runs"), ("n1",))
+    pods = [pod_json(running, place) for place in running.status.placement]
+    waits = [
+        dljob("big", metadata={"creationTimestamp": time(BORN + 1)}),
+        dljob("small", roles={"worker": {"replicas": 9, "template": template(1)}}),
+    ]
+    found = whatif.load(written(tmp_path, dljobs=[as_json(running), *waits], pods=pods))
+    assert {name: node.free for name, node in found.snapshot.nodes.items()} == {"n1": 0, "n2": 0b1111}
+    decisions = {decision.gang.name: decision for decision in whatif.decide(found)}
+    assert set(decisions) == {"vision/big", "vision/small"}
+    assert isinstance(decisions["vision/big"], Place)
+    assert [place["node"] for place in whatif.told(decisions["vision/big"])["placement"]] == ["n2", "n2"]
+    assert isinstance(decisions["vision/small"], Wait)
+    assert whatif.told(decisions["vision/small"])["reason"] == "NeverFits"
+
+
+def test_jobs_that_the_operator_would_not_plan_are_left_out(tmp_path: Path) -> None:
+    lists = [
+        dljob("suspended", suspend=True),
+        dljob("going", metadata={"deletionTimestamp": time(NOW)}),
+        as_json(after(job("over"), lambda record: record.finish(True, "Done", "done"))),
+        dljob("restarts"),
+    ]
+    left = pod_json(placed(job("restarts"), ("n1",)), placed(job("restarts"), ("n1",)).status.placement[0])
+    found = whatif.load(written(tmp_path, dljobs=lists, pods=[left]))
+    assert found.snapshot.gangs == (), "restarts has a pod that still runs"
+
+
+def test_pods_of_others_wait_hold_and_count(tmp_path: Path) -> None:
+    gated = foreign_json("gated", 4)
+    other = {"metadata": {"name": "other", "namespace": "x"}, "spec": {"nodeName": "n1", **template(3)["spec"]}}
+    queue = {"metadata": {"name": "default", "namespace": "vision"}, "spec": {"gpus": 2}}
+    (told,) = whatif.decide(whatif.load(written(tmp_path, pods=[gated, other], dlqueues=[queue])))
+    assert (told.gang.name, told.reason) == ("vision/pod:gated", "OverQuota")
+    (told,) = whatif.decide(whatif.load(written(tmp_path, pods=[gated, other])))
+    assert isinstance(told, Place)
+    assert {place.node for place in told.placement} == {"n2"}
+
+
+def test_a_run_goes_on_from_there_for_as_long_as_is_assumed(tmp_path: Path) -> None:
+    running = started(job("runs"), ("n1", "n2"), at=NOW - 100)
+    other = {"metadata": {"name": "other", "namespace": "x"}, "spec": {"nodeName": "n2", **template(2)["spec"]}}
+    pods = [other, *(pod_json(running, place) for place in running.status.placement)]
+    found = whatif.load(
+        written(
+            tmp_path,
+            dljobs=[as_json(running), dljob("next", roles={"worker": {"replicas": 3, "template": template(2)}})],
+            pods=pods,
+        )
+    )
+    simulation = whatif.run_on(found, 1000.0)
+    rows = simulation.run().rows
+    assert (rows["vision/runs"].started, rows["vision/runs"].finished) == (0.0, 900.0)
+    assert (rows["vision/next"].started, rows["vision/next"].finished) == (900.0, 1900.0)
+    assert rows["vision/next"].arrival == BORN - NOW
+    assert simulation.cluster.gpus == 6, "what others hold is out of reach"
+
+
+def test_people_are_told_each_decision_with_its_reason_and_how_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = dljob("large", roles={"worker": {"replicas": 3, "template": template(4)}})
+    file = str(written(tmp_path, dljobs=[large, dljob("starts")]))
+    assert main(["simulate", "--snapshot", file]) == 0
+    alone = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in alone.splitlines()}
+    assert lines["vision/starts"].split()[1:3] == ["Place", "Placed"]
+    assert "needs 12 GPUs" in lines["vision/large"]
+    assert main(["simulate", "--snapshot", file, "--assume-duration", "600", "--timeline", str(tmp_path / "a.svg")]) == 0
+    run_on = capsys.readouterr().out
+    assert run_on.startswith(alone)
+    assert "1 of 2 jobs finished" in run_on
+    assert "starts" in (tmp_path / "a.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "x"}, "found kind 'x'; expected 'muster-snapshot/1'"),
+        ({"nodes": [{}]}, "missing required field `metadata`"),
+        ({"pods": {}}, "Expected `array`, got `object`"),
+        ({"takenAt": "now"}, "Expected `float`, got `str`"),
+    ],
+)
+def test_a_file_that_is_no_snapshot_is_told(tmp_path: Path, change: Json, words: str) -> None:
+    path = written(tmp_path, **change)
+    with pytest.raises(BadInput, match=f"cluster.json: is no snapshot: .*{words}"):
+        whatif.load(path)
+    path.write_text("{")
+    with pytest.raises(BadInput, match="is no snapshot"):
+        whatif.load(path)
+
+
+def test_a_job_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"dljobs: DLJob vision/vgg16 cannot be read"):
+        whatif.load(written(tmp_path, dljobs=[dljob(roles={})]))
