@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
-
-import pytest
 
 from builders.boards import TURNS, said
 from builders.cluster import gang, node, running, world
 from muster.scheduling.planner import introspect, plan
-from muster.scheduling.policies.muster import level
 from muster.scheduling.snapshot import Gang, Snapshot
 
 NOW = 100_000.0
@@ -28,17 +26,21 @@ def decided(seen: Snapshot, verbs: tuple[str, ...] = ("Place", "Suspend")) -> li
     return [(verb, name) for verb, name in said(plan(seen, NOW)) if verb in verbs]
 
 
-@pytest.mark.parametrize(
-    ("attained", "expected"), [(0.0, 0), (59.0, 0), (60.0, 1), (119.0, 1), (120.0, 2), (3600.0, 6), (360_000.0, 13)]
-)
-def test_levels_double(attained: float, expected: int) -> None:
-    assert level(gang("g", sharing=TURNS, attained=attained, since=NOW), NOW, 60.0) == expected
-
-
 def test_who_waited_much_longer_than_it_ran_comes_first_again() -> None:
-    ran = gang("g", sharing=TURNS, attained=3600.0, since=NOW - 4 * 3600 - 1)
-    assert level(ran, NOW, 60.0) == 0
-    assert level(gang("g", sharing=TURNS, attained=3600.0, since=NOW - 4 * 3600 + 1), NOW, 60.0) > 0
+    there = [runs("long", ("n", [0]), hours=1000)]
+    starved = gang("starved", 1, 1, sharing=TURNS, attained=3600.0, since=NOW - 16 * 3600 - 1)
+    patient = gang("patient", 1, 1, sharing=TURNS, attained=3600.0, since=NOW - 16 * 3600 + 1)
+    assert ("Place", "starved") in decided(world([node("n", 1)], [*there, starved, waits("new")]))
+    assert ("Place", "new") in decided(world([node("n", 1)], [*there, patient, waits("new")]))
+
+
+def test_nobody_is_suspended_shortly_before_it_is_expected_to_end() -> None:
+    """Where all gangs took an hour, one that has run for 55 minutes promises more than a new one."""
+    seen = world([node("n", 1)], [runs("old", ("n", [0]), hours=55 / 60), waits("new")])
+    hours = replace(seen, ended=(3600.0,) * 50)
+    minutes = replace(seen, ended=(300.0,) * 50)
+    assert decided(hours) == []
+    assert decided(minutes) == [("Suspend", "old"), ("Place", "new")]
 
 
 def test_who_has_had_least_takes_the_place_of_who_has_had_most() -> None:
@@ -51,9 +53,14 @@ def test_idle_gpus_are_used_before_anybody_is_suspended() -> None:
     assert decided(seen) == [("Place", "new")]
 
 
-def test_gangs_of_one_level_do_not_push_each_other_out() -> None:
+def test_gangs_that_promise_about_as_much_do_not_push_each_other_out() -> None:
     seen = world([node("n", 1)], [runs("same", ("n", [0]), hours=0.001), waits("new")])
     assert decided(seen) == []
+
+
+def test_of_equal_promises_the_smaller_gang_goes_first() -> None:
+    there = [runs("long", ("n", [0, 1]), hours=100), waits("a-pair", 2), waits("b-single", 1)]
+    assert ("Place", "b-single") in decided(world([node("n", 2)], there))
 
 
 def test_no_more_gangs_are_suspended_than_needed() -> None:

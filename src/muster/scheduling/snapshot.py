@@ -56,6 +56,12 @@ NOTHING = Resources()
 ONE_POD = Resources(pods=1)
 
 
+WHOLE = 1000
+"""A GPU has a thousand parts."""
+Parts = tuple[tuple[int, int], ...]
+"""GPUs that are shared out in parts, by index, each with the thousandths of it that are free; those without are left out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One node. `healthy` are the GPUs that work, `free` those of them that nobody holds."""
@@ -78,6 +84,8 @@ class Node:
     block: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
+    parts: Parts = ()
+    """What is free of GPUs that tasks share; none of them is in `free`. Kubernetes' device plugins know no parts."""
 
     def domain(self, level: Level) -> str:
         """The name of the node, rack, block or cluster that this node is in."""
@@ -96,6 +104,8 @@ class Task:
     where: Constraint = ANYWHERE
     role: str = "worker"
     index: int = 0
+    share: int = WHOLE
+    """The thousandths that it takes of its GPU; less than all of it only with one GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +207,10 @@ class Gang:
         """The GPUs of its placement."""
         return sum(place.gpus.bit_count() for place in self.placement)
 
+    def ran(self, now: float) -> float:
+        """Seconds that it ran, on the GPUs that it asks for."""
+        return self.attained_at(now) / max(self.gpus, 1)
+
     def attained_at(self, now: float) -> float:
         """GPU-seconds that it had up to `now`."""
         return self.attained + (self.held * (now - self.since) if self.placement and self.running else 0.0)
@@ -226,3 +240,5 @@ class Snapshot:
     queues: Mapping[str, Queue] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     """What was measured of each kind of gang."""
+    ended: tuple[float, ...] = ()
+    """How long gangs that ended lately ran, in seconds on the GPUs that they asked for."""

@@ -27,12 +27,13 @@ class Cluster:
         self.queues = {queue.name: queue for queue in queues}
         self.gangs: dict[str, Gang] = {}
         self.profiles: dict[str, Profile] = {}
+        self.ended: tuple[float, ...] = ()
         self.running = Occupancy()
         self.gpus = sum(node.healthy.bit_count() for node in self.nodes.values())
         self._placed: dict[str, dict[str, GpuSet]] = {name: {} for name in self.nodes}
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(dict(self.nodes), tuple(self.gangs.values()), self.queues, self.profiles)
+        return Snapshot(dict(self.nodes), tuple(self.gangs.values()), self.queues, self.profiles, self.ended)
 
     def put(self, gang: Gang) -> None:
         """Take a gang as it is from now on: new, placed, running, suspended or queued."""

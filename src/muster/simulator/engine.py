@@ -23,6 +23,8 @@ from muster.simulator.jobs import Job, gang
 from muster.simulator.physics import Physics
 from muster.simulator.records import Records
 
+MEMORY = 499
+"""How many ended jobs a policy remembers beside the last."""
 NOWHERE = Shape("", (), 0.0)
 
 
@@ -201,6 +203,7 @@ class Simulation:
         run.version += 1
         run.advance(self.now)
         self.cluster.remove(run.job.name)
+        self.cluster.ended = (*self.cluster.ended[-MEMORY:], gone.ran(self.now))
         del self.runs[run.job.name]
         self._note(run, gone, ())
         self.records.ended(run.job, gone.attained_at(self.now), self.now, finished)

@@ -13,6 +13,8 @@ from muster.scheduling.decisions import Decision, Join, Pack, Put, Reason, Resum
 from muster.scheduling.links import GpuSet
 from muster.scheduling.occupancy import Occupancy, gpus_by_node
 from muster.scheduling.placement import Room
+from muster.scheduling.prospects import Prospects
+from muster.scheduling.queueing import Quotas
 from muster.scheduling.rates import Rates
 from muster.scheduling.snapshot import Gang, Snapshot
 
@@ -27,7 +29,9 @@ class Board:
         self.nodes, self.queues, self.now = snapshot.nodes, snapshot.queues, now
         self.gangs = {gang.name: gang for gang in snapshot.gangs}
         self.running = Occupancy()
+        self.prospects = Prospects(snapshot.ended)
         self.rates = Rates(snapshot.profiles, snapshot.nodes)
+        self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.decisions: list[Decision] = []
         self.waits: dict[str, Wait] = {}
         self.residents: dict[str, dict[str, GpuSet]] = {}
@@ -146,7 +150,8 @@ class Board:
             self.running.add(gang)
 
     def _settle(self, before: Gang, after: Gang) -> None:
-        """Bring the room up to date."""
+        """Bring room and quotas up to date."""
+        self.quotas.add(after.queue, after.held - before.held)
         self.room.give_back(before.placement)
         self.room.take(after.placement)
         for node in {*gpus_by_node(before.placement), *gpus_by_node(after.placement)}:

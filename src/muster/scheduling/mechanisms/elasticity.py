@@ -47,16 +47,19 @@ def is_grown(gang: Gang) -> bool:
 
 
 def _larger(board: Board, gang: Gang) -> Placement | None:
-    """The gang with as many workers more as its server has idle GPUs for."""
+    """The gang with as many workers more as its server has idle GPUs for, and its queue's quota allows."""
     ((node, _),) = board.spots(gang).items()
-    idle, machine = board.idle(node), board.nodes[node].machine
+    idle, rest, machine = board.idle(node), board.room.rest(node), board.nodes[node].machine
     placed = {place.task.name for place in gang.placement}
     more: list[Assigned] = []
-    for task in gang.tasks:
-        if task.name not in placed and task.gpus <= idle.bit_count():
-            part = machine.fastest(idle, task.gpus)
-            idle &= ~part
-            more.append(Assigned(task, node, part, len(gang.placement) + len(more)))
+    quota = 0
+    for task in (task for task in gang.tasks if task.name not in placed):
+        quota += task.gpus
+        if task.gpus > idle.bit_count() or not rest.covers(task.rest) or not board.quotas.allows(gang, quota):
+            break
+        part = machine.fastest(idle, task.gpus)
+        idle, rest = idle & ~part, rest - task.rest
+        more.append(Assigned(task, node, part, len(gang.placement) + len(more)))
     return (*gang.placement, *more) if more else None
 
 

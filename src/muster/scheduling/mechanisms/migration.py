@@ -8,6 +8,7 @@ process lifetimes and migrate by it). Moves that help others (defragmentation) m
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from muster.scheduling.decisions import Migrate, Reason
 from muster.scheduling.mechanisms.board import Board, Spots
@@ -98,7 +99,8 @@ def _relative(board: Board, gang: Gang, spots: Spots) -> float:
 
 
 def _place(board: Board, gang: Gang, room: Room) -> Placement | None:
-    found = place(gang, room)
+    """Another place for the gang, in the size that it has: growing and shrinking are decided elsewhere."""
+    found = place(replace(gang, tasks=tuple(one.task for one in gang.placement), fewest=None, asked=None), room)
     return None if isinstance(found, Shortage) or _spots(found) == board.spots(gang) else found
 
 

@@ -3,7 +3,7 @@
 Gandiva (OSDI'18, section 3.3): only under overload, only gangs that were profiled while they ran alone; the one with the least
 GPU utilisation goes onto the GPUs with the least, if the memory suffices. Taking turns, two bundles on the same GPUs give the
 mean of their rates; packing is kept only if the measured rates together give more, else it is undone, and the kinds' measured
-rates keep it from being tried again. Rates are counted beside the rate that a gang has alone, so 1 is one exclusive GPU's worth.
+rates keep it from being tried again. Rates are counted beside the best rate alone, so 1 is one exclusive GPU's worth.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _pack_onto(board: Board, gang: Gang, bundle: Bundle, least: float) -> bool:
     if sum(_memory(board, member) for member in (*bundle, gang)) > MEMORY:
         return False
     guest = _guest(board, gang, bundle)
-    if not guest.placement:
+    if not guest.placement or not board.quotas.allows(gang, guest.held - gang.held):
         return False
     turns, worth = in_turns(board, bundle, guest), together(board, [*bundle, guest])
     if worth <= turns * least:

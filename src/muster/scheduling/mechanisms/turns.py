@@ -102,7 +102,7 @@ def _choose(board: Board, bundles: list[Bundle]) -> list[Bundle]:
 
 
 def _turn(board: Board, bundle: Bundle) -> tuple[int, float, float, str]:
-    """The order of the next slice; of two that waited alike the heavier goes first, else it would only have its share at best."""
+    """The order of the next slice; of two that waited alike the heavier goes first, or it would have its share at best."""
     return min((-gang.priority, -_urgency(gang, board.now), -gang.sharing.weight, gang.name) for gang in bundle)
 
 

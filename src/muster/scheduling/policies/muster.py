@@ -1,9 +1,9 @@
-"""muster's own policy: least attained service first, without knowing how long anything will run.
+"""muster's own policy: who promises to end soonest goes first, though nobody knows how long anything will run.
 
-Most jobs are short and a few are very long, so the gang that has had least is the one most likely to end soon (LAS; Nuyens and
-Wierman, 2008; for training, Tiresias, NSDI'19). Attained service is counted in GPU-seconds and falls into levels, each twice as
-wide as the one before: within a level nobody is suspended for another, so a gang is suspended a few times in its life, not
-every slice. A gang that has waited longer than it ever ran comes first again: nobody starves.
+A gang's promise is its Gittins index, from how long the gangs that ended lately ran (`prospects`): with nothing known yet, or
+with the heavy tail of most clusters, that is least attained service; where jobs take about as long, first come, first served.
+A gang that runs is only suspended for one that promises twice as much, and one that has waited much longer than it ever ran
+comes first again: nobody is moved to and fro, and nobody starves. Of equal promises the smaller gang goes first.
 
 A pass ranks the gangs, lets each claim GPUs in that order (its own if it runs, idle ones, those of gangs ranked below it), and
 decides only what changes. What still waits may be packed onto GPUs where it is known to gain.
@@ -11,19 +11,21 @@ decides only what changes. What still waits may be packed onto GPUs where it is 
 
 from __future__ import annotations
 
-from math import log2
+from math import inf
 
 from muster.scheduling.decisions import Admission, Place, Reason, Wait
 from muster.scheduling.mechanisms import elasticity, migration, packing
 from muster.scheduling.mechanisms.board import Board, Spots
-from muster.scheduling.mechanisms.turns import bundled
+from muster.scheduling.mechanisms.turns import Bundle, bundled
 from muster.scheduling.occupancy import gpus_by_node
 from muster.scheduling.placement import Shortage, describe, fewest_gpus, place
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Placement
 
-PATIENCE = 4.0
+HOLD = 2.0
+"""What a gang that runs promises counts this many times."""
+PATIENCE = 16.0
 """A gang that has waited this many times as long as it ran (and a slice at least) comes first."""
 
 
@@ -47,7 +49,7 @@ def may_claim(decision: Admission) -> bool:
     """Say whether admission leaves a gang waiting that may claim GPUs of others: one that shares, or the first in its turn."""
     if not isinstance(decision, Wait) or decision.gang.placement:
         return False
-    first = decision.reason is Reason.INSUFFICIENT_GPUS
+    first = decision.reason in (Reason.INSUFFICIENT_GPUS, Reason.QUOTA_EXHAUSTED)
     return first or (decision.gang.sharing.slices and decision.reason is Reason.BEHIND_IN_QUEUE)
 
 
@@ -71,13 +73,16 @@ def share(board: Board, settings: Settings) -> None:
         packing.offer(board, [gang for gang in claims.ranked if not board.gangs[gang.name].placement])
 
 
-def level(gang: Gang, now: float, slice_seconds: float) -> int:
-    """How much service a gang has had: 0 for less than a slice of one GPU, one more for each doubling."""
-    attained = gang.attained_at(now)
-    waited = 0.0 if gang.placement else now - gang.since
-    if waited > PATIENCE * max(attained / max(gang.gpus, 1), slice_seconds):
-        return 0
-    return 0 if attained < slice_seconds else 1 + int(log2(attained / slice_seconds))
+def promise(board: Board, gang: Gang, settings: Settings) -> float:
+    """What running the gang now promises: ends per second, the more the sooner it should run.
+
+    A gang that runs is only suspended for one that promises twice as much, so that nobody is moved to and fro.
+    """
+    ran = gang.ran(board.now)
+    if gang.placement:
+        return HOLD * board.prospects.index(ran)
+    starved = board.now - gang.since > PATIENCE * max(ran, settings.slice_seconds)
+    return inf if starved else board.prospects.index(ran)
 
 
 class _Claims:
@@ -89,9 +94,11 @@ class _Claims:
         self.placements: dict[str, Placement] = {}
         """Gangs that start, or go on elsewhere."""
         self.displaced: list[Gang] = []
-        self._bundles = {bundle[0].name: bundle for bundle in bundled(_running(board))}
+        bundles = [sorted(bundle, key=lambda gang: self._rank(gang, settings)) for bundle in bundled(_running(board))]
+        self._bundles = {bundle[0].name: bundle for bundle in bundles}
+        """Gangs that are packed rank as the first of them does."""
         waiting = _claimants(board)
-        hosts = [bundle[0] for bundle in self._bundles.values()]
+        hosts = [bundle[0] for bundle in bundles]
         self.ranked = sorted((*hosts, *waiting), key=lambda gang: self._rank(gang, settings))
         self._below = {gang.name: board.spots(gang) for gang in reversed(self.ranked) if gang.placement}
         """GPUs of the gangs whose turn to claim has not come, the last in rank first."""
@@ -100,11 +107,12 @@ class _Claims:
         """GPUs that nobody has claimed yet."""
         self._too_large: set[object] = set()
 
-    def _rank(self, gang: Gang, settings: Settings) -> tuple[int, int, bool, float, str]:
+    def _rank(self, gang: Gang, settings: Settings) -> tuple[int, float, bool, int, float, str]:
         return (
             -gang.priority,
-            level(gang, self.board.now, settings.slice_seconds),
+            -promise(self.board, gang, settings),
             not gang.placement,
+            gang.gpus,
             gang.arrived,
             gang.name,
         )
@@ -116,20 +124,26 @@ class _Claims:
             self._count -= gang.held
             return
         if own is not None:
-            self.displaced += self._bundles[gang.name]
+            self._displace(self._bundles[gang.name])
             self._give(own)
         least = fewest_gpus(gang)
-        if least <= self._count and (gang.placement or self.quotas.allows(gang, least)):
-            self._find(gang)
+        allowed = self.quotas.within(gang) if least <= self._count else None
+        if allowed is None or not self._find(allowed):
+            self.quotas.keep(gang.queue, least)
 
-    def _find(self, gang: Gang) -> None:
+    def _displace(self, bundle: Bundle) -> None:
+        self.displaced += bundle
+        for gang in bundle:
+            self.quotas.add(gang.queue, -gang.held)
+
+    def _find(self, gang: Gang) -> bool:
         shape = (tuple((task.gpus, task.where) for task in gang.tasks), gang.spread, gang.required, gang.fewest, gang.asked)
         if shape in self._too_large:
-            return
+            return False
         found = self._over(gang, 0) or self._over_fewest(gang)
         if found is None:
             self._too_large.add(shape)
-            return
+            return False
         self.placements[gang.name] = found
         self._count -= sum(place.gpus.bit_count() for place in found)
         for node, gpus in gpus_by_node(found).items():
@@ -137,8 +151,8 @@ class _Claims:
             for spots in self._below.values():
                 if spots.get(node, 0) & gpus:
                     spots[node] &= ~gpus
-        if not gang.placement:
-            self.quotas.add(gang.queue, sum(place.gpus.bit_count() for place in found))
+        self.quotas.add(gang.queue, sum(place.gpus.bit_count() for place in found))
+        return True
 
     def _over_fewest(self, gang: Gang) -> Placement | None:
         """A place on the spare GPUs and those of as few gangs as will do, the last in rank first."""
