@@ -127,10 +127,11 @@ def gang_of(job: Job, priorities: Mapping[str, int]) -> Gang:
     """Return the gang that a job is to the planner."""
     spec, status, placement = job.spec, job.status, job.spec.placement
     leave = job.meta.annotation(names.MIGRATE)
+    arrived = status.queued_at or job.meta.creation_timestamp
     return Gang(
         name=job.key,
         queue=f"{job.meta.namespace}/{spec.queue}",
-        arrived=stamp(status.queued_at or job.meta.creation_timestamp),
+        arrived=stamp(arrived),
         tasks=tasks_of(job),
         priority=priorities.get(spec.priority_class_name, 0) if spec.priority_class_name else spec.priority,
         placement=placement_of(job),
@@ -147,7 +148,7 @@ def gang_of(job: Job, priorities: Mapping[str, int]) -> Gang:
         avoid=frozenset(status.avoid),
         sharing=Sharing(slices=spec.sharing.time_slicing),
         running=not status.placement or status.started_at is not None,
-        since=stamp(status.started_at if status.placement else status.released_at or status.queued_at),
+        since=stamp(status.started_at if status.placement else status.released_at or arrived),
         attained=status.gpu_seconds,
     )
 

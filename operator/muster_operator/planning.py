@@ -25,7 +25,7 @@ from muster.scheduling.snapshot import Gang, Snapshot
 from muster_operator import metrics
 from muster_operator.desk import RETRY_SECONDS, Desk, all_of
 from muster_operator.foreign import ForeignPods
-from muster_operator.jobs import Job, gang_of
+from muster_operator.jobs import Job, gang_of, stamp
 from muster_operator.record import Record
 
 log = logging.getLogger("muster.operator")
@@ -34,6 +34,9 @@ SAY_SECONDS = 10.0
 """Least time between two status writes that only bring newer numbers to the same reason."""
 SAY_AT_ONCE = 100
 """Most waiting jobs that are told their reason after one plan; the others hear after the next."""
+
+ENDED = 500
+"""Jobs that ended last, from whose run times it is told what others promise."""
 
 
 class Planning:
@@ -53,14 +56,15 @@ class Planning:
         gangs = [*(self._gang(job) for job in desk.jobs.values() if self._plannable(job)), *self._foreign.gangs()]
         self._gangs = {key: known for key, known in self._gangs.items() if key in desk.jobs}
         metrics.observe(desk.jobs.values(), gangs)
-        snapshot = Snapshot(desk.view.usable(), tuple(gangs), desk.stores.quotas())
+        ended = self._ended() if any(gang.sharing.slices for gang in gangs) else ()
+        snapshot = Snapshot(desk.view.usable(), tuple(gangs), desk.stores.quotas(), ended=ended)
         with metrics.PLAN_SECONDS.time():
             decisions = self._decide(snapshot, now)
         await self._apply(decisions, snapshot, now)
         await self._report_queues(gangs)
 
     def _decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        """Ask the planner: for an introspective pass at the end of a slice, else for a reactive one if anybody wants something."""
+        """Ask the planner: for an introspective pass when a slice ends, else, if anybody wants something, a reactive one."""
         if any(gang.sharing.slices for gang in snapshot.gangs):
             due = self._next_slice <= now
             self._next_slice = now + self._planner.settings.slice_seconds if due else self._next_slice
@@ -70,6 +74,12 @@ class Planning:
         if any(not gang.placement or gang.leave is not None or gang.resize for gang in snapshot.gangs):
             return self._planner.plan(snapshot, now)
         return ()
+
+    def _ended(self) -> tuple[float, ...]:
+        """How long the jobs that ended lately ran, as far as they are still there."""
+        done = [job for job in self._desk.jobs.values() if job.finished and job.gpus and job.status.gpu_seconds]
+        lately = sorted(done, key=lambda job: (stamp(job.status.finished_at), job.key))[-ENDED:]
+        return tuple(job.status.gpu_seconds / job.gpus for job in lately)
 
     def _plannable(self, job: Job) -> bool:
         """Whether the planner should see the job: it holds GPUs, or waits for some and nothing is in its way."""

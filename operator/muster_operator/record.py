@@ -79,7 +79,7 @@ class Record:
         self._condition("Running", False, reason, message)
 
     def preempt(self, message: str) -> None:
-        """Give way to a gang of higher priority, or to one that had less; queued again as of its first arrival, without back-off."""
+        """Give way to a gang of higher priority, or that goes before it; queued again as of its arrival, without back-off."""
         self._release()
         self.status.requeues += 1
         self._event("Preempted", "Preempted", message)

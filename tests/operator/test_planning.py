@@ -210,6 +210,22 @@ async def test_of_jobs_that_take_turns_the_one_that_had_least_goes_first(office:
     assert once(office)
 
 
+async def test_nobody_gives_way_shortly_before_jobs_usually_end(office: Office) -> None:
+    """Twenty jobs took 1000 s each: one that has run for 900 promises more than a new one."""
+    turns = {"timeSlicing": True}
+    usual = {"phase": "Succeeded", "finishedAt": time(office.now), "gpuSeconds": 4000.0, "gpus": 4}
+    for number in range(20):
+        office.submit(f"done{number}", roles=WHOLE, status=usual)
+    office.submit("long", roles=roles(workers=2, gpus=4), sharing=turns)
+    await office.turn(3)
+    office.run_pods()
+    assert "long" in held(office)
+    await office.turn(2, seconds=450)
+    office.submit("new", roles=WHOLE, sharing=turns)
+    await office.turn(3)
+    assert set(held(office)) == {"long"}
+
+
 async def test_a_job_that_shares_nothing_does_not_take_turns(office: Office) -> None:
     office.submit("long", roles=roles(workers=2, gpus=4))
     await office.turn(3)
