@@ -58,9 +58,9 @@ def test_gangs_that_promise_about_as_much_do_not_push_each_other_out() -> None:
     assert decided(seen) == []
 
 
-def test_of_equal_promises_the_smaller_gang_goes_first() -> None:
-    there = [runs("long", ("n", [0, 1]), hours=100), waits("a-pair", 2), waits("b-single", 1)]
-    assert ("Place", "b-single") in decided(world([node("n", 2)], there))
+def test_of_equal_promises_those_start_that_fill_the_gpus() -> None:
+    there = [runs("long", ("n", [0, 1, 2, 3]), hours=100), waits("a-single", 1), waits("b-four", 4)]
+    assert decided(world([node("n", 4)], there)) == [("Suspend", "long"), ("Place", "b-four")]
 
 
 def test_no_more_gangs_are_suspended_than_needed() -> None:

@@ -8,10 +8,10 @@ what they leave is not counted as free before their pods have gone, so a move ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
-from muster.scheduling.placement import Room, Shortage, describe, fewest_gpus, place, shrunk, sizes
+from muster.scheduling.placement import Room, Shortage, describe, fewest_gpus, place
 from muster.scheduling.queueing import Claims, Quotas, in_order
 from muster.scheduling.settings import DEFAULTS, Settings
 from muster.scheduling.snapshot import Gang, Node, Placement, Snapshot
@@ -80,7 +80,7 @@ class _Pass:
         wait = self._not_yet(gang) or self._never_fits(gang) or self._quota(gang)
         if wait:
             return wait
-        allowed = self._within_quota(gang)
+        allowed = self.quotas.within(gang) or gang
         decision = self._all_kept(gang) or self._find(gang, allowed)
         if not isinstance(decision, Place):
             self.quotas.keep(gang.queue, allowed.gpus)
@@ -116,7 +116,7 @@ class _Pass:
         if isinstance(found, Shortage):
             return Wait(gang, Reason.NO_OTHER_PLACE, f"stays where it is: {found.message}")
         if not self._may_grow(gang, found):
-            return Wait(gang, Reason.QUOTA_EXHAUSTED, f"stays as it is: {self._quota_used(gang)}")
+            return Wait(gang, Reason.QUOTA_EXHAUSTED, f"stays as it is: {self.quotas.used(gang.queue)}")
         self._take(gang, found)
         self.running.remove(gang)
         return Place(gang, found, reason, f"moves to {describe(found)}")
@@ -157,18 +157,7 @@ class _Pass:
             self._keep_nodes(gang)
         else:
             self._fill(found)
-        return Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {least} GPUs; {self._quota_used(gang)}")
-
-    def _within_quota(self, gang: Gang) -> Gang:
-        """The gang in the largest size that its queue's quota allows now."""
-        versions = (replace(gang, tasks=shrunk(gang.tasks, size)) for size in sizes(gang))
-        return gang if gang.fewest is None else next(v for v in versions if self.quotas.allows(gang, v.gpus))
-
-    def _quota_used(self, gang: Gang) -> str:
-        held, limit = self.quotas.held.get(gang.queue, 0), self.quotas.limit(gang.queue)
-        kept = self.quotas.kept.get(gang.queue, 0)
-        used = f"queue {gang.queue} uses {held} of {limit} GPUs"
-        return f"{used}, and {kept} are kept for gangs ahead" if kept else used
+        return Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {least} GPUs; {self.quotas.used(gang.queue)}")
 
     def _may_grow(self, gang: Gang, found: Placement) -> bool:
         more = sum(a.gpus.bit_count() for a in found) - sum(a.gpus.bit_count() for a in gang.placement)

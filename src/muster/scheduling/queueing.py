@@ -15,13 +15,20 @@ waiting one could not use anyway:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
+from muster.scheduling.placement import shrunk, sizes
 from muster.scheduling.snapshot import Gang, Queue
 
 
 def in_order(gangs: Iterable[Gang]) -> list[Gang]:
     """The gangs by turn."""
     return sorted(gangs, key=lambda gang: (-gang.priority, gang.arrived, gang.name))
+
+
+def is_ready(gang: Gang, now: float) -> bool:
+    """Say whether all pods of the gang are there, and it does not back off."""
+    return not gang.absent and gang.not_before <= now
 
 
 class Quotas:
@@ -49,6 +56,19 @@ class Quotas:
     def allows(self, gang: Gang, gpus: int) -> bool:
         limit = self.limit(gang.queue)
         return limit is None or self.held.get(gang.queue, 0) + self.kept.get(gang.queue, 0) + gpus <= limit
+
+    def within(self, gang: Gang) -> Gang | None:
+        """The gang in the largest size that the quota allows now; None where it allows none."""
+        if self.limit(gang.queue) is None:
+            return gang
+        versions = (replace(gang, tasks=shrunk(gang.tasks, size)) for size in sizes(gang))
+        return next((version for version in versions if self.allows(gang, version.gpus)), None)
+
+    def used(self, queue: str) -> str:
+        """Say how much of a quota is used."""
+        used = f"queue {queue} uses {self.held.get(queue, 0)} of {self.limit(queue)} GPUs"
+        kept = self.kept.get(queue, 0)
+        return f"{used}, and {kept} are kept for gangs ahead" if kept else used
 
     def ever_allows(self, gang: Gang, gpus: int) -> bool:
         limit = self.limit(gang.queue)

@@ -39,7 +39,8 @@ class Checked:
         self.asked = 0
         """How often the policy was asked."""
         self._packed_from: dict[str, Placement] = {}
-        self._passed_over: dict[str, int] = {}
+        self._passed_over: dict[tuple[str, bool], int] = {}
+        """Passes by name, and whether the gang has a place: who gets one begins to wait for its turn."""
 
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         decisions = self._policy.react(read_only(snapshot), now)
@@ -77,7 +78,8 @@ class Checked:
         passed_over = {}
         for gang in outcome.gangs.values():
             if gang.sharing.slices and not runs(gang) and _could_run(outcome, gang):
-                times = passed_over[gang.name] = self._passed_over.get(gang.name, 0) + 1
+                key = gang.name, bool(gang.placement)
+                times = passed_over[key] = self._passed_over.get(key, 0) + 1
                 bound = _turns(outcome, gang) if gang.placement else self._patience(outcome, gang)
                 if times > bound:
                     yield f"starved: {gang.name} was passed over {times} times, and may be {bound:.0f} times"
@@ -117,8 +119,10 @@ def _is_there(outcome: Outcome, placement: Placement) -> bool:
 
 def read_only(snapshot: Snapshot) -> Snapshot:
     """The same snapshot, which fails who changes it; gangs and nodes are values already."""
-    nodes, queues, profiles = (MappingProxyType(part) for part in (snapshot.nodes, snapshot.queues, snapshot.profiles))
-    return Snapshot(nodes, snapshot.gangs, queues, profiles)
+    nodes, queues, profiles = snapshot.nodes, snapshot.queues, snapshot.profiles
+    return replace(
+        snapshot, nodes=MappingProxyType(nodes), queues=MappingProxyType(queues), profiles=MappingProxyType(profiles)
+    )
 
 
 def turned_round(snapshot: Snapshot) -> Snapshot:

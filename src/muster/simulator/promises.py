@@ -71,12 +71,12 @@ class Outcome:
 
     def fits(self, gang: Gang, spots: dict[str, GpuSet]) -> bool:
         """Say whether a gang that waits could start on these GPUs, as far as its queue's quota goes."""
-        if not self._quota_allows(gang):
+        if not self.quota_allows(gang):
             return False
         room = Room({name: replace(node, free=spots[name]) for name, node in self.snapshot.nodes.items()})
         return not isinstance(place(gang, room), Shortage)
 
-    def _quota_allows(self, gang: Gang) -> bool:
+    def quota_allows(self, gang: Gang) -> bool:
         """What is left of a quota is kept for who comes first, in the order of the policy: sure of it is who waits alone."""
         queue = self.snapshot.queues.get(gang.queue)
         if queue is None or queue.quota is None:
@@ -214,8 +214,8 @@ def overridden(outcome: Outcome) -> Iterator[str]:
             if runs(other)
             and (other.priority >= gang.priority or (runs(outcome.before[other.name]) and not other.sharing.slices))
         )
-        left = outcome.without(stronger)
-        if all(left[node].bit_count() >= gpus.bit_count() for node, gpus in gpus_by_node(gang.placement).items()):
+        may = bool(outcome.gangs[gang.name].placement) or outcome.quota_allows(gang)
+        if may and _holds(outcome.without(stronger), gang):
             yield f"{gang.name} of priority {gang.priority} loses its GPUs, which nobody of its priority takes"
     for decision in outcome.decisions:
         if isinstance(decision, Preempt) and any(victim.priority >= decision.gang.priority for victim in decision.victims):

@@ -3,7 +3,8 @@
 A gang's promise is its Gittins index, from how long the gangs that ended lately ran (`prospects`): with nothing known yet, or
 with the heavy tail of most clusters, that is least attained service; where jobs take about as long, first come, first served.
 A gang that runs is only suspended for one that promises twice as much, and one that has waited much longer than it ever ran
-comes first again: nobody is moved to and fro, and nobody starves. Of equal promises the smaller gang goes first.
+comes first again: nobody is moved to and fro, and nobody starves. Those that promise alike start
+so that they fill the GPUs best (`mechanisms.filling`).
 
 A pass ranks the gangs, lets each claim GPUs in that order (its own if it runs, idle ones, those of gangs ranked below it), and
 decides only what changes. What still waits may be packed onto GPUs where it is known to gain.
@@ -11,11 +12,13 @@ decides only what changes. What still waits may be packed onto GPUs where it is 
 
 from __future__ import annotations
 
+from itertools import groupby
 from math import inf
 
 from muster.scheduling.decisions import Admission, Place, Reason, Wait
 from muster.scheduling.mechanisms import elasticity, migration, packing
 from muster.scheduling.mechanisms.board import Board, Spots
+from muster.scheduling.mechanisms.filling import fill
 from muster.scheduling.mechanisms.turns import Bundle, bundled
 from muster.scheduling.occupancy import gpus_by_node
 from muster.scheduling.placement import Shortage, describe, fewest_gpus, place
@@ -37,7 +40,7 @@ def react(board: Board, settings: Settings) -> None:
 
 def introspect(board: Board, settings: Settings) -> None:
     """Judge what was packed, share the GPUs anew, repair placements, grow."""
-    packing.judge(board, stays=False)
+    packing.judge(board)
     if settings.migration:
         migration.improve(board)
     react(board, settings)
@@ -61,8 +64,7 @@ def leaves_to_rank(decision: Admission) -> bool:
 def share(board: Board, settings: Settings) -> None:
     """Let each gang claim GPUs in the order of its rank, and decide what changes."""
     claims = _Claims(board, settings)
-    for gang in claims.ranked:
-        claims.claim(gang)
+    claims.make()
     for gang in claims.displaced:
         board.suspend(gang, Reason.PREEMPTED, "others have had less", stays=False)
     for gang in claims.ranked:
@@ -94,12 +96,13 @@ class _Claims:
         self.placements: dict[str, Placement] = {}
         """Gangs that start, or go on elsewhere."""
         self.displaced: list[Gang] = []
-        bundles = [sorted(bundle, key=lambda gang: self._rank(gang, settings)) for bundle in bundled(_running(board))]
+        running, waiting = _running(board), _claimants(board)
+        self._promises = {gang.name: promise(board, gang, settings) for gang in (*running.values(), *waiting)}
+        bundles = [sorted(bundle, key=self._rank) for bundle in bundled(running)]
         self._bundles = {bundle[0].name: bundle for bundle in bundles}
         """Gangs that are packed rank as the first of them does."""
-        waiting = _claimants(board)
         hosts = [bundle[0] for bundle in bundles]
-        self.ranked = sorted((*hosts, *waiting), key=lambda gang: self._rank(gang, settings))
+        self.ranked = sorted((*hosts, *waiting), key=self._rank)
         self._below = {gang.name: board.spots(gang) for gang in reversed(self.ranked) if gang.placement}
         """GPUs of the gangs whose turn to claim has not come, the last in rank first."""
         self._spare: Spots = {node: board.idle(node) for node in board.nodes}
@@ -107,17 +110,16 @@ class _Claims:
         """GPUs that nobody has claimed yet."""
         self._too_large: set[object] = set()
 
-    def _rank(self, gang: Gang, settings: Settings) -> tuple[int, float, bool, int, float, str]:
-        return (
-            -gang.priority,
-            -promise(self.board, gang, settings),
-            not gang.placement,
-            gang.gpus,
-            gang.arrived,
-            gang.name,
-        )
+    def _rank(self, gang: Gang) -> tuple[int, float, bool, float, str]:
+        return (-gang.priority, -self._promises[gang.name], not gang.placement, gang.arrived, gang.name)
 
-    def claim(self, gang: Gang) -> None:
+    def make(self) -> None:
+        """Let everybody claim in the order of rank; those that wait and promise alike so that they fill what is left best."""
+        for _, alike in groupby(self.ranked, key=lambda gang: (bool(gang.placement), gang.priority, self._promises[gang.name])):
+            for gang in fill(list(alike), self._count):
+                self._claim(gang)
+
+    def _claim(self, gang: Gang) -> None:
         """Let the gang keep what it has, find it something, or note that it loses its GPUs."""
         own = self._below.pop(gang.name, None)
         if own is not None and own == self.board.spots(gang):

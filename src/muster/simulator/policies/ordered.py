@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.scheduling.decisions import Decision, Place, Reason, Suspend, Wait
-from muster.scheduling.placement import Room, Shortage, describe, place
+from muster.scheduling.placement import describe, place
 from muster.scheduling.profile import Shape
+from muster.scheduling.room import Room
+from muster.scheduling.shortage import Shortage
 from muster.scheduling.snapshot import Gang, Snapshot
 from muster.simulator.policies import Oracle
 
@@ -110,12 +112,17 @@ class Ordered:
         for gang in stopped:
             room.give_back(gang.placement)
             decisions.append(Suspend(gang, Reason.PREEMPTED, "others come first", stays=False))
+        full: dict[object, Shortage] = {}
+        """Requests that found no room: from here on it only shrinks."""
         for gang in waiting:
-            found = place(gang, room)
+            tasks = tuple((task.gpus, task.rest, task.where) for task in gang.tasks)
+            request = (tasks, gang.spread, gang.required, gang.fewest)
+            found = full.get(request) or place(gang, room)
             if not isinstance(found, Shortage):
                 room.take(found)
                 decisions.append(Place(gang, found, Reason.PLACED, describe(found)))
                 continue
+            full[request] = found
             decisions.append(Wait(gang, Reason.INSUFFICIENT_GPUS, found.message))
             if not self.order.skips:
                 break

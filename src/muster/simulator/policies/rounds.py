@@ -22,7 +22,7 @@ SETTLED = 1920.0
 
 
 class FairRounds:
-    """The same time on every GPU model for every job; nodes have one GPU each."""
+    """The same time on every GPU model for every job. A node is given to one job of one GPU; larger jobs never start."""
 
     def __init__(self, seed: int, round_seconds: Annotated[float, Field(gt=0)] = 360.0) -> None:
         self.period: float | None = round_seconds
@@ -36,7 +36,7 @@ class FairRounds:
         return ()
 
     def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        gangs = {gang.name: gang for gang in snapshot.gangs}
+        gangs = {gang.name: gang for gang in snapshot.gangs if gang.gpus == 1}
         by_model: dict[str, list[str]] = {}
         for node in snapshot.nodes.values():
             by_model.setdefault(node.model, []).append(node.name)
@@ -72,9 +72,10 @@ class FairRounds:
         chosen: dict[str, str] = dict(staying)
         for model in order:
             free = [node for node in by_model[model] if node not in staying]
-            first = sorted(waiting, key=lambda name: (-self._owed[name][model], name))[: len(free)]
-            waiting = [name for name in waiting if name not in set(first)]
-            chosen |= _kept(first, free, gangs)
+            owed = {name: self._owed[name][model] for name in waiting}
+            waiting.sort(key=lambda name: (-owed[name], name))
+            chosen |= _kept(waiting[: len(free)], free, gangs)
+            waiting = waiting[len(free) :]
         return chosen
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from muster.scheduling.decisions import Decision, Place, Reason, Suspend, Wait
 from muster.scheduling.links import GpuSet
-from muster.scheduling.placement import Room, describe, shrunk
+from muster.scheduling.placement import Room, shrunk
 from muster.scheduling.snapshot import Assigned, Gang, Placement, Snapshot
 
 INTERVAL = 60.0
@@ -67,7 +67,7 @@ def reassign(snapshot: Snapshot, chosen: Sequence[tuple[Gang, int]]) -> list[Dec
             found = emptiest_first(gang, workers, room)
             room.take(found)
             decisions.append(
-                Place(gang, found, Reason.PLACED, describe(found))
+                Place(gang, found, Reason.PLACED, f"{workers} workers")
                 if found
                 else Wait(gang, Reason.INSUFFICIENT_GPUS, f"no room for {workers} workers")
             )

@@ -1,6 +1,6 @@
 """YARN's capacity scheduler as training clusters ran it: first come, first served, no preemption, blind to locality.
 
-What Gandiva (OSDI'18, section 6.5) is measured against. Within a queue jobs start in the order of submission, and the first
+What Gandiva (OSDI'18) is measured against. Within a queue jobs start in the order of submission, and the first
 that finds no room blocks those behind it. When a server reports, the job gets as many containers there as the server has
 room for, then goes on with the next that reports: heartbeats come in no order (here a seed gives one), and nobody looks for
 servers on which the job would be closer together.

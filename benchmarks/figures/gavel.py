@@ -1,0 +1,122 @@
+"""Continuous one-GPU jobs on three GPU models (Narayanan et al., OSDI'20, Gavel): mean completion times by load.
+
+Fair shares that do not see how fast a GPU is check ours against Gavel's simulator, on the very jobs of its three seeds. Then
+muster, which is told no rate beforehand and learns them from the jobs that ran, beside Gavel with space sharing, which is given
+all of them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+import matplotlib
+
+matplotlib.use("Agg")
+from benchmarks.figures.figure import Figure
+from matplotlib import pyplot as plt
+
+from muster.simulator.assembly import assemble
+from muster.simulator.choices import Choice, settings_model
+from muster.simulator.engine import Simulation
+from muster.simulator.registry import POLICIES
+from muster.simulator.scenario import Scenario, load
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+FIRST, LAST = 4000, 5000
+"""The jobs that are measured: from the first up to, but not with, the last."""
+SEEDS = (0, 1, 2)
+HOUR = 3600.0
+PUBLISHED = {
+    "LAS": {4.0: 23.49, 4.8: 35.79, 5.6: 95.99},
+    "Gandiva": {4.0: 18.88, 4.8: 30.46, 5.6: 42.54},
+    "Gavel": {4.0: 16.82, 4.8: 18.97, 5.6: 28.96},
+    "Gavel with space sharing": {4.0: 16.96, 4.8: 18.67, 5.6: 19.64},
+}
+"""Mean completion time in hours by scheduler and jobs an hour, as the notebooks of Gavel's repository print it."""
+RATES = (4.0, 4.8, 5.6)
+TOLERANCE = 0.10
+
+
+def figures() -> list[Figure]:
+    """Return the baseline, then muster, at each load."""
+    return [_baseline(rate) for rate in RATES] + [_muster(rate) for rate in RATES]
+
+
+def plot(folder: Path) -> None:
+    """Draw mean completion times over the load."""
+    figure, axis = plt.subplots(figsize=(7.5, 4.8))
+    for (name, by_rate), colour in zip(PUBLISHED.items(), ("C0", "C1", "C4", "C2"), strict=True):
+        axis.plot(RATES, list(by_rate.values()), "o--", color=colour, alpha=0.55, label=f"{name} (published)")
+    for policy, label, colour in (("fair-rounds", "LAS (ours)", "C0"), ("muster", "muster", "C3")):
+        axis.plot(RATES, [mean(policy, rate) for rate in RATES], "s-", color=colour, label=label)
+        for rate in RATES:
+            axis.scatter([rate] * len(SEEDS), [mean_completion(policy, rate, seed) for seed in SEEDS], s=9, color=colour)
+    axis.set(xlabel="jobs an hour", ylabel="mean completion time (h)", yscale="log", xticks=RATES)
+    axis.set_yticks([15, 20, 30, 50, 100], ["15", "20", "30", "50", "100"])
+    axis.minorticks_off()
+    axis.set_title("36 V100, 36 P100, 36 K80; jobs 4000 to 5000; dots: single seeds")
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(folder / "gavel.png", dpi=110)
+    plt.close(figure)
+
+
+def mean(policy: str, rate: float) -> float:
+    """Return the mean completion time over the seeds, in hours."""
+    return fmean(mean_completion(policy, rate, seed) for seed in SEEDS)
+
+
+@cache
+def mean_completion(policy: str, rate: float, seed: int) -> float:
+    """Return the mean completion time of the measured jobs in hours."""
+    last_arrival = float("inf")
+    measured: set[str] = set()
+
+    def stop_after_the_measured(simulation: Simulation) -> None:
+        if simulation.now >= last_arrival and measured.isdisjoint(simulation.cluster.gangs):
+            simulation.until = simulation.now
+
+    simulation = assemble(scenario(policy, rate, seed), SCENARIOS, on_moment=stop_after_the_measured)
+    jobs = scenario(policy, rate, seed).jobs.build(seed=seed, folder=SCENARIOS)[FIRST:LAST]
+    measured, last_arrival = {job.name for job in jobs}, jobs[-1].arrival
+    rows = simulation.run().rows
+    times = [jct for name in measured if (jct := rows[name].jct) is not None]
+    if len(times) < len(measured):
+        raise RuntimeError(
+            f"{len(measured) - len(times)} of the measured jobs had not ended when the last job of the trace had"
+        )
+    return fmean(sorted(times)) / HOUR
+
+
+def scenario(policy: str, rate: float, seed: int) -> Scenario:
+    """Return the scenario of a policy at a load."""
+    base = load(SCENARIOS / "gavel.yaml")
+    settings = base.jobs.settings.model_copy(update={"per_hour": rate})
+    jobs = Choice(base.jobs.name, base.jobs.builder, settings)
+    choice = Choice(policy, POLICIES[policy], settings_model(POLICIES[policy])())
+    return base.model_copy(update={"jobs": jobs, "policy": choice, "seed": seed})
+
+
+def _baseline(rate: float) -> Figure:
+    ours, theirs = mean("fair-rounds", rate), PUBLISHED["LAS"][rate]
+    met = abs(ours / theirs - 1) <= TOLERANCE
+    published, value = f"LAS {theirs:.2f} h", f"{ours:.2f} h ({ours / theirs - 1:+.1%})"
+    return Figure(_name("LAS", rate), published, value, f"within {TOLERANCE:.0%}", met)
+
+
+def _muster(rate: float) -> Figure:
+    ours, theirs = mean("muster", rate), PUBLISHED["Gavel with space sharing"][rate]
+    note = "Gavel is given every rate; muster learns them from the jobs that ran, and knows no job length"
+    published = f"Gavel with space sharing {theirs:.2f} h"
+    return Figure(_name("muster", rate), published, f"{ours:.2f} h", f"<= {theirs:.2f} h", ours <= theirs, note)
+
+
+def _name(policy: str, rate: float) -> str:
+    return f"Gavel, {rate} jobs an hour, {policy}, mean completion"
+
+
+if __name__ == "__main__":
+    for figure in figures():
+        print(figure)
