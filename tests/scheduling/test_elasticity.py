@@ -47,12 +47,18 @@ def test_gpus_of_neighbours_are_not_idle() -> None:
 
 def test_it_shrinks_to_what_it_asked_for_at_once() -> None:
     seen = board([node("n", 4)], [elastic(4, 4, asked=2)], now=1.0)
-    assert elasticity.shrink(seen, ["n"])
+    assert elasticity.shrink(seen, "n", 2)
     assert said(seen.decisions) == [("Shrink", "e")]
     assert [place.task.index for place in seen.gangs["e"].placement] == [0, 1]
     assert seen.idle("n") == 0b1100
 
 
+def test_it_gives_no_more_than_is_needed() -> None:
+    seen = board([node("n", 4)], [elastic(4, 4, asked=1)], now=1.0)
+    assert elasticity.shrink(seen, "n", 2)
+    assert seen.gangs["e"].held == 2
+
+
 def test_what_it_asked_for_is_not_taken() -> None:
     seen = board([node("n", 4)], [elastic(2, 4, asked=2)], now=1.0)
-    assert not elasticity.shrink(seen, ["n"])
+    assert not elasticity.shrink(seen, "n", 2)

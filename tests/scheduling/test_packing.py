@@ -99,7 +99,7 @@ def test_undoing_restores_the_state_before() -> None:
     before = pair(8.0)
     state = {name: (g.placement, g.running, g.packed) for name, g in before.gangs.items()}
     packing.pack(before)
-    trial = Trial("Pack", 120.0, Effect(1.0, 1.6))
+    trial = Trial("Pack", 120.0, Effect(1.0, 1.6), state["guest"][0])
     packed = [replace(g, trial=trial if g.packed else None) for g in before.gangs.values()]
     profile = measured(packed[0], SERVER, 10.0, {("k",): 3.0}, utilisation=0.3, memory=0.4)
     after = board(SERVER, packed, 180.0, {"k": profile})

@@ -5,7 +5,7 @@ better; a rule reads the reports of all trials and answers with a verdict for ea
 long a trial takes nor where it runs, and keeps no state: a trial told to wait goes on later from where it stopped.
 
     in_turn   every trial to its end, in the order of submission: what schedulers without sweeps do
-    TopM      Gandiva (OSDI'18, section 6.3): the best run alone, the others take turns, in order, to show what they can do
+    TopM      Gandiva (OSDI'18): the best run alone, the others take turns, in order, to show what they can do
     Halving   asynchronous successive halving (Li et al., MLSys'20): of those that got as far, the best go on
 
 Invariant: at most `slots` trials are told to run, and no slot is idle while a trial waits.

@@ -269,10 +269,11 @@ class Simulation:
         return self.physics.move_seconds(run.job, run.shape, shape)
 
     def _suspend(self, decision: Suspend) -> dict[str, GpuSet]:
-        placement = self.cluster.gangs[decision.gang.name].placement
-        return self._off(self.runs[decision.gang.name], placement if decision.stays else ())
+        before = self.cluster.gangs[decision.gang.name]
+        kept = (before.placement, before.packed) if decision.stays else ((), "")
+        return self._off(self.runs[decision.gang.name], *kept)
 
-    def _off(self, run: Run, placement: Placement) -> dict[str, GpuSet]:
+    def _off(self, run: Run, placement: Placement, packed: str = "") -> dict[str, GpuSet]:
         """Take a job off its GPUs, or let it wait on others; with a placement it waits for its turn there."""
         before = self.cluster.gangs[run.job.name]
         run.advance(self.now)
@@ -283,7 +284,7 @@ class Simulation:
             since=self.now,
             placement=placement,
             running=False,
-            packed=before.packed if gpus_by_node(placement) == gpus_by_node(before.placement) else "",
+            packed=packed,
             trial=None,
         )
         self.cluster.put(after)

@@ -89,6 +89,14 @@ class Board:
     def spots(self, gang: Gang) -> Spots:
         return gpus_by_node(gang.placement)
 
+    def shared(self, node: str) -> GpuSet:
+        """GPUs on which gangs take turns, or nobody is."""
+        gpus = self.idle(node)
+        for gang in self.on(node):
+            if gang.sharing.slices:
+                gpus |= self.residents[node][gang.name]
+        return gpus
+
     def only(self, spots: Spots) -> Room:
         """The room with these GPUs only, whoever is on them."""
         return self.room.only(spots)

@@ -6,8 +6,6 @@ for a while; it shrinks at once when another gang needs them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from muster.scheduling.decisions import Grow, Reason, Shrink
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.occupancy import shape
@@ -27,16 +25,16 @@ def grow(board: Board, after: float) -> None:
             board.put(Grow(gang, larger, Reason.GPUS_IDLE, message, _effect(board, gang, larger)))
 
 
-def shrink(board: Board, nodes: Iterable[str]) -> bool:
-    """Take back the GPUs that gangs on these nodes have beyond what they asked for; say whether there were any."""
+def shrink(board: Board, node: str, gpus: int) -> bool:
+    """Take back up to `gpus` GPUs of a node that gangs have beyond what they asked for; say whether there were any."""
     found = False
-    for name in sorted({gang.name for node in nodes for gang in board.on(node)}):
-        gang = board.gangs[name]
-        if gang.running and gang.asked is not None and is_grown(gang):
-            less = tuple(place for place in gang.placement if place.task.role != "worker" or place.task.index < gang.asked)
-            gpus = sum(place.gpus.bit_count() for place in less)
-            message = f"{gang.held} to {gpus} GPUs: others need them"
+    for gang in board.on(node):
+        less = _smaller(gang, gpus) if gang.running and gpus > 0 and is_grown(gang) else gang.placement
+        if less != gang.placement:
+            left = sum(place.gpus.bit_count() for place in less)
+            message = f"{gang.held} to {left} GPUs: others need them"
             board.put(Shrink(gang, less, Reason.GPUS_NEEDED, message, _effect(board, gang, less)))
+            gpus -= gang.held - left
             found = True
     return found
 
@@ -44,6 +42,16 @@ def shrink(board: Board, nodes: Iterable[str]) -> bool:
 def is_grown(gang: Gang) -> bool:
     """Say whether a gang has more workers than it asked for."""
     return gang.asked is not None and sum(place.task.role == "worker" for place in gang.placement) > gang.asked
+
+
+def _smaller(gang: Gang, gpus: int) -> Placement:
+    """The gang without its last workers, so many that `gpus` GPUs come free, or all beyond what it asked for."""
+    less = gang.placement
+    workers = sum(place.task.role == "worker" for place in less)
+    while workers > (gang.asked or 0) and gang.held - sum(place.gpus.bit_count() for place in less) < gpus:
+        workers -= 1
+        less = tuple(place for place in less if place.task.role != "worker" or place.task.index < workers)
+    return less
 
 
 def _larger(board: Board, gang: Gang) -> Placement | None:

@@ -1,8 +1,8 @@
 """Which of several gangs that promise alike start together, where not all fit.
 
 The smallest first starts most gangs, but the large ones end up alone on a cluster that they cannot fill; the largest first
-fills the cluster, but keeps many waiting. A gang that waits and a GPU that idles both cost, so each gang counts as the square root of
-its GPUs, and the set that counts most is chosen: a knapsack (Dantzig, 1957), exact, over sizes, of which there are few.
+fills the cluster, but keeps many waiting. A gang that waits and a GPU that idles both cost, so each gang counts as the square
+root of its GPUs, and the set that counts most is chosen: a knapsack (Dantzig, 1957), exact, over sizes, of which there are few.
 """
 
 from __future__ import annotations

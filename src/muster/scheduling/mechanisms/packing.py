@@ -18,15 +18,15 @@ from muster.scheduling.mechanisms.turns import Bundle, bundled, waits
 from muster.scheduling.occupancy import gpus_by_node, kind_of, shape
 from muster.scheduling.placement import Shortage, place
 from muster.scheduling.profile import Company, Via
-from muster.scheduling.snapshot import Effect, Gang
+from muster.scheduling.snapshot import Effect, Gang, Placement
 
 MEMORY = 1.0
 """The share of a GPU's memory that packed gangs may need together."""
 UNIT = "of the rate alone"
 
 
-def judge(board: Board, *, stays: bool = True) -> None:
-    """Undo each packing that is measured to give less than taking turns would; the gang `stays` to take turns, or is queued."""
+def judge(board: Board) -> None:
+    """Undo each packing that is measured to give less than taking turns would: the gang takes turns or is queued, as before."""
     for bundle in bundled({name: gang for name, gang in board.gangs.items() if gang.running and gang.sharing.packs}):
         on_trial = [gang for gang in bundle if gang.packed and gang.trial and gang.trial.verb == "Pack"]
         if len(bundle) < 2 or not on_trial:
@@ -35,8 +35,14 @@ def judge(board: Board, *, stays: bool = True) -> None:
         worth, alone = together(board, bundle), in_turns(board, [g for g in bundle if g is not last], last)
         if worth < alone:
             message = f"packed, they reach {worth:.2f} {UNIT}; taking turns gives {alone:.2f}"
-            placement = last.placement if stays else ()
-            board.put(Unpack(last, placement, Reason.UNDONE, message, Effect(worth, alone, UNIT)))
+            board.put(Unpack(last, _back(board, last), Reason.UNDONE, message, Effect(worth, alone, UNIT)))
+
+
+def _back(board: Board, gang: Gang) -> Placement:
+    """Where a packed gang was before; its GPUs of now if those of then are gone or belong to gangs that share nothing."""
+    before = gang.trial.undo if gang.trial else ()
+    still_there = all(not gpus & ~board.shared(node) for node, gpus in gpus_by_node(before).items())
+    return before if still_there else gang.placement
 
 
 def pack(board: Board) -> None:
@@ -112,10 +118,11 @@ def company_in(gang: Gang, bundle: Bundle) -> Company:
 def _hosts(board: Board, there: Iterable[Gang], gang: Gang) -> list[Bundle]:
     """Bundles that the gang may join: they run in the size they asked for, were profiled, and their last packing was judged."""
     running = {g.name: g for g in there if g.running and g.placement and g.name != gang.name and not is_grown(g)}
+    new = {decision.gang.name for decision in board.decisions if isinstance(decision, Pack)}
     return [
         bundle
         for bundle in bundled(running)
-        if all(_profiled(board, g) and g.since < board.now and g.priority >= gang.priority for g in bundle)
+        if all(_profiled(board, g) and g.name not in new and g.priority >= gang.priority for g in bundle)
     ]
 
 

@@ -12,20 +12,19 @@ from collections.abc import Iterable
 from muster.scheduling.decisions import Join, Place, Reason
 from muster.scheduling.mechanisms import elasticity, migration, packing, turns
 from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.placement import Room, Shortage, describe, place
+from muster.scheduling.placement import Room, Shortage, describe, fewest_gpus, place
+from muster.scheduling.queueing import is_ready
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Placement
 
 
 def react(board: Board, settings: Settings) -> None:
     """Find nodes for those who wait, and use what came free."""
-    turns.fill(board, _crowded(board))
-    for gang in board.waiting():
-        if gang.sharing.slices:
-            _start(board, gang)
+    fill(board)
     if settings.migration:
         migration.level(board)
         migration.improve(board)
+    fill(board)
 
 
 def introspect(board: Board, settings: Settings) -> None:
@@ -38,19 +37,40 @@ def introspect(board: Board, settings: Settings) -> None:
         migration.level(board)
         migration.improve(board)
         migration.defragment(board)
+    fill(board)
     if not board.waiting():
         elasticity.grow(board, settings.grow_after)
 
 
-def _start(board: Board, gang: Gang) -> None:
-    found = get_nodes(board, gang)
+def fill(board: Board) -> None:
+    """Use GPUs that nobody uses: first for those who wait for their turn on them, then for those who wait for a place."""
+    turns.fill(board, _crowded(board))
+    ahead: dict[str, Gang] = {}
+    for gang in board.waiting():
+        if gang.sharing.slices and is_ready(gang, board.now):
+            _start(board, gang, ahead.get(gang.queue))
+        wait = board.waits.get(gang.name)
+        if wait and wait.reason is Reason.QUOTA_EXHAUSTED and not board.gangs[gang.name].placement:
+            ahead.setdefault(gang.queue, gang)
+
+
+def _start(board: Board, gang: Gang, ahead: Gang | None) -> None:
+    """Find a place for the gang, unless one ahead waits for the quota of its queue."""
+    if ahead:
+        board.wait(gang, Reason.BEHIND_IN_QUEUE, f"comes after {ahead.name}, which waits for quota of {gang.queue}")
+        return
+    allowed = board.quotas.within(gang)
+    if allowed is None:
+        board.wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {fewest_gpus(gang)} GPUs; {board.quotas.used(gang.queue)}")
+        return
+    found = get_nodes(board, allowed)
     for node in sorted(board.residents):
-        if found is None and elasticity.shrink(board, [node]):
-            found = get_nodes(board, gang)
+        if found is None and elasticity.shrink(board, node, fewest_gpus(allowed) - board.idle(node).bit_count()):
+            found = get_nodes(board, allowed)
     if found:
         board.put(Place(gang, found, Reason.PLACED, describe(found)))
         return
-    found = oversubscribe(board, gang)
+    found = oversubscribe(board, allowed)
     if found:
         others = [g for node in sorted({p.node for p in found}) for g in board.on(node)]
         message = f"takes turns with {len(others)} others: {describe(found)}"
@@ -76,7 +96,7 @@ def oversubscribe(board: Board, gang: Gang) -> Placement | None:
     for height in sorted({board.height(n) for n in nodes}):
         for node in nodes:
             if board.height(node) == height:
-                room.set(node, _shared(board, node))
+                room.set(node, board.shared(node))
         found = _found(gang, room)
         if found:
             return found
@@ -97,15 +117,6 @@ def _least_loaded(board: Board, gang: Gang, nodes: Iterable[str]) -> Placement |
 def _found(gang: Gang, room: Room) -> Placement | None:
     found = place(gang, room)
     return None if isinstance(found, Shortage) else found
-
-
-def _shared(board: Board, node: str) -> int:
-    """The GPUs of a node on which gangs take turns, or nobody is."""
-    gpus = board.idle(node)
-    for gang in board.on(node):
-        if gang.sharing.slices:
-            gpus |= board.spots(gang)[node]
-    return gpus
 
 
 def _size(board: Board, gang: Gang) -> int:

@@ -1,6 +1,7 @@
-"""The jobs of Gandiva's two cluster experiments (OSDI'18, sections 6.4 and 6.5), drawn at random as the paper describes them.
+"""The jobs of Gandiva's two cluster experiments (OSDI'18), drawn at random as the paper describes them.
 
-`Job.work` is in mini-batches: those that the job's GPUs do on one server of P40s in the time that the paper gives it.
+`Job.work` is in mini-batches: those that the job's P40s do in the time that the paper gives it, on one server (`mix`) or
+lying as under YARN, where the trace was recorded (`replay`).
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ MIX: Sequence[tuple[float, Sequence[str]]] = (
     (0.25, ("RHN", "SCRNN", "MI-LSTM")),
     (0.45, ("LSTM", "ResNet-50", "ResNext-50")),
 )
-"""Jobs that use little of a GPU, a middling share, and nearly all of it (section 6.4)."""
+"""Jobs that use little of a GPU, a middling share, and nearly all of it."""
 ON_SEVERAL_GPUS = ("ResNet-50", "ResNext-50")
 FIELDS: Sequence[tuple[float, Sequence[str]]] = (
     (0.10, ("InceptionV3", "ResNet-50", "VGG16", "AlexNet")),
     (0.60, ("Bi-Att-Flow", "LM", "GNMT", "Transformer")),
     (0.30, ("Wavenet", "DeepSpeech")),
 )
-"""Vision, language and speech (section 6.5); the models are those of figure 13, equally likely within a field."""
+"""Vision, language and speech; the models are those of figure 13, equally likely within a field."""
 SERVER_GPUS = 4
 SWITCH_GBPS = 12.0
 SIZES = {1: 0.932, 2: 0.022, 4: 0.046}
@@ -53,7 +54,7 @@ def mix(
     hours: Annotated[float, Field(gt=0)] = 2.0,
     gpu_minutes: tuple[float, float] = (30.0, 45.0),
 ) -> list[Job]:
-    """Return section 6.4's jobs: uniform over `hours`, each with GPU time (of all its GPUs together) between two bounds."""
+    """Return the first experiment's jobs: uniform over `hours`, each with GPU time, of all its GPUs together, in bounds."""
     random = Random(seed)
     arrivals = sorted(random.uniform(0.0, hours * 60 * MINUTE) for _ in range(count))
     made = []
@@ -71,7 +72,7 @@ def replay(
     count: Annotated[int, Field(ge=1, le=100_000)],
     days: Annotated[float, Field(gt=0)] = 9.0,
 ) -> list[Job]:
-    """Return section 6.5's jobs: runtimes of figure 16; sizes as Philly's jobs have.
+    """Return the second experiment's jobs: runtimes of figure 16; sizes as Philly's jobs have.
 
     A trace of so many days holds jobs that began and ended in it: each arrives at a time from which it can still end.
     """

@@ -1,0 +1,194 @@
+"""Gandiva (OSDI'18): two clusters under load, here experiments A and B.
+
+A: how soon jobs come to their first 100 mini-batches, and how busy the GPUs are, beside bin-packing without oversubscription.
+B: mean completion time and makespan, beside YARN's capacity scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.figures.figure import Figure
+from benchmarks.figures.progress import SCENARIOS, Progress, progress, under
+
+from muster.scheduling.profile import ALONE, Shape
+from muster.simulator.assembly import assemble, jobs_of
+from muster.simulator.physics.gandiva import Gandiva
+from muster.simulator.records import Level, Records
+from muster.simulator.scenario import load
+from muster.simulator.traces.gandiva import SWITCH_GBPS
+
+FIRST = 100.0
+SEEDS_A, SEEDS_B = (0,), (0, 1, 2, 3)
+POLICIES_A: Mapping[str, Mapping[str, object]] = {"first-fit": {}, "gandiva": {"migration": False}, "muster": {}}
+"""Experiment A has time-slicing and packing only."""
+POLICIES_B: Mapping[str, Mapping[str, object]] = {"yarn": {}, "gandiva": {"packing": False}, "muster": {"packing": False}}
+"""Experiment B has time-slicing and migration only."""
+WINDOW = (1200.0, 12000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A pair of values of the paper, of its baseline and of Gandiva; and the ratio that muster must reach."""
+
+    what: str
+    unit: str
+    baseline: float
+    gandiva: float
+    tolerance: float
+    muster: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times better Gandiva is, whichever way is better."""
+        return max(self.baseline / self.gandiva, self.gandiva / self.baseline)
+
+
+MIX = (
+    Published("mean time to 100 mini-batches", "s", 2203.0, 498.0, 0.10, 6.0),
+    Published("GPU utilisation from 20 to 200 minutes", "%", 50.1, 62.8, 0.10, 1.30),
+)
+REPLAY = (
+    Published("mean completion time", "min", 832.0, 656.0, 0.05, 1.4),
+    Published("makespan", "min", 13371.0, 11349.0, 0.05, 1.2),
+)
+
+
+@cache
+def mix(policy: str, seed: int) -> Progress:
+    """Run experiment A."""
+    return progress(under(load(SCENARIOS / "testbed-mix.yaml"), policy, seed, **POLICIES_A[policy]), FIRST, once=True)
+
+
+@cache
+def replay(policy: str, seed: int) -> Records:
+    """Run experiment B."""
+    return assemble(under(load(SCENARIOS / "testbed-replay.yaml"), policy, seed, **POLICIES_B[policy]), SCENARIOS).run()
+
+
+def first_hundred(run: Progress) -> list[float]:
+    """Return for each job the seconds from submission to its 100th mini-batch, rising."""
+    return sorted(marks[0][0] - run.records.rows[name].arrival for name, marks in run.marks.items())
+
+
+def _mix(policy: str) -> tuple[float, float]:
+    runs = [mix(policy, seed) for seed in SEEDS_A]
+    utilisation = fmean(run.records.active.between(*WINDOW) / run.records.gpus for run in runs)
+    return fmean(fmean(first_hundred(run)) for run in runs), 100 * utilisation
+
+
+def _replay(policy: str) -> tuple[float, float]:
+    runs = [replay(policy, seed) for seed in SEEDS_B]
+    completion = fmean(fmean(row.jct for row in run.rows.values() if row.jct is not None) for run in runs)
+    return completion / 60, fmean(run.end for run in runs) / 60
+
+
+def most_utilisation(seed: int) -> float:
+    """Return the utilisation (%) in the window if all work were done by its end: packing moves work, and adds none.
+
+    What is done before the window counts as if every job ran at once.
+    """
+    scenario, physics = load(SCENARIOS / "testbed-mix.yaml"), Gandiva()
+    start, end = WINDOW
+    busy = 0.0
+    for job in jobs_of(scenario.model_copy(update={"seed": seed}), SCENARIOS):
+        seconds = job.work / physics.rate(job, 0.0, Shape("P40", (job.gpus,), SWITCH_GBPS), ALONE)
+        before = min(seconds, max(0.0, start - job.arrival))
+        busy += physics.busy(job, ALONE) * job.gpus * (seconds - before)
+    gpus = sum(node.machine.gpus for node in scenario.cluster.nodes())
+    return 100 * busy / gpus / (end - start)
+
+
+def figures() -> list[Figure]:
+    """Return the lines of both experiments."""
+    a = {policy: _mix(policy) for policy in POLICIES_A}
+    b = {policy: _replay(policy) for policy in POLICIES_B}
+    return [*_lines("A", MIX, a, "first-fit"), *_lines("B", REPLAY, b, "yarn")]
+
+
+def _lines(name: str, published: tuple[Published, ...], ours: Mapping[str, tuple[float, ...]], base: str) -> Iterator[Figure]:
+    for index, one in enumerate(published):
+        baseline = ours[base][index]
+        where = f"Gandiva exp. {name}: {one.what}"
+        off = baseline / one.baseline - 1
+        note = _note(one)
+        yield Figure(
+            f"{where}, {base}",
+            f"{one.baseline:g} {one.unit}",
+            f"{baseline:.4g} {one.unit} ({off:+.1%})",
+            "within 5 %",
+            abs(off) <= 0.05,
+            note,
+        )
+        for policy in ("gandiva", "muster"):
+            value = ours[policy][index]
+            ratio = value / baseline if one.gandiva > one.baseline else baseline / value
+            least = one.muster if policy == "muster" else one.ratio
+            met = ratio >= least if policy == "muster" else abs(ratio / least - 1) <= one.tolerance
+            target = f">= {least:.3g} x" if policy == "muster" else f"{least:.3g} x within {one.tolerance:.0%}"
+            yield Figure(
+                f"{where}, {policy}",
+                f"{one.gandiva:g} {one.unit} ({one.ratio:.3g} x)",
+                f"{value:.4g} {one.unit} ({ratio:.3g} x)",
+                target,
+                met,
+            )
+
+
+def _note(one: Published) -> str:
+    if one in REPLAY:
+        return "number and days of the jobs are set by the baseline"
+    if one.unit == "%":
+        most = fmean(most_utilisation(seed) for seed in SEEDS_A)
+        return f"a scheduler that did all work within the window would come to {most:.1f} %: the jobs have no more"
+    return "nothing is set by the baseline"
+
+
+def plot(folder: Path) -> None:
+    """Draw both experiments into gandiva_experiments.png."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (times, busy, ends) = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
+    for policy in POLICIES_A:
+        run = mix(policy, SEEDS_A[0])
+        found = first_hundred(run)
+        times.plot(
+            [max(t, 1.0) for t in found],
+            [(i + 1) / len(found) for i in range(len(found))],
+            label=f"{policy}: mean {fmean(found):.0f} s",
+        )
+        steps = [300.0 * k for k in range(1, 60)]
+        shares = [100 * _mean(run.records.active, t - 300, t, run.records) / run.records.gpus for t in steps]
+        busy.plot([t / 60 for t in steps], shares, label=policy)
+    for value, who in ((2203.0, "baseline"), (498.0, "Gandiva")):
+        times.axvline(value, color="grey", linestyle=":", label=f"published mean, {who}: {value:.0f} s")
+    for value, who in ((50.1, "baseline"), (62.8, "Gandiva")):
+        busy.axhline(value, color="grey", linestyle=":", label=f"published mean, {who}: {value} %")
+    for policy in POLICIES_B:
+        found = sorted(row.jct / 60 for row in replay(policy, SEEDS_B[0]).rows.values() if row.jct is not None)
+        ends.plot(found, [(i + 1) / len(found) for i in range(len(found))], label=f"{policy}: mean {fmean(found):.0f} min")
+    for value, who in ((832.0, "YARN"), (656.0, "Gandiva")):
+        ends.axvline(value, color="grey", linestyle=":", label=f"published mean, {who}: {value:.0f} min")
+    times.set(title="A: 1,000 jobs on 180 GPUs", xlabel="time to 100 mini-batches (s)", ylabel="share of jobs", xscale="log")
+    busy.set(title="A: GPUs over time", xlabel="time (min)", ylabel="GPU utilisation (%)", xlim=(0, 300))
+    ends.set(title="B: 9 days on 100 GPUs (one draw)", xlabel="completion time (min)", ylabel="share of jobs", xscale="log")
+    for axis in (times, busy, ends):
+        axis.legend(fontsize=8)
+    figure.savefig(folder / "gandiva_experiments.png", dpi=110)
+    plt.close(figure)
+
+
+def _mean(level: Level, start: float, end: float, records: Records) -> float:
+    return level.between(start, min(end, records.end)) if records.end > start else 0.0
+
+
+if __name__ == "__main__":
+    for line in figures():
+        print(line)

@@ -1,0 +1,105 @@
+"""A run of a scenario that also tells how far each job was, and when: for figures that show progress over time."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from muster.scheduling.profile import Company, Profile, Shape
+from muster.simulator.assembly import Foresight, jobs_of
+from muster.simulator.choices import Choice, settings_model
+from muster.simulator.engine import Run, Simulation
+from muster.simulator.jobs import Job
+from muster.simulator.physics import Physics
+from muster.simulator.records import Records
+from muster.simulator.registry import POLICIES
+from muster.simulator.scenario import Scenario
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a run recorded, and the progress of each job at each of its marks."""
+
+    records: Records
+    marks: Mapping[str, Sequence[tuple[float, float]]]
+    """(time, progress) by job, rising."""
+
+    def at(self, job: str, time: float) -> float:
+        """Return the progress of a job at a time, on the lines between its marks."""
+        marks = self.marks[job]
+        index = bisect_right(marks, (time, float("inf")))
+        if index == len(marks):
+            return marks[-1][1]
+        (t0, done0), (t1, done1) = marks[index - 1] if index else (self.records.rows[job].arrival, 0.0), marks[index]
+        return done0 + (done1 - done0) * (time - t0) / (t1 - t0)
+
+    def between(self, job: str, start: float, end: float) -> float:
+        """Return the progress that a job made in a time."""
+        return self.at(job, end) - self.at(job, start)
+
+
+class _Marked:
+    """Physics that stops at marks: every so much progress, or only at the first."""
+
+    def __init__(self, physics: Physics, every: float, once: bool) -> None:
+        self._physics, self._every, self._once = physics, every, once
+        self.placement_matters = physics.placement_matters
+
+    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
+        return self._physics.rate(job, done, shape, company)
+
+    def milestone(self, job: Job, done: float) -> float:
+        mark = (int(done / self._every + 1e-9) + 1) * self._every
+        true = self._physics.milestone(job, done)
+        return true if self._once and done >= self._every else min(true, mark)
+
+    def resume_seconds(self, job: Job) -> float:
+        return self._physics.resume_seconds(job)
+
+    def move_seconds(self, job: Job, before: Shape, after: Shape) -> float:
+        return self._physics.move_seconds(job, before, after)
+
+    def profile(self, job: Job) -> Profile:
+        return self._physics.profile(job)
+
+    def busy(self, job: Job, company: Company) -> float:
+        return self._physics.busy(job, company)
+
+
+def progress(scenario: Scenario, every: float, *, once: bool = False) -> Progress:
+    """Run a scenario, and mark each job's progress every so much, or `once`."""
+    jobs = jobs_of(scenario, SCENARIOS)
+    marks: dict[str, list[tuple[float, float]]] = {job.name: [] for job in jobs}
+
+    def mark(simulation: Simulation, run: Run) -> None:
+        marks[run.job.name].append((simulation.now, run.done))
+
+    oracle = Foresight()
+    given = {"seed": scenario.seed, "folder": SCENARIOS, "oracle": oracle}
+    physics = _Marked(scenario.physics.build(**given), every, once)
+    until = scenario.until or float("inf")
+    policy = scenario.policy.build(**given)
+    oracle.simulation = Simulation(scenario.cluster.nodes(), jobs, physics, policy, until=until, on_milestone=mark)
+    records = oracle.simulation.run()
+    for job in jobs:
+        row = records.rows.get(job.name)
+        if row and row.finished is not None:
+            marks[job.name].append((row.finished, job.work))
+    return Progress(records, marks)
+
+
+def under(scenario: Scenario, policy: str, seed: int = 0, **settings: object) -> Scenario:
+    """Return the scenario with another policy, seed, and settings of its policy."""
+    builder = POLICIES[policy]
+    choice = Choice(policy, builder, settings_model(builder).model_validate(settings))
+    return scenario.model_copy(update={"policy": choice, "seed": seed})
+
+
+def with_jobs(scenario: Scenario, **settings: object) -> Scenario:
+    """Return the scenario with other settings of its source of jobs."""
+    jobs = scenario.jobs
+    return scenario.model_copy(update={"jobs": replace(jobs, settings=jobs.settings.model_copy(update=settings))})

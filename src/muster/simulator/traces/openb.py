@@ -1,0 +1,95 @@
+"""openb: a production cluster of Alibaba whose pods share GPUs, as benchmarks/data/openb has it.
+
+Weng et al., "Beware of Fragmentation", ATC'23. Pods ask for CPU and memory too, and for GPUs or the thousandths of one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+
+from muster.scheduling.eligibility import ANYWHERE, Constraint, Requirement
+from muster.scheduling.machine import unknown_machine
+from muster.scheduling.snapshot import WHOLE, Gang, Node, Resources, Task
+from muster.simulator.jobs import Job
+from muster.simulator.located import complaint
+from muster.simulator.traces.table import read_table
+
+MODEL = "gpu-model"
+"""The label of a node that names the model of its GPUs."""
+PODS = 1 << 16
+"""Pods that a node may have: the trace sets no limit."""
+_MIB = 1 << 20
+Amount = Annotated[int, Field(ge=0, le=1 << 40)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class NodeRow(BaseModel):
+    """A line of the list of nodes."""
+
+    sn: Annotated[str, Field(min_length=1)]
+    cpu_milli: Amount
+    memory_mib: Amount
+    gpu: Annotated[int, Field(ge=0, le=16)]
+    model: str
+
+
+class PodRow(BaseModel):
+    """A line of a list of pods."""
+
+    name: Annotated[str, Field(min_length=1)]
+    cpu_milli: Amount
+    memory_mib: Amount
+    num_gpu: Annotated[int, Field(ge=0, le=16)]
+    gpu_milli: Annotated[int, Field(ge=0, le=WHOLE)]
+    gpu_spec: str
+    creation_time: Seconds
+    deletion_time: Seconds
+
+    @field_validator("gpu_milli")
+    @classmethod
+    def _parts_are_of_one(cls, milli: int, info: ValidationInfo) -> int:
+        gpus = info.data.get("num_gpu", 0)
+        if gpus and (not milli or (gpus > 1 and milli < WHOLE)):
+            raise complaint(f"found '{milli}' with num_gpu {gpus}; expected {WHOLE}, or with one GPU 1 to {WHOLE}")
+        return milli
+
+
+def nodes(path: Path) -> list[Node]:
+    """Return the nodes, in the order of the file; how their GPUs are joined is not known. Raise BadInput."""
+    return [_node(row) for row in read_table(path, NodeRow)]
+
+
+def pods(path: Path) -> list[Gang]:
+    """Return each pod as a gang that waits, in the order of the file. Raise BadInput."""
+    return [_gang(row) for row in read_table(path, PodRow)]
+
+
+def jobs(path: Path) -> list[Job]:
+    """Return the pods that have GPUs, each for as long as it was there; raise BadInput.
+
+    Jobs have whole GPUs and nothing else: a part of a GPU is rounded up to one, CPU and memory are left out.
+    """
+    rows = [row for row in read_table(path, PodRow) if row.num_gpu and row.deletion_time > row.creation_time]
+    return [Job(row.name, row.creation_time, (row.num_gpu,), row.deletion_time - row.creation_time) for row in rows]
+
+
+def _node(row: NodeRow) -> Node:
+    machine, rest = unknown_machine(row.gpu), Resources(row.cpu_milli, row.memory_mib * _MIB, PODS)
+    labels = {MODEL: row.model}
+    return Node(row.sn, machine, machine.all, machine.all, row.model, rest=rest, capacity=rest, labels=labels)
+
+
+def _gang(row: PodRow) -> Gang:
+    rest = Resources(row.cpu_milli, row.memory_mib * _MIB, 1)
+    share = row.gpu_milli if row.num_gpu else WHOLE
+    task = Task(row.name, row.num_gpu, rest, _constraint(row.gpu_spec), share=share)
+    return Gang(row.name, "default", row.creation_time, (task,))
+
+
+def _constraint(models: str) -> Constraint:
+    """The nodes with one of the models, which are joined by "|"."""
+    named = tuple(model for model in models.split("|") if model)
+    return Constraint(terms=((Requirement(MODEL, "In", named),),)) if named else ANYWHERE
