@@ -17,8 +17,8 @@ from muster.scheduling.mechanisms.elasticity import is_grown
 from muster.scheduling.mechanisms.turns import Bundle, bundled, waits
 from muster.scheduling.occupancy import gpus_by_node, kind_of, shape
 from muster.scheduling.placement import Shortage, place
-from muster.scheduling.profile import Company, Via
-from muster.scheduling.snapshot import Effect, Gang, Placement
+from muster.scheduling.profile import Company, Shape, Via
+from muster.scheduling.snapshot import Effect, Gang, Placement, Sensitivity
 
 MEMORY = 1.0
 """The share of a GPU's memory that packed gangs may need together."""
@@ -51,27 +51,53 @@ def pack(board: Board) -> None:
         waiting = [gang for gang in board.on(node) if waits(gang) and _profiled(board, gang)]
         for gang in sorted(waiting, key=lambda gang: (_utilisation(board, gang), gang.name)):
             want = _counts(board, gang)
-            hosts = [b for b in _hosts(board, board.on(node), gang) if _counts(board, b[0]) == want]
+            hosts = [b for b in _hosts(board, board.on(node)) if _counts(board, b[0]) == want]
             for bundle in sorted(hosts, key=lambda b: (sum(_utilisation(board, g) for g in b), b[0].name)):
                 if _pack_onto(board, gang, bundle, least=1.0):
                     break
 
 
 def offer(board: Board, gangs: Iterable[Gang], least: float = 1.1) -> None:
-    """Put gangs that wait for a place onto GPUs that others use, each where it gains most, and only if it gains clearly."""
+    """Put gangs that wait for a place onto GPUs that others use, each where it gains most, and only if it gains clearly.
+
+    Bundles of the same kinds in the same shape promise the same: they are weighed once for all.
+    """
+    alike: dict[_Likeness, list[Bundle]] = {}
+    for bundle in _hosts(board, board.gangs.values()):
+        alike.setdefault(_likeness(board, bundle), []).append(bundle)
+    gains: dict[tuple[_Likeness, str, Sensitivity], float] = {}
     for gang in gangs:
-        if not _profiled(board, gang):
-            continue
-        hosts = [b for b in _hosts(board, list(board.gangs.values()), gang) if b[0].held == gang.gpus]
-        fitting = [b for b in hosts if _guest(board, gang, b).placement]
-        worth = {b[0].name: gain(board, b, _guest(board, gang, b)) for b in fitting}
-        for bundle in sorted(fitting, key=lambda b: (-worth[b[0].name], b[0].name)):
+        best: list[tuple[float, str, list[Bundle]]] = []
+        for likeness, bundles in alike.items() if _profiled(board, gang) else ():
+            key = (likeness, kind_of(gang), gang.sensitivity)
+            if bundles and likeness[1].gpus == gang.gpus:
+                if key not in gains:
+                    gains[key] = _gain(board, bundles[0], replace(gang, placement=bundles[0][0].placement))
+                if gains[key] > least:
+                    best.append((-gains[key], bundles[0][0].name, bundles))
+        _accept(board, gang, (bundles for _, _, bundles in sorted(best)), least)
+
+
+_Likeness = tuple[tuple[tuple[str, Sensitivity], ...], Shape]
+
+
+def _likeness(board: Board, bundle: Bundle) -> _Likeness:
+    return tuple(sorted((kind_of(gang), gang.sensitivity) for gang in bundle)), shape(bundle[0].placement, board.nodes)
+
+
+def _accept(board: Board, gang: Gang, offers: Iterable[list[Bundle]], least: float) -> None:
+    """Pack the gang onto the first bundle that takes it, which then takes no more in this pass."""
+    for bundles in offers:
+        for bundle in bundles:
             if _pack_onto(board, gang, bundle, least):
-                break
+                bundles.remove(bundle)
+                return
 
 
 def _pack_onto(board: Board, gang: Gang, bundle: Bundle, least: float) -> bool:
     """Pack the gang onto a bundle's GPUs if that is worth `least` times what taking turns would give."""
+    if any(member.priority < gang.priority or member.name == gang.name for member in bundle):
+        return False
     if sum(_memory(board, member) for member in (*bundle, gang)) > MEMORY:
         return False
     guest = _guest(board, gang, bundle)
@@ -105,8 +131,10 @@ def in_turns(board: Board, bundle: Bundle, guest: Gang) -> float:
     return (together(board, bundle) + together(board, [guest])) / 2
 
 
-def gain(board: Board, bundle: Bundle, guest: Gang) -> float:
-    """What packing the guest onto the bundle's GPUs gives beside taking turns."""
+def _gain(board: Board, bundle: Bundle, guest: Gang) -> float:
+    """What packing the guest onto the bundle's GPUs gives beside taking turns; nothing where the memory does not suffice."""
+    if sum(_memory(board, member) for member in (*bundle, guest)) > MEMORY:
+        return 0.0
     return together(board, [*bundle, guest]) / in_turns(board, bundle, guest)
 
 
@@ -115,15 +143,12 @@ def company_in(gang: Gang, bundle: Bundle) -> Company:
     return tuple(sorted((Via.GPU, kind_of(other)) for other in bundle if other.name != gang.name))
 
 
-def _hosts(board: Board, there: Iterable[Gang], gang: Gang) -> list[Bundle]:
-    """Bundles that the gang may join: they run in the size they asked for, were profiled, and their last packing was judged."""
-    running = {g.name: g for g in there if g.running and g.placement and g.name != gang.name and not is_grown(g)}
+def _hosts(board: Board, there: Iterable[Gang]) -> list[Bundle]:
+    """Bundles that another may join: they run in the size they asked for, were profiled, and their last packing was judged."""
+    running = {gang.name: gang for gang in there if gang.running and gang.placement and not is_grown(gang)}
     new = {decision.gang.name for decision in board.decisions if isinstance(decision, Pack)}
-    return [
-        bundle
-        for bundle in bundled(running)
-        if all(_profiled(board, g) and g.name not in new and g.priority >= gang.priority for g in bundle)
-    ]
+    bundles = bundled(running)
+    return [bundle for bundle in bundles if all(_profiled(board, gang) and gang.name not in new for gang in bundle)]
 
 
 def _counts(board: Board, gang: Gang) -> dict[str, int]:
