@@ -25,7 +25,7 @@ unexport PYTHONHOME
 # The cluster's Go toolchain, where PATH has none, is installed by the same uv.
 export UV
 
-.PHONY: help demo test check generate figures bench-gangs bench-simulator binaries setup clean python
+.PHONY: help demo test check generate figures bench-gangs bench-random bench-planner bench-simulator binaries setup clean python
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ figures: $(STAMP) ## figures of papers beside ours: build/figures.json and docs/
 
 bench-gangs: $(STAMP) ## gangs per second beside kube-scheduler's own gang scheduling and a bare client
 	@$(PYTHON) benchmarks/gangs.py
+
+bench-random: $(STAMP) ## a million steps of random events: do the policies keep their promises?
+	@$(PYTHON) -m benchmarks.random_events
+
+bench-planner: $(STAMP) ## milliseconds of a planning pass over 5,000 nodes, and of an introspective one over 5,000 jobs
+	@$(PYTHON) benchmarks/planner.py
 
 bench-simulator: $(STAMP) ## seconds, memory and cost per event of Philly's 82,247 jobs
 	@$(PYTHON) benchmarks/simulator.py

@@ -47,7 +47,7 @@ class _Marked:
 
     def __init__(self, physics: Physics, every: float, once: bool) -> None:
         self._physics, self._every, self._once = physics, every, once
-        self.placement_matters = physics.placement_matters
+        self.placement_matters, self.rates_drift = physics.placement_matters, physics.rates_drift
 
     def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
         return self._physics.rate(job, done, shape, company)

@@ -24,10 +24,14 @@ def turning(name: str, *shares: tuple[str, Iterable[int]], running: bool = True,
 
 
 def board(
-    nodes: Iterable[Node], gangs: Iterable[Gang], now: float = 0.0, profiles: Mapping[str, Profile] | None = None
+    nodes: Iterable[Node],
+    gangs: Iterable[Gang],
+    now: float = 0.0,
+    profiles: Mapping[str, Profile] | None = None,
+    queues: Mapping[str, int | None] | None = None,
 ) -> Board:
     """The board of a pass; nodes are given without what the gangs hold."""
-    seen = cluster.world(nodes, gangs)
+    seen = cluster.world(nodes, gangs, queues)
     return Board(Snapshot(seen.nodes, seen.gangs, seen.queues, profiles or {}), now)
 
 

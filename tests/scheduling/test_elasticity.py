@@ -8,7 +8,7 @@ from typing import Any
 from builders.boards import board, said, turning
 from builders.cluster import node, tasks
 from muster.scheduling.mechanisms import elasticity
-from muster.scheduling.snapshot import Gang
+from muster.scheduling.snapshot import Gang, Resources
 
 
 def elastic(held: int, most: int, asked: int = 1, **fields: Any) -> Gang:
@@ -62,3 +62,32 @@ def test_it_gives_no_more_than_is_needed() -> None:
 def test_what_it_asked_for_is_not_taken() -> None:
     seen = board([node("n", 4)], [elastic(2, 4, asked=2)], now=1.0)
     assert not elasticity.shrink(seen, "n", 2)
+
+
+def test_it_grows_within_its_queues_quota() -> None:
+    seen = board([node("n", 4)], [elastic(1, 4, queue="q")], now=600.0, queues={"q": 2})
+    elasticity.grow(seen, 600.0)
+    assert seen.gangs["e"].held == 2
+
+
+def test_it_grows_where_there_is_cpu_for_its_pods_too() -> None:
+    seen = board([node("n", 4, rest=Resources(pods=3))], [elastic(1, 4)], now=600.0)
+    elasticity.grow(seen, 600.0)
+    assert seen.gangs["e"].held == 3
+
+
+def test_its_workers_are_the_first_that_there_are() -> None:
+    """One that does not fit is not left out for one behind it: workers are counted from 0 without a gap."""
+    grown = elastic(1, 3)
+    large = replace(grown, tasks=(grown.tasks[0], replace(grown.tasks[1], gpus=4), grown.tasks[2]))
+    seen = board([node("n", 4)], [large], now=600.0)
+    elasticity.grow(seen, 600.0)
+    assert seen.decisions == []
+
+
+def test_room_is_made_on_every_node() -> None:
+    other = replace(turning("f", ("m", [0]), ("m", [1])), asked=1, fewest=1)
+    seen = board([node("m", 2), node("n", 2)], [elastic(2, 2), other], now=1.0)
+    assert elasticity.make_room(seen, 1)
+    assert said(seen.decisions) == [("Shrink", "f"), ("Shrink", "e")]
+    assert not elasticity.make_room(seen, 1)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builders.cluster import known
+from muster.machines.catalogue import catalogue
 from muster.scheduling.links import gpu_set, indices, uniform
 from muster.scheduling.machine import EXHAUSTIVE_GPUS, MachineType, machine_type, unknown_machine
 
@@ -32,6 +35,17 @@ def test_the_table_is_the_best_of_all_subsets(machine: MachineType, free: int) -
     for count in range(1, free.bit_count() + 1):
         assert machine.fastest(free, count) == best(machine, free, count, True)
         assert machine.leftover(free, count) == best(machine, free, count, False)
+
+
+@pytest.mark.parametrize("name", [name for name, machine in catalogue().items() if machine.gpus <= EXHAUSTIVE_GPUS])
+@settings(max_examples=25)
+@given(data=st.data())
+def test_the_table_is_the_best_of_all_subsets_on_every_machine_type(name: str, data: st.DataObject) -> None:
+    machine = known(name)
+    free = data.draw(st.integers(1, machine.all))
+    count = data.draw(st.integers(1, free.bit_count()))
+    assert machine.fastest(free, count) == best(machine, free, count, True)
+    assert machine.leftover(free, count) == best(machine, free, count, False)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from builders.boards import TURNS, board, said, turning
-from builders.cluster import known, node
+from builders.cluster import known, node, tasks
 from muster.scheduling.mechanisms import migration
 from muster.scheduling.profile import Profile
 from muster.scheduling.snapshot import Gang, Sensitivity
@@ -78,3 +78,14 @@ def test_a_server_with_two_of_four_idle_is_let_be() -> None:
     seen = board(SERVERS, gangs, now=60.0)
     migration.defragment(seen)
     assert seen.decisions == []
+
+
+def test_a_gang_moves_in_the_size_that_it_has() -> None:
+    """It could have three workers where it goes: that is for others to decide, who look at quotas and at those who wait."""
+    whole = tasks("apart", 3)
+    found = apart()
+    placement = tuple(replace(place, task=whole[place.task.index]) for place in found.placement)
+    seen = board(SERVERS, [replace(found, tasks=whole, placement=placement, fewest=1)], now=3600.0)
+    migration.improve(seen)
+    assert said(seen.decisions) == [("Migrate", "apart")]
+    assert seen.gangs["apart"].held == 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from builders.boards import PACKS, board, measured, said, turning
-from builders.cluster import gang, node
+from builders.cluster import gang, node, running
 from muster.scheduling.mechanisms import packing
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.snapshot import Effect, Gang, Trial
@@ -132,3 +132,40 @@ def test_a_small_gain_is_not_worth_an_offer() -> None:
     seen = board(SERVER, [*hosts, new], 120.0, profiles)
     packing.offer(seen, [new])
     assert seen.decisions == []
+
+
+def undone(*gangs: Gang) -> Board:
+    """A guest that waited on GPU 1, was packed onto the host's GPU 0, and does badly there; beside these gangs."""
+    before = turning("guest", ("n", [1])).placement
+    trial = Trial("Pack", 60.0, Effect(1.0, 1.6), before)
+    there = [host(kind="k"), turning("guest", ("n", [0]), sharing=PACKS, packed="host", kind="k", trial=trial)]
+    server = [node("n", 2)]
+    profile = measured(there[0], server, 10.0, {("k",): 3.0}, utilisation=0.3, memory=0.4)
+    seen = board(server, [*there, *gangs], 120.0, {"k": profile})
+    packing.judge(seen)
+    return seen
+
+
+def test_who_is_unpacked_gets_back_the_place_that_it_had() -> None:
+    assert undone().spots(undone().gangs["guest"]) == {"n": 0b10}
+    turns_too = turning("turns", ("n", [1]))
+    assert undone(turns_too).spots(undone(turns_too).gangs["guest"]) == {"n": 0b10}
+
+
+def test_it_stays_with_its_host_where_that_place_belongs_to_a_gang_that_shares_nothing() -> None:
+    mine = running("mine", ("n", [1]))
+    assert undone(mine).spots(undone(mine).gangs["guest"]) == {"n": 0b01}
+
+
+def test_a_guest_counts_for_its_queues_quota() -> None:
+    there = [turning("there", ("n", [0]), sharing=PACKS)]
+    new = gang("new", 1, 1, sharing=PACKS, queue="q")
+    profile = {"utilisation": 0.4, "memory": 0.2}
+    profiles = {
+        "there": measured(there[0], SERVER, 10.0, {("new",): 9.0}, **profile),
+        "new": measured(there[0], SERVER, 10.0, {("there",): 9.0}, **profile),
+    }
+    for quota, packed in ((0, []), (1, [("Pack", "new")])):
+        seen = board(SERVER, [*there, new], 120.0, profiles, {"q": quota})
+        packing.offer(seen, [new])
+        assert said(seen.decisions) == packed

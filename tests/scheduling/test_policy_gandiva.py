@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from builders.boards import TURNS, board, said, turning
-from builders.cluster import gang, node, running
+from builders.cluster import gang, node, running, tasks, world
+from muster.scheduling.decisions import Reason
 from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.planner import plan
 from muster.scheduling.policies import gandiva
 from muster.scheduling.settings import Policy, Settings
 
@@ -85,3 +91,57 @@ def test_a_pass_takes_turns() -> None:
     seen = board([node("n", 1)], there, now=60.0)
     gandiva.introspect(seen, SETTINGS)
     assert said(seen.decisions) == [("Suspend", "a"), ("Resume", "b")]
+
+
+def test_quotas_hold_for_those_who_take_turns() -> None:
+    there = [turning("mine", ("a", [0]), queue="q")]
+    new = [gang("head", 2, 1, sharing=TURNS, queue="q"), gang("small", 1, 1, sharing=TURNS, queue="q", arrived=1.0)]
+    seen = board([node("a", 4)], [*there, *new], queues={"q": 2})
+    gandiva.react(seen, SETTINGS)
+    assert [(wait.gang.name, wait.reason, wait.message) for wait in seen.waits.values()] == [
+        ("head", Reason.QUOTA_EXHAUSTED, "needs 2 GPUs; queue q uses 1 of 2 GPUs"),
+        ("small", Reason.BEHIND_IN_QUEUE, "comes after head, which waits for quota of q"),
+    ]
+
+
+def test_who_has_no_pods_yet_or_backs_off_does_not_start() -> None:
+    new = [gang("absent", sharing=TURNS, absent=1), gang("later", sharing=TURNS, not_before=100.0)]
+    decisions = plan(world([node("a", 4)], new), 50.0, SETTINGS)
+    assert [(decision.gang.name, decision.reason) for decision in decisions] == [
+        ("absent", Reason.PODS_ABSENT),
+        ("later", Reason.BACK_OFF),
+    ]
+
+
+def test_what_a_move_leaves_is_used_in_the_same_pass() -> None:
+    """The one that waits on the crowded server has its turn as soon as a neighbour moves away."""
+    there = [turning("a", ("m", [0])), turning("b", ("m", [0]), running=False)]
+    seen = board([node("m", 1), node("n", 1)], there)
+    gandiva.introspect(seen, SETTINGS)
+    assert all(one.running for one in seen.gangs.values())
+
+
+def test_who_joins_where_gpus_are_free_runs_at_once() -> None:
+    wide = turning("wide", ("a", [0, 1]), ("b", [0, 1]), running=False)
+    first = turning("first", ("b", [0, 1]), priority=5)
+    new = gang("new", tasks=tasks("new", 1, 2), sharing=TURNS, priority=1)
+    seen = board([node("a", 2), node("b", 2)], [wide, first, new])
+    gandiva.react(seen, SETTINGS)
+    assert seen.gangs["new"].running
+
+
+@pytest.mark.parametrize(("slices", "joins"), [(9, False), (11, True)])
+def test_who_is_in_the_queue_for_long_takes_turns_on_any_server(slices: int, joins: bool) -> None:
+    seen = board(
+        [node("a", 4)],
+        [turning("four", ("a", [0, 1, 2, 3])), gang("new", 1, 1, sharing=TURNS)],
+        now=slices * SETTINGS.slice_seconds,
+    )
+    gandiva.react(seen, SETTINGS)
+    assert (("Join", "new") in said(seen.decisions)) is joins
+
+
+def test_who_grew_gives_back_to_gangs_that_share_nothing() -> None:
+    grown = replace(turning("grown", ("a", [0]), ("a", [1])), asked=1, fewest=1)
+    decisions = plan(world([node("a", 2)], [grown, gang("mine")]), 0.0, SETTINGS)
+    assert ("Shrink", "grown") in said(decisions)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from builders.boards import TURNS, said
-from builders.cluster import gang, node, running, world
+from builders.cluster import gang, node, running, tasks, world
+from muster.scheduling.decisions import Place
 from muster.scheduling.planner import introspect, plan
 from muster.scheduling.snapshot import Gang, Snapshot
 
@@ -107,3 +108,44 @@ def test_everyone_hears_why_it_waits() -> None:
 
 def test_a_pass_with_nothing_to_do_does_nothing() -> None:
     assert list(introspect(world([node("n", 2)], [runs("long", ("n", [0]))]), NOW)) == []
+
+
+def test_an_elastic_gang_starts_in_the_size_that_its_quota_allows() -> None:
+    elastic = waits("new", 4, fewest=1, queue="q")
+    seen = world([node("n", 4)], [runs("long", ("n", [0, 1]), hours=10), elastic, waits("other", 4)], queues={"q": 2})
+    (place,) = [decision for decision in plan(seen, NOW) if isinstance(decision, Place) and decision.gang.name == "new"]
+    assert len(place.placement) == 2
+
+
+def test_nobody_of_a_queue_goes_before_one_that_waits_for_its_quota() -> None:
+    there = [runs("long", ("n", [0, 1]), hours=10, queue="q")]
+    head = gang("head", 2, 1, queue="q", arrived=NOW - 100.0, since=NOW - 100.0)
+    seen = world([node("n", 4)], [*there, head, waits("small", queue="q")], queues={"q": 3})
+    assert decided(seen) == []
+
+
+def test_packed_gangs_rank_as_the_first_of_them() -> None:
+    """The guest comes first by name, and has the lower priority."""
+    host = runs("host", ("n", [0]), hours=10, priority=5)
+    guest = runs("guest", ("n", [0]), hours=10, packed="host")
+    seen = world([node("n", 1)], [host, guest, waits("new")])
+    assert decided(seen) == []
+
+
+def test_packed_gangs_that_lose_their_gpus_find_others_each_for_itself() -> None:
+    pair = [runs("host", ("m", [0]), hours=10), runs("guest", ("m", [0]), hours=10, packed="host")]
+    whole = gang("new", tasks=tasks("new", 1, 2), arrived=NOW, since=NOW)
+    seen = world([node("m", 2), node("n", 1), node("o", 1)], [*pair, whole])
+    assert sorted(decided(seen)) == [
+        ("Place", "guest"),
+        ("Place", "host"),
+        ("Place", "new"),
+        ("Suspend", "guest"),
+        ("Suspend", "host"),
+    ]
+
+
+def test_who_grew_gives_back_before_anybody_is_suspended() -> None:
+    grown = replace(runs("grown", ("n", [0]), ("n", [1])), asked=1, fewest=1)
+    seen = world([node("n", 3)], [grown, runs("long", ("n", [2]), hours=100), waits("new")])
+    assert decided(seen, ("Shrink", "Place", "Suspend")) == [("Shrink", "grown"), ("Place", "new")]

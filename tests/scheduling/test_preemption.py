@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from builders.boards import TURNS, said, turning
 from builders.cluster import decide, gang, node, reasons, running, world
 from muster.scheduling.decisions import Decision, Preempt, Reason
 from muster.scheduling.eligibility import Constraint
 from muster.scheduling.links import gpu_set
-from muster.scheduling.settings import Settings
+from muster.scheduling.planner import plan
+from muster.scheduling.settings import Policy, Settings
 from muster.scheduling.snapshot import Resources
+
+GANDIVA = Settings(policy=Policy.GANDIVA)
 
 
 def victims(decision: Decision) -> list[str]:
@@ -121,3 +127,20 @@ def test_a_victim_of_two_pools_is_asked_once() -> None:
         for name, pool in (("f", "a"), ("s", "b"))
     )
     assert reasons(decide(world(nodes, [low, first, second]))) == {"f": Reason.PREEMPTING, "s": Reason.INSUFFICIENT_GPUS}
+
+
+def test_nobody_goes_for_gpus_on_which_others_have_a_place_too() -> None:
+    """Who takes turns there would have the next one, and the victim would have gone for nothing."""
+    high = gang("high", 1, priority=5)
+    low, other = turning("low", ("n1", [0])), turning("other", ("n1", [0]), running=False)
+    stays = replace(other, preemptible=False)
+    assert victims(decide(world([node("n1", 1)], [low, other, high]), settings=GANDIVA)["high"]) == ["low", "other"]
+    assert reasons(decide(world([node("n1", 1)], [low, stays, high]), settings=GANDIVA)) == {"high": Reason.INSUFFICIENT_GPUS}
+
+
+def test_a_gang_that_takes_a_place_takes_no_other() -> None:
+    """Whoever shares could have the GPUs of `long` at once; it waits for those of its victim, and nobody else has them."""
+    there = turning("low", ("n1", [0])), turning("long", ("n2", [0]), preemptible=False)
+    high, next_one = (gang(name, 1, priority=5 - index, sharing=TURNS) for index, name in enumerate(("high", "next")))
+    decisions = plan(world([node("n1", 1), node("n2", 1)], [*there, high, next_one]), 0.0)
+    assert said(decisions) == [("Preempt", "high"), ("Suspend", "long"), ("Place", "next")]

@@ -257,3 +257,17 @@ def test_noise_makes_no_coefficient_negative() -> None:
     assert law.each >= 0.0
     assert law.volume == 0.0
     assert law.compute > 0.0
+
+
+def test_the_order_of_the_profiles_decides_nothing() -> None:
+    """Not even the last digit: of equal moves the one that seems better by it would be made."""
+    known = {
+        f"k{i}": Profile({(ONE, ALONE): 1.0 + i / 7, (ONE, beside(Via.GPU, "other")): 0.7 / (i + 1)}, utilisation=0.5)
+        for i in range(7)
+    }
+    turned = dict(reversed(known.items()))
+    company = beside(Via.GPU, "other")
+    assert Rates(known, NODES).expected(of("new"), ONE, company) == Rates(turned, NODES).expected(of("new"), ONE, company)
+    known |= {"new": measured((ONE, 1.0))}
+    turned |= {"new": measured((ONE, 1.0))}
+    assert Rates(known, NODES).expected(of("new"), ONE, company) == Rates(turned, NODES).expected(of("new"), ONE, company)

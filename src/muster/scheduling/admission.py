@@ -7,14 +7,17 @@ what they leave is not counted as free before their pods have gone, so a move ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
-from muster.scheduling.placement import Room, Shortage, describe, fewest_gpus, place
+from muster.scheduling.links import GpuSet
+from muster.scheduling.memory import Known, Memory
+from muster.scheduling.occupancy import gpus_by_node
+from muster.scheduling.placement import Room, Shortage, describe, place
 from muster.scheduling.queueing import Claims, Quotas, in_order
 from muster.scheduling.settings import DEFAULTS, Settings
-from muster.scheduling.snapshot import Gang, Node, Placement, Snapshot
+from muster.scheduling.snapshot import Gang, Placement, Snapshot
 
 
 def admit(
@@ -37,53 +40,28 @@ def admit(
     return moves + [turn.resize(gang) if gang.placement else turn.admit(gang) for gang in in_order(chosen)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Behind:
-    """An answer that holds as long as the gang is the same, and the same one ahead keeps every node that it may use."""
-
-    wait: Wait
-    ahead: str
-    eligible: tuple[str, ...]
-
-
-class Memory:
-    """What passes leave for those after them: the room, and answers that may still hold."""
-
-    def __init__(self) -> None:
-        self.behind: dict[str, _Behind] = {}
-        self._room: Room | None = None
-
-    def room(self, nodes: Mapping[str, Node]) -> Room:
-        """The room of these nodes, made anew only where they changed."""
-        if self._room is None or not self._room.fleet.matches(nodes):
-            self._room, self.behind = Room(nodes), {}
-        else:
-            self._room.follow(nodes)
-        return self._room
-
-
 class _Pass:
-    """One pass: `room` is what is free, `open` what of it no waiting gang keeps."""
+    """One pass over the `room` that is free."""
 
     def __init__(self, snapshot: Snapshot, now: float, settings: Settings, memory: Memory) -> None:
         self.now, self.settings, self._memory = now, settings, memory
-        self.room = self.open = memory.room(snapshot.nodes)
+        self.room = self._open = memory.begin(snapshot.nodes)
+        self._to_close: list[str] = []
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.claims = Claims()
-        self.running = [gang for gang in snapshot.gangs if gang.placement]
+        self._placed = [gang for gang in snapshot.gangs if gang.placement]
+        self.running = list(self._placed)
 
     def admit(self, gang: Gang) -> Admission:
         """Place the gang, make room for it, or say why it waits."""
-        before = self._as_before(gang)
-        if before:
-            return before
-        wait = self._not_yet(gang) or self._never_fits(gang) or self._quota(gang)
+        known = self._memory.known(gang, self.room)
+        wait = self._not_yet(gang) or self._never_fits(known) or self._quota(known)
         if wait:
             return wait
         allowed = self.quotas.within(gang) or gang
-        decision = self._all_kept(gang) or self._find(gang, allowed)
+        decision = self._all_kept(known) or self._find(gang, allowed)
         if not isinstance(decision, Place):
-            self.quotas.keep(gang.queue, allowed.gpus)
+            self.quotas.keep(gang.queue, known.gpus if allowed is gang else allowed.gpus)
         return decision
 
     def _find(self, gang: Gang, allowed: Gang) -> Admission:
@@ -92,6 +70,16 @@ class _Pass:
             return self._blocked(gang, found)
         self._take(gang, found)
         return Place(gang, found, Reason.PLACED, describe(found))
+
+    @property
+    def open(self) -> Room:
+        """What of the room no waiting gang keeps; worked out when somebody looks, since most often nobody does."""
+        if self._to_close and self._open is self.room:
+            self._open = self.room.copy()
+        for name in self._to_close:
+            self._open.close(name)
+        self._to_close = []
+        return self._open
 
     def move(self, gang: Gang) -> Admission:
         """Find another place: beside the one it has if there is room, else over what it gives up itself."""
@@ -105,9 +93,7 @@ class _Pass:
         return self._elsewhere(gang, self.open, self._given_up(gang, self.open), Reason.RESIZED)
 
     def _given_up(self, gang: Gang, room: Room) -> Room:
-        own = room.copy()
-        own.give_back(gang.placement)
-        return own
+        return self._left_by([gang], room.copy())
 
     def _elsewhere(self, gang: Gang, beside: Room, within: Room, reason: Reason) -> Admission:
         found = place(gang, beside)
@@ -128,8 +114,8 @@ class _Pass:
 
     def _fill(self, found: Placement) -> None:
         self.room.take(found)
-        if self.open is not self.room:
-            self.open.take(found)
+        if self._open is not self.room:
+            self._open.take(found)
 
     def _not_yet(self, gang: Gang) -> Wait | None:
         if gang.absent:
@@ -140,9 +126,11 @@ class _Pass:
             return Wait(gang, Reason.BACK_OFF, message, until=gang.not_before)
         return None
 
-    def _quota(self, gang: Gang) -> Wait | None:
+    def _quota(self, known: Known) -> Wait | None:
         """Hold the gang at its queue's quota. It keeps the place in the cluster that it would have now."""
-        least = fewest_gpus(gang)
+        gang, least = known.gang, known.fewest
+        if self.quotas.limit(gang.queue) is None:
+            return None
         if not self.quotas.ever_allows(gang, least):
             limit = self.quotas.limit(gang.queue)
             return Wait(gang, Reason.OVER_QUOTA, f"needs {least} GPUs; queue {gang.queue} may never hold more than {limit}")
@@ -152,56 +140,34 @@ class _Pass:
         if self.quotas.allows(gang, least):
             return None
         self.claims.claim_queue(gang)
-        found = place(gang, self.open)
-        if isinstance(found, Shortage):
-            self._keep_nodes(gang)
-        else:
-            self._fill(found)
+        if not self.claims.keep_all(known.eligible):
+            found = place(gang, self.open)
+            if isinstance(found, Shortage):
+                self._keep_nodes(gang)
+            else:
+                self._fill(found)
         return Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {least} GPUs; {self.quotas.used(gang.queue)}")
 
     def _may_grow(self, gang: Gang, found: Placement) -> bool:
         more = sum(a.gpus.bit_count() for a in found) - sum(a.gpus.bit_count() for a in gang.placement)
         return more <= 0 or self.quotas.allows(gang, more)
 
-    def _all_kept(self, gang: Gang) -> Wait | None:
+    def _all_kept(self, known: Known) -> Wait | None:
         """Spare the search where gangs ahead keep every node; a long queue is mostly this."""
-        eligible = self.room.eligible(gang)
-        if not self.claims.keep_all(eligible):
-            return None
-        wait, ahead = self._behind(gang), self.claims.ahead(eligible)
-        if wait and ahead:
-            self._memory.behind[gang.name] = _Behind(wait, ahead.name, eligible)
-        return wait
+        return self._behind(known) if self.claims.keep_all(known.eligible) else None
 
-    def _as_before(self, gang: Gang) -> Wait | None:
-        """The answer of an earlier pass, if nothing that it rests on has changed."""
-        known = self._memory.behind.get(gang.name)
-        if known is None or known.wait.gang is not gang or self.quotas.limit(gang.queue) is not None:
-            return None
-        ahead = self.claims.ahead(known.eligible) if self.claims.keep_all(known.eligible) else None
-        return known.wait if ahead and ahead.name == known.ahead else None
-
-    def _behind(self, gang: Gang) -> Wait | None:
-        ahead = self.claims.ahead(self.room.eligible(gang))
-        if ahead is None:
-            return None
-        return Wait(gang, Reason.BEHIND_IN_QUEUE, f"needs {gang.gpus} GPUs; comes after {ahead.name}, which waits for GPUs")
+    def _behind(self, known: Known) -> Wait | None:
+        ahead = self.claims.ahead(known.eligible)
+        return known.behind(ahead) if ahead else None
 
     def _blocked(self, gang: Gang, shortage: Shortage) -> Admission:
-        decision = self._behind(gang) or self._stopping(gang) or self._preempt(gang)
+        decision = self._behind(self._memory.known(gang, self.room)) or self._stopping(gang) or self._preempt(gang)
         self._keep_nodes(gang)
         return decision or Wait(gang, Reason.INSUFFICIENT_GPUS, shortage.message)
 
-    def _never_fits(self, gang: Gang) -> Wait | None:
-        """Refuse what would not fit even if nobody else ran; asked once for gangs of the same shape."""
-        tasks = tuple((task.role, task.index, task.gpus, task.rest, task.where) for task in gang.tasks)
-        key = (gang.spread, gang.preferred, gang.required, gang.fewest, gang.asked, tasks)
-        hopeless = self.room.fleet.hopeless
-        if key not in hopeless:
-            found = place(gang, Room(self.room.fleet.empty, self.room.fleet))
-            hopeless[key] = f"{found.message}, with nobody else running" if isinstance(found, Shortage) else None
-        message = hopeless[key]
-        return Wait(gang, Reason.NEVER_FITS, message) if message else None
+    def _never_fits(self, known: Known) -> Wait | None:
+        """Refuse what would not fit even if nobody else ran."""
+        return Wait(known.gang, Reason.NEVER_FITS, known.hopeless) if known.hopeless else None
 
     def _stopping(self, gang: Gang) -> Wait | None:
         """Wait for pods that are on their way out, where that will be enough."""
@@ -230,20 +196,34 @@ class _Pass:
         names = ", ".join(v.name for v in victims)
         return Preempt(gang, tuple(victims), Reason.PREEMPTING, f"takes the place of {names} (lower priority)")
 
-    def _fits_without(self, gang: Gang, victims: Iterable[Gang]) -> bool:
-        room = self.room.settled()
-        for victim in victims:
-            room.give_back(victim.placement)
-        return not isinstance(place(gang, room), Shortage)
+    def _fits_without(self, gang: Gang, victims: Sequence[Gang]) -> bool:
+        return not isinstance(place(gang, self._left_by(victims, self.room.settled())), Shortage)
+
+    def _left_by(self, gone: Sequence[Gang], room: Room) -> Room:
+        """The room once these gangs have gone: their GPUs are free, but those on which others have a place as well."""
+        for gang in gone:
+            room.give_back(gang.placement)
+        for node in {share.node for gang in gone for share in gang.placement}:
+            for name, gpus in self._sharers.get(node, ()):
+                if all(gang.name != name for gang in gone):
+                    room.set(node, room.free[node] & ~gpus)
+        return room
+
+    @cached_property
+    def _sharers(self) -> dict[str, list[tuple[str, GpuSet]]]:
+        """The gangs that may have a place where others have one, by node."""
+        found: dict[str, list[tuple[str, GpuSet]]] = {}
+        for gang in self._placed:
+            if gang.sharing.slices or gang.sharing.packs:
+                for node, gpus in gpus_by_node(gang.placement).items():
+                    found.setdefault(node, []).append((gang.name, gpus))
+        return found
 
     def _keep_nodes(self, gang: Gang) -> None:
         """From here on nobody behind the gang gets a GPU of a node that the gang may use."""
         names = [name for name in self.room.eligible(gang) if name not in self.claims.nodes]
         self.claims.claim_nodes(gang, names)
-        if names and self.open is self.room:
-            self.open = self.room.copy()
-        for name in names:
-            self.open.close(name)
+        self._to_close += names
 
     def _left_behind(self, gang: Gang) -> list[str]:
         if gang.leave is None:

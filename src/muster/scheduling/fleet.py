@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from muster.scheduling.eligibility import Constraint
-from muster.scheduling.snapshot import Gang, Node
+from muster.scheduling.snapshot import Gang, Level, Node
 
 
 class Fleet:
@@ -22,8 +22,12 @@ class Fleet:
         self._nodes = dict(nodes)
         self._admitted: dict[Constraint, frozenset[str]] = {}
         self._eligible: dict[frozenset[tuple[Constraint, int]], tuple[str, ...]] = {}
+        self._domains: dict[Level, Mapping[str, str]] = {}
         self.hopeless: dict[object, str | None] = {}
         """What the largest hope of a gang of some shape lacks, with nobody else running; None where it fits."""
+
+    def __len__(self) -> int:
+        return len(self._nodes)
 
     def matches(self, nodes: Mapping[str, Node]) -> bool:
         """Say whether what is known of the nodes holds for these; objects that did not change cost next to nothing."""
@@ -57,10 +61,17 @@ class Fleet:
             self._eligible[shapes] = found
         return found
 
+    def domains(self, level: Level) -> Mapping[str, str]:
+        """The domain of each node at a level."""
+        found = self._domains.get(level)
+        if found is None:
+            found = self._domains[level] = {name: node.domain(level) for name, node in self._nodes.items()}
+        return found
+
     @cached_property
     def empty(self) -> Mapping[str, Node]:
         """The nodes if nobody held anything: what a gang can hope for at best."""
-        return {name: replace(node, free=node.healthy, rest=node.capacity) for name, node in self._nodes.items()}
+        return {name: replace(node, free=node.healthy, parts=(), rest=node.capacity) for name, node in self._nodes.items()}
 
 
 def _fixed(node: Node) -> tuple[object, ...]:

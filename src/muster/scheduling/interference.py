@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
-from math import sqrt
+from math import fsum, sqrt
 
 from muster.scheduling.profile import UNKNOWN, Company, Profile, Shape, Via
 
@@ -126,4 +126,4 @@ def _share(value: float | None, whole: float = 1.0) -> float:
 
 
 def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    return fsum(values) / len(values) if values else None  # in any order the same

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from muster.scheduling.admission import Memory, admit
+from muster.scheduling.admission import admit
 from muster.scheduling.decisions import Admission, Decision
 from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.mechanisms.shares import is_elastic
+from muster.scheduling.memory import Memory
 from muster.scheduling.policies import gandiva, muster
+from muster.scheduling.queueing import is_ready
 from muster.scheduling.settings import DEFAULTS, Policy, Settings
 from muster.scheduling.snapshot import Gang, Snapshot
 
@@ -28,13 +31,16 @@ class Planner:
     def __init__(self, settings: Settings = DEFAULTS) -> None:
         self.settings = settings
         self._memory = Memory()
+        self._at_rest: Snapshot | None = None
+        """The last snapshot in which there was nothing to introspect."""
 
     def plan(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         """Decide for every gang that waits or wants to move, and for those that share what they hold."""
         if self.settings.policy is Policy.GANDIVA:
             return self._gandiva(snapshot, now, gandiva.react)
         admitted = self._admit(snapshot, now)
-        if not (any(map(muster.may_claim, admitted)) and any(gang.sharing.slices for gang in snapshot.gangs)):
+        claims = any(map(muster.may_claim, admitted)) and any(gang.sharing.slices for gang in snapshot.gangs)
+        if not (claims or any(map(is_elastic, snapshot.gangs))):
             return admitted
         return self._muster(snapshot, now, admitted, muster.react)
 
@@ -42,7 +48,10 @@ class Planner:
         """Judge what was tried, and share the GPUs anew."""
         if self.settings.policy is Policy.GANDIVA:
             return self._gandiva(snapshot, now, gandiva.introspect)
+        if snapshot is self._at_rest:
+            return ()
         if not any(map(_can_change, snapshot.gangs)) or not (snapshot.profiles or any(map(_wants, snapshot.gangs))):
+            self._at_rest = snapshot
             return ()
         return self._muster(snapshot, now, self._admit(snapshot, now), muster.introspect)
 
@@ -51,16 +60,19 @@ class Planner:
 
     def _muster(self, snapshot: Snapshot, now: float, admitted: Iterable[Admission], act: Act) -> Sequence[Decision]:
         """Ours for gangs that share: they leave it to their rank where they start."""
-        board = Board(snapshot, now, (decision for decision in admitted if not muster.leaves_to_rank(decision)))
-        act(board, self.settings)
-        return board.decided()
+        decided = (decision for decision in admitted if not muster.leaves_to_rank(decision))
+        return self._act(snapshot, now, decided, act)
 
     def _gandiva(self, snapshot: Snapshot, now: float, act: Act) -> Sequence[Decision]:
-        """The paper's for gangs that take turns; the others are admitted as ever."""
-        admitted = self._admit(snapshot, now, lambda gang: not gang.sharing.slices)
+        """The paper's for gangs that take turns; the others, and those that cannot start yet, are admitted as ever."""
+        admitted = self._admit(snapshot, now, lambda gang: not gang.sharing.slices or not is_ready(gang, now))
         if not any(map(_can_change, snapshot.gangs)):
             return admitted
-        board = Board(snapshot, now, admitted)
+        return self._act(snapshot, now, admitted, act)
+
+    def _act(self, snapshot: Snapshot, now: float, decided: Iterable[Decision], act: Act) -> Sequence[Decision]:
+        room = self._memory.room(snapshot.nodes)
+        board = Board(snapshot, now, decided, room, self._memory.rates(snapshot.profiles, room))
         act(board, self.settings)
         return board.decided()
 

@@ -4,6 +4,10 @@ A gang runs in a way: on GPUs of a shape (model, how many on each node, the slow
 else is on the same GPUs, under the same PCIe switch, on the same network cards). Rates are in mini-batches per second of the
 whole gang. The shell measures; the core only reads. Gandiva (OSDI'18, section 4) calls this introspection: it compares rates
 before and after a decision, and needs no model of the job.
+
+Where the rates of a gang change as its training goes on (the larger its batch, the more its progress per example depends on the
+noise of its gradients: what Pollux, OSDI'21, calls goodput), its runtime reports how fast it would be now in each way in which
+its kind was ever measured. That profile stands under the gang's own name, goes before its kind's, and is dropped when it ends.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is known of a kind of gang; None is not measured yet."""
+    """What is known of a kind of gang, or of one gang; None is not measured yet."""
 
     rates: Mapping[tuple[Shape, Company], float] = field(default_factory=dict)
     utilisation: float | None = None

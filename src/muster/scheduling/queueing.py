@@ -37,10 +37,12 @@ class Quotas:
     def __init__(self, queues: Mapping[str, Queue], gangs: Iterable[Gang]) -> None:
         self._queues = queues
         self.held: dict[str, int] = {}
+        """Counted for queues that have a quota."""
         self.kept: dict[str, int] = {}
         """GPUs of a quota that gangs which wait for GPUs will need."""
-        for gang in gangs:
-            if gang.placement:
+        limited = {name for name, queue in queues.items() if queue.quota is not None}
+        for gang in gangs if limited else ():
+            if gang.placement and gang.queue in limited:
                 self.add(gang.queue, gang.held)
 
     def limit(self, queue: str) -> int | None:
@@ -61,6 +63,8 @@ class Quotas:
         """The gang in the largest size that the quota allows now; None where it allows none."""
         if self.limit(gang.queue) is None:
             return gang
+        if gang.fewest is None and gang.asked is None:
+            return gang if self.allows(gang, gang.gpus) else None
         versions = (replace(gang, tasks=shrunk(gang.tasks, size)) for size in sizes(gang))
         return next((version for version in versions if self.allows(gang, version.gpus)), None)
 
@@ -94,7 +98,10 @@ class Claims:
 
     def ahead(self, names: tuple[str, ...]) -> Gang | None:
         """The gang that keeps the first of these nodes that is kept."""
-        return next((self.nodes[name] for name in names if name in self.nodes), None)
+        for name in names:
+            if name in self.nodes:
+                return self.nodes[name]
+        return None
 
     def claim_nodes(self, gang: Gang, names: Iterable[str]) -> None:
         for name in names:

@@ -4,14 +4,16 @@ A rate counts the mini-batches of all GPUs of a gang a second. It is scaled from
 to others by three laws, each learned from the profiles and each with a prior: `steptime` (number of GPUs, links),
 `interference` (neighbours), and here the speed of one GPU model beside another. Measured beats learned, learned beats priors.
 
-A `Rates` lives for one pass: it remembers every answer, since a pass asks the same for thousands of gangs.
+A `Rates` lives as long as profiles and machines are the same: it remembers every answer, since passes ask the same for
+thousands of gangs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from math import exp, log
+from math import exp, fsum, log
+from typing import Any, TypeVar
 
 from muster.scheduling.interference import Interference, Neighbour, unhindered
 from muster.scheduling.links import ALONE as NO_HOP
@@ -23,6 +25,7 @@ from muster.scheduling.snapshot import Gang, Node, Sensitivity
 from muster.scheduling.steptime import Law, Point, exposure, fit
 
 Kind = tuple[str, Sensitivity]
+T = TypeVar("T")
 
 
 class Rates:
@@ -37,10 +40,18 @@ class Rates:
         self._known: dict[tuple[Kind, Shape, Company], float] = {}
         self._bests: dict[tuple[Kind, int], float] = {}
         self._ideals: dict[int, list[Shape]] = {}
+        self._kept: dict[object, Any] = {}
+
+    def kept(self, make: Callable[[Rates], T]) -> T:
+        """Return what `make` makes of these rates, the same each time: what follows from them alone."""
+        if make not in self._kept:
+            self._kept[make] = make(self)
+        found: T = self._kept[make]
+        return found
 
     def profile(self, gang: Gang) -> Profile:
-        """Return what was measured of the gang's kind."""
-        return self._profiles.get(kind_of(gang), UNKNOWN)
+        """Return what the gang reports of itself, else what was measured of its kind."""
+        return self._profiles.get(gang.name) or self._profiles.get(kind_of(gang), UNKNOWN)
 
     def expected(self, gang: Gang, shape: Shape, company: Company = ALONE) -> float | None:
         """Return the rate to expect, in mini-batches/s; None where nothing was measured of the kind."""
@@ -76,8 +87,8 @@ class Rates:
     # The laws put together
 
     def _kind(self, gang: Gang) -> Kind:
-        """Kinds of which nothing is known are one."""
-        name = kind_of(gang)
+        """A gang that reports of itself is a kind of its own; kinds of which nothing is known are one."""
+        name = gang.name if gang.name in self._profiles else kind_of(gang)
         return name if name in self._profiles else "", gang.sensitivity
 
     def _value(self, kind: Kind, shape: Shape, company: Company) -> float:
@@ -147,7 +158,7 @@ class Rates:
             largest = max((machine.gpus for machine, _, _ in types), default=0)
             self._ideals[gpus] = []
             for machine, model, nic in types:
-                if machine.gpus >= min(gpus, largest):
+                if 0 < min(gpus, largest) <= machine.gpus:
                     servers, rest = divmod(gpus, machine.gpus)
                     counts = (machine.gpus,) * servers + ((rest,) if rest else ())
                     ring = machine.ring(machine.fastest(machine.all, counts[0]))
@@ -174,7 +185,7 @@ class Rates:
         for kind in self._profiles:
             for model, speed in _speeds(self._unhindered(kind), self._first).items():
                 logs.setdefault(model, []).append(log(speed))
-        return {model: exp(sum(values) / len(values)) for model, values in logs.items()}
+        return {model: exp(fsum(values) / len(values)) for model, values in logs.items()}
 
 
 def _speeds(free: Mapping[Shape, float], first: str) -> dict[str, float]:

@@ -25,7 +25,7 @@ class Settings:
     slice_seconds: float = 60.0
     """The time between introspective passes, and the length of a turn: long beside what a suspend costs (0.1 to 1 s)."""
     grow_after: float = 600.0
-    """How long GPUs stay idle before an elastic gang may have them."""
+    """How long GPUs stay idle before an elastic gang may have them, under policy gandiva."""
     packing: bool = True
     migration: bool = True
 

@@ -200,12 +200,14 @@ class Gang:
     @property
     def gpus(self) -> int:
         """The GPUs that it asks for."""
-        return sum(task.gpus for task in self.tasks if self.asked is None or task.role != "worker" or task.index < self.asked)
+        if self.asked is None:
+            return sum([task.gpus for task in self.tasks])
+        return sum(task.gpus for task in self.tasks if task.role != "worker" or task.index < self.asked)
 
     @property
     def held(self) -> int:
         """The GPUs of its placement."""
-        return sum(place.gpus.bit_count() for place in self.placement)
+        return sum([place.gpus.bit_count() for place in self.placement])
 
     def ran(self, now: float) -> float:
         """Seconds that it ran, on the GPUs that it asks for."""

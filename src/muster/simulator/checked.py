@@ -5,18 +5,19 @@
   and with gangs and nodes in another order, answers the same.
 - Undo restores the state: an Unpack gives a gang back the place that it had before the Pack (or none), as far as it is there.
 - Nobody starves. Counted are the passes in which a gang that shares does not run although it would fit, were it not for gangs
-  that share and have no higher priority. A gang that takes turns is passed over `SLACK` times the turns of those on its servers
-  at most; a turn counts as many times as the gang there weighs more. One that has no place comes first, by muster's rule, when
-  it waited `PATIENCE` times as long as it ran, and then goes after those that came before it: `SLACK` passes for each that shares.
+  that share and have no higher priority. A gang that takes turns is passed over `SLACK` times for each gang on its servers, and
+  for one that weighs more as many times as it does. One that has no place comes first, by muster's rule, when it waited
+  `PATIENCE` times as long as it ran, and goes after those that came before it then: `SLACK` passes for each gang that shares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from types import MappingProxyType
 
-from muster.scheduling.decisions import Decision, Pack, Unpack
+from muster.scheduling.decisions import Decision, Pack, Put, Unpack
 from muster.scheduling.occupancy import gpus_by_node
 from muster.scheduling.policies.muster import PATIENCE
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
@@ -27,7 +28,7 @@ SLACK = 3.0
 
 
 class Broken(Exception):
-    """A policy broke one of its promises; the message says which, when and for which gang."""
+    """A policy broke one of its promises; the message says which, and for which gang."""
 
 
 class Checked:
@@ -61,7 +62,7 @@ class Checked:
         if list(outcome.decisions) != list(again):
             found.append(f"undecided: {_difference(outcome.decisions, again)}")
         if found:
-            raise Broken(f"at {outcome.now:g} s: {'; '.join(found)}")
+            raise Broken("; ".join(found))
         return outcome.decisions
 
     def _not_undone(self, outcome: Outcome) -> Iterator[str]:
@@ -136,9 +137,15 @@ def turned_round(snapshot: Snapshot) -> Snapshot:
 
 
 def _difference(decisions: Sequence[Decision], again: Sequence[Decision]) -> str:
-    def told(found: Sequence[Decision]) -> list[str]:
-        return [f"{type(decision).__name__} {decision.gang.name}: {decision.message}" for decision in found]
+    """The first decision that came out otherwise."""
+    for one, other in zip_longest(decisions, again):
+        if one != other:
+            return f"{_told(one)}, and asked again {_told(other)}"
+    return "nothing"
 
-    first, second = told(decisions), told(again)
-    pairs = [(a, b) for a, b in zip(first, second, strict=False) if a != b]
-    return f"{pairs[0][0]}, and asked again {pairs[0][1]}" if pairs else f"{len(first)} and {len(second)} decisions alike"
+
+def _told(decision: Decision | None) -> str:
+    if decision is None:
+        return "nothing"
+    effect = f" {decision.effect}" if isinstance(decision, Put) else ""
+    return f"{type(decision).__name__} {decision.gang.name}: {decision.message}{effect}"

@@ -31,9 +31,16 @@ class Cluster:
         self.running = Occupancy()
         self.gpus = sum(node.healthy.bit_count() for node in self.nodes.values())
         self._placed: dict[str, dict[str, GpuSet]] = {name: {} for name in self.nodes}
+        self._snapshot: Snapshot | None = None
+        """The last one, unless nodes or gangs have changed since."""
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(dict(self.nodes), tuple(self.gangs.values()), self.queues, self.profiles, self.ended)
+        """What a policy sees: the same object for as long as nothing changed."""
+        last = self._snapshot
+        if last is None or last.profiles is not self.profiles or last.ended is not self.ended:
+            last = Snapshot(dict(self.nodes), tuple(self.gangs.values()), self.queues, self.profiles, self.ended)
+            self._snapshot = last
+        return last
 
     def put(self, gang: Gang) -> None:
         """Take a gang as it is from now on: new, placed, running, suspended or queued."""
@@ -41,14 +48,17 @@ class Cluster:
         if before is not None:
             self._leave(before)
         self.gangs[gang.name] = gang
+        self._snapshot = None
         self._enter(gang)
 
     def remove(self, name: str) -> None:
+        self._snapshot = None
         self._leave(self.gangs.pop(name))
 
     def set_node(self, node: Node) -> None:
         """Take a node with other GPUs in order than before; who runs on it stays until the policy hears of it."""
         self.nodes[node.name] = node
+        self._snapshot = None
         self._count(node.name)
 
     def neighbourhood(self, names: Iterable[str]) -> dict[str, Gang]:

@@ -2,7 +2,9 @@
 
 Between two events every running job makes progress at the rate that the physics gives it where it is. All events of one
 moment happen before the policy is asked once: a reactive pass after arrivals, departures and failures, an introspective one
-every `period` seconds. Rates are measured while jobs run and become part of the next snapshot.
+every `period` seconds. Rates are measured while jobs run and become part of the next snapshot, for all jobs of a kind.
+Where they drift with a job's progress, a job also reports at each introspective pass how fast it would be now in every way in
+which its kind was ever measured: its runtime knows its own statistical efficiency, and the step times are those of the kind.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ class Run:
     """Progress is counted up to here; in the future while the job is being suspended, moved or resumed."""
     until: float = 0.0
     """The progress at which `rate` ends."""
+    steady_since: float = 0.0
+    """When it began to run at this rate, in this shape and company: what is younger nobody has measured."""
     version: int = 0
     shape: Shape = NOWHERE
     company: Company = ALONE
@@ -90,7 +94,10 @@ class Simulation:
         self._on_milestone, self._on_moment = on_milestone, on_moment
         self._order = count()
         self._events: list[tuple[float, int, Callable[[], bool]]] = []
-        self._pass_due = False
+        self._pass_at: float | None = None
+        """When the next introspective pass is due."""
+        self._wakes: set[float] = set()
+        """When answers change by time alone."""
         for job in jobs:
             self.submit(job)
 
@@ -98,11 +105,15 @@ class Simulation:
         """Simulate until every job has ended, or time is up."""
         while self._events and self._events[0][0] <= self.until:
             self.now = self._events[0][0]
+            if self._pass_at == self.now:
+                self._measure()
             changed = False
             while self._events and self._events[0][0] == self.now:
                 changed |= heappop(self._events)[2]()
             if changed:
                 self._ask(self.policy.react)
+            if self._pass_at == self.now:
+                self._pass()
             self.records.looks(self.cluster.nodes, self.now)
             if self._on_moment:
                 self._on_moment(self)
@@ -129,14 +140,16 @@ class Simulation:
         if found.placement:
             run.gpus = gpus_by_node(found.placement)
             run.shape = shape_of(run.gpus, self.cluster.nodes)
+        if found.placement and found.running:
             self.records.moved(job, (), found.placement, self.now, "", 0.0)
-            self._set_rate(run)
+            self._recompute(gpus_by_node(found.placement))
         self._plan_pass()
-        self.at(self.now, lambda: True)
+        self._ask_again()
 
     def cancel(self, name: str) -> None:
         """End a job before its work is done."""
         self._end(self.runs[name], finished=False)
+        self._ask_again()
 
     def at(self, when: float, happening: Callable[[], bool]) -> None:
         """Let something happen at a time; it says whether the policy is to be asked."""
@@ -155,9 +168,12 @@ class Simulation:
     def set_node(self, node: Node) -> None:
         """Let GPUs of a node fail or come back; gangs on those that failed are queued again, with what they had saved."""
         self.cluster.set_node(node)
+        touched: dict[str, GpuSet] = {}
         for name, gpus in self.cluster.placed(node.name).items():
             if gpus & ~node.healthy:
-                self._off(self.runs[name], ())
+                touched.update(self._off(self.runs[name], ()))
+        self._recompute(touched)
+        self._ask_again()
 
     # Events
 
@@ -169,19 +185,21 @@ class Simulation:
         return True
 
     def _plan_pass(self) -> None:
-        if self.policy.period and not self._pass_due:
-            self._pass_due = True
-            self.at((self.now // self.policy.period + 1) * self.policy.period, self._pass)
+        if self.policy.period and self._pass_at is None:
+            self._pass_at = (self.now // self.policy.period + 1) * self.policy.period
+            self.at(self._pass_at, lambda: False)
 
-    def _pass(self) -> bool:
+    def _pass(self) -> None:
         """Where nothing runs, nobody comes and nothing was decided, the next pass would find what this one found."""
-        self._pass_due = False
+        self._pass_at = None
         if self.runs:
-            self._measure()
             self._ask(self.policy.introspect)
             if self._events:
                 self._plan_pass()
-        return False
+
+    def _ask_again(self) -> None:
+        """Let the policy be asked before time goes on."""
+        self.at(self.now, lambda: True)
 
     def _reached(self, run: Run, version: int) -> bool:
         if run.version != version:
@@ -203,6 +221,8 @@ class Simulation:
         run.version += 1
         run.advance(self.now)
         self.cluster.remove(run.job.name)
+        if self.physics.rates_drift:
+            self.cluster.profiles = {name: known for name, known in self.cluster.profiles.items() if name != run.job.name}
         self.cluster.ended = (*self.cluster.ended[-MEMORY:], gone.ran(self.now))
         del self.runs[run.job.name]
         self._note(run, gone, ())
@@ -233,6 +253,10 @@ class Simulation:
             case Preempt():
                 for victim in decision.victims:
                     touched.update(self._off(self.runs[victim.name], ()))
+                self._ask_again()
+            case Wait(until=float(until)) if until > self.now and until not in self._wakes:
+                self._wakes.add(until)
+                self.at(until, lambda: True)
 
     def _put(self, run: Run, decision: Put) -> dict[str, GpuSet]:
         if not decision.placement:
@@ -240,6 +264,7 @@ class Simulation:
         before = self.cluster.gangs[run.job.name]
         gpus = gpus_by_node(decision.placement)
         run.advance(self.now)
+        run.rate = 0.0
         shape = shape_of(gpus, self.cluster.nodes)
         pause = self._pause(run, gpus, shape)
         after = replace(
@@ -248,7 +273,7 @@ class Simulation:
             since=self.now,
             placement=decision.placement,
             running=True,
-            started=before.started or self.now,
+            started=before.started if run.gpus else before.started or self.now,
             packed=decision.onto if isinstance(decision, Pack) else before.packed if isinstance(decision, Resume) else "",
             trial=Trial(type(decision).__name__, self.now, decision.effect, before.placement) if decision.effect else None,
         )
@@ -306,9 +331,12 @@ class Simulation:
 
     def _set_rate(self, run: Run) -> None:
         run.advance(self.now)
+        before = run.company, run.rate
         if self.physics.placement_matters and run.gpus is not None:
             run.company = self.cluster.running.company(run.job.name, run.gpus, self.cluster.nodes)
         run.rate = self.physics.rate(run.job, run.done, run.shape, run.company)
+        if (run.company, run.rate) != before:
+            run.steady_since = run.counted_at
         run.until = min(self.physics.milestone(run.job, run.done), run.job.work)
         run.version += 1
         self.records.busy(run.job, self.physics.busy(run.job, run.company), self.now)
@@ -322,11 +350,24 @@ class Simulation:
             return
         for name, run in self.runs.items():
             seen = self.cluster.gangs[name]
-            if seen.placement and seen.running and run.counted_at < self.now:
+            if seen.placement and seen.running and run.steady_since < self.now:
                 known = self.cluster.profiles.get(kind_of(seen)) or self.physics.profile(run.job)
                 if known.rates.get((run.shape, run.company)) != run.rate:
                     rates = {**known.rates, (run.shape, run.company): run.rate}
                     self.cluster.profiles = {**self.cluster.profiles, kind_of(seen): _with_rates(known, rates)}
+        if self.physics.rates_drift:
+            self.cluster.profiles = {**self.cluster.profiles, **self._reported()}
+
+    def _reported(self) -> dict[str, Profile]:
+        """The profile of each gang that has started: its rates of now, where its kind was measured."""
+        found = {}
+        for name, run in self.runs.items():
+            seen = self.cluster.gangs[name]
+            known = self.cluster.profiles.get(kind_of(seen))
+            if seen.started and known:
+                now = {where: self.physics.rate(run.job, run.done, *where) for where in known.rates}
+                found[name] = _with_rates(known, now)
+        return found
 
 
 def _with_rates(profile: Profile, rates: dict[tuple[Shape, Company], float]) -> Profile:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from operator import attrgetter
 
 from muster.scheduling.snapshot import Node
 from muster.simulator.jobs import Job
@@ -40,7 +41,7 @@ class Fragmentation:
         return now >= self._next
 
     def look(self, nodes: Iterable[Node], now: float) -> None:
-        self.samples.append((now, unusable(Counter(node.free.bit_count() for node in nodes), self._sizes)))
+        self.samples.append((now, unusable(_by_free(nodes), self._sizes)))
         if len(self.samples) > MOST_SAMPLES:
             self.samples = self.samples[::2]
             self._step *= 2
@@ -52,6 +53,14 @@ class Fragmentation:
             return 0.0
         steps = pairwise([*self.samples, (end, 0.0)])
         return sum(value * (until - since) for (since, value), (until, _) in steps) / (end - self.samples[0][0])
+
+
+def _by_free(nodes: Iterable[Node]) -> Counter[int]:
+    """How many nodes have how many free GPUs; of the sets of free GPUs there are few, so these are counted first."""
+    found: Counter[int] = Counter()
+    for free, count in Counter(map(attrgetter("free"), nodes)).items():
+        found[free.bit_count()] += count
+    return found
 
 
 def unusable(free: Mapping[int, int], sizes: Mapping[int, int]) -> float:

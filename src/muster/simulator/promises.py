@@ -204,9 +204,8 @@ def over_quota(outcome: Outcome) -> Iterator[str]:
 
 def overridden(outcome: Outcome) -> Iterator[str]:
     """No gang loses its GPUs unless gangs of its own or a higher priority need them."""
-    victims = {gang.name for d in outcome.decisions if isinstance(d, Preempt) for gang in d.victims}
     for gang in outcome.before.values():
-        if not runs(gang) or runs(outcome.gangs[gang.name]) or gang.name in victims:
+        if not runs(gang) or runs(outcome.gangs[gang.name]) or outcome.preempts:
             continue
         stronger = (
             other

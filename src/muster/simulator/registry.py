@@ -19,7 +19,7 @@ from muster.simulator.policies.ordered import ORDERS, Order, Ordered
 from muster.simulator.policies.rounds import FairRounds
 from muster.simulator.policies.tiresias import Tiresias
 from muster.simulator.policies.yarn import Yarn
-from muster.simulator.traces import ffdl, gandiva, gavel, listed, philly, poisson, pollux, tiresias
+from muster.simulator.traces import ffdl, gandiva, gavel, listed, openb, philly, poisson, pollux, tiresias
 
 
 def _planner(policy: Policy) -> Builder:
@@ -42,6 +42,7 @@ SOURCES: dict[str, Builder] = {
     "philly": philly.jobs,
     "tiresias": tiresias.jobs,
     "pollux": pollux.jobs,
+    "openb": openb.jobs,
     "gandiva-mix": gandiva.mix,
     "gandiva-replay": gandiva.replay,
     "gavel": gavel.jobs,

@@ -5,6 +5,7 @@
     filling     which of several gangs that promise alike start together
     packing     several gangs on one GPU where their measured rates together beat taking turns, undone where they do not
     migration   moving gangs: towards each other, away from interference, off half-empty servers, onto idle GPUs
+    usage       gangs where the GPUs make most of them: moves, pairs and exchanges (`sites`, and in `exchange` what they gain)
     elasticity  growing to GPUs that stay idle, shrinking at once when they are needed
 
 A mechanism looks at the board, puts its decisions on it, and knows nothing of the others; `policies` says which are used when.

@@ -7,7 +7,9 @@ in which they are to be carried out, so that each is possible once those before 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
+from functools import cached_property
 
 from muster.scheduling.decisions import Decision, Join, Pack, Put, Reason, Resume, Suspend, Wait
 from muster.scheduling.links import GpuSet
@@ -16,7 +18,7 @@ from muster.scheduling.placement import Room
 from muster.scheduling.prospects import Prospects
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.rates import Rates
-from muster.scheduling.snapshot import Gang, Snapshot
+from muster.scheduling.snapshot import EXCLUSIVE, Gang, Snapshot
 
 Spots = dict[str, GpuSet]
 """GPUs by node."""
@@ -25,12 +27,19 @@ Spots = dict[str, GpuSet]
 class Board:
     """What a pass knows and what it has decided."""
 
-    def __init__(self, snapshot: Snapshot, now: float, decided: Iterable[Decision] = ()) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        now: float,
+        decided: Iterable[Decision] = (),
+        room: Room | None = None,
+        rates: Rates | None = None,
+    ) -> None:
         self.nodes, self.queues, self.now = snapshot.nodes, snapshot.queues, now
         self.gangs = {gang.name: gang for gang in snapshot.gangs}
         self.running = Occupancy()
         self.prospects = Prospects(snapshot.ended)
-        self.rates = Rates(snapshot.profiles, snapshot.nodes)
+        self.rates = rates or Rates(snapshot.profiles, snapshot.nodes)
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.decisions: list[Decision] = []
         self.waits: dict[str, Wait] = {}
@@ -39,7 +48,7 @@ class Board:
         for gang in snapshot.gangs:
             if gang.placement:
                 self._enter(gang)
-        self.room = Room(snapshot.nodes)
+        self.room = room or Room(snapshot.nodes)
         """The idle GPUs, to place gangs in."""
         self._ours = {node: self._union(node) | self.nodes[node].free for node in self.residents}
         """GPUs that are free or held by gangs: the others belong to pods that nobody here may move."""
@@ -55,6 +64,11 @@ class Board:
     def free(self, node: str) -> GpuSet:
         """GPUs on which nobody runs."""
         return self._left(node, (gpus for _, gpus in self.running.on_node.get(node, {}).values()))
+
+    @cached_property
+    def largest(self) -> int:
+        """The GPUs in order of the largest server."""
+        return max((node.healthy.bit_count() for node in self.nodes.values()), default=0)
 
     def height(self, node: str) -> float:
         """GPUs that gangs want of a node beside those it has; over 1 they take turns (Gandiva, section 3.1)."""
@@ -101,6 +115,20 @@ class Board:
         """The room with these GPUs only, whoever is on them."""
         return self.room.only(spots)
 
+    def supposing(self, gangs: Iterable[Gang]) -> Board:
+        """The board as if these gangs were so, apart from this one: to find out what others could have."""
+        twin = copy(self)
+        twin.gangs, twin.waits, twin.decisions = dict(self.gangs), dict(self.waits), list(self.decisions)
+        twin.residents = {node: dict(there) for node, there in self.residents.items()}
+        twin.running, twin.room = Occupancy(self.gangs.values()), self.room.copy()
+        twin.quotas = Quotas(self.queues, self.gangs.values())
+        for gang in gangs:
+            before = twin.gangs[gang.name]
+            twin._leave(before)
+            twin._enter(gang)
+            twin._settle(before, gang)
+        return twin
+
     # What is decided
 
     def decided(self) -> list[Decision]:
@@ -146,6 +174,14 @@ class Board:
             self.suspend(decision.gang, decision.reason, decision.message, stays=decision.stays)
         else:
             self.decisions.append(decision)
+            for victim in decision.victims:
+                self._withdraw(victim)
+
+    def _withdraw(self, victim: Gang) -> None:
+        """Keep the GPUs of a gang that is on its way out from everybody, during this pass."""
+        before = self.gangs[victim.name]
+        self._leave(before)
+        self._enter(replace(before, sharing=EXCLUSIVE, asked=None))
 
     def _counted(self, gang: Gang) -> Gang:
         return replace(gang, attained=gang.attained_at(self.now), since=self.now)

@@ -22,7 +22,7 @@ def grow(board: Board, after: float) -> None:
         larger = _larger(board, gang)
         if larger:
             message = f"{gang.held} to {sum(p.gpus.bit_count() for p in larger)} GPUs that stayed idle for {after:.0f} s"
-            board.put(Grow(gang, larger, Reason.GPUS_IDLE, message, _effect(board, gang, larger)))
+            board.put(Grow(gang, larger, Reason.GPUS_IDLE, message, effect(board, gang, larger)))
 
 
 def shrink(board: Board, node: str, gpus: int) -> bool:
@@ -33,10 +33,17 @@ def shrink(board: Board, node: str, gpus: int) -> bool:
         if less != gang.placement:
             left = sum(place.gpus.bit_count() for place in less)
             message = f"{gang.held} to {left} GPUs: others need them"
-            board.put(Shrink(gang, less, Reason.GPUS_NEEDED, message, _effect(board, gang, less)))
+            board.put(Shrink(gang, less, Reason.GPUS_NEEDED, message, effect(board, gang, less)))
             gpus -= gang.held - left
             found = True
     return found
+
+
+def make_room(board: Board, gpus: int) -> bool:
+    """Take back up to `gpus` GPUs of each node that gangs have beyond what they asked for; say whether there were any."""
+    nodes = {node for gang in board.gangs.values() if is_grown(gang) for node in board.spots(gang)}
+    found = [shrink(board, node, gpus) for node in sorted(nodes)]
+    return any(found)
 
 
 def is_grown(gang: Gang) -> bool:
@@ -71,7 +78,8 @@ def _larger(board: Board, gang: Gang) -> Placement | None:
     return (*gang.placement, *more) if more else None
 
 
-def _effect(board: Board, gang: Gang, after: Placement) -> Effect | None:
+def effect(board: Board, gang: Gang, after: Placement) -> Effect | None:
+    """What is expected of another placement beside what is expected of the one that the gang has."""
     now = board.rates.expected(gang, shape(gang.placement, board.nodes))
     then = board.rates.expected(gang, shape(after, board.nodes))
     return Effect(now, then) if now is not None and then is not None else None

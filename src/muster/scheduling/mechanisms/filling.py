@@ -21,7 +21,8 @@ def fill(gangs: Sequence[Gang], gpus: int) -> list[Gang]:
     if len(gangs) < 2 or gpus > MOST_GPUS or gpus >= sum(gang.gpus for gang in gangs):
         return list(gangs)
     chosen = _best(gangs, gpus)
-    return [*chosen, *(gang for gang in gangs if gang not in chosen)]
+    names = {gang.name for gang in chosen}
+    return [*chosen, *(gang for gang in gangs if gang.name not in names)]
 
 
 def _best(gangs: Sequence[Gang], gpus: int) -> list[Gang]:

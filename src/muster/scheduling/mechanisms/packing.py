@@ -62,13 +62,16 @@ def offer(board: Board, gangs: Iterable[Gang], least: float = 1.1) -> None:
 
     Bundles of the same kinds in the same shape promise the same: they are weighed once for all.
     """
+    guests = [gang for gang in gangs if _profiled(board, gang)]
+    if not guests:
+        return
     alike: dict[_Likeness, list[Bundle]] = {}
     for bundle in _hosts(board, board.gangs.values()):
         alike.setdefault(_likeness(board, bundle), []).append(bundle)
     gains: dict[tuple[_Likeness, str, Sensitivity], float] = {}
-    for gang in gangs:
+    for gang in guests:
         best: list[tuple[float, str, list[Bundle]]] = []
-        for likeness, bundles in alike.items() if _profiled(board, gang) else ():
+        for likeness, bundles in alike.items():
             key = (likeness, kind_of(gang), gang.sensitivity)
             if bundles and likeness[1].gpus == gang.gpus:
                 if key not in gains:
@@ -156,8 +159,10 @@ def _counts(board: Board, gang: Gang) -> dict[str, int]:
 
 
 def _profiled(board: Board, gang: Gang) -> bool:
+    if not (gang.sharing.packs and gang.sharing.slices):
+        return False
     profile = board.rates.profile(gang)
-    return gang.sharing.packs and gang.sharing.slices and profile.utilisation is not None and profile.memory is not None
+    return profile.utilisation is not None and profile.memory is not None
 
 
 def _utilisation(board: Board, gang: Gang) -> float:

@@ -17,14 +17,17 @@ from muster.scheduling.queueing import is_ready
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Placement
 
+QUEUED = 10.0
+"""A gang that was in the queue for so many slices takes turns on servers of any size; the paper leaves it there, to starve."""
+
 
 def react(board: Board, settings: Settings) -> None:
     """Find nodes for those who wait, and use what came free."""
-    fill(board)
+    fill(board, settings)
     if settings.migration:
         migration.level(board)
         migration.improve(board)
-    fill(board)
+    fill(board, settings)
 
 
 def introspect(board: Board, settings: Settings) -> None:
@@ -37,24 +40,27 @@ def introspect(board: Board, settings: Settings) -> None:
         migration.level(board)
         migration.improve(board)
         migration.defragment(board)
-    fill(board)
+    fill(board, settings)
     if not board.waiting():
         elasticity.grow(board, settings.grow_after)
 
 
-def fill(board: Board) -> None:
-    """Use GPUs that nobody uses: first for those who wait for their turn on them, then for those who wait for a place."""
+def fill(board: Board, settings: Settings) -> None:
+    """Use GPUs that nobody uses: for those who wait for their turn on them, for those who wait for a place, for their turns."""
     turns.fill(board, _crowded(board))
     ahead: dict[str, Gang] = {}
     for gang in board.waiting():
         if gang.sharing.slices and is_ready(gang, board.now):
-            _start(board, gang, ahead.get(gang.queue))
-        wait = board.waits.get(gang.name)
-        if wait and wait.reason is Reason.QUOTA_EXHAUSTED and not board.gangs[gang.name].placement:
+            _start(board, gang, ahead.get(gang.queue), settings)
+        wait = None if board.gangs[gang.name].placement else board.waits.get(gang.name)
+        if wait and wait.reason is Reason.QUOTA_EXHAUSTED:
             ahead.setdefault(gang.queue, gang)
+        if wait and wait.reason is Reason.INSUFFICIENT_GPUS:
+            elasticity.make_room(board, fewest_gpus(gang))
+    turns.fill(board, _crowded(board))
 
 
-def _start(board: Board, gang: Gang, ahead: Gang | None) -> None:
+def _start(board: Board, gang: Gang, ahead: Gang | None, settings: Settings) -> None:
     """Find a place for the gang, unless one ahead waits for the quota of its queue."""
     if ahead:
         board.wait(gang, Reason.BEHIND_IN_QUEUE, f"comes after {ahead.name}, which waits for quota of {gang.queue}")
@@ -70,7 +76,8 @@ def _start(board: Board, gang: Gang, ahead: Gang | None) -> None:
     if found:
         board.put(Place(gang, found, Reason.PLACED, describe(found)))
         return
-    found = oversubscribe(board, allowed)
+    patient = board.now - gang.since <= QUEUED * settings.slice_seconds
+    found = oversubscribe(board, allowed, _same(board, allowed) if patient else board.nodes)
     if found:
         others = [g for node in sorted({p.node for p in found}) for g in board.on(node)]
         message = f"takes turns with {len(others)} others: {describe(found)}"
@@ -82,16 +89,14 @@ def _start(board: Board, gang: Gang, ahead: Gang | None) -> None:
 
 def get_nodes(board: Board, gang: Gang) -> Placement | None:
     """Idle GPUs for the gang: on servers that serve its size, else on empty ones, else wherever they are."""
-    size = _size(board, gang)
-    same = [n for n in board.nodes if _affinity(board, n) == size and board.height(n) < 1]
+    same = [node for node in _same(board, gang) if board.height(node) < 1]
     empty = [n for n in board.nodes if not board.residents.get(n)]
     return _least_loaded(board, gang, same) or _least_loaded(board, gang, empty) or _found(gang, board.room)
 
 
-def oversubscribe(board: Board, gang: Gang) -> Placement | None:
-    """GPUs of the least loaded servers that serve the gang's size, on which everyone takes turns."""
-    size = _size(board, gang)
-    nodes = sorted((n for n in board.nodes if _affinity(board, n) == size), key=lambda n: (board.height(n), n))
+def oversubscribe(board: Board, gang: Gang, nodes: Iterable[str]) -> Placement | None:
+    """GPUs of the least loaded of these servers, on which everyone takes turns."""
+    nodes = sorted(nodes, key=lambda node: (board.height(node), node))
     room = board.only({})
     for height in sorted({board.height(n) for n in nodes}):
         for node in nodes:
@@ -119,10 +124,15 @@ def _found(gang: Gang, room: Room) -> Placement | None:
     return None if isinstance(found, Shortage) else found
 
 
+def _same(board: Board, gang: Gang) -> list[str]:
+    """The servers that serve the gang's size."""
+    size = _size(board, gang)
+    return [node for node in board.nodes if _affinity(board, node) == size]
+
+
 def _size(board: Board, gang: Gang) -> int:
     """The GPUs that the gang wants of a server."""
-    largest = max((node.healthy.bit_count() for node in board.nodes.values()), default=0)
-    return min(gang.gpus, largest)
+    return min(gang.gpus, board.largest)
 
 
 def _affinity(board: Board, node: str) -> int | None:

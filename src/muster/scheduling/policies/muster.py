@@ -4,7 +4,8 @@ A gang's promise is its Gittins index, from how long the gangs that ended lately
 with the heavy tail of most clusters, that is least attained service; where jobs take about as long, first come, first served.
 A gang that runs is only suspended for one that promises twice as much, and one that has waited much longer than it ever ran
 comes first again: nobody is moved to and fro, and nobody starves. Those that promise alike start
-so that they fill the GPUs best (`mechanisms.filling`).
+so that they fill the GPUs best (`mechanisms.filling`). Elastic gangs rank for the fewest workers that they can run with, and
+share what nobody claims by what they make of it (`mechanisms.shares`).
 
 A pass ranks the gangs, lets each claim GPUs in that order (its own if it runs, idle ones, those of gangs ranked below it), and
 decides only what changes. What still waits may be packed onto GPUs where it is known to gain.
@@ -12,16 +13,19 @@ decides only what changes. What still waits may be packed onto GPUs where it is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from math import inf
 
-from muster.scheduling.decisions import Admission, Place, Reason, Wait
-from muster.scheduling.mechanisms import elasticity, migration, packing
+from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
+from muster.scheduling.links import GpuSet
+from muster.scheduling.mechanisms import packing, shares, usage
 from muster.scheduling.mechanisms.board import Board, Spots
+from muster.scheduling.mechanisms.changes import carry_out
 from muster.scheduling.mechanisms.filling import fill
 from muster.scheduling.mechanisms.turns import Bundle, bundled
 from muster.scheduling.occupancy import gpus_by_node
-from muster.scheduling.placement import Shortage, describe, fewest_gpus, place
+from muster.scheduling.placement import fewest_gpus, find
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Placement
@@ -34,18 +38,16 @@ PATIENCE = 16.0
 
 def react(board: Board, settings: Settings) -> None:
     """Share the GPUs anew where somebody waits who could go before others."""
-    if _claimants(board):
+    if _claimants(board) or shares.sharing(board):
         share(board, settings)
 
 
 def introspect(board: Board, settings: Settings) -> None:
-    """Judge what was packed, share the GPUs anew, repair placements, grow."""
+    """Judge what was packed, repair placements, share the GPUs anew."""
     packing.judge(board)
     if settings.migration:
-        migration.improve(board)
+        usage.improve(board, packing=settings.packing)
     react(board, settings)
-    if not board.waiting():
-        elasticity.grow(board, settings.grow_after)
 
 
 def may_claim(decision: Admission) -> bool:
@@ -63,16 +65,21 @@ def leaves_to_rank(decision: Admission) -> bool:
 
 def share(board: Board, settings: Settings) -> None:
     """Let each gang claim GPUs in the order of its rank, and decide what changes."""
-    claims = _Claims(board, settings)
+    elastic = shares.sharing(board)
+    least = board.supposing(shares.least(gang, board.now) for gang in elastic.values()) if elastic else board
+    claims = _Claims(least, settings)
     claims.make()
     for gang in claims.displaced:
-        board.suspend(gang, Reason.PREEMPTED, "others have had less", stays=False)
-    for gang in claims.ranked:
-        found = claims.placements.get(gang.name)
-        if found:
-            board.put(Place(board.gangs[gang.name], found, Reason.PLACED, describe(found)))
+        if gang.name not in elastic or gang.name not in claims.placements:
+            board.suspend(gang, Reason.PREEMPTED, "others have had less", stays=False)
+    claimed = {gang.name: claims.placements[gang.name] for gang in claims.ranked if gang.name in claims.placements}
+    rigid = {name: found for name, found in claimed.items() if name not in elastic}
+    kept = {name: least.gangs[name].placement for name in elastic if board.gangs[name].placement}
+    at_least = kept | {name: found for name, found in claimed.items() if name in elastic}
+    carry_out(board, rigid | shares.divide(board, at_least, rigid, claims.quotas))
     if settings.packing:
-        packing.offer(board, [gang for gang in claims.ranked if not board.gangs[gang.name].placement])
+        left = (board.gangs[gang.name] for gang in claims.ranked)
+        packing.offer(board, [gang for gang in left if not gang.placement])
 
 
 def promise(board: Board, gang: Gang, settings: Settings) -> float:
@@ -105,8 +112,11 @@ class _Claims:
         self.ranked = sorted((*hosts, *waiting), key=self._rank)
         self._below = {gang.name: board.spots(gang) for gang in reversed(self.ranked) if gang.placement}
         """GPUs of the gangs whose turn to claim has not come, the last in rank first."""
-        self._spare: Spots = {node: board.idle(node) for node in board.nodes}
-        self._count = sum(map(int.bit_count, self._spare.values())) + sum(gang.held for gang in hosts)
+        self._room = board.only({node: board.idle(node) for node in board.nodes})
+        """GPUs that are idle or were given up, and nobody has claimed since."""
+        self._lent: list[list[tuple[str, GpuSet]]] = []
+        """For each gang below whose GPUs are lent to the room, the last in rank first, what was free of its nodes before."""
+        self._count = self._room.total + sum(gang.held for gang in hosts)
         """GPUs that nobody has claimed yet."""
         self._too_large: set[object] = set()
 
@@ -118,6 +128,10 @@ class _Claims:
         for _, alike in groupby(self.ranked, key=lambda gang: (bool(gang.placement), gang.priority, self._promises[gang.name])):
             for gang in fill(list(alike), self._count):
                 self._claim(gang)
+        guests = sorted((gang for gang in self.displaced if gang.name not in self._bundles), key=self._rank)
+        self.ranked += guests
+        for gang in guests:  # packed gangs lose their GPUs together, and find others each for itself
+            self._seek(gang)
 
     def _claim(self, gang: Gang) -> None:
         """Let the gang keep what it has, find it something, or note that it loses its GPUs."""
@@ -128,6 +142,10 @@ class _Claims:
         if own is not None:
             self._displace(self._bundles[gang.name])
             self._give(own)
+        self._seek(gang)
+
+    def _seek(self, gang: Gang) -> None:
+        """Find the gang a place, or keep its queue's quota for it."""
         least = fewest_gpus(gang)
         allowed = self.quotas.within(gang) if least <= self._count else None
         if allowed is None or not self._find(allowed):
@@ -142,41 +160,52 @@ class _Claims:
         shape = (tuple((task.gpus, task.where) for task in gang.tasks), gang.spread, gang.required, gang.fewest, gang.asked)
         if shape in self._too_large:
             return False
-        found = self._over(gang, 0) or self._over_fewest(gang)
+        found = find(gang, self._room) or self._over_fewest(gang)
         if found is None:
             self._too_large.add(shape)
             return False
         self.placements[gang.name] = found
         self._count -= sum(place.gpus.bit_count() for place in found)
         for node, gpus in gpus_by_node(found).items():
-            self._spare[node] &= ~gpus
-            for spots in self._below.values():
-                if spots.get(node, 0) & gpus:
-                    spots[node] &= ~gpus
+            self._room.set(node, self._room.free[node] & ~gpus)
+            for name in self.board.residents.get(node, ()):
+                if node in self._below.get(name, ()):
+                    self._below[name][node] &= ~gpus
         self.quotas.add(gang.queue, sum(place.gpus.bit_count() for place in found))
         return True
 
     def _over_fewest(self, gang: Gang) -> Placement | None:
         """A place on the spare GPUs and those of as few gangs as will do, the last in rank first."""
-        few, many = 1, len(self._below)
-        best = self._over(gang, many) if many else None
-        while best and few < many:
-            middle = (few + many) // 2
-            found = self._over(gang, middle)
-            best, few, many = (found, few, middle) if found else (best, middle + 1, many)
+        below = list(self._below.values())
+        best: Placement | None = None
+        too_few, enough = 0, 1
+        while best is None and too_few < len(below):
+            enough = min(enough, len(below))
+            best = self._over(gang, below[:enough])
+            too_few, enough = (too_few, enough) if best else (enough, 2 * enough)
+        while best and enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            found = self._over(gang, below[:middle])
+            best, too_few, enough = (found, too_few, middle) if found else (best, middle, enough)
+        self._lend(())
         return best
 
-    def _over(self, gang: Gang, victims: int) -> Placement | None:
-        spots = dict(self._spare)
-        for held in list(self._below.values())[:victims]:
-            for node, gpus in held.items():
-                spots[node] |= gpus
-        found = place(gang, self.board.only(spots))
-        return None if isinstance(found, Shortage) else found
+    def _over(self, gang: Gang, victims: Sequence[Spots]) -> Placement | None:
+        self._lend(victims)
+        return find(gang, self._room)
+
+    def _lend(self, victims: Sequence[Spots]) -> None:
+        """Let the room have the GPUs of these gangs, which are the last in rank, and of no others."""
+        for spots in victims[len(self._lent) :]:
+            self._lent.append([(node, self._room.free[node]) for node in spots])
+            self._give(spots)
+        while len(self._lent) > len(victims):
+            for node, free in self._lent.pop():
+                self._room.set(node, free)
 
     def _give(self, spots: Spots) -> None:
         for node, gpus in spots.items():
-            self._spare[node] |= gpus
+            self._room.set(node, self._room.free[node] | gpus)
 
 
 def _running(board: Board) -> dict[str, Gang]:
@@ -185,5 +214,6 @@ def _running(board: Board) -> dict[str, Gang]:
 
 def _claimants(board: Board) -> list[Gang]:
     """The gangs that wait and may claim GPUs: those that `may_claim`, and those whose start was left to their rank."""
-    waiting = [gang for gang in board.gangs.values() if not gang.placement]
+    preempting = {decision.gang.name for decision in board.decisions if isinstance(decision, Preempt)}
+    waiting = [gang for gang in board.gangs.values() if not gang.placement and gang.name not in preempting]
     return [g for g in waiting if (may_claim(board.waits[g.name]) if g.name in board.waits else g.sharing.slices)]

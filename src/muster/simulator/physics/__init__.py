@@ -17,6 +17,9 @@ class Physics(Protocol):
     placement_matters: bool
     """Whether shape and company change a rate; where they do not, the engine spares itself to work them out."""
 
+    rates_drift: bool
+    """Whether a job's rates change with its progress: then each gang has a profile of its own beside that of its kind."""
+
     def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
         """Progress a second of a job that has `done` of its work behind it."""
 
@@ -40,6 +43,7 @@ class Ideal:
     """Every job runs at rate 1 wherever it has all its GPUs: `work` is its duration in seconds."""
 
     placement_matters = False
+    rates_drift = False
 
     def __init__(self, resume_seconds: float = 0.0, move_seconds: float = 0.0) -> None:
         self._resume, self._move = resume_seconds, move_seconds

@@ -41,6 +41,7 @@ class Gandiva:
     """
 
     placement_matters = True
+    rates_drift = False
 
     def __init__(self, warm: bool = True) -> None:
         self._warm = warm

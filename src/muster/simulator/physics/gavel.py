@@ -34,6 +34,7 @@ class Gavel:
     """The measured rates; what moving costs is the scenario's."""
 
     placement_matters = True
+    rates_drift = False
 
     def __init__(self, move_seconds: Seconds = 0.0, resume_seconds: Seconds = 0.0) -> None:
         self._move, self._resume = move_seconds, resume_seconds

@@ -124,6 +124,7 @@ class Pollux:
     """The six models on T4 nodes; neighbours do not disturb each other, as in the published base case."""
 
     placement_matters = True
+    rates_drift = True
 
     def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
         app, batch = trained(job.kind)

@@ -1,0 +1,219 @@
+"""Whatever happens, the policies keep their promises: `make bench-random`, a million steps of simulations of random events.
+
+A run is a random cluster (machine types, GPU models, racks and blocks), random jobs (alone on their GPUs, taking turns, packed,
+weighted, elastic, with priorities, quotas, levels and roles) and what befalls them: nodes and GPUs fail and come back, jobs are
+cancelled. Rates are made up, so that every shape and neighbour matters and no law holds. Each answer is checked
+(`muster.simulator.checked`), and every run ends: were the jobs run one after another at the slowest rate, it would. A step is a
+moment at which something happens. The last line is one JSON object; a run that fails says how it is repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from random import Random
+from zlib import crc32
+
+from rich.console import Console
+from rich.progress import Progress
+
+from muster.machines.catalogue import machine
+from muster.scheduling.machine import MachineType, machine_type, unknown_machine
+from muster.scheduling.placement import Room, Shortage, fewest_gpus, place
+from muster.scheduling.profile import Company, Profile, Shape
+from muster.scheduling.settings import Policy, Settings
+from muster.scheduling.snapshot import Gang, Node, Queue, Task
+from muster.simulator.checked import Broken, Checked
+from muster.simulator.cluster import Invalid
+from muster.simulator.engine import Moment, Simulation
+from muster.simulator.engine import Policy as Decider
+from muster.simulator.jobs import Job, gang
+from muster.simulator.physics import Ideal
+from muster.simulator.policies.muster import Muster
+from muster.simulator.traces.random_jobs import random_jobs
+
+STEPS = 1_000_000
+JOBS = 150
+MACHINES = ("dgx-a100", "pcie-8", "p100", "v100", "c4140", "gh200")
+QUOTAS = {"default": None, "research": 12, "tiny": 3}
+SLOWEST, RESUME, MOVE = 0.2, 0.5, 10.0
+
+
+class MadeUp(Ideal):
+    """Rates from 0.2 to 1.2 that follow from nothing."""
+
+    placement_matters = True
+
+    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:  # noqa: ARG002 (the protocol's)
+        return SLOWEST + _from_0_to_1(job.kind, shape, company)
+
+    def profile(self, job: Job) -> Profile:
+        return Profile(utilisation=_from_0_to_1(job.kind), memory=0.2 + 0.5 * _from_0_to_1(job.kind, "memory"))
+
+
+def _from_0_to_1(*things: object) -> float:
+    return crc32(repr(things).encode()) % 1001 / 1000
+
+
+@dataclass(slots=True)
+class Tally:
+    """What some runs came to."""
+
+    steps: int = 0
+    asked: int = 0
+    decisions: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        self.steps += other.steps
+        self.asked += other.asked
+        self.decisions += other.decisions
+        self.violations += other.violations
+
+
+def run(seed: int, policy: Policy, jobs: int = JOBS) -> Tally:
+    """Run the simulation of a seed, and say what it came to; a violation ends it."""
+    random = Random(f"{seed} {policy}")
+    tally = Tally()
+    settings = Settings(
+        policy=policy,
+        slice_seconds=random.choice((30.0, 60.0)),
+        grow_after=random.choice((60.0, 600.0)),
+        packing=random.random() < 0.8,
+        migration=random.random() < 0.8,
+    )
+    checked = Checked(lambda: Muster(settings))
+
+    def one_more(_: Simulation) -> None:
+        tally.steps += 1
+
+    simulation = simulated(random, checked, jobs, one_more)
+    try:
+        simulation.run()
+        if simulation.runs:
+            raise Broken(f"{', '.join(simulation.runs)} should have ended long ago")
+    except Exception as error:  # whatever it is, it must not happen
+        said = str(error) if isinstance(error, Broken | Invalid) else repr(error)
+        tally.violations.append(f"--policies {policy} --first {seed} --runs 1 --jobs {jobs}: at {simulation.now:g} s: {said}")
+    tally.asked = checked.asked
+    for (verb, _), times in simulation.records.decisions.items():
+        tally.decisions[verb] += times
+    return tally
+
+
+def simulated(random: Random, policy: Decider, jobs: int, on_moment: Moment | None = None) -> Simulation:
+    """Return a simulation of random events on a random cluster."""
+    nodes = [_node(random, number) for number in range(random.randint(3, 8))]
+    gpus = sum(node.machine.gpus for node in nodes)
+    trace = list(
+        random_jobs(
+            jobs, random.getrandbits(32), largest=min(16, gpus), load=random.uniform(0.5, 1.5), gpus=gpus, queues=list(QUOTAS)
+        )
+    )
+    end = trace[-1].arrival
+    until = end + 2 * sum(job.work / SLOWEST + RESUME + MOVE for job in trace)
+    queues = [Queue(name, quota) for name, quota in QUOTAS.items()]
+    simulation = Simulation(nodes, (), MadeUp(RESUME, MOVE), policy, until=until, queues=queues, on_moment=on_moment)
+    for job in trace:
+        _submit(simulation, job, _varied(random, gang(job)), nodes)
+        if random.random() < 0.08:
+            _cancel(simulation, job.name, job.arrival + random.expovariate(1 / 2000))
+    for _ in range(jobs // 10):
+        _fail(simulation, random, random.choice(nodes).name, random.uniform(0.0, end))
+    return simulation
+
+
+def _node(random: Random, number: int) -> Node:
+    kind: MachineType = unknown_machine(2)
+    if random.random() < 0.9:
+        kind = machine_type(machine(random.choice(MACHINES)).links)
+    model, rack = random.choice(("P100", "V100")), random.randrange(4)
+    return Node(f"n{number}", kind, kind.all, kind.all, model, rack=f"r{rack}", block=f"b{rack // 2}")
+
+
+def _varied(random: Random, found: Gang) -> Gang:
+    """The gang, now and then with what no job of a trace has: a role beside the workers, a wish to be preempted, a back-off."""
+    if random.random() < 0.15:
+        role = random.choice(("chief", "ps"))
+        other = Task(f"{found.name}-{role}-0", random.choice((0, 1)), role=role)
+        found = replace(found, tasks=(*found.tasks, other))
+    if random.random() < 0.1:
+        found = replace(found, preemptible=True)
+    if random.random() < 0.1:
+        found = replace(found, not_before=found.arrived + random.uniform(0.0, 300.0))
+    return found
+
+
+def _submit(simulation: Simulation, job: Job, found: Gang, nodes: Sequence[Node]) -> None:
+    def arrive() -> bool:
+        simulation.adopt(found, job)
+        return True
+
+    simulation.at(job.arrival, arrive)
+    quota = QUOTAS[job.queue]
+    if isinstance(place(found, Room({node.name: node for node in nodes})), Shortage) or fewest_gpus(found) > (quota or 1000):
+        _cancel(simulation, job.name, job.arrival + 500.0)
+
+
+def _cancel(simulation: Simulation, name: str, when: float) -> None:
+    def cancel() -> bool:
+        if name in simulation.runs:
+            simulation.cancel(name)
+        return True
+
+    simulation.at(when, cancel)
+
+
+def _fail(simulation: Simulation, random: Random, name: str, when: float) -> None:
+    """Let some or all GPUs of a node fail for a while."""
+    kind = simulation.cluster.nodes[name].machine
+    broken = kind.all if random.random() < 0.4 else random.randint(1, kind.all)
+
+    def set_healthy(healthy: int) -> bool:
+        simulation.set_node(replace(simulation.cluster.nodes[name], healthy=healthy))
+        return True
+
+    simulation.at(when, lambda: set_healthy(kind.all & ~broken))
+    simulation.at(when + random.expovariate(1 / 1500), lambda: set_healthy(kind.all))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until there were enough steps, print what fails, and the sums."""
+    options = _parser().parse_args(argv)
+    began = time.monotonic()
+    total = Tally()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("steps", total=options.steps)
+        for seed in count(options.first):
+            if total.steps >= options.steps or seed - options.first == options.runs:
+                break
+            for policy in options.policies:
+                tally = run(seed, policy, options.jobs)
+                for violation in tally.violations:
+                    print(f"python -m benchmarks.random_events {violation}", flush=True)
+                total.add(tally)
+            progress.update(bar, completed=total.steps)
+    seconds = round(time.monotonic() - began, 1)
+    sums = {"steps": total.steps, "asked": total.asked, "seconds": seconds, "violations": len(total.violations)}
+    print(json.dumps(sums | {"decisions": dict(sorted(total.decisions.items()))}))
+    return 1 if total.violations else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--steps", type=int, default=STEPS, help="stop when there were so many")
+    parser.add_argument("--runs", type=int, help="stop after so many seeds")
+    parser.add_argument("--first", type=int, default=0, help="the first seed", metavar="SEED")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="jobs in a run")
+    parser.add_argument("--policies", type=Policy, nargs="+", default=list(Policy), metavar="POLICY")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""From where gangs are to where they are to be: decisions in an order in which each is possible after those before it.
+
+Gangs that leave or shrink make room for those that come or grow. Where some wait for each other's GPUs in a circle, one of
+them is taken off its GPUs first and placed again later in the pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from muster.scheduling.decisions import Grow, Migrate, Place, Put, Reason, Shrink
+from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.mechanisms.elasticity import effect
+from muster.scheduling.occupancy import gpus_by_node
+from muster.scheduling.placement import describe
+from muster.scheduling.snapshot import Gang, Placement
+
+
+def carry_out(board: Board, targets: Mapping[str, Placement]) -> None:
+    """Decide what brings each gang to its placement; where several are possible, in the order given."""
+    pending = {name: target for name, target in targets.items() if target != board.gangs[name].placement}
+    while pending:
+        possible = [name for name, target in pending.items() if _is_possible(board, board.gangs[name], target)]
+        for name in possible:
+            if _is_possible(board, board.gangs[name], pending[name]):
+                board.put(_put(board, board.gangs[name], pending.pop(name)))
+        if possible:
+            continue
+        gang = next((board.gangs[name] for name in pending if board.gangs[name].placement), None)
+        if gang is None:
+            return
+        board.suspend(gang, Reason.PREEMPTED, "changes places with others", stays=False)
+
+
+def _is_possible(board: Board, gang: Gang, target: Placement) -> bool:
+    own, wanted = board.spots(gang), gpus_by_node(target)
+    more = _gpus(target) - gang.held
+    fits = all(not gpus & ~(board.idle(node) | own.get(node, 0)) for node, gpus in wanted.items())
+    return fits and (more <= 0 or board.quotas.allows(gang, more))
+
+
+def _put(board: Board, gang: Gang, target: Placement) -> Put:
+    """The decision that brings a gang there, by what it means to the gang."""
+    if not gang.placement:
+        return Place(gang, target, Reason.PLACED, describe(target))
+    change = f"{gang.held} GPUs to {describe(target)}"
+    expected = effect(board, gang, target)
+    if _gpus(target) > gang.held:
+        return Grow(gang, target, Reason.GPUS_IDLE, f"{change}: it makes more of them than others would", expected)
+    if _gpus(target) < gang.held:
+        return Shrink(gang, target, Reason.GPUS_NEEDED, f"{change}: others make more of the rest", expected)
+    return Migrate(gang, target, Reason.GPUS_NEEDED, f"{change}: others have its GPUs now", expected)
+
+
+def _gpus(placement: Placement) -> int:
+    return sum(place.gpus.bit_count() for place in placement)

@@ -1,0 +1,54 @@
+"""Sites: GPUs on which one gang runs, or two, and from which it may be moved.
+
+A site holds whole GPUs in order, and nobody else has a place there. What is on it runs in the size that it asked for, lets
+itself be suspended, and has no wish of its own: whoever wants to leave, or be resized, is `admission`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from muster.scheduling.links import GpuSet
+from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.mechanisms.elasticity import is_grown
+from muster.scheduling.mechanisms.exchange import Site, Table
+from muster.scheduling.occupancy import shape_of
+from muster.scheduling.profile import Company, Via
+from muster.scheduling.snapshot import WHOLE, Gang
+
+Key = tuple[tuple[str, GpuSet], ...]
+
+
+def found_on(board: Board, decided: Collection[str], packing: bool) -> Iterator[Site]:
+    """Find the sites of the cluster, those left out on which a gang was decided of already."""
+    table = board.rates.kept(Table)
+    for key, gangs in _by_gpus(board).items():
+        gpus = dict(key)
+        movable = len(gangs) <= 2 and all(gang.name not in decided and _may_move(board, gang) for gang in gangs)
+        if movable and not _others(board, gpus, gangs):
+            yield table.site(gpus, shape_of(gpus, board.nodes), _around(board, gpus), gangs, packing)
+
+
+def _by_gpus(board: Board) -> dict[Key, list[Gang]]:
+    there: dict[Key, list[Gang]] = {}
+    for gang in board.gangs.values():
+        if gang.placement and gang.running and gang.sharing.slices:
+            there.setdefault(tuple(sorted(board.spots(gang).items())), []).append(gang)
+    return there
+
+
+def _may_move(board: Board, gang: Gang) -> bool:
+    whole = all(one.task.share == WHOLE and not one.gpus & ~board.nodes[one.node].healthy for one in gang.placement)
+    return whole and gang.held > 0 and not (gang.resize or gang.leave is not None or is_grown(gang))
+
+
+def _others(board: Board, gpus: dict[str, GpuSet], gangs: list[Gang]) -> bool:
+    """Whether anybody else has a place on these GPUs."""
+    names = {gang.name for gang in gangs}
+    return any(held & gpus[node] and name not in names for node in gpus for name, held in board.residents[node].items())
+
+
+def _around(board: Board, gpus: dict[str, GpuSet]) -> Company:
+    """Who is met there beside those on the same GPUs."""
+    met = board.running.neighbours("", gpus, board.nodes).values()
+    return tuple(sorted(one for one in met if one[0] is not Via.GPU))

@@ -1,0 +1,88 @@
+"""What passes leave for those after them, so that a pass costs what changed since the last one.
+
+Nothing here is an answer that may have become wrong: a room follows its nodes, and what is kept of a gang follows from the gang
+and the fleet alone. A gang that changed is another object; a fleet that changed begins everything anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from muster.scheduling.decisions import Reason, Wait
+from muster.scheduling.fleet import Fleet
+from muster.scheduling.placement import Room, Shortage, fewest_gpus, place
+from muster.scheduling.profile import Profile
+from muster.scheduling.rates import Rates
+from muster.scheduling.snapshot import Gang, Node
+
+
+@dataclass(slots=True)
+class Known:
+    """What follows of a gang that waits and of the fleet."""
+
+    gang: Gang
+    gpus: int
+    fewest: int
+    """The GPUs of the smallest size in which it can start."""
+    eligible: tuple[str, ...]
+    """The nodes that it may use."""
+    hopeless: str | None
+    """What it would lack even if nobody else ran."""
+    _wait: Wait | None = None
+    _ahead: str = ""
+
+    def behind(self, ahead: Gang) -> Wait:
+        """Say that the gang comes after another."""
+        if self._wait is None or self._ahead != ahead.name:
+            message = f"needs {self.gpus} GPUs; comes after {ahead.name}, which waits for GPUs"
+            self._wait, self._ahead = Wait(self.gang, Reason.BEHIND_IN_QUEUE, message), ahead.name
+        return self._wait
+
+
+class Memory:
+    """The room, and what is known of the gangs that waited in the last pass."""
+
+    def __init__(self) -> None:
+        self._room: Room | None = None
+        self._before: dict[str, Known] = {}
+        self._known: dict[str, Known] = {}
+        self._rates: tuple[Mapping[str, Profile], Fleet, Rates] | None = None
+
+    def begin(self, nodes: Mapping[str, Node]) -> Room:
+        """Begin a pass: return the room of these nodes."""
+        self._before, self._known = self._known, {}
+        return self.room(nodes)
+
+    def room(self, nodes: Mapping[str, Node]) -> Room:
+        """Return the room of these nodes, made anew only where they changed; the one returned last becomes this one."""
+        if self._room is None or not self._room.fleet.matches(nodes):
+            self._room, self._before, self._known = Room(nodes), {}, {}
+        else:
+            self._room.follow(nodes)
+        return self._room
+
+    def rates(self, profiles: Mapping[str, Profile], room: Room) -> Rates:
+        """Return what to expect of these profiles, made anew only where they or the machines changed."""
+        if self._rates is None or self._rates[0] is not profiles or self._rates[1] is not room.fleet:
+            self._rates = profiles, room.fleet, Rates(profiles, room.nodes)
+        return self._rates[2]
+
+    def known(self, gang: Gang, room: Room) -> Known:
+        """Return what follows of a gang; a gang that no pass asks about is forgotten."""
+        found = self._before.get(gang.name)
+        if found is None or found.gang is not gang:
+            found = Known(gang, gang.gpus, fewest_gpus(gang), room.eligible(gang), _hopeless(gang, room))
+        self._known[gang.name] = found
+        return found
+
+
+def _hopeless(gang: Gang, room: Room) -> str | None:
+    """What the gang would lack if nobody else ran; asked once for gangs of the same shape."""
+    tasks = tuple((task.role, task.index, task.gpus, task.share, task.rest, task.where) for task in gang.tasks)
+    key = (gang.spread, gang.preferred, gang.required, gang.fewest, gang.asked, tasks)
+    hopeless = room.fleet.hopeless
+    if key not in hopeless:
+        found = place(gang, Room(room.fleet.empty, room.fleet))
+        hopeless[key] = f"{found.message}, with nobody else running" if isinstance(found, Shortage) else None
+    return hopeless[key]

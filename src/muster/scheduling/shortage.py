@@ -1,0 +1,69 @@
+"""What keeps a gang out, in one sentence with both numbers: what it needs and what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from muster.scheduling.room import Room
+from muster.scheduling.snapshot import WHOLE, Gang, Level
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """What keeps a gang out, in numbers: what it needs and what there is."""
+
+    message: str
+
+
+def shortage(gang: Gang, room: Room, names: Sequence[str]) -> Shortage:
+    """Say what the gang needs and what there is of it on the nodes named."""
+    free = {name: found for name in names if (found := _thousandths(name, room))}
+    needed = gang.gpus * WHOLE - sum(WHOLE - task.share for task in gang.tasks)
+    largest = max((task.gpus for task in gang.tasks), default=0)
+    needs = f"needs {_gpus(needed)} GPUs"
+    if len(gang.tasks) > 1:
+        needs += f" ({len(gang.tasks)} pods of up to {largest})" if largest else f" ({len(gang.tasks)} pods)"
+    if gang.required is not Level.CLUSTER:
+        needs += f" in one {gang.required.name.lower()}"
+        best = _best_domain(gang.required, free, room)
+        has = f"at most {_gpus(best[1])} are free in one ({best[0]})" if best else "none are free"
+        return Shortage(f"{needs}; {has}")
+    total = sum(free.values())
+    has = f"{_gpus(total)} free on {len(free)} of {len(names)} nodes that it may use"
+    return Shortage(f"{needs}; {has}{_obstacle(gang, largest, room, free)}" if free and total >= needed else f"{needs}; {has}")
+
+
+def _thousandths(name: str, room: Room) -> int:
+    return room.free[name].bit_count() * WHOLE + sum(part for _, part in room.parts.get(name, ()))
+
+
+def _gpus(thousandths: int) -> str:
+    return f"{thousandths / WHOLE:g}"
+
+
+def _obstacle(gang: Gang, largest: int, room: Room, free: Mapping[str, int]) -> str:
+    """Why enough GPUs are not enough."""
+    share = max((task.share for task in gang.tasks if task.gpus == largest), default=WHOLE)
+    if share < WHOLE:
+        most = max(WHOLE if room.free[name] else max(part for _, part in room.parts[name]) for name in free)
+        if most < share:
+            return f", at most {_gpus(most)} of one GPU"
+        return ", but not together with its CPU and memory"
+    whole = {name: room.free[name].bit_count() for name in free}
+    most = max(whole.values())
+    if most < largest:
+        return f", at most {most} on one node"
+    pods = sum(task.gpus == largest for task in gang.tasks)
+    room_for = sum(count // largest for count in whole.values()) if largest else pods
+    if room_for < pods:
+        return f", in pieces that hold {room_for} of its {pods} pods of {largest}"
+    return ", but not together with its CPU and memory"
+
+
+def _best_domain(level: Level, free: Mapping[str, int], room: Room) -> tuple[str, int] | None:
+    sums: dict[str, int] = {}
+    for name, count in free.items():
+        domain = room.nodes[name].domain(level)
+        sums[domain] = sums.get(domain, 0) + count
+    return max(sums.items(), key=lambda item: (item[1], item[0])) if sums else None

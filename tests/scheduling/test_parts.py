@@ -1,0 +1,156 @@
+"""Tasks that take a part of a GPU: several share one, and no part is given twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders.cluster import cluster, gang, known, node, shares, tasks
+from muster.scheduling.fragmentation import Fragmentation, TaskMix
+from muster.scheduling.links import gpu_set, indices
+from muster.scheduling.placement import Room, Shortage, place
+from muster.scheduling.snapshot import WHOLE, Gang, Node, Placement, Task
+
+SIZES = ((1, 190), (1, 470), (1, 810), (1, WHOLE), (2, WHOLE), (0, WHOLE))
+
+
+def of_parts(name: str, *sizes: int, spread: bool = False) -> Gang:
+    """A gang of tasks that take parts of a GPU."""
+    members = tuple(Task(f"{name}-{i}", 1, share=share, index=i) for i, share in enumerate(sizes))
+    return gang(name, tasks=members, spread=spread)
+
+
+def find(wanted: Gang, *nodes: Node) -> Placement:
+    found = place(wanted, Room(cluster(*nodes)))
+    assert not isinstance(found, Shortage), found.message
+    return found
+
+
+def taken(placements: list[Placement]) -> Counter[tuple[str, int]]:
+    """Thousandths by node and GPU."""
+    held: Counter[tuple[str, int]] = Counter()
+    for placement in placements:
+        for one in placement:
+            for gpu in indices(one.gpus):
+                held[one.node, gpu] += one.task.share
+    return held
+
+
+def left(room: Room) -> dict[tuple[str, int], int]:
+    """Thousandths that a room has, by node and GPU."""
+    whole = {(name, gpu): WHOLE for name, free in room.free.items() for gpu in indices(free)}
+    parts = {(name, gpu): part for name, found in room.parts.items() for gpu, part in found}
+    assert not whole.keys() & parts.keys()
+    return {**whole, **parts}
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> Gang:
+    members = tuple(
+        Task(f"t{i}", gpus, share=share, index=i)
+        for i, (gpus, share) in enumerate(draw(st.lists(st.sampled_from(SIZES), min_size=1, max_size=4)))
+    )
+    return gang("g", tasks=members, spread=draw(st.booleans()))
+
+
+@settings(max_examples=200)
+@given(st.lists(st.one_of(wishes(), st.integers(0, 9)), max_size=14), st.booleans())
+def test_no_gpu_and_no_part_is_given_twice_and_what_is_given_back_is_there_again(
+    steps: list[Gang | int], measured: bool
+) -> None:
+    """A number gives back one of the placements; at the end all are."""
+    nodes = cluster(
+        node("n0", 2),
+        node("n1", machine=known("pcie-8"), healthy=gpu_set(range(4)), free_set=gpu_set(range(3)), parts=((3, 190),)),
+    )
+    room = Room(nodes)
+    before, at_first = left(room), dict(room.states)
+    mix = TaskMix.of(Task("t", gpus, share=share) for gpus, share in SIZES)
+    measure = Fragmentation(mix, room.fleet) if measured else None
+    there: list[Placement] = []
+    for step in steps:
+        if isinstance(step, Gang):
+            found = place(step, room, fragmentation=measure)
+            if not isinstance(found, Shortage):
+                assert [one.gpus.bit_count() for one in found] == [one.task.gpus for one in found]
+                room.take(found)
+                there.append(found)
+        elif there:
+            room.give_back(there.pop(step % len(there)))
+        held = taken(there)
+        assert {key: whole - held[key] for key, whole in before.items() if whole > held[key]} == left(room)
+        assert all(held[key] <= whole for key, whole in before.items())
+    for placement in there:
+        room.give_back(placement)
+    assert room.states == at_first
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(1, 999), max_size=2)), min_size=1, max_size=3),
+    st.integers(1, 999),
+)
+def test_a_part_is_placed_exactly_where_one_is_free(free: list[tuple[int, list[int]]], share: int) -> None:
+    nodes = [
+        node(f"n{i}", 4, free=whole, parts=tuple((whole + j, part) for j, part in enumerate(parts)))
+        for i, (whole, parts) in enumerate(free)
+    ]
+    found = place(of_parts("g", share), Room(cluster(*nodes)))
+    fits = any(whole or any(part >= share for part in parts) for whole, parts in free)
+    assert isinstance(found, Shortage) != fits
+
+
+def test_without_a_mix_a_part_goes_on_the_fullest_gpu_on_which_it_fits() -> None:
+    one = node("n", 4, free=1, parts=((1, 530), (2, 350), (3, 190)))
+    assert shares(find(of_parts("g", 320), one)) == {"n": gpu_set([2])}
+    assert shares(find(of_parts("g", 600), one)) == {"n": gpu_set([0])}
+
+
+def test_tasks_of_a_gang_share_a_gpu() -> None:
+    assert [one.gpus for one in find(of_parts("g", 300, 700, 500), node("n", 2))] == [1, 1, 2]
+
+
+def test_whole_gpus_come_before_parts() -> None:
+    members = (*tasks("g", 1, 2), Task("part", 1, share=500, index=1))
+    found = find(gang("g", tasks=members), node("n", 3, free_set=gpu_set([0, 1]), parts=((2, 500),)))
+    assert {one.task.name: one.gpus for one in found} == {"g-worker-0": gpu_set([0, 1]), "part": gpu_set([2])}
+
+
+def test_parts_spread_over_nodes() -> None:
+    found = find(of_parts("g", 300, 300, 300, spread=True), node("n0", 1), node("n1", 1))
+    assert Counter(one.node for one in found) == {"n0": 2, "n1": 1}
+
+
+def test_a_copy_of_a_room_goes_its_own_way() -> None:
+    room = Room(cluster(node("n", 1)))
+    twin = room.copy()
+    twin.take(find(of_parts("g", 300), node("n", 1)))
+    assert (left(room), left(twin)) == ({("n", 0): 1000}, {("n", 0): 700})
+
+
+def test_parts_of_a_gpu_that_failed_do_not_come_back() -> None:
+    room = Room(cluster(node("n", 1, healthy=0)))
+    room.give_back(find(of_parts("g", 300), node("n", 1)))
+    assert left(room) == {}
+
+
+def test_a_closed_node_takes_no_part() -> None:
+    room = Room(cluster(node("n", 2, free=1, parts=((1, 500),))))
+    assert isinstance(place(of_parts("g", 100), room.without(["n"])), Shortage)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((600,), "needs 0.6 GPUs; 0.9 free on 2 of 2 nodes that it may use, at most 0.5 of one GPU"),
+        ((500, 500), "needs 1 GPUs (2 pods of up to 1); 0.9 free on 2 of 2 nodes that it may use"),
+    ],
+)
+def test_a_shortage_counts_parts(sizes: tuple[int, ...], message: str) -> None:
+    nodes = cluster(node("n0", 1, free=0, parts=((0, 400),)), node("n1", 1, free=0, parts=((0, 500),)))
+    found = place(of_parts("g", *sizes), Room(nodes))
+    assert isinstance(found, Shortage)
+    assert found.message == message

@@ -1,0 +1,75 @@
+"""openb: the trace as it is read, what a bad row is told, and the experiment on a small part of the cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+from benchmarks.figures.openb import POLICIES, packed
+
+from muster.scheduling.eligibility import Constraint
+from muster.scheduling.snapshot import WHOLE
+from muster.simulator.located import BadInput
+from muster.simulator.traces import openb
+
+DATA = Path(__file__).parents[2] / "benchmarks" / "data" / "openb"
+NODES = DATA / "openb_node_list_gpu_node.csv"
+PODS = DATA / "openb_pod_list_default.csv"
+HEADER = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time\n"
+GOOD = "p,12000,16384,1,460,,LS,Running,10,70,12"
+
+
+def trace(folder: Path, *rows: str) -> Path:
+    path = folder / "pods.csv"
+    path.write_text(HEADER + "".join(f"{row}\n" for row in rows))
+    return path
+
+
+def test_the_trace_is_all_there() -> None:
+    nodes, pods = openb.nodes(NODES), openb.pods(PODS)
+    assert (len(nodes), sum(node.free.bit_count() for node in nodes), len(pods)) == (1213, 6212, 8152)
+    assert sum(pod.tasks[0].share < WHOLE for pod in pods) == 3078
+    assert nodes[0].rest.cpu == 64_000
+    assert nodes[0].rest.memory == 256 << 30
+
+
+def test_a_pod_is_a_gang_of_one_that_may_go_to_nodes_of_its_models(tmp_path: Path) -> None:
+    rows = (GOOD, GOOD.replace(",1,460,,", ",8,1000,V100M16|V100M32,"), GOOD.replace(",1,460,,", ",0,0,,"))
+    (part,), (whole,), (none,) = (gang.tasks for gang in openb.pods(trace(tmp_path, *rows)))
+    assert [(task.gpus, task.share) for task in (part, whole, none)] == [(1, 460), (8, WHOLE), (0, WHOLE)]
+    assert (part.where, part.rest.cpu, part.rest.memory) == (Constraint(), 12_000, 16 << 30)
+    assert [whole.where.admits("n", {openb.MODEL: model}, ()) for model in ("V100M32", "T4")] == [True, False]
+
+
+def test_as_jobs_parts_are_whole_gpus(tmp_path: Path) -> None:
+    (job,) = openb.jobs(trace(tmp_path, GOOD, GOOD.replace(",1,460,", ",0,0,")))
+    assert (job.arrival, job.work, job.tasks) == (10.0, 60.0, (1,))
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "words"),
+    [
+        (("12000", "-1"), "cpu_milli", "found '-1'; expected greater than or equal to 0"),
+        ((",1,460", ",2,460"), "gpu_milli", "found '460' with num_gpu 2; expected 1000, or with one GPU 1 to 1000"),
+        ((",1,460", ",1,1460"), "gpu_milli", "found '1460'; expected less than or equal to 1000"),
+        ((",1,460", ",1,0"), "gpu_milli", "found '0' with num_gpu 1"),
+        (("p,", ","), "name", "found ''"),
+        (("Running,10", "Running,soon"), "creation_time", "found 'soon'; expected a valid number"),
+    ],
+)
+def test_a_bad_row_is_told_with_line_and_column(tmp_path: Path, change: tuple[str, str], column: str, words: str) -> None:
+    path = trace(tmp_path, GOOD, GOOD.replace(*change, 1))
+    with pytest.raises(BadInput) as caught:
+        openb.pods(path)
+    assert str(path) in str(caught.value)
+    assert [(problem.line, problem.field) for problem in caught.value.problems] == [(3, column)]
+    assert words in str(caught.value)
+
+
+def test_on_a_tenth_of_the_cluster_muster_allocates_more_than_fgd_and_fgd_more_than_best_fit() -> None:
+    """The figure has the whole cluster: 92.9, 95.2 and 95.9 %."""
+    nodes, pods = openb.nodes(NODES)[::10], openb.pods(PODS)
+    found = {policy: packed(nodes, pods, policy, 1.0, Random(1))[-1][1] for policy in POLICIES}
+    assert found["best fit"] < found["FGD"] < found["muster"]
+    assert 94.5 < found["muster"] < 97.0
