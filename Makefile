@@ -25,7 +25,7 @@ unexport PYTHONHOME
 # The cluster's Go toolchain, where PATH has none, is installed by the same uv.
 export UV
 
-.PHONY: help demo test check generate figures bench-gangs bench-random bench-planner bench-simulator binaries setup clean python
+.PHONY: help demo test check generate figures bench-gangs bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-gangs: $(STAMP) ## gangs per second beside kube-scheduler's own gang sched
 
 bench-random: $(STAMP) ## a million steps of random events: do the policies keep their promises?
 	@$(PYTHON) -m benchmarks.random_events
+
+bench-yardstick: $(STAMP) ## placements beside the optimum that CP-SAT proves: how many are worse, by how much, how much faster
+	@$(PYTHON) -m benchmarks.yardstick
 
 bench-planner: $(STAMP) ## milliseconds of a planning pass over 5,000 nodes, and of an introspective one over 5,000 jobs
 	@$(PYTHON) benchmarks/planner.py

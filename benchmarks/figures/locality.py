@@ -221,7 +221,7 @@ def _chosen() -> Iterator[Figure]:
         where = ", ".join(f"{name} {bin(gpus)[2:]}" for name, gpus in sorted(gpus_by_node(chosen.placement).items()))
         met = value >= best - tolerance * chosen.gpus
         weighed = choice.value(choice.weighed(tolerance))
-        note = "" if met else f"the planner does not weigh neighbours yet; by Rates.worth it would be {weighed:.2f}"
+        note = "" if met else f"by Rates.worth over all placements it would be {weighed:.2f}"
         yield Figure(f"Gandiva {choice.figure}", f"{best:.2f} GPUs' worth", f"{value:.2f} ({where})", target, met, note)
 
 

@@ -126,3 +126,33 @@ def test_a_weight_of_two_runs_more_than_one_of_one() -> None:
         there = [seen.gangs[name] for name in names]
     assert ran["heavy"] >= 1.5 * max(ran["a"], ran["b"])
     assert min(ran.values()) > 0
+
+
+def test_a_gang_that_weighs_more_runs_longer_before_its_turn_is_over() -> None:
+    heavy = turning("heavy", ("n", [0]), sharing=replace(TURNS, weight=2.0), since=0.0)
+    gangs = [heavy, turning("light", ("n", [1]), since=20.0), turning("waits", ("n", [0]), running=False)]
+    seen = board([node("n", 2)], gangs, now=60.0)
+    turns.next_slice(seen)
+    assert said(seen.decisions) == [("Suspend", "light"), ("Resume", "waits")]
+
+
+def test_packed_gangs_have_the_turn_of_the_first_of_them() -> None:
+    pair = [turning("a", ("n", [0])), turning("b", ("n", [0]), packed="a", priority=5)]
+    seen = board([node("n", 1)], [*pair, turning("c", ("n", [0]), running=False, priority=3)], now=60.0)
+    turns.next_slice(seen)
+    assert seen.decisions == []
+
+
+def test_who_is_packed_with_one_that_runs_joins_it() -> None:
+    pair = [turning("a", ("n", [0])), turning("b", ("n", [0]), packed="a", running=False)]
+    seen = board([node("n", 1)], pair, now=60.0)
+    turns.next_slice(seen)
+    assert said(seen.decisions) == [("Resume", "b")]
+
+
+def test_a_gang_takes_other_gpus_of_its_server_where_its_own_are_not_all_free() -> None:
+    gangs = [turning("a", ("n", [0])), turning("wide", ("n", [0, 1]), running=False)]
+    seen = board([node("n", 3)], gangs, now=60.0)
+    turns.fill(seen, ["n"])
+    assert said(seen.decisions) == [("Resume", "wide")]
+    assert seen.spots(seen.gangs["wide"]) == {"n": 0b110}

@@ -131,6 +131,23 @@ def test_a_job_that_adapts_is_never_slower_than_with_a_fixed_batch() -> None:
         assert adapts > 0.98 * max(fixed)  # it tries fifty sizes, and may just miss the best
 
 
+def test_a_gang_reports_what_it_would_reach_now_where_its_kind_was_measured() -> None:
+    """Two of a kind run on one and on four GPUs: each knows its own rates for both, and those who ended are forgotten."""
+    one, four = (Job(name, 0.0, (1,) * gpus, 30_000.0, "cifar10") for name, gpus in (("one", 1), ("four", 4)))
+    simulation = Simulation(t4_nodes(2), [one, four], Pollux(), Tiresias(), until=360.0)
+    simulation.run()
+    assert set(simulation.cluster.profiles) == {"cifar10", "one", "four"}
+    reported = {
+        name: {where.counts: rate for (where, _), rate in simulation.cluster.profiles[name].rates.items()}
+        for name in ("one", "four")
+    }
+    now = {counts: Pollux().rate(one, simulation.runs["one"].done, shape(*counts), ALONE) for counts in ((1,), (4,))}
+    assert reported["one"] == now
+    assert reported["four"][4,] != now[4,]
+    simulation.cancel("four")
+    assert set(simulation.cluster.profiles) == {"cifar10", "one"}
+
+
 # The trace
 
 

@@ -8,14 +8,17 @@ what they leave is not counted as free before their pods have gone, so a move ne
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
 from muster.scheduling.links import GpuSet
 from muster.scheduling.memory import Known, Memory
-from muster.scheduling.occupancy import gpus_by_node
+from muster.scheduling.occupancy import Occupancy, gpus_by_node
 from muster.scheduling.placement import Room, Shortage, describe, place
 from muster.scheduling.queueing import Claims, Quotas, in_order
+from muster.scheduling.quiet import quieter
+from muster.scheduling.rates import Rates
 from muster.scheduling.settings import DEFAULTS, Settings
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
 
@@ -49,6 +52,7 @@ class _Pass:
         self._to_close: list[str] = []
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.claims = Claims()
+        self._profiles = snapshot.profiles
         self._placed = [gang for gang in snapshot.gangs if gang.placement]
         self.running = list(self._placed)
 
@@ -68,8 +72,20 @@ class _Pass:
         found = place(allowed, self.open)
         if isinstance(found, Shortage):
             return self._blocked(gang, found)
+        if self._profiles:
+            found = quieter(allowed, found, self.open, self._occupancy, self._rates)
+            self._occupancy.add(replace(gang, placement=found))
         self._take(gang, found)
         return Place(gang, found, Reason.PLACED, describe(found))
+
+    @cached_property
+    def _occupancy(self) -> Occupancy:
+        """Who runs where, with those who start in this pass."""
+        return Occupancy(self._placed)
+
+    @cached_property
+    def _rates(self) -> Rates:
+        return self._memory.rates(self._profiles, self.room)
 
     @property
     def open(self) -> Room:

@@ -26,6 +26,8 @@ from muster.scheduling.snapshot import WHOLE, Resources, Task
 
 HORIZON = 10.0
 """The tasks ahead that are looked at, on average. From 3 to 30 the trace of openb is packed alike, within 0.3 %."""
+_DIGITS = 2
+"""A hundredth of a GPU more or less is no difference: what comes is known no better."""
 _REMEMBERED = 1 << 18
 
 
@@ -138,7 +140,7 @@ class Fragmentation:
         return min(range(len(left)), key=lambda kind: self.unused(left[kind]))
 
     def growth(self, state: State, admits: int, tasks: Sequence[Task]) -> float:
-        """Return by how much `unused` grows once a node has taken tasks, whole GPUs first.
+        """Return by how much `unused` grows once a node has taken tasks, whole GPUs first; to a hundredth of a GPU.
 
         A single part of a GPU goes where it leaves least unused; several go where they fit best, so that all fit.
         """
@@ -152,7 +154,7 @@ class Fragmentation:
             lone = sum(task.share < WHOLE for task in tasks) == 1
             for task in tasks:
                 left = left.after(task)[self.choice(left, task) if lone and task.share < WHOLE else 0]
-            found = known[key] = self.unused(left) - self.unused(free)
+            found = known[key] = round(self.unused(left) - self.unused(free), _DIGITS)
         return found
 
     def _work_out(self, free: Free) -> float:

@@ -197,18 +197,19 @@ class Search:
 
     def _merit(self, one: _Bin, tasks: Sequence[Task], *, whole: bool) -> tuple[float, ...]:
         """Less is better."""
-        gpus = _whole(tasks)
-        spare = one.state.free.bit_count() - gpus
+        state, gpus = one.state, _whole(tasks)
+        spare = state.free.bit_count() - gpus
         if self._gang.spread:
             return (one.held, -spare)
-        grown = self._fragmentation.growth(one.state, one.kind.admits, tasks) if self._fragmentation else 0.0
+        # what comes is known: among equals the first by name; nodes filled in one order leave others of every kind whole
+        waste = self._fragmentation.growth(state, one.kind.admits, tasks) if self._fragmentation else spare
         if not whole:
-            return (1.0, -gpus, grown, spare)
-        ring = one.state.machine.ring(one.state.machine.fastest(one.state.free, gpus))
+            return (1.0, -gpus, waste)
+        ring = state.machine.ring(state.machine.fastest(state.free, gpus))
         if not self._sensitive:
-            return (0.0, grown, spare, ring)
+            return (0.0, waste, ring)
         slow = -self._rate(self._gang, Shape(one.kind.model, (gpus,), ring)) if self._rate else -ring
-        return (0.0, slow, grown, spare)
+        return (0.0, slow, waste)
 
     # GPUs of a node
 

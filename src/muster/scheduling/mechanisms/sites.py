@@ -1,7 +1,7 @@
 """Sites: GPUs on which one gang runs, or two, and from which it may be moved.
 
-A site holds whole GPUs in order, and nobody else has a place there. What is on it runs in the size that it asked for, lets
-itself be suspended, and has no wish of its own: whoever wants to leave, or be resized, is `admission`'s.
+A site holds whole GPUs in order, and nobody else has a place there. What is on it has one size, lets itself be suspended, and
+has no wish of its own: whoever wants to leave, or be resized, is `admission`'s, and elastic gangs are `shares`'.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator
 
 from muster.scheduling.links import GpuSet
 from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.mechanisms.elasticity import is_grown
 from muster.scheduling.mechanisms.exchange import Site, Table
+from muster.scheduling.mechanisms.shares import is_elastic
 from muster.scheduling.occupancy import shape_of
 from muster.scheduling.profile import Company, Via
 from muster.scheduling.snapshot import WHOLE, Gang
@@ -39,7 +39,7 @@ def _by_gpus(board: Board) -> dict[Key, list[Gang]]:
 
 def _may_move(board: Board, gang: Gang) -> bool:
     whole = all(one.task.share == WHOLE and not one.gpus & ~board.nodes[one.node].healthy for one in gang.placement)
-    return whole and gang.held > 0 and not (gang.resize or gang.leave is not None or is_grown(gang))
+    return whole and gang.held > 0 and not (gang.resize or gang.leave is not None or is_elastic(gang))
 
 
 def _others(board: Board, gpus: dict[str, GpuSet], gangs: list[Gang]) -> bool:
