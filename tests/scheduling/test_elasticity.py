@@ -91,3 +91,18 @@ def test_room_is_made_on_every_node() -> None:
     assert elasticity.make_room(seen, 1)
     assert said(seen.decisions) == [("Shrink", "f"), ("Shrink", "e")]
     assert not elasticity.make_room(seen, 1)
+
+
+def test_it_does_not_grow_onto_gpus_of_company_nor_beyond_one_server() -> None:
+    packed = [elastic(1, 4, packed="b"), turning("b", ("n", [0]))]
+    apart = replace(turning("apart", ("m", [0]), ("o", [0])), asked=2)
+    apart = replace(apart, tasks=tasks("apart", 4))
+    seen = board([node("m", 4), node("n", 4), node("o", 4)], [*packed, apart], now=600.0)
+    elasticity.grow(seen, 600.0)
+    assert seen.decisions == []
+
+
+def test_however_much_is_needed_it_keeps_what_it_asked_for() -> None:
+    seen = board([node("n", 4)], [elastic(4, 4, asked=2)], now=1.0)
+    assert elasticity.shrink(seen, "n", 100)
+    assert seen.gangs["e"].held == 2

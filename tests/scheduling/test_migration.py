@@ -89,3 +89,30 @@ def test_a_gang_moves_in_the_size_that_it_has() -> None:
     migration.improve(seen)
     assert said(seen.decisions) == [("Migrate", "apart")]
     assert seen.gangs["apart"].held == 2
+
+
+def test_who_grew_moves_with_all_that_it_has() -> None:
+    seen = board(SERVERS, [apart(asked=1, fewest=1)], now=3600.0)
+    migration.improve(seen)
+    assert said(seen.decisions) == [("Migrate", "apart")]
+    assert seen.gangs["apart"].held == 2
+
+
+def test_who_leaves_a_crowded_server_does_not_shrink_for_it() -> None:
+    wide = turning("wide", ("m", [0]), ("m", [1]), running=False, fewest=1)
+    seen = board([node("m", 2), node("n", 1)], [turning("a", ("m", [0, 1])), wide])
+    migration.level(seen)
+    assert seen.decisions == []
+
+
+def test_no_more_gangs_leave_a_crowded_server_than_have_to() -> None:
+    there = [turning(name, ("m", [0]), running=name == "a") for name in "abc"]
+    seen = board([node("m", 1), node("n", 4)], there)
+    migration.level(seen)
+    assert said(seen.decisions) == [("Migrate", "b"), ("Migrate", "c")]
+
+
+def test_packed_gangs_stay_together() -> None:
+    seen = board(SERVERS, [apart(), turning("guest", ("m", [0]), packed="apart")], now=3600.0)
+    migration.improve(seen)
+    assert seen.decisions == []

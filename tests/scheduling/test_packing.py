@@ -169,3 +169,42 @@ def test_a_guest_counts_for_its_queues_quota() -> None:
         seen = board(SERVER, [*there, new], 120.0, profiles, {"q": quota})
         packing.offer(seen, [new])
         assert said(seen.decisions) == packed
+
+
+def of_three(rates: dict[int, float], *gangs: Gang) -> Board:
+    """Gangs of one kind on one GPU, where alone, in a pair and in a company of three each has these rates."""
+    beside = {("k",) * others: rate for others, rate in rates.items()}
+    profile = measured(gangs[0], SERVER, 10.0, beside, utilisation=0.1, memory=0.1)
+    return board(SERVER, gangs, 120.0, {"k": profile})
+
+
+def packed_pair() -> list[Gang]:
+    """A pair of which the guest comes first by name."""
+    host = turning("z-host", ("n", [0]), sharing=PACKS, kind="k")
+    return [replace(host, name="a-guest", packed="z-host"), host]
+
+
+@pytest.mark.parametrize(("rate", "taken"), [(5.0, True), (4.0, False)])
+def test_a_third_has_to_beat_the_pair_in_turns_with_it(rate: float, taken: bool) -> None:
+    """The pair reaches 1.6, one alone 1: turns give 1.3, three together 1.5 or 1.2."""
+    seen = of_three({1: 8.0, 2: rate}, *packed_pair(), guest(kind="k"))
+    packing.pack(seen)
+    assert bool(seen.decisions) is taken
+
+
+def test_all_of_a_bundle_are_packed_onto_the_same_gang() -> None:
+    seen = of_three({1: 8.0, 2: 7.0}, *packed_pair(), guest(kind="k"))
+    packing.pack(seen)
+    assert seen.gangs["guest"].packed == "z-host"
+
+
+def test_one_at_a_time_is_packed_and_judged_before_the_next() -> None:
+    seen = of_three({1: 8.0, 2: 7.0}, host(kind="k"), guest(kind="k"), replace(guest(kind="k"), name="next"))
+    packing.pack(seen)
+    assert said(seen.decisions) == [("Pack", "guest")]
+
+
+def test_who_grew_has_no_company_on_gpus_that_it_may_have_to_give_back() -> None:
+    seen = of_three({1: 8.0}, host(kind="k", asked=0), guest(kind="k"))
+    packing.pack(seen)
+    assert seen.decisions == []

@@ -25,7 +25,7 @@ from muster.scheduling.room import State
 from muster.scheduling.snapshot import WHOLE, Resources, Task
 
 HORIZON = 10.0
-"""The tasks ahead that are looked at, on average. From 3 to 30 the trace of openb is packed alike, within 0.3 %."""
+"""The tasks ahead that are looked at, on average. From 3 to 30 the traces of openb are packed alike, within 0.4 %."""
 _DIGITS = 2
 """A hundredth of a GPU more or less is no difference: what comes is known no better."""
 _REMEMBERED = 1 << 18

@@ -14,7 +14,7 @@ from itertools import accumulate, chain, islice
 
 from muster.scheduling.eligibility import Constraint
 from muster.scheduling.fragmentation import Fragmentation, Free
-from muster.scheduling.links import GpuSet
+from muster.scheduling.links import ALONE, GpuSet
 from muster.scheduling.occupancy import shape
 from muster.scheduling.profile import Shape
 from muster.scheduling.room import Room, State, shared
@@ -32,6 +32,7 @@ class _Kind:
     """What of a node counts for a search beside its state."""
 
     model: str = ""
+    card: float = ALONE
     admits: int = 0
     """Which of the tasks to come it admits."""
 
@@ -45,6 +46,16 @@ class _Bin:
     allowed: tuple[bool, ...] = ()
     held: int = 0
     """Tasks of this gang that are on the node already: spreading keeps this even."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What a layout keeps to on each node: no more tasks and GPUs, and hops and network cards that are faster than these."""
+
+    tasks: int
+    gpus: int
+    hop: float = 0.0
+    card: float = 0.0
 
 
 class Search:
@@ -75,10 +86,9 @@ class Search:
         if level is Level.NODE:
             return self._on_best_node(tasks, names)
         domains = self._domains(level, tasks, names)
-        if self._rate is None:
-            return next((found for members in domains if (found := self._fill(tasks, members))), None)
         holding = (layouts for members in domains if (layouts := self._layouts(tasks, members)))
-        return min(chain.from_iterable(islice(holding, _FEW)), key=self._slowness, default=None)
+        compared = islice(holding, _FEW if self._sensitive else 1)
+        return min(chain.from_iterable(compared), key=self._slowness, default=None)
 
     def _domains(self, level: Level, tasks: Sequence[Task], names: Sequence[str]) -> Iterator[list[str]]:
         """The nodes of each domain that has enough free GPUs: the emptiest first when spreading, else the fullest.
@@ -98,26 +108,47 @@ class Search:
             counts = sorted((room.free[name].bit_count() for name in members), reverse=True)
             total = sum(counts)
             if total >= need:
-                fewest = bisect_left(list(accumulate(counts)), need) if self._sensitive else 0
-                order.append((fewest, total, key))
+                fewest = bisect_left(list(accumulate(counts)), need)
+                order.append((fewest, total, key) if self._sensitive else (total, fewest, key))
         order.sort(reverse=self._gang.spread)
         return (domains[key] for _, _, key in order)
 
     def _layouts(self, tasks: Sequence[Task], members: Sequence[str]) -> list[Sequence[Assigned]]:
-        """The placement on the fewest nodes, and even ones on as many nodes, on twice as many, ..."""
-        packed = self._fill(tasks, members)
-        if packed is None:
-            return []
-        found, nodes = [packed], len({place.node for place in packed})
-        while nodes <= len(tasks):
-            even = self._fill(tasks, members, most=-(-len(tasks) // nodes))
-            found += [even] if even else []
-            nodes *= 2
-        return found
+        """The placement on the fewest nodes, then again and again the best without the fullest node, slowest hop or card."""
+        limits = _Limits(len(tasks), sum(task.gpus for task in tasks))
+        found = self._fill(tasks, members, limits)
+        layouts: list[Sequence[Assigned]] = []
+        while found:
+            layouts.append(found)
+            if self._gang.spread or (self._rate is None and len(_by_node(found)) > len(_by_node(layouts[0]))):
+                break
+            steps = [(self._fill(tasks, members, tighter), tighter) for tighter in self._tighter(limits, found)]
+            able = [(self._slowness(step), step, tighter) for step, tighter in steps if step]
+            _, found, limits = min(able, key=lambda step: step[0], default=((), None, limits))
+        return layouts
+
+    def _tighter(self, limits: _Limits, found: Sequence[Assigned]) -> Iterator[_Limits]:
+        """Limits that a layout breaks."""
+        its = shape(tuple(found), self._room.nodes)
+        fullest = max(_whole(tasks) for tasks in _by_node(found).values())
+        if fullest and (not self._sensitive or self._rate):
+            yield replace(limits, gpus=fullest - 1)
+        if self._sensitive:
+            yield replace(limits, hop=its.gbps)
+        if self._rate:
+            yield replace(limits, card=min(self._room.nodes[place.node].nic_gbps for place in found))
 
     def _slowness(self, found: Sequence[Assigned]) -> tuple[float, ...]:
+        """Less is better: as `_merit` has it, of a whole placement."""
         its = shape(tuple(found), self._room.nodes)
-        return (-self._rate(self._gang, its) if self._rate else 0.0, len(its.counts))
+        if self._rate:
+            return (-self._rate(self._gang, its), len(its.counts))
+        if self._sensitive:
+            return (len(its.counts), -its.gbps)
+        states = [(self._room.state(name), self._kind(name).admits, chosen) for name, chosen in _by_node(found).items()]
+        if self._fragmentation:
+            return (len(states), sum(self._fragmentation.growth(*one) for one in states))
+        return (len(states), sum(state.free.bit_count() - _whole(chosen) for state, _, chosen in states))
 
     # Nodes
 
@@ -149,14 +180,15 @@ class Search:
     def _kind(self, name: str) -> _Kind:
         if self._one_kind:
             return self._usual
-        model = self._room.nodes[name].model if self._rate else ""
-        return _Kind(model, self._fragmentation.admits(name) if self._fragmentation else 0)
+        node = self._room.nodes[name]
+        model, card = (node.model, node.nic_gbps) if self._rate else ("", ALONE)
+        return _Kind(model, card, self._fragmentation.admits(name) if self._fragmentation else 0)
 
-    def _fill(self, tasks: Sequence[Task], names: Sequence[str], most: int | None = None) -> Sequence[Assigned] | None:
-        """Put every task on one of `names`, largest first and at most so many on a node, or return None."""
+    def _fill(self, tasks: Sequence[Task], names: Sequence[str], limits: _Limits) -> Sequence[Assigned] | None:
+        """Put every task on one of `names`, largest first and within limits, or return None."""
         waiting = list(tasks)
         kinds = tuple(dict.fromkeys(task.where for task in waiting))
-        takes = partial(_takes, kinds=kinds, limit=1 if self._gang.spread else most or len(waiting))
+        takes = partial(_takes, kinds=kinds, limits=replace(limits, tasks=1) if self._gang.spread else limits)
         bins = self._bins(kinds, names)
         on_node: dict[str, list[Task]] = {}
         while waiting:
@@ -242,16 +274,25 @@ def _whole(tasks: Iterable[Task]) -> int:
     return sum(task.gpus for task in tasks if task.share == WHOLE)
 
 
+def _by_node(found: Iterable[Assigned]) -> dict[str, list[Task]]:
+    on_node: dict[str, list[Task]] = {}
+    for place in found:
+        on_node.setdefault(place.node, []).append(place.task)
+    return on_node
+
+
 def _largest_first(tasks: Iterable[Task]) -> list[Task]:
     return sorted(tasks, key=lambda task: (-task.gpus * task.share, ROLE_ORDER.get(task.role, 9), task.index, task.name))
 
 
-def _takes(one: _Bin, waiting: Sequence[Task], kinds: tuple[Constraint, ...], limit: int) -> tuple[Task, ...]:
-    """The tasks, in order, that fit on such a node together; at most `limit`."""
+def _takes(one: _Bin, waiting: Sequence[Task], kinds: tuple[Constraint, ...], limits: _Limits) -> tuple[Task, ...]:
+    """The tasks, in order, that fit on such a node together, within limits."""
     chosen: list[Task] = []
-    left, rest, parts = one.state.free.bit_count(), one.state.rest, [part for _, part in one.state.parts]
+    if one.kind.card <= limits.card:
+        return ()
+    left, rest, parts = min(one.state.free.bit_count(), limits.gpus), one.state.rest, [part for _, part in one.state.parts]
     for task in waiting:
-        if len(chosen) == limit:
+        if len(chosen) == limits.tasks:
             break
         if not (rest.covers(task.rest) and one.allowed[kinds.index(task.where)]):
             continue
@@ -266,6 +307,9 @@ def _takes(one: _Bin, waiting: Sequence[Task], kinds: tuple[Constraint, ...], li
             left -= task.gpus
         chosen.append(task)
         rest = rest - task.rest
+    machine, free = one.state.machine, one.state.free
+    while chosen and limits.hop and machine.ring(machine.fastest(free, _whole(chosen))) <= limits.hop:
+        chosen.pop()
     return tuple(chosen)
 
 
