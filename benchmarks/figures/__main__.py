@@ -1,4 +1,4 @@
-"""Every figure of a paper beside ours: `make figures`.
+"""Every figure of a paper beside ours: `make figures`; `python -m benchmarks.figures NAME ...` for some of the modules only.
 
 Runs the figure modules in turn, writes build/figures.json (a list of figures) and docs/figures/README.md with the plots beside
 it. A module that fails is a figure that is not met, with its error. The exit code is 1 where a target was missed.
@@ -47,12 +47,13 @@ class Section:
     plots: list[str]
 
 
-def main() -> int:
-    """Run every module and write page and JSON; return the exit code."""
+def main(names: Sequence[str] = ()) -> int:
+    """Run every module, or those named, and write page and JSON; return the exit code."""
     for old in PAGE.parent.glob("*.png"):
         old.unlink()
     sections = []
-    for name, title in MODULES.items():
+    for name in names or MODULES:
+        title = MODULES[name]
         began = time.monotonic()
         sections.append(run(name, title, PAGE.parent))
         missed = sum(not figure.met for figure in sections[-1].figures)
@@ -108,4 +109,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from builders.boards import TURNS, board, said, turning
+from builders.boards import PACKS, TURNS, board, measured, said, turning
 from builders.cluster import gang, node, running, tasks, world
 from muster.scheduling.decisions import Reason
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.planner import plan
 from muster.scheduling.policies import gandiva
 from muster.scheduling.settings import Policy, Settings
+from muster.scheduling.snapshot import Effect, Trial
 
 SETTINGS = Settings(policy=Policy.GANDIVA)
 
@@ -125,9 +126,10 @@ def test_who_joins_where_gpus_are_free_runs_at_once() -> None:
     wide = turning("wide", ("a", [0, 1]), ("b", [0, 1]), running=False)
     first = turning("first", ("b", [0, 1]), priority=5)
     new = gang("new", tasks=tasks("new", 1, 2), sharing=TURNS, priority=1)
-    seen = board([node("a", 2), node("b", 2)], [wide, first, new])
-    gandiva.react(seen, SETTINGS)
-    assert seen.gangs["new"].running
+    for act in (gandiva.react, gandiva.introspect):
+        seen = board([node("a", 2), node("b", 2)], [wide, first, new])
+        act(seen, SETTINGS)
+        assert seen.gangs["new"].running
 
 
 @pytest.mark.parametrize(("slices", "joins"), [(9, False), (11, True)])
@@ -145,3 +147,42 @@ def test_who_grew_gives_back_to_gangs_that_share_nothing() -> None:
     grown = replace(turning("grown", ("a", [0]), ("a", [1])), asked=1, fewest=1)
     decisions = plan(world([node("a", 2)], [grown, gang("mine")]), 0.0, SETTINGS)
     assert ("Shrink", "grown") in said(decisions)
+
+
+def packed_pair(rate: float) -> Board:
+    """Two gangs that were packed onto one GPU, and reach so much of the ten that each has alone."""
+    there = turning("a", ("n", [0]), sharing=PACKS, kind="k")
+    trial = Trial("Pack", 0.0, Effect(1.0, 1.6), there.placement)
+    guest = replace(there, name="b", packed="a", trial=trial)
+    server = [node("n", 1)]
+    profile = measured(there, server, 10.0, {("k",): rate}, utilisation=0.3, memory=0.3)
+    return board(server, [there, guest], 60.0, {"k": profile})
+
+
+@pytest.mark.parametrize(("rate", "verbs"), [(8.0, []), (3.0, [("Unpack", "b"), ("Suspend", "a"), ("Resume", "b")])])
+def test_what_was_packed_is_judged_and_turns_are_taken_again(rate: float, verbs: list[tuple[str, str]]) -> None:
+    seen = packed_pair(rate)
+    gandiva.introspect(seen, SETTINGS)
+    assert said(seen.decisions) == verbs
+
+
+def test_nobody_is_packed_while_there_are_gpus_for_all() -> None:
+    there = [
+        turning("a", ("n", [0]), sharing=PACKS, kind="k"),
+        turning("b", ("n", [0]), sharing=PACKS, kind="k", running=False),
+    ]
+    servers = [node("m", 4), node("n", 1)]
+    profile = measured(there[0], servers, 10.0, {("k",): 8.0}, utilisation=0.3, memory=0.3)
+    seen = board(servers, there, 60.0, {"k": profile})
+    gandiva.introspect(seen, SETTINGS)
+    assert "Pack" not in {verb for verb, _ in said(seen.decisions)}
+
+
+def test_nobody_grows_while_somebody_waits() -> None:
+    grows = turning("grows", ("a", [0]), asked=1)
+    grows = replace(grows, tasks=tasks("grows", 4))
+    large = gang("large", tasks=tasks("large", 1, 4))
+    for gangs, verbs in (([grows], ["Grow"]), ([grows, large], [])):
+        seen = board([node("a", 4)], gangs, now=3600.0)
+        gandiva.introspect(seen, SETTINGS)
+        assert [verb for verb, _ in said(seen.decisions)] == verbs

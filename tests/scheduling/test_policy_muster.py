@@ -149,3 +149,19 @@ def test_who_grew_gives_back_before_anybody_is_suspended() -> None:
     grown = replace(runs("grown", ("n", [0]), ("n", [1])), asked=1, fewest=1)
     seen = world([node("n", 3)], [grown, runs("long", ("n", [2]), hours=100), waits("new")])
     assert decided(seen, ("Shrink", "Place", "Suspend")) == [("Shrink", "grown"), ("Place", "new")]
+
+
+def test_who_loses_its_gpus_has_its_quota_back_to_find_others() -> None:
+    whole = gang("new", tasks=tasks("new", 1, 2), arrived=NOW, since=NOW)
+    seen = world([node("m", 2), node("n", 1)], [runs("long", ("m", [0]), hours=10, queue="q"), whole], queues={"q": 1})
+    assert sorted(decided(seen)) == [("Place", "long"), ("Place", "new"), ("Suspend", "long")]
+
+
+def test_who_runs_is_not_suspended_for_one_that_promises_a_little_more() -> None:
+    ran = 3600.0 * 10
+    other = waits("other", attained=ran * 0.8)
+    seen = world([node("n", 1)], [runs("long", ("n", [0]), hours=10), other])
+    assert decided(seen) == []
+    less = waits("other", attained=ran * 0.1)
+    seen = world([node("n", 1)], [runs("long", ("n", [0]), hours=10), less])
+    assert decided(seen) == [("Suspend", "long"), ("Place", "other")]

@@ -43,6 +43,8 @@ class Outcome:
         for gang in snapshot.gangs:
             for name, gpus in gpus_by_node(gang.placement).items():
                 self.usable[name] |= gpus & snapshot.nodes[name].healthy
+        self.spare_before = self.without(_as_asked(gang) for gang in self.before.values() if gang.placement)
+        """GPUs that were idle, or beyond what elastic gangs asked for: who moves in the pass makes room for the next one."""
         self.wait = {decision.gang.name: decision for decision in decisions if isinstance(decision, Wait)}
 
     def waiting(self) -> list[Gang]:
@@ -53,13 +55,19 @@ class Outcome:
         """The gangs that have a place and wait there for their turn."""
         return [gang for gang in self.gangs.values() if gang.placement and not gang.running]
 
+    def placed(self) -> Iterator[Gang]:
+        return (gang for gang in self.gangs.values() if gang.placement)
+
+    def running(self) -> Iterator[Gang]:
+        return filter(runs, self.gangs.values())
+
     def idle(self) -> dict[str, GpuSet]:
         """GPUs on which nobody has a place."""
-        return self.without(gang for gang in self.gangs.values() if gang.placement)
+        return self.without(self.placed())
 
     def free(self) -> dict[str, GpuSet]:
         """GPUs on which nobody runs."""
-        return self.without(filter(runs, self.gangs.values()))
+        return self.without(self.running())
 
     def without(self, gangs: Iterator[Gang]) -> dict[str, GpuSet]:
         """The usable GPUs but those of these gangs."""
@@ -244,28 +252,29 @@ def in_the_way(outcome: Outcome) -> Iterator[str]:
 
 def not_shrunk(outcome: Outcome) -> Iterator[str]:
     """Elastic gangs give up what they have beyond what they asked for in the pass in which others need it."""
-    if outcome.preempts:
-        return
     yield from (_wrong_size(change) for change in outcome.changes if _is_wrong_size(change))
-    grown = [gang for gang in outcome.gangs.values() if runs(gang) and gang.asked is not None and _surplus(gang)]
-    if not grown:
+    grown = [gang.name for gang in outcome.gangs.values() if runs(gang) and _surplus(gang)]
+    if not grown or outcome.preempts:
         return
-    idle, free = outcome.idle(), outcome.free()
-    for gang in grown:
-        for one in _surplus(gang):
-            idle[one.node] |= one.gpus
-            free[one.node] |= one.gpus
+    idle, free = outcome.without(map(_as_asked, outcome.placed())), outcome.without(map(_as_asked, outcome.running()))
+    idle = {node: gpus & outcome.spare_before[node] for node, gpus in idle.items()}
     for number, gang in enumerate(outcome.waiting()):
         if (number == 0 or gang.sharing.slices) and outcome.fits(gang, idle):
-            yield f"{gang.name} waits ({_why(outcome, gang)}) for GPUs that {grown[0].name} has beyond what it asked for"
+            yield f"{gang.name} waits ({_why(outcome, gang)}) for GPUs that {grown[0]} has beyond what it asked for"
     for gang in outcome.taking_turns():
         if _holds(free, gang):
-            yield f"{gang.name} waits for a turn although {grown[0].name} has more than it asked for"
+            yield f"{gang.name} waits for a turn although {grown[0]} has more than it asked for"
+
+
+def _as_asked(gang: Gang) -> Gang:
+    """A gang that runs without what it has beyond what it asked for."""
+    return replace(gang, placement=tuple(one for one in gang.placement if one not in _surplus(gang))) if gang.running else gang
 
 
 def _surplus(gang: Gang) -> Placement:
     """The places that an elastic gang has beyond what it asked for."""
-    return tuple(one for one in gang.placement if one.task.role == "worker" and one.task.index >= (gang.asked or 0))
+    asked = len(gang.tasks) if gang.asked is None else gang.asked
+    return tuple(one for one in gang.placement if one.task.role == "worker" and one.task.index >= asked)
 
 
 def _is_wrong_size(change: Change) -> bool:

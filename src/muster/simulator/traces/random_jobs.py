@@ -21,7 +21,7 @@ def random_jobs(
         tasks = (random.choice((1, 1, 1, 2, 4)),) * random.choice((1, 1, 2, 3, 4))
         while sum(tasks) > largest:
             tasks = tasks[:-1] if len(tasks) > 1 else (1,)
-        work = 10 ** random.uniform(1.0, 4.0)
+        work = 10 ** random.uniform(1.0, 3.5)
         now += random.expovariate(1.0) * work * sum(tasks) / (gpus * load)
         elastic = random.random() < 0.2
         yield Job(
