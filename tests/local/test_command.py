@@ -23,7 +23,8 @@ class Shell:
 
     def popen(self, *words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", "import sys; from muster.cli import main; sys.exit(main())", "local", *words]
-        return subprocess.Popen(command, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=self.environ, stdout=pipe, stderr=pipe, text=True, preexec_fn=_heed_interrupts)
 
     def run(self, *words: str) -> tuple[int, str]:
         """Return the exit code and what was shown, the answer first."""
@@ -33,6 +34,11 @@ class Shell:
 
     def pids(self) -> list[int]:
         return [process.pid for process in processes.recorded(self.state)[1]]
+
+
+def _heed_interrupts() -> None:
+    """Let SIGINT end the command as in a terminal, also where the tests run in the background, which ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
