@@ -112,22 +112,6 @@ def test_a_gang_of_higher_priority_takes_the_place_of_lower_ones(live: Live) -> 
         live.wait_running(name, 1)
 
 
-def test_jobs_that_share_take_turns(live: Live) -> None:
-    """The job that had least goes first; who gave way comes back with what it had counted."""
-    live.add_nodes(1)
-    live.job("long", 1, 8, sharing={"timeSlicing": True}, pool=live.namespace)
-    live.wait_running("long", 1)
-    with History(live.cluster) as history:
-        live.job("new", 1, 8, sharing={"timeSlicing": True}, pool=live.namespace)
-        live.wait_running("new", 1)
-        for state in history.states():
-            assert not state.given_twice()
-    assert "Preempted" in live.timeline("long")
-    assert live.status("long")["gpuSeconds"] > 0
-    live.let_end("new")
-    live.wait_running("long", 1)
-
-
 def test_a_gang_takes_no_more_victims_than_it_needs(live: Live) -> None:
     live.add_nodes(2)
     for name in ("a", "b", "c", "d"):
