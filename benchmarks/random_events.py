@@ -25,9 +25,11 @@ from rich.progress import Progress
 
 from muster.machines.catalogue import machine
 from muster.scheduling.machine import MachineType, machine_type, unknown_machine
-from muster.scheduling.placement import Room, Shortage, fewest_gpus, place
+from muster.scheduling.placement import fewest_gpus, place
 from muster.scheduling.profile import Company, Profile, Shape
+from muster.scheduling.room import Room
 from muster.scheduling.settings import Policy, Settings
+from muster.scheduling.shortage import Shortage
 from muster.scheduling.snapshot import Gang, Node, Queue, Task
 from muster.simulator.checked import Broken, Checked
 from muster.simulator.cluster import Invalid
@@ -188,7 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     began = time.monotonic()
     total = Tally()
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("steps", total=options.steps)
         for seed in count(options.first):
             if total.steps >= options.steps or seed - options.first == options.runs:

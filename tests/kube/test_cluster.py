@@ -15,7 +15,7 @@ from muster.kube.client import Client
 from muster.kube.errors import AlreadyExists, Conflict, Invalid, NotFound
 from muster.kube.events import Recorder, Reference
 from muster.kube.reflector import Reflector
-from muster.kube.store import Store
+from muster.kube.store import Store, key_of
 
 if TYPE_CHECKING:
     from kube.conftest import Until
@@ -67,7 +67,8 @@ async def test_the_store_follows_the_real_server(live: Client, maps: str, until:
         await store.synced.wait()
         assert {obj.metadata.name for obj in store.values()} == {f"m{number}" for number in range(7)}
         patched = read(await live.patch(f"{maps}/m1", {"data": {"value": "new"}}))
-        assert store.put(patched)  # read your writes
+        store.put(patched)
+        assert store.get(key_of(patched.metadata)) == patched  # reads its own write, whether it or the watch came first
         await live.delete(f"{maps}/m2")
         await live.create(maps, body("m9", "new"))
         await until(lambda: len(store) == 7 and store.watermark > int(patched.metadata.resource_version))

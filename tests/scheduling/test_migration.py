@@ -116,3 +116,14 @@ def test_packed_gangs_stay_together() -> None:
     seen = board(SERVERS, [apart(), turning("guest", ("m", [0]), packed="apart")], now=3600.0)
     migration.improve(seen)
     assert seen.decisions == []
+
+
+def test_nobody_moves_to_where_others_wait_for_their_turn() -> None:
+    """What is idle on their server is too little for them now, and enough once another leaves."""
+    busy = [turning("b", ("m", [1, 2, 3])), turning("c", ("n", [1, 2, 3])), turning("d", ("o", [0, 1]))]
+    servers = [*SERVERS, node("o", machine=known("aws-4gpu"))]
+    wide = turning("wide", ("o", [0, 1]), running=False)
+    for gangs, moves in (([apart(), *busy], [("Migrate", "apart")]), ([apart(), *busy, wide], [])):
+        seen = board(servers, gangs, now=3600.0)
+        migration.improve(seen)
+        assert said(seen.decisions) == moves

@@ -14,8 +14,8 @@ from muster.scheduling.decisions import Decision, Grow, Join, Pack, Place, Preem
 from muster.scheduling.links import gpu_set
 from muster.scheduling.snapshot import Assigned, Effect, Gang, Level, Node, Snapshot
 from muster.simulator.checked import Broken, Checked
+from muster.simulator.outcome import Outcome
 from muster.simulator.promises import (
-    Outcome,
     given_twice,
     idle_in_vain,
     in_the_way,

@@ -70,11 +70,9 @@ class Rates:
         met = running.neighbours(gang.name, gpus, self._nodes)
         worth = self.relative(gang, shape_of(gpus, self._nodes), tuple(sorted(met.values())))
         worth *= sum(held.bit_count() for held in gpus.values())
-        for node in gpus:
-            for name, (other, _) in running.on_node.get(node, {}).items():
-                if name in met:
-                    worth -= self._harm(other, (met.pop(name)[0], kind_of(gang)), gang.name, running)
-        return worth
+        others = {name: one for node in gpus for name, (one, _) in running.on_node.get(node, {}).items() if name in met}
+        harm = (self._harm(one, (met[name][0], kind_of(gang)), gang.name, running) for name, one in others.items())
+        return worth - fsum(harm)
 
     def _harm(self, other: Gang, newcomer: Neighbour, name: str, running: Occupancy) -> float:
         """What a gang loses by a new neighbour, in GPUs at full speed."""

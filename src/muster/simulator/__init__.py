@@ -14,7 +14,7 @@ a job (`Job`, `Physics`) is kept apart from what a policy sees (`Snapshot`: name
     policies/   muster's planner, and the schedulers that it is measured against
     cluster     who is where: what the decisions made of the nodes
     engine      discrete events: arrivals, completions, passes
-    checked     a policy under watch, with the rules of a single answer in promises
+    checked     a policy under watch: promises has the rules of a single answer, outcome what it makes of the cluster
     records     what happened
     report      the figures made of it; with fragmentation, the share of free GPUs that nobody can use
     timeline    a picture of it

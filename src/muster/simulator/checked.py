@@ -22,7 +22,8 @@ from muster.scheduling.occupancy import gpus_by_node
 from muster.scheduling.policies.muster import PATIENCE
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
 from muster.simulator.engine import Policy
-from muster.simulator.promises import RULES, Outcome, runs
+from muster.simulator.outcome import Outcome, runs
+from muster.simulator.promises import RULES
 
 SLACK = 3.0
 

@@ -26,8 +26,7 @@ TOO_MANY_FREE = 3
 
 def level(board: Board) -> None:
     """Let gangs that take turns on crowded servers move to servers that have GPUs for them."""
-    crowded = {node for gang in board.gangs.values() if waits(gang) for node in board.spots(gang)}
-    for node in sorted(crowded, key=lambda name: (-board.height(name), name)):
+    for node in sorted(_crowded(board), key=lambda name: (-board.height(name), name)):
         for gang in sorted(board.on(node), key=lambda gang: (gang.running, -gang.held, gang.name)):
             if board.height(node) <= 1:
                 break
@@ -48,7 +47,7 @@ def improve(board: Board, nodes: Iterable[str] | None = None) -> None:
     for relative, gang in sorted(slowed, key=lambda item: (item[0], item[1].name)):
         if relative >= 1.0:
             break
-        found = _place(board, gang, _with_own(board, gang))
+        found = _place(board, gang, _with_own(board, gang).without(_crowded(board)))
         if found and _pays(board, gang, relative, found):
             after = _relative(board, gang, _spots(found))
             alone = len(board.spots(gang)) > len(_spots(found))
@@ -59,9 +58,11 @@ def improve(board: Board, nodes: Iterable[str] | None = None) -> None:
 
 def defragment(board: Board) -> None:
     """Empty the server with the most idle GPUs onto servers with fewer, as long as one has too many (3 of 4)."""
+    crowded = _crowded(board)
     half_empty = [node for node in board.nodes if board.residents.get(node) and _wastes(board, node)]
     for node in sorted(half_empty, key=lambda name: (-board.idle(name).bit_count(), name)):
-        fuller = {n for n in board.nodes if board.residents.get(n) and n != node and 0 < _idle(board, n) <= _idle(board, node)}
+        others = (n for n in board.nodes if board.residents.get(n) and n != node and n not in crowded)
+        fuller = {n for n in others if 0 < _idle(board, n) <= _idle(board, node)}
         for gang in board.on(node):
             found = _place(board, gang, board.only({n: board.idle(n) for n in fuller})) if _may_move(board, gang) else None
             if found and _relative(board, gang, _spots(found)) >= _relative(board, gang, board.spots(gang)):
@@ -79,6 +80,11 @@ def _pays(board: Board, gang: Gang, relative: float, found: Placement) -> bool:
     so_far = board.now - gang.started
     after = _relative(board, gang, _spots(found))
     return pays(after / relative, so_far, COST_SECONDS if cost is None else cost)
+
+
+def _crowded(board: Board) -> set[str]:
+    """Servers on which somebody waits for its turn: what comes free there is for those."""
+    return {node for gang in board.gangs.values() if waits(gang) for node in board.spots(gang)}
 
 
 def _may_move(board: Board, gang: Gang) -> bool:
