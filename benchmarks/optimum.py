@@ -23,16 +23,17 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
-from muster.scheduling.fleet import Fleet
-from muster.scheduling.fragmentation import Fragmentation, Free, TaskMix
-from muster.scheduling.links import ALONE, gpu_set, indices
-from muster.scheduling.machine import MachineType
-from muster.scheduling.network import GOODPUT, UPLINK, exchange, level, network
-from muster.scheduling.occupancy import gpus_by_node, shape
-from muster.scheduling.placement import Room, find
+from muster.scheduling.placing.fragmentation import Fragmentation, Free, TaskMix
+from muster.scheduling.placing.placement import find
+from muster.scheduling.placing.room import Room
 from muster.scheduling.profile import Shape
 from muster.scheduling.snapshot import Gang, Level, Node, Placement, Task
-from muster.scheduling.steptime import EACH, SENSITIVE_GB, USUAL_STEP, Law
+from muster.scheduling.speed.occupancy import gpus_by_node, shape
+from muster.scheduling.speed.steptime import EACH, SENSITIVE_GB, USUAL_STEP, Law
+from muster.scheduling.topology.fleet import Fleet
+from muster.scheduling.topology.links import ALONE, gpu_set, indices
+from muster.scheduling.topology.machine import MachineType
+from muster.scheduling.topology.network import GOODPUT, UPLINK, exchange, level, network
 
 CRITERIA = {
     "fewest": ("level", "nodes", "ring"),

@@ -26,7 +26,8 @@ from typing import Any
 from zlib import crc32
 
 from muster.scheduling.decisions import Decision
-from muster.scheduling.placement import Room, find
+from muster.scheduling.placing.placement import find
+from muster.scheduling.placing.room import Room
 from muster.scheduling.planner import Planner
 from muster.scheduling.profile import Company, Profile, Shape, Via
 from muster.scheduling.settings import Policy, Settings

@@ -24,13 +24,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from muster.machines.catalogue import machine
-from muster.scheduling.machine import MachineType, machine_type, unknown_machine
-from muster.scheduling.placement import fewest_gpus, place
+from muster.scheduling.placing.placement import fewest_gpus, place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Company, Profile, Shape
-from muster.scheduling.room import Room
 from muster.scheduling.settings import Policy, Settings
-from muster.scheduling.shortage import Shortage
 from muster.scheduling.snapshot import Gang, Node, Queue, Task
+from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
 from muster.simulator.checked import Broken, Checked
 from muster.simulator.cluster import Invalid
 from muster.simulator.engine import Moment, Simulation

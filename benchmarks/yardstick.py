@@ -27,9 +27,9 @@ from typing import Any
 from benchmarks.optimum import CRITERIA, FINE, LAW, Cost, Instance, Optimum
 
 from muster.machines.catalogue import catalogue
-from muster.scheduling.links import ALONE, gpu_set
-from muster.scheduling.machine import MachineType, machine_type
 from muster.scheduling.snapshot import Gang, Level, Node, Placement, Sensitivity, Task
+from muster.scheduling.topology.links import ALONE, gpu_set
+from muster.scheduling.topology.machine import MachineType, machine_type
 
 KINDS = tuple(CRITERIA)
 SIZES = (1, 2, 4)

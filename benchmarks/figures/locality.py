@@ -17,14 +17,14 @@ import yaml
 from benchmarks.figures.figure import Figure
 
 from muster.scheduling.decisions import Place
-from muster.scheduling.links import ALONE as NO_HOP
-from muster.scheduling.links import GpuSet, gpu_set
-from muster.scheduling.machine import machine_type
-from muster.scheduling.occupancy import Occupancy, gpus_by_node, shape_of
 from muster.scheduling.planner import plan
 from muster.scheduling.profile import ALONE, Company, Shape, Via
-from muster.scheduling.rates import Rates
 from muster.scheduling.snapshot import Assigned, Gang, Node, Snapshot, Task
+from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node, shape_of
+from muster.scheduling.speed.rates import Rates
+from muster.scheduling.topology.links import ALONE as NO_HOP
+from muster.scheduling.topology.links import GpuSet, gpu_set
+from muster.scheduling.topology.machine import machine_type
 from muster.simulator.jobs import Job, gang
 from muster.simulator.physics.gandiva import Gandiva
 from muster.simulator.physics.gandiva_figures import HOPS

@@ -24,8 +24,10 @@ import yaml
 from benchmarks.figures.figure import Figure
 from matplotlib import pyplot as plt
 
-from muster.scheduling.fragmentation import Ask, Fragmentation, Free, TaskMix
-from muster.scheduling.placement import Room, Shortage, place
+from muster.scheduling.placing.fragmentation import Ask, Fragmentation, Free, TaskMix
+from muster.scheduling.placing.placement import place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.snapshot import WHOLE, Gang, Node, Task
 from muster.simulator.traces import openb
 

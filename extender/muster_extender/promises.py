@@ -15,7 +15,7 @@ import msgspec
 from muster.kube.objects import DLJob, Pod, Reserved, Struct
 from muster.kube.view import ClusterView
 from muster.scheduling.ledger import Holding, Source, unheld
-from muster.scheduling.links import GpuSet, gpu_set
+from muster.scheduling.topology.links import GpuSet, gpu_set
 
 
 class Status(Struct, frozen=True):

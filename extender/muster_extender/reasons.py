@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from muster.scheduling.ledger import Holding, Source, unheld
-from muster.scheduling.links import GpuSet, indices
 from muster.scheduling.snapshot import Node
+from muster.scheduling.topology.links import GpuSet, indices
 from muster_extender.promises import GuardedView
 
 MOST_SENTENCES = 16

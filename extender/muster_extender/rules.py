@@ -21,7 +21,7 @@ from enum import StrEnum
 from muster.api import names
 from muster.kube.objects import Pod, gpus_of, pinned_to
 from muster.kube.view import annotated_gpus
-from muster.scheduling.links import GpuSet
+from muster.scheduling.topology.links import GpuSet
 from muster_extender.passed import Passed
 from muster_extender.promises import GuardedView, Promise
 from muster_extender.reasons import MOST_SENTENCES, Refusal, gpus, holders, numbered, plain

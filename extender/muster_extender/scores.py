@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from muster.kube.objects import Pod, gpus_of
-from muster.scheduling.links import GpuSet
-from muster.scheduling.machine import MachineType
+from muster.scheduling.topology.links import GpuSet
+from muster.scheduling.topology.machine import MachineType
 from muster_extender.promises import GuardedView
 
 BEST = 10

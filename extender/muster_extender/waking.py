@@ -23,7 +23,7 @@ from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.errors import ApiError, KubeError, NotFound
 from muster.kube.objects import Pod
-from muster.scheduling.links import GpuSet
+from muster.scheduling.topology.links import GpuSet
 from muster_extender.rules import Cluster, Rule, Verdict, filter_nodes
 
 log: Final = logging.getLogger(__name__)

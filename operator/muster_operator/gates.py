@@ -22,8 +22,8 @@ import msgspec
 from muster.api import names
 from muster.kube.objects import Pod, constraint_of, gpus_of, pinned_to, resources_of
 from muster.kube.view import pod_holding
-from muster.scheduling.links import gpu_set, indices
 from muster.scheduling.snapshot import Assigned, Gang, Placement, Task
+from muster.scheduling.topology.links import gpu_set, indices
 from muster_operator.jobs import stamp
 from muster_operator.lifecycle import REFUSED_SECONDS
 from muster_operator.manifests import pinned

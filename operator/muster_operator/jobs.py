@@ -18,8 +18,8 @@ from muster.api import names
 from muster.api.dljob import DLJobSpec
 from muster.api.status import DLJobStatus, RoleName, TaskPlacement
 from muster.kube.objects import DLJob, Meta, Pod, PodSpec, constraint_of, gpus_of, resources_of
-from muster.scheduling.links import gpu_set, indices
 from muster.scheduling.snapshot import Assigned, Gang, Level, Placement, Sensitivity, Sharing, Task
+from muster.scheduling.topology.links import gpu_set, indices
 
 _LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
 

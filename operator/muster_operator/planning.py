@@ -17,11 +17,11 @@ import msgspec
 from muster.api import names
 from muster.kube.errors import KubeError
 from muster.scheduling.decisions import Decision, Preempt, Put, Reason, Suspend, Wait
-from muster.scheduling.occupancy import gpus_by_node
-from muster.scheduling.placement import describe
+from muster.scheduling.placing.placement import describe
 from muster.scheduling.planner import Planner
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Snapshot
+from muster.scheduling.speed.occupancy import gpus_by_node
 from muster_operator import metrics
 from muster_operator.desk import RETRY_SECONDS, Desk, all_of
 from muster_operator.foreign import ForeignPods

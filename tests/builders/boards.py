@@ -9,9 +9,9 @@ from typing import Any
 from builders import cluster
 from muster.scheduling.decisions import Decision
 from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.occupancy import shape
 from muster.scheduling.profile import Company, Profile, Via
 from muster.scheduling.snapshot import Gang, Node, Sharing, Snapshot
+from muster.scheduling.speed.occupancy import shape
 
 TURNS = Sharing(slices=True)
 PACKS = Sharing(slices=True, packs=True)

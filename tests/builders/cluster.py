@@ -8,11 +8,11 @@ from typing import Any
 
 from muster.machines.catalogue import machine
 from muster.scheduling.decisions import Decision, Place
-from muster.scheduling.links import GpuSet, gpu_set
-from muster.scheduling.machine import MachineType, machine_type, unknown_machine
 from muster.scheduling.planner import plan
 from muster.scheduling.settings import DEFAULTS, Settings
 from muster.scheduling.snapshot import ONE_POD, Assigned, Gang, Node, Placement, Queue, Resources, Snapshot, Task
+from muster.scheduling.topology.links import GpuSet, gpu_set
+from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
 
 World = Snapshot
 

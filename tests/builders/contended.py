@@ -8,9 +8,9 @@ from __future__ import annotations
 from random import Random
 
 from builders.cluster import World, gang, node, running, tasks, world
-from muster.scheduling.eligibility import ANYWHERE, Constraint
-from muster.scheduling.links import indices
 from muster.scheduling.snapshot import PLENTY, Gang, Level, Node, Resources
+from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
+from muster.scheduling.topology.links import indices
 
 POOLS = (Constraint(labels=(("pool", "a"),)), Constraint(labels=(("pool", "b"),)))
 QUEUES = ("default", "other")

@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from builders.cluster import World, gang, known, tasks, without, world
-from muster.scheduling.eligibility import ANYWHERE, Constraint, Requirement, Taint, Toleration
-from muster.scheduling.links import GpuSet, gpu_set, indices
-from muster.scheduling.machine import unknown_machine
 from muster.scheduling.snapshot import PLENTY, Assigned, Gang, Level, Node, Resources, Sensitivity, Task
+from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Requirement, Taint, Toleration
+from muster.scheduling.topology.links import GpuSet, gpu_set, indices
+from muster.scheduling.topology.machine import unknown_machine
 
 QUEUES = ("default", "other", "third")
 MACHINES = (unknown_machine(2), unknown_machine(4), known("pcie-8"), known("a100-pcie"), known("v100"))

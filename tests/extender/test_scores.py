@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from muster.kube.objects import Pod
 from muster.machines import machine
-from muster.scheduling.machine import machine_type
+from muster.scheduling.topology.machine import machine_type
 from muster_extender.scores import Policy, prioritize, scored
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from importlib.resources import files
 import pytest
 
 from muster.machines import UnknownMachine, catalogue, machine
-from muster.scheduling.links import matrix
+from muster.scheduling.topology.links import matrix
 
 DATA = files("muster.machines") / "data"
 

@@ -10,8 +10,8 @@ import pytest
 from builders.dljobs import BORN, NOW, Json, condition, time
 from builders.foreign import foreign
 from muster.api import names
-from muster.scheduling.links import gpu_set
 from muster.scheduling.snapshot import Assigned, Task
+from muster.scheduling.topology.links import gpu_set
 from muster_operator import gates
 from muster_operator.gates import PodGang, gangs_of
 from muster_operator.lifecycle import REFUSED_SECONDS

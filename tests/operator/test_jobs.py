@@ -11,8 +11,8 @@ import pytest
 from builders.dljobs import BORN, NOW, Json, after, dljob, job, placed, roles, spots, started, template
 from muster.api import names
 from muster.kube.objects import DLJob
-from muster.scheduling.links import gpu_set
 from muster.scheduling.snapshot import Level, Resources, Sensitivity
+from muster.scheduling.topology.links import gpu_set
 from muster_operator.jobs import Unreadable, gang_of, placement_of, read, tasks_of, written
 
 

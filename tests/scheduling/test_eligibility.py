@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from muster.scheduling.eligibility import ANYWHERE, Constraint, Requirement, Taint, Toleration
+from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Requirement, Taint, Toleration
 
 LABELS = {"zone": "a", "cores": "32", "odd": "many", "negative": "-3", "split": "1_0"}
 DEDICATED = Taint("dedicated", "research", "NoSchedule")

@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.cluster import cluster, gang, known, node, shares
-from muster.scheduling.eligibility import ANYWHERE, Constraint
-from muster.scheduling.fleet import Fleet
-from muster.scheduling.fragmentation import Ask, Fragmentation, Free, TaskMix
-from muster.scheduling.links import gpu_set
-from muster.scheduling.machine import unknown_machine
-from muster.scheduling.placement import Room, Shortage, place
+from muster.scheduling.placing.fragmentation import Ask, Fragmentation, Free, TaskMix
+from muster.scheduling.placing.placement import place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.snapshot import PLENTY, WHOLE, Node, Resources, Task
+from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
+from muster.scheduling.topology.fleet import Fleet
+from muster.scheduling.topology.links import gpu_set
+from muster.scheduling.topology.machine import unknown_machine
 
 POOL_A = Constraint(labels=(("pool", "a"),))
 FLEET = Fleet(cluster(node("a", labels={"pool": "a"}), node("b", labels={"pool": "b"})))

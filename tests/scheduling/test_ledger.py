@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from builders.cluster import known
 from muster.scheduling.ledger import Holding, Ledger, Source, unheld
-from muster.scheduling.links import gpu_set
-from muster.scheduling.machine import unknown_machine
 from muster.scheduling.snapshot import Resources
+from muster.scheduling.topology.links import gpu_set
+from muster.scheduling.topology.machine import unknown_machine
 
 FOUR = unknown_machine(4)
 RESERVATION, POD = Source.RESERVATION, Source.POD

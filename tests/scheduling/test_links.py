@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from builders.cluster import known
 from muster.machines.catalogue import catalogue
-from muster.scheduling.links import (
+from muster.scheduling.topology.links import (
     ALONE,
     BadLinks,
     Links,

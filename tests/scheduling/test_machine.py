@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from builders.cluster import known
 from muster.machines.catalogue import catalogue
-from muster.scheduling.links import gpu_set, indices, uniform
-from muster.scheduling.machine import EXHAUSTIVE_GPUS, MachineType, machine_type, unknown_machine
+from muster.scheduling.topology.links import gpu_set, indices, uniform
+from muster.scheduling.topology.machine import EXHAUSTIVE_GPUS, MachineType, machine_type, unknown_machine
 
 BRIDGED = known("a100-pcie")  # NV12 in the pairs 01 23 45 67, NODE in a socket, SYS across
 SWITCHED = known("pcie-8")  # PIX in the pairs, PHB in a socket, SYS across

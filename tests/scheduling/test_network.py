@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from builders.cluster import cluster, node
-from muster.scheduling.network import GOODPUT, between, exchange, level, network
-from muster.scheduling.occupancy import shape_of
 from muster.scheduling.profile import Shape
 from muster.scheduling.snapshot import Level
+from muster.scheduling.speed.occupancy import shape_of
+from muster.scheduling.topology.network import GOODPUT, between, exchange, level, network
 
 NODES = cluster(
     node("a", rack="r1", block="b1"),

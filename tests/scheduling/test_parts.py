@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.cluster import cluster, gang, known, node, shares, tasks
-from muster.scheduling.fragmentation import Fragmentation, TaskMix
-from muster.scheduling.links import gpu_set, indices
-from muster.scheduling.placement import Room, Shortage, place
+from muster.scheduling.placing.fragmentation import Fragmentation, TaskMix
+from muster.scheduling.placing.placement import place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.snapshot import WHOLE, Gang, Node, Placement, Task
+from muster.scheduling.topology.links import gpu_set, indices
 
 SIZES = ((1, 190), (1, 470), (1, 810), (1, WHOLE), (2, WHOLE), (0, WHOLE))
 

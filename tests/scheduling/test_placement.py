@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from builders.cluster import cluster, gang, known, node, shares, tasks
-from muster.scheduling.eligibility import Constraint, Taint
-from muster.scheduling.links import gpu_set
-from muster.scheduling.placement import Room, Shortage, place
+from muster.scheduling.placing.placement import place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.snapshot import Gang, Level, Node, Placement, Resources, Sensitivity
+from muster.scheduling.topology.eligibility import Constraint, Taint
+from muster.scheduling.topology.links import gpu_set
 
 POOL_A = Constraint(labels=(("pool", "a"),))
 

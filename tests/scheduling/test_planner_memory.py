@@ -15,12 +15,12 @@ import pytest
 
 from builders.cluster import gang, known, node, tasks
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Suspend
-from muster.scheduling.eligibility import ANYWHERE, Constraint, Taint
-from muster.scheduling.occupancy import gpus_by_node, kind_of, shape
 from muster.scheduling.planner import Planner, introspect, plan
 from muster.scheduling.profile import Profile
 from muster.scheduling.settings import Policy, Settings
 from muster.scheduling.snapshot import Gang, Level, Node, Placement, Queue, Sharing, Snapshot
+from muster.scheduling.speed.occupancy import gpus_by_node, kind_of, shape
+from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Taint
 
 STEPS = 40
 QUEUES = ("default", "research", "tiny")

@@ -7,11 +7,11 @@ from dataclasses import replace
 from builders.boards import TURNS, said, turning
 from builders.cluster import decide, gang, node, reasons, running, world
 from muster.scheduling.decisions import Decision, Preempt, Reason
-from muster.scheduling.eligibility import Constraint
-from muster.scheduling.links import gpu_set
 from muster.scheduling.planner import plan
 from muster.scheduling.settings import Policy, Settings
 from muster.scheduling.snapshot import Resources
+from muster.scheduling.topology.eligibility import Constraint
+from muster.scheduling.topology.links import gpu_set
 
 GANDIVA = Settings(policy=Policy.GANDIVA)
 

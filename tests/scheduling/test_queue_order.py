@@ -6,9 +6,9 @@ import pytest
 
 from builders.cluster import decide, gang, node, placed, reasons, running, shares, tasks, world
 from muster.scheduling.decisions import Reason, Wait
-from muster.scheduling.eligibility import Constraint
 from muster.scheduling.queueing import in_order
 from muster.scheduling.snapshot import Gang, Level, Resources
+from muster.scheduling.topology.eligibility import Constraint
 
 POOL_A = Constraint(labels=(("pool", "a"),))
 

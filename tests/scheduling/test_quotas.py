@@ -6,7 +6,7 @@ import pytest
 
 from builders.cluster import decide, gang, node, placed, reasons, running, tasks, world
 from muster.scheduling.decisions import Reason
-from muster.scheduling.eligibility import Constraint
+from muster.scheduling.topology.eligibility import Constraint
 
 POOL_A, POOL_B = (Constraint(labels=(("pool", name),)) for name in "ab")
 

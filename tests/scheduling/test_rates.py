@@ -8,14 +8,14 @@ from itertools import pairwise
 import pytest
 
 from builders.cluster import cluster, gang, node, running
-from muster.scheduling.interference import Interference, packing_loss
-from muster.scheduling.links import gpu_set
-from muster.scheduling.machine import machine_type
-from muster.scheduling.occupancy import Occupancy, kind_of
 from muster.scheduling.profile import ALONE, Company, Profile, Shape, Via
-from muster.scheduling.rates import Rates
 from muster.scheduling.snapshot import Gang, Node, Sensitivity
-from muster.scheduling.steptime import Point, fit
+from muster.scheduling.speed.interference import Interference, packing_loss
+from muster.scheduling.speed.occupancy import Occupancy, kind_of
+from muster.scheduling.speed.rates import Rates
+from muster.scheduling.speed.steptime import Point, fit
+from muster.scheduling.topology.links import gpu_set
+from muster.scheduling.topology.machine import machine_type
 
 PAIRS = machine_type(
     [["X", "PIX", "SYS", "SYS"], ["PIX", "X", "SYS", "SYS"], ["SYS", "SYS", "X", "PIX"], ["SYS", "SYS", "PIX", "X"]]

@@ -11,11 +11,11 @@ import pytest
 from builders.boards import TURNS, said
 from builders.cluster import gang, node, running, tasks, world
 from muster.scheduling.decisions import Decision, Grow, Place, Put, Shrink
-from muster.scheduling.links import gpu_set
 from muster.scheduling.mechanisms.speed_up import curve, rate
 from muster.scheduling.planner import introspect, plan
 from muster.scheduling.profile import ALONE, Company, Profile, Shape, Via
 from muster.scheduling.snapshot import Assigned, Gang, Node
+from muster.scheduling.topology.links import gpu_set
 
 NOW = 100_000.0
 LINEAR = {1: 1.0, 2: 2.0, 4: 4.0, 8: 8.0}

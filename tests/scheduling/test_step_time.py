@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from builders.cluster import cluster, gang, known, node
-from muster.scheduling.placement import Room, Shortage, place
+from muster.scheduling.placing.placement import place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.search import Rate
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Shape
-from muster.scheduling.search import Rate
 from muster.scheduling.snapshot import Gang, Level, Node, Sensitivity
 
 

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 from benchmarks.figures.openb import POLICIES, packed
 
-from muster.scheduling.eligibility import Constraint
 from muster.scheduling.snapshot import WHOLE
+from muster.scheduling.topology.eligibility import Constraint
 from muster.simulator.located import BadInput
 from muster.simulator.traces import openb
 

@@ -6,9 +6,9 @@ from statistics import fmean
 
 import pytest
 
-from muster.scheduling.machine import unknown_machine
 from muster.scheduling.profile import ALONE, Shape
 from muster.scheduling.snapshot import Node
+from muster.scheduling.topology.machine import unknown_machine
 from muster.simulator.assembly import Foresight
 from muster.simulator.engine import Policy, Simulation
 from muster.simulator.jobs import Job

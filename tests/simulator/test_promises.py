@@ -11,8 +11,8 @@ import pytest
 from builders.boards import PACKS, TURNS, turning
 from builders.cluster import gang, node, running, world
 from muster.scheduling.decisions import Decision, Grow, Join, Pack, Place, Preempt, Put, Reason, Shrink, Suspend, Unpack, Wait
-from muster.scheduling.links import gpu_set
 from muster.scheduling.snapshot import Assigned, Effect, Gang, Level, Node, Snapshot
+from muster.scheduling.topology.links import gpu_set
 from muster.simulator.checked import Broken, Checked
 from muster.simulator.outcome import Outcome
 from muster.simulator.promises import (

@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from muster.scheduling.machine import unknown_machine
 from muster.scheduling.snapshot import Node
+from muster.scheduling.topology.machine import unknown_machine
 from muster.simulator.engine import Simulation
 from muster.simulator.jobs import Job
 from muster.simulator.physics import Ideal

@@ -14,7 +14,7 @@ from muster.demo.show import Show
 from muster.local import nodes
 from muster.local.cluster import LocalCluster
 from muster.machines import Machine
-from muster.scheduling import links
+from muster.scheduling.topology import links
 
 MACHINES = ("a100-pcie", "pcie-8")
 NAMESPACE = "links"

@@ -13,8 +13,8 @@ import msgspec
 
 from muster.api import names
 from muster.kube.quantity import milli, whole
-from muster.scheduling.eligibility import Constraint, Requirement, Taint, Toleration
 from muster.scheduling.snapshot import Resources
+from muster.scheduling.topology.eligibility import Constraint, Requirement, Taint, Toleration
 
 
 class Struct(msgspec.Struct, rename="camel", frozen=True, gc=False):

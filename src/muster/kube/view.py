@@ -21,9 +21,9 @@ from muster.kube.quantity import milli, whole
 from muster.kube.store import Store
 from muster.scheduling import snapshot
 from muster.scheduling.ledger import Holding, Ledger, Source
-from muster.scheduling.links import BadLinks, GpuSet, gpu_set
-from muster.scheduling.machine import MachineType, machine_type, unknown_machine
 from muster.scheduling.snapshot import NOTHING, Resources
+from muster.scheduling.topology.links import BadLinks, GpuSet, gpu_set
+from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
 
 log = logging.getLogger(__name__)
 

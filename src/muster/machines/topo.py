@@ -2,7 +2,7 @@
 
 Every driver prints it a little differently (tabs or blanks, with or without NIC rows, NUMA columns and legend); what is
 read here is the part that they share. Invariant: the links between the GPUs are symmetric, X on the diagonal only, in
-the words of `muster.scheduling.links.canonical`.
+the words of `muster.scheduling.topology.links.canonical`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from muster.scheduling.links import BadLinks, canonical
+from muster.scheduling.topology.links import BadLinks, canonical
 
 _TITLES = ("CPU Affinity", "NUMA Affinity", "GPU NUMA ID")
 _UNKNOWN = ("N/A", "")

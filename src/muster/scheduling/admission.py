@@ -12,15 +12,17 @@ from dataclasses import replace
 from functools import cached_property
 
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
-from muster.scheduling.links import GpuSet
 from muster.scheduling.memory import Known, Memory
-from muster.scheduling.occupancy import Occupancy, gpus_by_node
-from muster.scheduling.placement import Room, Shortage, describe, place
+from muster.scheduling.placing.placement import describe, place
+from muster.scheduling.placing.quiet import quieter
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.queueing import Claims, Quotas, in_order
-from muster.scheduling.quiet import quieter
-from muster.scheduling.rates import Rates
 from muster.scheduling.settings import DEFAULTS, Settings
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
+from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
+from muster.scheduling.speed.rates import Rates
+from muster.scheduling.topology.links import GpuSet
 
 
 def admit(

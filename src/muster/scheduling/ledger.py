@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from muster.scheduling.links import GpuSet
-from muster.scheduling.machine import MachineType
 from muster.scheduling.snapshot import NOTHING, Resources
+from muster.scheduling.topology.links import GpuSet
+from muster.scheduling.topology.machine import MachineType
 
 
 class Source(StrEnum):

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from muster.scheduling.decisions import Reason, Wait
-from muster.scheduling.fleet import Fleet
-from muster.scheduling.placement import Room, Shortage, fewest_gpus, place
+from muster.scheduling.placing.placement import fewest_gpus, place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Profile
-from muster.scheduling.rates import Rates
 from muster.scheduling.snapshot import Gang, Node
+from muster.scheduling.speed.rates import Rates
+from muster.scheduling.topology.fleet import Fleet
 
 
 @dataclass(slots=True)

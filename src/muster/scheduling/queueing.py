@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from muster.scheduling.placement import shrunk, sizes
+from muster.scheduling.placing.placement import shrunk, sizes
 from muster.scheduling.snapshot import Gang, Queue
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
-from muster.scheduling.eligibility import ANYWHERE, Constraint, Taint
-from muster.scheduling.links import GpuSet
-from muster.scheduling.machine import MachineType
 from muster.scheduling.profile import Profile
+from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Taint
+from muster.scheduling.topology.links import GpuSet
+from muster.scheduling.topology.machine import MachineType
 
 
 class Level(IntEnum):

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from muster.scheduling.links import ALONE as NO_HOP
 from muster.scheduling.profile import ALONE, Shape
 from muster.scheduling.snapshot import Sharing
+from muster.scheduling.topology.links import ALONE as NO_HOP
 from muster.simulator.engine import Moment, Policy, Simulation
 from muster.simulator.jobs import Job, pods
 from muster.simulator.located import BadInput, Problem

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from muster.scheduling.links import GpuSet, indices
-from muster.scheduling.occupancy import Occupancy, gpus_by_node
 from muster.scheduling.profile import Profile
 from muster.scheduling.snapshot import Gang, Node, Queue, Snapshot
+from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
+from muster.scheduling.topology.links import GpuSet, indices
 
 
 class Invalid(Exception):

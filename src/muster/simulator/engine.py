@@ -16,10 +16,10 @@ from itertools import count
 from typing import Protocol
 
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend, Wait
-from muster.scheduling.links import GpuSet
-from muster.scheduling.occupancy import gpus_by_node, kind_of, shape_of
 from muster.scheduling.profile import ALONE, Company, Profile, Shape
 from muster.scheduling.snapshot import Gang, Node, Placement, Queue, Snapshot, Trial
+from muster.scheduling.speed.occupancy import gpus_by_node, kind_of, shape_of
+from muster.scheduling.topology.links import GpuSet
 from muster.simulator.cluster import Cluster
 from muster.simulator.jobs import Job, gang
 from muster.simulator.physics import Physics

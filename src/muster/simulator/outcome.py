@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend, Wait
-from muster.scheduling.links import GpuSet
-from muster.scheduling.occupancy import gpus_by_node
-from muster.scheduling.placement import fewest_gpus, place
+from muster.scheduling.placing.placement import fewest_gpus, place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.queueing import in_order
-from muster.scheduling.room import Room
-from muster.scheduling.shortage import Shortage
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
+from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.topology.links import GpuSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from math import isfinite
 
 from muster.scheduling.decisions import Grow, Preempt, Put, Shrink
-from muster.scheduling.links import GpuSet, indices
-from muster.scheduling.occupancy import gpus_by_node
 from muster.scheduling.snapshot import Gang, Placement
+from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.topology.links import GpuSet, indices
 from muster.simulator.outcome import Change, Outcome, as_asked, bundle, runs, surplus
 
 

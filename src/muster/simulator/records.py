@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from muster.scheduling.decisions import Decision, Reason
-from muster.scheduling.links import indices
 from muster.scheduling.snapshot import Node, Placement
+from muster.scheduling.topology.links import indices
 from muster.simulator.fragmentation import Fragmentation
 from muster.simulator.jobs import Job
 

@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 
 from muster import machines
 from muster.machines import UnknownMachine
-from muster.scheduling.links import BadLinks, canonical, gpu_set, uniform
-from muster.scheduling.machine import MachineType, machine_type, unknown_machine
 from muster.scheduling.snapshot import Node
+from muster.scheduling.topology.links import BadLinks, canonical, gpu_set, uniform
+from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
 from muster.simulator.choices import Choice, one_of
 from muster.simulator.located import Strict, complaint, read_yaml
 from muster.simulator.registry import PHYSICS, POLICIES, SOURCES

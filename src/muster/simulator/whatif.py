@@ -14,11 +14,11 @@ from typing import Any
 
 from muster.kube.objects import Pod
 from muster.scheduling.decisions import Decision, Preempt, Put
-from muster.scheduling.links import indices
-from muster.scheduling.occupancy import gpus_by_node
 from muster.scheduling.planner import plan
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Node, Snapshot
+from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.topology.links import indices
 from muster.simulator import dump
 from muster.simulator.engine import Moment, Simulation
 from muster.simulator.jobs import Job

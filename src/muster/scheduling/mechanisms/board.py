@@ -12,13 +12,13 @@ from dataclasses import replace
 from functools import cached_property
 
 from muster.scheduling.decisions import Decision, Join, Pack, Put, Reason, Resume, Suspend, Wait
-from muster.scheduling.links import GpuSet
-from muster.scheduling.occupancy import Occupancy, gpus_by_node
-from muster.scheduling.placement import Room
+from muster.scheduling.placing.room import Room
 from muster.scheduling.prospects import Prospects
 from muster.scheduling.queueing import Quotas
-from muster.scheduling.rates import Rates
 from muster.scheduling.snapshot import EXCLUSIVE, Gang, Snapshot
+from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
+from muster.scheduling.speed.rates import Rates
+from muster.scheduling.topology.links import GpuSet
 
 Spots = dict[str, GpuSet]
 """GPUs by node."""

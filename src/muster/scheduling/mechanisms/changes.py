@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from muster.scheduling.decisions import Grow, Migrate, Place, Put, Reason, Shrink
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.mechanisms.elasticity import effect
-from muster.scheduling.occupancy import gpus_by_node
-from muster.scheduling.placement import describe
+from muster.scheduling.placing.placement import describe
 from muster.scheduling.snapshot import Gang, Placement
+from muster.scheduling.speed.occupancy import gpus_by_node
 
 
 def carry_out(board: Board, targets: Mapping[str, Placement]) -> None:

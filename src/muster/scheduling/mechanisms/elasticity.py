@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from muster.scheduling.decisions import Grow, Reason, Shrink
 from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.occupancy import shape
 from muster.scheduling.snapshot import Assigned, Effect, Gang, Placement
+from muster.scheduling.speed.occupancy import shape
 
 
 def grow(board: Board, after: float) -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from muster.scheduling.links import GpuSet
 from muster.scheduling.mechanisms.packing import MEMORY
-from muster.scheduling.occupancy import kind_of
 from muster.scheduling.profile import Company, Shape, Via
-from muster.scheduling.rates import Rates
 from muster.scheduling.snapshot import Gang, Node, Sensitivity
+from muster.scheduling.speed.occupancy import kind_of
+from muster.scheduling.speed.rates import Rates
+from muster.scheduling.topology.links import GpuSet
 
 LEAST = 0.1
 """GPUs at full speed that a change must gain for each gang that moves."""

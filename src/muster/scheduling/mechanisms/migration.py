@@ -13,10 +13,12 @@ from dataclasses import replace
 from muster.scheduling.decisions import Migrate, Reason
 from muster.scheduling.mechanisms.board import Board, Spots
 from muster.scheduling.mechanisms.turns import waits
-from muster.scheduling.occupancy import gpus_by_node as _spots
-from muster.scheduling.occupancy import shape_of
-from muster.scheduling.placement import Room, Shortage, place
+from muster.scheduling.placing.placement import place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.snapshot import Effect, Gang, Placement
+from muster.scheduling.speed.occupancy import gpus_by_node as _spots
+from muster.scheduling.speed.occupancy import shape_of
 
 COST_SECONDS = 10.0
 """What a move costs where it was never measured: CRIU took 8 to 10 s for a job of one GPU (Gandiva, section 4.2)."""

@@ -15,10 +15,11 @@ from muster.scheduling.decisions import Pack, Reason, Unpack
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.mechanisms.elasticity import is_grown
 from muster.scheduling.mechanisms.turns import Bundle, bundled, waits
-from muster.scheduling.occupancy import gpus_by_node, kind_of, shape
-from muster.scheduling.placement import Shortage, place
+from muster.scheduling.placing.placement import place
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Company, Shape, Via
 from muster.scheduling.snapshot import Effect, Gang, Placement, Sensitivity
+from muster.scheduling.speed.occupancy import gpus_by_node, kind_of, shape
 
 MEMORY = 1.0
 """The share of a GPU's memory that packed gangs may need together."""

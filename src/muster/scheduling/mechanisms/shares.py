@@ -27,11 +27,11 @@ from typing import NamedTuple
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.mechanisms.migration import COST_SECONDS
 from muster.scheduling.mechanisms.speed_up import curve, rate
-from muster.scheduling.occupancy import gpus_by_node
-from muster.scheduling.placement import find, shrunk
+from muster.scheduling.placing.placement import find, shrunk
+from muster.scheduling.placing.room import Room
 from muster.scheduling.queueing import Quotas
-from muster.scheduling.room import Room
 from muster.scheduling.snapshot import Gang, Level, Placement
+from muster.scheduling.speed.occupancy import gpus_by_node
 
 HORIZON = 180.0
 """Seconds, three slices, within which a change has to make up for its restart; after them the shares may be others again."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from muster.scheduling.links import GpuSet
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.mechanisms.exchange import Site, Table
 from muster.scheduling.mechanisms.shares import is_elastic
-from muster.scheduling.occupancy import shape_of
 from muster.scheduling.profile import Company, Via
 from muster.scheduling.snapshot import WHOLE, Gang
+from muster.scheduling.speed.occupancy import shape_of
+from muster.scheduling.topology.links import GpuSet
 
 Key = tuple[tuple[str, GpuSet], ...]
 

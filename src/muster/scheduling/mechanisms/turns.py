@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from muster.scheduling.decisions import Reason, Resume
-from muster.scheduling.links import GpuSet
 from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.occupancy import gpus_by_node
 from muster.scheduling.snapshot import Assigned, Gang, Placement
+from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.topology.links import GpuSet
 
 Bundle = list[Gang]
 """A gang, or several that are packed onto the same GPUs."""

@@ -22,9 +22,11 @@ from muster.scheduling.mechanisms.board import Board, Spots
 from muster.scheduling.mechanisms.exchange import LEAST, Change, Site, Table
 from muster.scheduling.mechanisms.migration import COST_SECONDS, pays
 from muster.scheduling.mechanisms.sites import found_on
-from muster.scheduling.occupancy import gpus_by_node, shape, shape_of
-from muster.scheduling.placement import Room, Shortage, place
+from muster.scheduling.placing.placement import place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.snapshot import Effect, Gang, Placement, Sensitivity
+from muster.scheduling.speed.occupancy import gpus_by_node, shape, shape_of
 
 LOOKS = 20_000
 """Pairs of sites that a pass looks at, those that lose most first; sites that are alike count once."""

@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from muster.scheduling.decisions import Join, Place, Reason
 from muster.scheduling.mechanisms import elasticity, migration, packing, turns
 from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.placement import Room, Shortage, describe, fewest_gpus, place
+from muster.scheduling.placing.placement import describe, fewest_gpus, place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.queueing import is_ready
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Placement

@@ -18,17 +18,17 @@ from itertools import groupby
 from math import inf
 
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
-from muster.scheduling.links import GpuSet
 from muster.scheduling.mechanisms import packing, shares, usage
 from muster.scheduling.mechanisms.board import Board, Spots
 from muster.scheduling.mechanisms.changes import carry_out
 from muster.scheduling.mechanisms.filling import fill
 from muster.scheduling.mechanisms.turns import Bundle, bundled
-from muster.scheduling.occupancy import gpus_by_node
-from muster.scheduling.placement import fewest_gpus, find
+from muster.scheduling.placing.placement import fewest_gpus, find
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Placement
+from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.topology.links import GpuSet
 
 HOLD = 2.0
 """What a gang that runs promises counts this many times."""

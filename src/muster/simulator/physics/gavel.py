@@ -16,8 +16,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.scheduling.links import ALONE as NO_HOP
 from muster.scheduling.profile import Company, Profile, Shape, Via
+from muster.scheduling.topology.links import ALONE as NO_HOP
 from muster.simulator.jobs import Job
 
 MODELS = ("V100", "P100", "K80")

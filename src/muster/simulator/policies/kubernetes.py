@@ -13,7 +13,7 @@ from enum import StrEnum
 from random import Random
 
 from muster.scheduling.decisions import Decision, Join, Place, Reason
-from muster.scheduling.placement import Room
+from muster.scheduling.placing.room import Room
 from muster.scheduling.snapshot import Assigned, Gang, Placement, Snapshot, Task
 
 

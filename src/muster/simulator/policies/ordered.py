@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.scheduling.decisions import Decision, Place, Reason, Suspend, Wait
-from muster.scheduling.placement import describe, place
+from muster.scheduling.placing.placement import describe, place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Shape
-from muster.scheduling.room import Room
-from muster.scheduling.shortage import Shortage
 from muster.scheduling.snapshot import Gang, Snapshot
 from muster.simulator.policies import Oracle
 

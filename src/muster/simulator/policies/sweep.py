@@ -12,7 +12,9 @@ from math import exp
 from random import Random
 
 from muster.scheduling.decisions import Decision, Place, Reason, Suspend
-from muster.scheduling.placement import Room, Shortage, place
+from muster.scheduling.placing.placement import place
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.snapshot import Gang, Node, Snapshot
 from muster.scheduling.sweeps import Rule, Trial, Verdict
 from muster.simulator.engine import Run, Simulation

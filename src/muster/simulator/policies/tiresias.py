@@ -13,9 +13,10 @@ from typing import Annotated
 from pydantic import Field
 
 from muster.scheduling.decisions import Decision, Place, Reason, Suspend, Wait
-from muster.scheduling.links import GpuSet
-from muster.scheduling.placement import Room, shrunk
+from muster.scheduling.placing.placement import shrunk
+from muster.scheduling.placing.room import Room
 from muster.scheduling.snapshot import Assigned, Gang, Placement, Snapshot
+from muster.scheduling.topology.links import GpuSet
 
 INTERVAL = 60.0
 LIMIT = 16 * 3600.0

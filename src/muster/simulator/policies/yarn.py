@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from random import Random
 
 from muster.scheduling.decisions import Decision, Place, Reason, Wait
-from muster.scheduling.placement import Room
+from muster.scheduling.placing.room import Room
 from muster.scheduling.queueing import in_order
 from muster.scheduling.snapshot import Assigned, Gang, Placement, Snapshot
 

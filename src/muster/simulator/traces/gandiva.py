@@ -17,8 +17,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.scheduling.links import ALONE as ALONE_GBPS
 from muster.scheduling.profile import ALONE, Shape
+from muster.scheduling.topology.links import ALONE as ALONE_GBPS
 from muster.simulator.jobs import Job
 from muster.simulator.physics.gandiva import Gandiva
 

@@ -10,9 +10,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from muster.scheduling.eligibility import ANYWHERE, Constraint, Requirement
-from muster.scheduling.machine import unknown_machine
 from muster.scheduling.snapshot import WHOLE, Gang, Node, Resources, Task
+from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Requirement
+from muster.scheduling.topology.machine import unknown_machine
 from muster.simulator.jobs import Job
 from muster.simulator.located import complaint
 from muster.simulator.traces.table import read_table

@@ -10,11 +10,11 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from muster.scheduling.eligibility import Constraint
-from muster.scheduling.fleet import Fleet
-from muster.scheduling.links import GpuSet
-from muster.scheduling.machine import MachineType
 from muster.scheduling.snapshot import WHOLE, Gang, Node, Parts, Placement, Resources
+from muster.scheduling.topology.eligibility import Constraint
+from muster.scheduling.topology.fleet import Fleet
+from muster.scheduling.topology.links import GpuSet
+from muster.scheduling.topology.machine import MachineType
 
 _CLOSED = Resources(-1, -1, -1)
 

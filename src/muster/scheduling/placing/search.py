@@ -12,13 +12,13 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import accumulate, chain, islice
 
-from muster.scheduling.eligibility import Constraint
-from muster.scheduling.fragmentation import Fragmentation, Free
-from muster.scheduling.links import ALONE, GpuSet
-from muster.scheduling.occupancy import shape
+from muster.scheduling.placing.fragmentation import Fragmentation, Free
+from muster.scheduling.placing.room import Room, State, shared
 from muster.scheduling.profile import Shape
-from muster.scheduling.room import Room, State, shared
 from muster.scheduling.snapshot import WHOLE, Assigned, Gang, Level, Resources, Task
+from muster.scheduling.speed.occupancy import shape
+from muster.scheduling.topology.eligibility import Constraint
+from muster.scheduling.topology.links import ALONE, GpuSet
 
 Rate = Callable[[Gang, Shape], float]
 """How fast a gang is expected to train in a shape; only the order of the answers counts."""

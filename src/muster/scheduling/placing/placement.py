@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from muster.scheduling.fragmentation import Fragmentation
-from muster.scheduling.room import Room as Room
-from muster.scheduling.search import ROLE_ORDER, Rate, Search
-from muster.scheduling.shortage import Shortage as Shortage
-from muster.scheduling.shortage import shortage
+from muster.scheduling.placing.fragmentation import Fragmentation
+from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.search import ROLE_ORDER, Rate, Search
+from muster.scheduling.placing.shortage import Shortage, shortage
 from muster.scheduling.snapshot import Assigned, Gang, Node, Placement, Task
 
 

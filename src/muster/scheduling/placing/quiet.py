@@ -7,12 +7,12 @@ cards nobody else uses. Where that is worth clearly more to the gang and its nei
 
 from __future__ import annotations
 
-from muster.scheduling.links import GpuSet
-from muster.scheduling.occupancy import Occupancy, gpus_by_node
-from muster.scheduling.placement import find
-from muster.scheduling.rates import Rates
-from muster.scheduling.room import Room
+from muster.scheduling.placing.placement import find
+from muster.scheduling.placing.room import Room
 from muster.scheduling.snapshot import Gang, Placement
+from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
+from muster.scheduling.speed.rates import Rates
+from muster.scheduling.topology.links import GpuSet
 
 CLEARLY = 0.02
 """How much more a quiet place has to be worth, for each GPU: less is within what measured rates vary."""

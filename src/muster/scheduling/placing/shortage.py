@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from muster.scheduling.room import Room
+from muster.scheduling.placing.room import Room
 from muster.scheduling.snapshot import WHOLE, Gang, Level
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from muster.scheduling.links import ALONE as NO_HOP
-from muster.scheduling.links import GpuSet
-from muster.scheduling.network import between
 from muster.scheduling.profile import Company, Shape, Via
 from muster.scheduling.snapshot import Gang, Node, Placement
+from muster.scheduling.topology.links import ALONE as NO_HOP
+from muster.scheduling.topology.links import GpuSet
+from muster.scheduling.topology.network import between
 
 
 def gpus_by_node(placement: Placement) -> dict[str, GpuSet]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from muster.scheduling.links import ALONE
 from muster.scheduling.profile import Shape
 from muster.scheduling.snapshot import Level, Node
+from muster.scheduling.topology.links import ALONE
 
 GOODPUT = 0.45
 """The share of a card's rate that training gets: 2.2 of 5 GB/s by the jobs over 40 Gb/s of Gandiva (OSDI'18, figure 2)."""

@@ -15,14 +15,14 @@ from functools import cached_property
 from math import exp, fsum, log
 from typing import Any, TypeVar
 
-from muster.scheduling.interference import Interference, Neighbour, unhindered
-from muster.scheduling.links import ALONE as NO_HOP
-from muster.scheduling.links import GpuSet
-from muster.scheduling.network import GOODPUT, exchange, network
-from muster.scheduling.occupancy import Occupancy, gpus_by_node, kind_of, shape_of
 from muster.scheduling.profile import ALONE, UNKNOWN, Company, Profile, Shape, Via
 from muster.scheduling.snapshot import Gang, Node, Sensitivity
-from muster.scheduling.steptime import Law, Point, exposure, fit
+from muster.scheduling.speed.interference import Interference, Neighbour, unhindered
+from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node, kind_of, shape_of
+from muster.scheduling.speed.steptime import Law, Point, exposure, fit
+from muster.scheduling.topology.links import ALONE as NO_HOP
+from muster.scheduling.topology.links import GpuSet
+from muster.scheduling.topology.network import GOODPUT, exchange, network
 
 Kind = tuple[str, Sensitivity]
 T = TypeVar("T")

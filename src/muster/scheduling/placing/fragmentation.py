@@ -19,10 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from muster.scheduling.eligibility import Constraint
-from muster.scheduling.fleet import Fleet
-from muster.scheduling.room import State
+from muster.scheduling.placing.room import State
 from muster.scheduling.snapshot import WHOLE, Resources, Task
+from muster.scheduling.topology.eligibility import Constraint
+from muster.scheduling.topology.fleet import Fleet
 
 HORIZON = 10.0
 """The tasks ahead that are looked at, on average. From 3 to 30 the traces of openb are packed alike, within 0.4 %."""

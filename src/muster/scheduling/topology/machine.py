@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import combinations
 
-from muster.scheduling.links import ALONE, GpuSet, Links, bandwidth, gpu_set, indices, matrix, ring_bandwidth, uniform
+from muster.scheduling.topology.links import ALONE, GpuSet, Links, bandwidth, gpu_set, indices, matrix, ring_bandwidth, uniform
 
 EXHAUSTIVE_GPUS = 8
 """Free sets up to this size are searched in full; larger ones are narrowed greedily first."""

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 
-from muster.scheduling.eligibility import Constraint
 from muster.scheduling.snapshot import Gang, Level, Node
+from muster.scheduling.topology.eligibility import Constraint
 
 
 class Fleet:
