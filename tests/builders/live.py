@@ -129,6 +129,10 @@ class Live:
     def patch(self, kind: str, name: str, body: Json) -> None:
         self.cluster.api.patch(self.path(kind, name), body)
 
+    def patch_status(self, job: str, status: Json) -> None:
+        """Change what muster wrote of a DLJob."""
+        self.cluster.api.patch(self.path("dljobs", job) + "/status", {"status": status})
+
     def annotate(self, kind: str, name: str, **annotations: str | None) -> None:
         """Annotate by the constants of muster.api.names, in lower case: annotate("dljobs", "a", suspend="true")."""
         values = {getattr(names, key.upper()): value for key, value in annotations.items()}

@@ -12,6 +12,8 @@ from builders.live import Live
 
 pytestmark = pytest.mark.cluster
 
+TEN_HOURS = 36_000.0
+
 
 def later(live: Live, job: str) -> None:
     """Wait until a new object gets a later creation time than this job's; the API server's clock counts seconds."""
@@ -110,6 +112,25 @@ def test_a_gang_of_higher_priority_takes_the_place_of_lower_ones(live: Live) -> 
     live.let_end("high")
     for name in ("low", "lower"):
         live.wait_running(name, 1)
+
+
+def test_jobs_that_share_take_turns(live: Live) -> None:
+    """A job that ran for ten hours before gives way to a new one, and comes back with what it had counted."""
+    live.add_nodes(1)
+    live.job("long", 1, 8, sharing={"timeSlicing": True}, pool=live.namespace, suspend=True)
+    live.wait_phase("long", "Suspended")
+    live.patch_status("long", {"gpuSeconds": 8 * TEN_HOURS})
+    live.patch("dljobs", "long", {"spec": {"suspend": False}})
+    live.wait_running("long", 1)
+    with History(live.cluster) as history:
+        live.job("new", 1, 8, sharing={"timeSlicing": True}, pool=live.namespace)
+        live.wait_running("new", 1)
+        for state in history.states():
+            assert not state.given_twice()
+    assert "Preempted" in live.timeline("long")
+    assert live.status("long")["gpuSeconds"] > 8 * TEN_HOURS
+    live.let_end("new")
+    live.wait_running("long", 1)
 
 
 def test_a_gang_takes_no_more_victims_than_it_needs(live: Live) -> None:
