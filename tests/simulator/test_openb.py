@@ -8,9 +8,12 @@ from random import Random
 import pytest
 from benchmarks.figures.openb import POLICIES, packed
 
-from muster.scheduling.snapshot import WHOLE
+from muster.scheduling.snapshot import WHOLE, Resources
 from muster.scheduling.topology.eligibility import Constraint
+from muster.simulator import scenario
+from muster.simulator.assembly import assemble
 from muster.simulator.located import BadInput
+from muster.simulator.records import Row
 from muster.simulator.traces import openb
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data" / "openb"
@@ -42,9 +45,43 @@ def test_a_pod_is_a_gang_of_one_that_may_go_to_nodes_of_its_models(tmp_path: Pat
     assert [whole.where.admits("n", {openb.MODEL: model}, ()) for model in ("V100M32", "T4")] == [True, False]
 
 
-def test_as_jobs_parts_are_whole_gpus(tmp_path: Path) -> None:
-    (job,) = openb.jobs(trace(tmp_path, GOOD, GOOD.replace(",1,460,", ",0,0,")))
-    assert (job.arrival, job.work, job.tasks) == (10.0, 60.0, (1,))
+def test_jobs_last_as_long_as_their_pods_and_ask_for_the_same(tmp_path: Path) -> None:
+    part, none = openb.jobs(trace(tmp_path, GOOD, GOOD.replace(",1,460,", ",0,0,")))
+    assert (part.arrival, part.work, part.amount, none.amount) == (10.0, 60.0, 0.46, 0.0)
+    assert part.rest == none.rest == Resources(12_000, 16 << 30, 1)
+
+
+def simulated(folder: Path, *rows: str) -> dict[str, Row]:
+    """The records of jobs on one node of two GPUs and 32 cores."""
+    (folder / "nodes.csv").write_text("sn,cpu_milli,memory_mib,gpu,model\nn,32000,65536,2,P100\n")
+    trace(folder, *rows)
+    (folder / "scenario.yaml").write_text("cluster: {openb: nodes.csv}\njobs: {source: openb, path: pods.csv}\n")
+    return assemble(scenario.load(folder / "scenario.yaml"), folder).run().rows
+
+
+def test_parts_of_a_gpu_run_together_and_what_is_too_much_waits(tmp_path: Path) -> None:
+    """Three times 0.46 of a GPU is one GPU and 0.46 of another: a whole one has to wait, and what there is no CPU for."""
+    parts = [GOOD.replace("p,12000", f"{name},8000") for name in "abc"]
+    for fourth, starts in (("1,1000,", 70.0), ("1,460,", 10.0), ("0,0,", 10.0)):
+        found = simulated(tmp_path, *parts, parts[0].replace("a,", "d,").replace("1,460,", fourth))
+        assert [found[name].started for name in "abcd"] == [10.0, 10.0, 10.0, starts]
+        assert found["a"].gpu_seconds == pytest.approx(0.46 * 60)
+    found = simulated(tmp_path, *parts, GOOD)
+    assert [found[name].started for name in "abcp"] == [10.0, 10.0, 10.0, 70.0]
+
+
+def test_a_pod_without_gpus_takes_the_cpu_of_others(tmp_path: Path) -> None:
+    none = GOOD.replace(",1,460,", ",0,0,").replace("p,12000", "a,30000")
+    found = simulated(tmp_path, none, GOOD)
+    assert (found["a"].finished, found["p"].started) == (70.0, 70.0)
+
+
+def test_a_bad_list_of_nodes_is_told(tmp_path: Path) -> None:
+    (tmp_path / "nodes.csv").write_text("sn,cpu_milli,memory_mib,gpu,model\nn,many,1,2,P100\n")
+    jobs = {"source": "openb", "path": trace(tmp_path, GOOD).name}
+    found = scenario.Scenario.model_validate({"cluster": {"openb": "nodes.csv"}, "jobs": jobs})
+    with pytest.raises(BadInput, match=r"nodes\.csv.*cpu_milli.*found 'many'"):
+        assemble(found, tmp_path)
 
 
 @pytest.mark.parametrize(

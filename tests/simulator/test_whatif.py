@@ -97,6 +97,18 @@ def test_a_run_goes_on_from_there_for_as_long_as_is_assumed(tmp_path: Path) -> N
     assert simulation.cluster.gpus == 6, "what others hold is out of reach"
 
 
+def test_cpu_of_a_job_that_ends_is_there_for_the_next(tmp_path: Path) -> None:
+    resources = {"requests": {"cpu": "40"}, "limits": {names.GPU: "1"}}
+    most = {
+        "worker": {"replicas": 2, "template": template(containers=[{"name": "train", "image": "i", "resources": resources}])}
+    }
+    running = started(job("runs", roles=most), at=NOW - 100)
+    pods = [pod_json(running, place) for place in running.status.placement]
+    jobs = [dljob("runs", roles=most, status=as_json(running)["status"]), dljob("next", roles=most)]
+    rows = whatif.run_on(whatif.load(written(tmp_path, dljobs=jobs, pods=pods)), 1000.0).run().rows
+    assert rows["vision/next"].started == rows["vision/runs"].finished == 900.0
+
+
 def test_people_are_told_each_decision_with_its_reason_and_how_it_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,9 +30,9 @@ class Foresight:
 
 
 def assemble(scenario: Scenario, folder: Path, *, timeline: bool = False, on_moment: Moment | None = None) -> Simulation:
-    """Return the simulation of a scenario whose paths are relative to `folder`; raise BadInput where its trace is bad."""
+    """Return the simulation of a scenario whose paths are relative to `folder`; raise BadInput where its files are bad."""
     jobs = jobs_of(scenario, folder)
-    nodes = scenario.cluster.nodes()
+    nodes = scenario.cluster.nodes(folder)
     oracle = Foresight()
     given = {"seed": scenario.seed, "folder": folder, "oracle": oracle}
     physics: Physics = scenario.physics.build(**given)
@@ -87,6 +87,9 @@ def _adapted(job: Job, scenario: Scenario) -> Job:
 
 
 def _plan_failure(simulation: Simulation, failure: Failure) -> None:
+    if failure.node not in simulation.cluster.nodes:
+        raise BadInput("failures", [Problem(None, "node", f"found {failure.node!r}; expected a node of the cluster's list")])
+
     def change(healthy: bool) -> bool:
         node = simulation.cluster.nodes[failure.node]
         broken = failure.broken(node)

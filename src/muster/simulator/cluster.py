@@ -1,6 +1,7 @@
 """Who is where: nodes and gangs as the decisions made them, and the snapshot that a policy sees.
 
-Invariant: a GPU has one running gang, or several that all let themselves be packed; `Node.free` is what no placement covers.
+Invariant: a GPU has one running gang, several that all let themselves be packed, or tasks that take parts of it and no more
+than all; `Node.free`, `parts` and `rest` are what placements leave, `rest` where a node says what it has beside GPUs.
 Objects that did not change are the same objects in the next snapshot.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from muster.scheduling.profile import Profile
-from muster.scheduling.snapshot import Gang, Node, Queue, Snapshot
+from muster.scheduling.snapshot import PLENTY, WHOLE, Gang, Node, Placement, Queue, Snapshot
 from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
 from muster.scheduling.topology.links import GpuSet, indices
 
@@ -31,6 +32,9 @@ class Cluster:
         self.running = Occupancy()
         self.gpus = sum(node.healthy.bit_count() for node in self.nodes.values())
         self._placed: dict[str, dict[str, GpuSet]] = {name: {} for name in self.nodes}
+        self._rest = {name: node.rest for name, node in self.nodes.items()}
+        self._shared: dict[str, dict[int, int]] = {}
+        """The thousandths that tasks with parts take of GPUs, by node and index."""
         self._snapshot: Snapshot | None = None
         """The last one, unless nodes or gangs have changed since."""
 
@@ -70,35 +74,59 @@ class Cluster:
         return dict(self._placed[name])
 
     def _enter(self, gang: Gang) -> None:
+        self._use(gang.placement, 1)
         for name, gpus in gpus_by_node(gang.placement).items():
             if gang.running:
                 self._check(gang, name, gpus)
             self._placed[name][gang.name] = gpus
-            self._count(name)
+        self._count_all(gang.placement)
         if gang.placement and gang.running:
             self.running.add(gang)
 
     def _leave(self, gang: Gang) -> None:
         if gang.placement and gang.running:
             self.running.remove(gang)
+        self._use(gang.placement, -1)
         for name in gpus_by_node(gang.placement):
             del self._placed[name][gang.name]
-            self._count(name)
+        self._count_all(gang.placement)
+
+    def _use(self, placement: Placement, step: int) -> None:
+        """Count what tasks take beside whole GPUs on or off their nodes."""
+        for place in placement:
+            if self.nodes[place.node].capacity != PLENTY:
+                rest, asked = self._rest[place.node], place.task.rest
+                self._rest[place.node] = rest - asked if step > 0 else rest + asked
+            if place.task.share < WHOLE:
+                used = self._shared.setdefault(place.node, {})
+                gpu = place.gpus.bit_length() - 1
+                used[gpu] = used.get(gpu, 0) + step * place.task.share
+                if not used[gpu]:
+                    del used[gpu]
 
     def _check(self, gang: Gang, name: str, gpus: int) -> None:
         broken = gpus & ~self.nodes[name].healthy
         if broken:
             raise Invalid(f"{gang.name} is put on GPUs {indices(broken)} of {name}, which do not work")
+        shared = self._shared.get(name, {})
+        parted = sum(1 << gpu for gpu, used in shared.items() if used <= WHOLE)
         for other, theirs in self.running.on_node.get(name, {}).values():
-            if theirs & gpus and not (gang.sharing.packs and other.sharing.packs):
+            if theirs & gpus & ~parted and not (gang.sharing.packs and other.sharing.packs):
                 raise Invalid(f"{gang.name} is put on GPUs {indices(theirs & gpus)} of {name}, on which {other.name} runs")
 
+    def _count_all(self, placement: Placement) -> None:
+        for name in dict.fromkeys(place.node for place in placement):
+            self._count(name)
+
     def _count(self, name: str) -> None:
+        """Work out what is free of a node."""
         taken = 0
         for gpus in self._placed[name].values():
             taken |= gpus
         node = self.nodes[name]
-        self.nodes[name] = replace(node, free=node.healthy & ~taken)
+        shared = self._shared.get(name, {})
+        parts = [(gpu, WHOLE - used) for gpu, used in shared.items() if used < WHOLE and node.healthy >> gpu & 1]
+        self.nodes[name] = replace(node, free=node.healthy & ~taken, rest=self._rest[name], parts=tuple(sorted(parts)))
 
 
 def free_gpus(nodes: Mapping[str, Node]) -> int:

@@ -223,7 +223,8 @@ class Simulation:
         self.cluster.remove(run.job.name)
         if self.physics.rates_drift:
             self.cluster.profiles = {name: known for name, known in self.cluster.profiles.items() if name != run.job.name}
-        self.cluster.ended = (*self.cluster.ended[-MEMORY:], gone.ran(self.now))
+        if gone.gpus:
+            self.cluster.ended = (*self.cluster.ended[-MEMORY:], gone.ran(self.now))
         del self.runs[run.job.name]
         self._note(run, gone, ())
         self.records.ended(run.job, gone.attained_at(self.now), self.now, finished)
@@ -281,6 +282,8 @@ class Simulation:
         self._note(run, before, decision.placement, type(decision).__name__, pause)
         run.shape, run.gpus = shape, gpus
         run.counted_at = max(run.counted_at, self.now + pause)
+        if not gpus:
+            self._set_rate(run)  # it meets nobody on any GPU
         return {**gpus_by_node(before.placement), **gpus}
 
     def _pause(self, run: Run, gpus: dict[str, GpuSet], shape: Shape) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from muster.scheduling.snapshot import EXCLUSIVE, Gang, Level, Sensitivity, Sharing, Task
+from muster.scheduling.snapshot import EXCLUSIVE, ONE_POD, WHOLE, Gang, Level, Resources, Sensitivity, Sharing, Task
+from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +35,33 @@ class Job:
     sensitivity: Sensitivity = Sensitivity.AUTO
     start_seconds: float = 0.0
     """From its first placement to its first progress."""
+    share: int = WHOLE
+    """The thousandths that each worker takes of its GPU; less than all of it only with one GPU."""
+    rest: Resources = ONE_POD
+    """What each worker needs beside GPUs."""
+    where: Constraint = ANYWHERE
 
     @property
     def gpus(self) -> int:
         return sum(self.tasks)
 
+    @property
+    def amount(self) -> float:
+        """The GPUs that it asks for, parts of one as what they are."""
+        return self.gpus if self.share == WHOLE else self.gpus * self.share / WHOLE
+
 
 def gang(job: Job) -> Gang:
     """The gang that is queued when the job is submitted."""
     sizes = job.tasks + (job.tasks[0],) * max(0, (job.most or 0) - len(job.tasks))
+    tasks = (
+        Task(f"{job.name}-{index}", gpus, job.rest, job.where, index=index, share=job.share) for index, gpus in enumerate(sizes)
+    )
     return Gang(
         name=job.name,
         queue=job.queue,
         arrived=job.arrival,
-        tasks=tuple(Task(f"{job.name}-{index}", gpus, index=index) for index, gpus in enumerate(sizes)),
+        tasks=tuple(tasks),
         priority=job.priority,
         spread=job.spread,
         required=job.required,

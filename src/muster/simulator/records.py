@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from muster.scheduling.decisions import Decision, Reason
-from muster.scheduling.snapshot import Node, Placement
+from muster.scheduling.snapshot import WHOLE, Node, Placement
 from muster.scheduling.topology.links import indices
 from muster.simulator.fragmentation import Fragmentation
 from muster.simulator.jobs import Job
@@ -18,7 +18,7 @@ class Row:
     """One job; times in seconds since the start of the run."""
 
     name: str
-    gpus: int
+    gpus: float
     arrival: float
     started: float | None = None
     finished: float | None = None
@@ -97,11 +97,11 @@ class Records:
         self.end = 0.0
         self._busy: dict[str, float] = {}
         self._users: Counter[tuple[str, int]] = Counter()
-        """Jobs that run on each GPU; packed ones share it."""
+        """The thousandths of each GPU on which jobs run, all of it for each of those that are packed."""
         self._open: dict[str, tuple[Placement, float]] = {}
 
     def arrived(self, job: Job, now: float) -> None:
-        self.rows[job.name] = Row(job.name, job.gpus, job.arrival)
+        self.rows[job.name] = Row(job.name, job.amount, job.arrival)
         self.fragmentation.arrived(job)
         self.queue.add(1, now)
 
@@ -131,11 +131,11 @@ class Records:
     def busy(self, job: Job, share: float, now: float) -> None:
         """The share of time in which a running job keeps each of its GPUs busy has changed."""
         holds = sum(place.gpus.bit_count() for place in self._open[job.name][0]) if job.name in self._open else 0
-        self._set_busy(job.name, share * holds, now)
+        self._set_busy(job.name, share * holds * job.share / WHOLE, now)
 
     def ended(self, job: Job, gpu_seconds: float, now: float, finished: bool) -> None:
         row = self.rows[job.name]
-        row.ended, row.gpu_seconds = now, gpu_seconds
+        row.ended, row.gpu_seconds = now, gpu_seconds * job.share / WHOLE
         if finished:
             row.finished = now
         self.queue.add(-1, now)
@@ -148,14 +148,15 @@ class Records:
         for name in list(self._open):
             self._stay(name, (), now)
 
-    def _use(self, placement: Placement, step: int) -> int:
-        """Count a job on or off its GPUs; return by how many the GPUs that have any job changed."""
+    def _use(self, placement: Placement, step: int) -> float:
+        """Count a job on or off its GPUs; return by how much the GPUs that have any job changed."""
         changed = 0
         for place in placement:
             for gpu in indices(place.gpus):
-                users = self._users[place.node, gpu] = self._users[place.node, gpu] + step
-                changed += step * (users == (step > 0))  # the first that comes, the last that goes
-        return changed
+                before = self._users[place.node, gpu]
+                after = self._users[place.node, gpu] = before + step * place.task.share
+                changed += min(after, WHOLE) - min(before, WHOLE)
+        return changed / WHOLE
 
     def _set_busy(self, name: str, gpus: float, now: float) -> None:
         self.active.add(gpus - self._busy.get(name, 0.0), now)

@@ -18,6 +18,7 @@ from muster.scheduling.topology.machine import MachineType, machine_type, unknow
 from muster.simulator.choices import Choice, one_of
 from muster.simulator.located import Strict, complaint, read_yaml
 from muster.simulator.registry import PHYSICS, POLICIES, SOURCES
+from muster.simulator.traces import openb
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Gpus = Annotated[int, Field(ge=1, le=16)]
@@ -72,21 +73,29 @@ class Group(Strict):
 class Cluster(Strict):
     """The nodes, and how they stand. Each group begins a new rack."""
 
-    groups: Annotated[list[Group], Field(min_length=1)]
+    groups: tuple[Group, ...] = ()
+    openb: Path | None = None
+    """Instead of groups: a list of nodes as openb has it, with their CPU and memory."""
     nodes_per_rack: Count | None = None
     """Left out: racks are not told."""
     racks_per_block: Count | None = None
 
     @model_validator(mode="after")
     def _names(self) -> Self:
+        if bool(self.groups) == (self.openb is not None):
+            raise complaint("has both or neither of groups and openb; expected one of them")
+        if self.openb is not None and self.nodes_per_rack is not None:
+            raise complaint("the list of openb has no racks; expected this only beside groups", "nodes_per_rack")
         prefixes = [group.prefix for group in self.groups]
         twice = sorted({prefix for prefix in prefixes if prefixes.count(prefix) > 1})
         if twice:
             raise complaint("two groups have nodes called {name}; expected another name for one", "groups", name=twice[0])
         return self
 
-    def nodes(self) -> list[Node]:
-        """Return the nodes, all free."""
+    def nodes(self, folder: Path = Path()) -> list[Node]:
+        """Return the nodes, all free; the path of a list is relative to `folder`. Raise BadInput where the list is bad."""
+        if self.openb is not None:
+            return openb.nodes(folder / self.openb)
         made: list[Node] = []
         rack = -1
         for group in self.groups:
@@ -151,9 +160,9 @@ class Scenario(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        known = sorted(node.name for node in self.cluster.nodes()) if self.failures else []
+        known = sorted(node.name for node in self.cluster.nodes()) if self.cluster.groups else None
         for index, failure in enumerate(self.failures):
-            if failure.node not in known:
+            if known is not None and failure.node not in known:
                 wrong = f"failure {index} is of node {failure.node!r}"
                 raise complaint("{wrong}; expected one of {names}, ...", "failures", wrong=wrong, names=", ".join(known[:3]))
         if self.window is not None and self.window[0] >= self.window[1]:

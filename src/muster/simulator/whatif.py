@@ -1,8 +1,7 @@
 """What muster would do with a live cluster now, from its dump: the operator's translation, the operator's planner.
 
 `decide` is exactly the plan that the operator would make. `run_on` goes on from there: nobody knows how long jobs run, so each
-takes the time that is assumed, from when it started; what pods of others hold is taken to stay held, back-offs to be over; CPU
-and memory of nodes are as they are now.
+takes the time that is assumed, from when it started; what pods of others hold is taken to stay held, back-offs to be over.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from muster.scheduling.decisions import Decision, Preempt, Put
 from muster.scheduling.planner import plan
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Node, Snapshot
-from muster.scheduling.speed.occupancy import gpus_by_node
 from muster.scheduling.topology.links import indices
 from muster.simulator import dump
 from muster.simulator.engine import Moment, Simulation
@@ -118,12 +116,12 @@ def _as_job(gang: Gang, at: float, seconds: float) -> tuple[Gang, Job]:
 
 
 def _without_others(snapshot: Snapshot) -> list[Node]:
-    """The nodes with the GPUs that are free, or that gangs have; the rest is out of reach."""
-    held: dict[str, int] = {}
+    """The nodes with what is free, or what gangs have; the rest is out of reach."""
+    gpus = {name: node.free for name, node in snapshot.nodes.items()}
+    rest = {name: node.rest for name, node in snapshot.nodes.items()}
     for gang in snapshot.gangs:
-        for name, gpus in gpus_by_node(gang.placement).items():
-            held[name] = held.get(name, 0) | gpus
-    return [
-        replace(node, healthy=(node.free | held.get(node.name, 0)) & node.healthy, leaving=0)
-        for node in snapshot.nodes.values()
-    ]
+        for place in gang.placement:
+            if place.node in gpus:
+                gpus[place.node] |= place.gpus
+                rest[place.node] += place.task.rest
+    return [replace(n, healthy=gpus[n.name] & n.healthy, rest=rest[n.name], leaving=0) for n in snapshot.nodes.values()]

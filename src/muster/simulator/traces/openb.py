@@ -10,10 +10,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from muster.scheduling.snapshot import WHOLE, Gang, Node, Resources, Task
+from muster.scheduling.snapshot import WHOLE, Gang, Node, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Requirement
 from muster.scheduling.topology.machine import unknown_machine
-from muster.simulator.jobs import Job
+from muster.simulator.jobs import Job, gang
 from muster.simulator.located import complaint
 from muster.simulator.traces.table import read_table
 
@@ -64,16 +64,12 @@ def nodes(path: Path) -> list[Node]:
 
 def pods(path: Path) -> list[Gang]:
     """Return each pod as a gang that waits, in the order of the file. Raise BadInput."""
-    return [_gang(row) for row in read_table(path, PodRow)]
+    return [gang(_job(row)) for row in read_table(path, PodRow)]
 
 
 def jobs(path: Path) -> list[Job]:
-    """Return the pods that have GPUs, each for as long as it was there; raise BadInput.
-
-    Jobs have whole GPUs and nothing else: a part of a GPU is rounded up to one, CPU and memory are left out.
-    """
-    rows = [row for row in read_table(path, PodRow) if row.num_gpu and row.deletion_time > row.creation_time]
-    return [Job(row.name, row.creation_time, (row.num_gpu,), row.deletion_time - row.creation_time) for row in rows]
+    """Return the pods as jobs, each for as long as it was there; raise BadInput."""
+    return [_job(row) for row in read_table(path, PodRow) if row.deletion_time > row.creation_time]
 
 
 def _node(row: NodeRow) -> Node:
@@ -82,11 +78,12 @@ def _node(row: NodeRow) -> Node:
     return Node(row.sn, machine, machine.all, machine.all, row.model, rest=rest, capacity=rest, labels=labels)
 
 
-def _gang(row: PodRow) -> Gang:
+def _job(row: PodRow) -> Job:
     rest = Resources(row.cpu_milli, row.memory_mib * _MIB, 1)
     share = row.gpu_milli if row.num_gpu else WHOLE
-    task = Task(row.name, row.num_gpu, rest, _constraint(row.gpu_spec), share=share)
-    return Gang(row.name, "default", row.creation_time, (task,))
+    seconds = row.deletion_time - row.creation_time
+    where = _constraint(row.gpu_spec)
+    return Job(row.name, row.creation_time, (row.num_gpu,), seconds, share=share, rest=rest, where=where)
 
 
 def _constraint(models: str) -> Constraint:
