@@ -61,9 +61,15 @@ class _Pass:
     def admit(self, gang: Gang) -> Admission:
         """Place the gang, make room for it, or say why it waits."""
         known = self._memory.known(gang, self.room)
-        wait = self._not_yet(gang) or self._never_fits(known) or self._quota(known)
-        if wait:
-            return wait
+        if gang.absent or gang.not_before > self.now or known.hopeless:
+            return self._cannot_start(known)
+        if gang.queue in self.quotas.limited:
+            return self._quota(known) or self._within_quota(known)
+        return self._all_kept(known) or self._find(gang, gang)
+
+    def _within_quota(self, known: Known) -> Admission:
+        """Admit a gang in the size that its queue's quota allows."""
+        gang = known.gang
         allowed = self.quotas.within(gang) or gang
         decision = self._all_kept(known) or self._find(gang, allowed)
         if not isinstance(decision, Place):
@@ -135,20 +141,20 @@ class _Pass:
         if self._open is not self.room:
             self._open.take(found)
 
-    def _not_yet(self, gang: Gang) -> Wait | None:
+    def _cannot_start(self, known: Known) -> Wait:
+        """Say why the gang would not start even if nobody else ran: it is incomplete, backs off, or never fits."""
+        gang = known.gang
         if gang.absent:
             message = f"has {len(gang.tasks)} of {len(gang.tasks) + gang.absent} pods; {gang.absent} not created yet"
             return Wait(gang, Reason.PODS_ABSENT, message)
         if gang.not_before > self.now:
             message = f"tries again in {gang.not_before - self.now:.0f} s"
             return Wait(gang, Reason.BACK_OFF, message, until=gang.not_before)
-        return None
+        return Wait(gang, Reason.NEVER_FITS, known.hopeless or "")
 
     def _quota(self, known: Known) -> Wait | None:
         """Hold the gang at its queue's quota. It keeps the place in the cluster that it would have now."""
         gang, least = known.gang, known.fewest
-        if self.quotas.limit(gang.queue) is None:
-            return None
         if not self.quotas.ever_allows(gang, least):
             limit = self.quotas.limit(gang.queue)
             return Wait(gang, Reason.OVER_QUOTA, f"needs {least} GPUs; queue {gang.queue} may never hold more than {limit}")
@@ -158,7 +164,7 @@ class _Pass:
         if self.quotas.allows(gang, least):
             return None
         self.claims.claim_queue(gang)
-        if not self.claims.keep_all(known.eligible):
+        if not self.claims.keeper(known.eligible):
             found = place(gang, self.open)
             if isinstance(found, Shortage):
                 self._keep_nodes(gang)
@@ -172,7 +178,8 @@ class _Pass:
 
     def _all_kept(self, known: Known) -> Wait | None:
         """Spare the search where gangs ahead keep every node; a long queue is mostly this."""
-        return self._behind(known) if self.claims.keep_all(known.eligible) else None
+        keeper = self.claims.keeper(known.eligible)
+        return known.behind(keeper) if keeper else None
 
     def _behind(self, known: Known) -> Wait | None:
         ahead = self.claims.ahead(known.eligible)
@@ -182,10 +189,6 @@ class _Pass:
         decision = self._behind(self._memory.known(gang, self.room)) or self._stopping(gang) or self._preempt(gang)
         self._keep_nodes(gang)
         return decision or Wait(gang, Reason.INSUFFICIENT_GPUS, shortage.message)
-
-    def _never_fits(self, known: Known) -> Wait | None:
-        """Refuse what would not fit even if nobody else ran."""
-        return Wait(known.gang, Reason.NEVER_FITS, known.hopeless) if known.hopeless else None
 
     def _stopping(self, gang: Gang) -> Wait | None:
         """Wait for pods that are on their way out, where that will be enough."""

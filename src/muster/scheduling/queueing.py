@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from operator import attrgetter
 
 from muster.scheduling.placing.placement import shrunk, sizes
 from muster.scheduling.snapshot import Gang, Queue
@@ -23,7 +24,8 @@ from muster.scheduling.snapshot import Gang, Queue
 
 def in_order(gangs: Iterable[Gang]) -> list[Gang]:
     """The gangs by turn."""
-    return sorted(gangs, key=lambda gang: (-gang.priority, gang.arrived, gang.name))
+    by_arrival = sorted(gangs, key=attrgetter("arrived", "name"))
+    return sorted(by_arrival, key=attrgetter("priority"), reverse=True)
 
 
 def is_ready(gang: Gang, now: float) -> bool:
@@ -40,9 +42,10 @@ class Quotas:
         """Counted for queues that have a quota."""
         self.kept: dict[str, int] = {}
         """GPUs of a quota that gangs which wait for GPUs will need."""
-        limited = {name for name, queue in queues.items() if queue.quota is not None}
-        for gang in gangs if limited else ():
-            if gang.placement and gang.queue in limited:
+        self.limited = {name for name, queue in queues.items() if queue.quota is not None}
+        """The queues that have a quota."""
+        for gang in gangs if self.limited else ():
+            if gang.placement and gang.queue in self.limited:
                 self.add(gang.queue, gang.held)
 
     def limit(self, queue: str) -> int | None:
@@ -85,16 +88,17 @@ class Claims:
     def __init__(self) -> None:
         self.nodes: dict[str, Gang] = {}
         self.queues: dict[str, Gang] = {}
-        self._kept: dict[int, int] = {}
+        self._keepers: dict[int, tuple[int, Gang | None]] = {}
         """For sets of nodes (by identity: gangs that may use the same nodes ask with the same tuple) that were looked at: how
-        many nodes were claimed then, or -1 where all of them are kept."""
+        many nodes were claimed then, and whom those behind come after where all of them are kept."""
 
-    def keep_all(self, names: tuple[str, ...]) -> bool:
-        """Say whether somebody waits for each of these nodes."""
-        seen = self._kept.get(id(names), 0)
-        if seen >= 0 and len(self.nodes) > seen:
-            seen = self._kept[id(names)] = -1 if all(name in self.nodes for name in names) else len(self.nodes)
-        return seen < 0
+    def keeper(self, names: tuple[str, ...]) -> Gang | None:
+        """The gang that keeps the first of these nodes, where somebody waits for each of them."""
+        seen, keeper = self._keepers.get(id(names), (0, None))
+        if keeper is None and len(self.nodes) > seen:
+            keeper = self.ahead(names) if all(name in self.nodes for name in names) else None
+            self._keepers[id(names)] = len(self.nodes), keeper
+        return keeper
 
     def ahead(self, names: tuple[str, ...]) -> Gang | None:
         """The gang that keeps the first of these nodes that is kept."""

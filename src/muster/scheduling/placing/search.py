@@ -156,11 +156,16 @@ class Search:
         """Put all tasks on one node: when packing, as `_merit` has it; when spreading, on the emptiest."""
         gpus, rest = _whole(tasks), sum((task.rest for task in tasks), Resources())
         shares = [task.share for task in tasks if task.share < WHOLE]
+        able = [
+            (state, alike)
+            for state, alike in self._room.states.items()
+            if state.free.bit_count() >= gpus and (not shares or _holds(state, gpus, shares)) and state.rest.covers(rest)
+        ]
+        if not able:
+            return None
         allowed = frozenset(names).intersection(*(self._room.admitted(where) for where in {task.where for task in tasks}))
         best: tuple[tuple[float, ...], str] | None = None
-        for state, alike in self._room.states.items():
-            if state.free.bit_count() < gpus or (shares and not _holds(state, gpus, shares)) or not state.rest.covers(rest):
-                continue
+        for state, alike in able:
             for name, kind in self._by_kind(alike, allowed):
                 merit = self._merit(_Bin(state, kind), tasks, whole=True)
                 best = min(best, (merit, name)) if best else (merit, name)

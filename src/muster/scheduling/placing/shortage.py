@@ -18,7 +18,13 @@ class Shortage:
 
 def shortage(gang: Gang, room: Room, names: Sequence[str]) -> Shortage:
     """Say what the gang needs and what there is of it on the nodes named."""
-    free = {name: found for name in names if (found := _thousandths(name, room))}
+    usable = frozenset(names)
+    free = {
+        name: state.free.bit_count() * WHOLE + sum(part for _, part in state.parts)
+        for state, alike in room.states.items()
+        if state.free or state.parts
+        for name in usable.intersection(alike)
+    }
     needed = gang.gpus * WHOLE - sum(WHOLE - task.share for task in gang.tasks)
     largest = max((task.gpus for task in gang.tasks), default=0)
     needs = f"needs {_gpus(needed)} GPUs"
@@ -32,10 +38,6 @@ def shortage(gang: Gang, room: Room, names: Sequence[str]) -> Shortage:
     total = sum(free.values())
     has = f"{_gpus(total)} free on {len(free)} of {len(names)} nodes that it may use"
     return Shortage(f"{needs}; {has}{_obstacle(gang, largest, room, free)}" if free and total >= needed else f"{needs}; {has}")
-
-
-def _thousandths(name: str, room: Room) -> int:
-    return room.free[name].bit_count() * WHOLE + sum(part for _, part in room.parts.get(name, ()))
 
 
 def _gpus(thousandths: int) -> str:
