@@ -6,16 +6,19 @@ and the fleet alone. A gang that changed is another object; a fleet that changed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.scheduling.decisions import Reason, Wait
+from muster.scheduling.mechanisms.places import Places
 from muster.scheduling.placing.placement import fewest_gpus, place
 from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Profile
-from muster.scheduling.snapshot import Gang, Node
+from muster.scheduling.prospects import Prospects
+from muster.scheduling.snapshot import Gang, Node, Snapshot
 from muster.scheduling.speed.rates import Rates
+from muster.scheduling.standing import Standings
 from muster.scheduling.topology.fleet import Fleet
 
 
@@ -50,6 +53,9 @@ class Memory:
         self._before: dict[str, Known] = {}
         self._known: dict[str, Known] = {}
         self._rates: tuple[Mapping[str, Profile], Fleet, Rates] | None = None
+        self._prospects: tuple[Sequence[float], Prospects] | None = None
+        self._places = Places()
+        self.standings = Standings()
 
     def begin(self, nodes: Mapping[str, Node]) -> Room:
         """Begin a pass: return the room of these nodes."""
@@ -69,6 +75,17 @@ class Memory:
         if self._rates is None or self._rates[0] is not profiles or self._rates[1] is not room.fleet:
             self._rates = profiles, room.fleet, Rates(profiles, room.nodes)
         return self._rates[2]
+
+    def prospects(self, ended: Sequence[float]) -> Prospects:
+        """Return what gangs promise where others ended after so long, made anew only where another ended."""
+        if self._prospects is None or self._prospects[0] is not ended:
+            self._prospects = ended, Prospects(ended)
+        return self._prospects[1]
+
+    def places(self, snapshot: Snapshot) -> Places:
+        """Return who has a place where; the places returned last become these."""
+        self._places.follow({gang.name: gang for gang in snapshot.gangs}, snapshot.nodes)
+        return self._places
 
     def known(self, gang: Gang, room: Room) -> Known:
         """Return what follows of a gang; a gang that no pass asks about is forgotten."""

@@ -71,8 +71,7 @@ class Planner:
         return self._act(snapshot, now, admitted, act)
 
     def _act(self, snapshot: Snapshot, now: float, decided: Iterable[Decision], act: Act) -> Sequence[Decision]:
-        room = self._memory.room(snapshot.nodes)
-        board = Board(snapshot, now, decided, room, self._memory.rates(snapshot.profiles, room))
+        board = Board(snapshot, now, decided, self._memory)
         act(board, self.settings)
         return board.decided()
 

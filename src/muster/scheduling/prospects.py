@@ -34,10 +34,10 @@ class Prospects:
 
     def index(self, age: float) -> float:
         """Return what a gang that has run for `age` seconds promises, in ends per second of running."""
-        rounded = _rounded(age)
-        found = self._known.get(rounded)
+        near = rounded(age)
+        found = self._known.get(near)
         if found is None:
-            found = self._known[rounded] = self._best(rounded)
+            found = self._known[near] = self._best(near)
         return found
 
     def _best(self, age: float) -> float:
@@ -53,6 +53,11 @@ class Prospects:
         return best
 
 
-def _rounded(age: float) -> float:
-    """The largest power of STEP, in seconds, that is not over the age."""
+def rounded(age: float) -> float:
+    """Return the largest power of STEP, in seconds, that is not over the age."""
     return STEP ** floor(log(age, STEP)) if age >= 1.0 else 0.0
+
+
+def following(rounded: float) -> float:
+    """Return the age that is rounded to the next power."""
+    return rounded * STEP if rounded else 1.0

@@ -1,6 +1,6 @@
 """Gandiva's mechanisms (OSDI'18, section 3) and ours, each a pure decision with its reason.
 
-    board       the cluster during one pass: where every gang is, as the decisions so far leave it
+    board       the cluster during one pass: where every gang is, as the decisions so far leave it (`places`)
     turns       time-slicing: who runs in the next slice, by weighted round-robin, over all nodes of a gang at once
     packing     several gangs on one GPU where their measured rates together beat taking turns, undone where they do not
     migration   moving gangs: towards each other, away from interference, off half-empty servers, onto idle GPUs

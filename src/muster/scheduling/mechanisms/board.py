@@ -11,13 +11,13 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 
-from muster.scheduling.decisions import Decision, Join, Pack, Put, Reason, Resume, Suspend, Wait
+from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Reason, Resume, Suspend, Wait
+from muster.scheduling.mechanisms.places import Places
+from muster.scheduling.memory import Memory
 from muster.scheduling.placing.room import Room
-from muster.scheduling.prospects import Prospects
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.snapshot import EXCLUSIVE, Gang, Snapshot
-from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
-from muster.scheduling.speed.rates import Rates
+from muster.scheduling.speed.occupancy import gpus_by_node
 from muster.scheduling.topology.links import GpuSet
 
 Spots = dict[str, GpuSet]
@@ -32,28 +32,28 @@ class Board:
         snapshot: Snapshot,
         now: float,
         decided: Iterable[Decision] = (),
-        room: Room | None = None,
-        rates: Rates | None = None,
+        memory: Memory | None = None,
     ) -> None:
+        memory = memory or Memory()
         self.nodes, self.queues, self.now = snapshot.nodes, snapshot.queues, now
-        self.gangs = {gang.name: gang for gang in snapshot.gangs}
-        self.running = Occupancy()
-        self.prospects = Prospects(snapshot.ended)
-        self.rates = rates or Rates(snapshot.profiles, snapshot.nodes)
+        self.room = memory.room(snapshot.nodes)
+        """The idle GPUs, to place gangs in."""
+        self.rates = memory.rates(snapshot.profiles, self.room)
+        self.prospects = memory.prospects(snapshot.ended)
+        self.standings = memory.standings
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.decisions: list[Decision] = []
         self.waits: dict[str, Wait] = {}
-        self.residents: dict[str, dict[str, GpuSet]] = {}
-        """The gangs that have a place on a node, with their GPUs there, whether they run or not."""
-        for gang in snapshot.gangs:
-            if gang.placement:
-                self._enter(gang)
-        self.room = room or Room(snapshot.nodes)
-        """The idle GPUs, to place gangs in."""
-        self._ours = {node: self._union(node) | self.nodes[node].free for node in self.residents}
-        """GPUs that are free or held by gangs: the others belong to pods that nobody here may move."""
+        self._stand_on(memory.places(snapshot))
         for decision in decided:
-            self._take_over(decision)
+            if isinstance(decision, Wait):
+                self.waits[decision.gang.name] = decision
+            else:
+                self._take_over(decision)
+
+    def _stand_on(self, places: Places) -> None:
+        self._places = places
+        self.gangs, self.running, self.residents = places.gangs, places.running, places.residents
 
     # What is there
 
@@ -118,14 +118,13 @@ class Board:
     def supposing(self, gangs: Iterable[Gang]) -> Board:
         """The board as if these gangs were so, apart from this one: to find out what others could have."""
         twin = copy(self)
-        twin.gangs, twin.waits, twin.decisions = dict(self.gangs), dict(self.waits), list(self.decisions)
-        twin.residents = {node: dict(there) for node, there in self.residents.items()}
-        twin.running, twin.room = Occupancy(self.gangs.values()), self.room.copy()
+        twin.waits, twin.decisions, twin.room = dict(self.waits), list(self.decisions), self.room.copy()
+        twin._stand_on(self._places.copy())
         twin.quotas = Quotas(self.queues, self.gangs.values())
         for gang in gangs:
             before = twin.gangs[gang.name]
-            twin._leave(before)
-            twin._enter(gang)
+            twin._places.leave(before)
+            twin._places.enter(gang)
             twin._settle(before, gang)
         return twin
 
@@ -142,14 +141,14 @@ class Board:
     def put(self, decision: Put) -> Gang:
         """Decide where a gang runs, or joins those that take turns; return it as it will be."""
         before = self.gangs[decision.gang.name]
-        self._leave(before)
+        self._places.leave(before)
         after = replace(
             self._counted(before),
             placement=decision.placement,
             running=bool(decision.placement) and not isinstance(decision, Join),
             packed=decision.onto if isinstance(decision, Pack) else before.packed if isinstance(decision, Resume) else "",
         )
-        self._enter(after)
+        self._places.enter(after)
         self._settle(before, after)
         self.decisions.append(decision)
         return after
@@ -157,19 +156,17 @@ class Board:
     def suspend(self, gang: Gang, reason: Reason, message: str, *, stays: bool = True) -> Gang:
         """Decide to take a gang off its GPUs."""
         before = self.gangs[gang.name]
-        self._leave(before)
+        self._places.leave(before)
         after = replace(self._counted(before), running=False, placement=before.placement if stays else ())
-        self._enter(after)
+        self._places.enter(after)
         self._settle(before, after)
         self.decisions.append(Suspend(gang, reason, message, stays))
         return after
 
-    def _take_over(self, decision: Decision) -> None:
+    def _take_over(self, decision: Put | Suspend | Preempt) -> None:
         """Start from what was decided before this board was made."""
         if isinstance(decision, Put):
             self.put(decision)
-        elif isinstance(decision, Wait):
-            self.waits[decision.gang.name] = decision
         elif isinstance(decision, Suspend):
             self.suspend(decision.gang, decision.reason, decision.message, stays=decision.stays)
         else:
@@ -180,18 +177,11 @@ class Board:
     def _withdraw(self, victim: Gang) -> None:
         """Keep the GPUs of a gang that is on its way out from everybody, during this pass."""
         before = self.gangs[victim.name]
-        self._leave(before)
-        self._enter(replace(before, sharing=EXCLUSIVE, asked=None))
+        self._places.leave(before)
+        self._places.enter(replace(before, sharing=EXCLUSIVE, asked=None))
 
     def _counted(self, gang: Gang) -> Gang:
         return replace(gang, attained=gang.attained_at(self.now), since=self.now)
-
-    def _enter(self, gang: Gang) -> None:
-        self.gangs[gang.name] = gang
-        for node, gpus in gpus_by_node(gang.placement).items():
-            self.residents.setdefault(node, {})[gang.name] = gpus
-        if gang.placement and gang.running:
-            self.running.add(gang)
 
     def _settle(self, before: Gang, after: Gang) -> None:
         """Bring room and quotas up to date."""
@@ -201,20 +191,8 @@ class Board:
         for node in {*gpus_by_node(before.placement), *gpus_by_node(after.placement)}:
             self.room.set(node, self.idle(node))
 
-    def _leave(self, gang: Gang) -> None:
-        if gang.placement and gang.running:
-            self.running.remove(gang)
-        for node in gpus_by_node(gang.placement):
-            del self.residents[node][gang.name]
-
     def _left(self, node: str, taken: Iterable[GpuSet]) -> GpuSet:
-        left = self._ours.get(node, self.nodes[node].free)
+        left = self._places.ours.get(node, self.nodes[node].free)
         for gpus in taken:
             left &= ~gpus
         return left
-
-    def _union(self, node: str) -> GpuSet:
-        held = 0
-        for gpus in self.residents[node].values():
-            held |= gpus
-        return held

@@ -22,6 +22,7 @@ from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from itertools import groupby
 from math import sqrt
+from operator import attrgetter
 from typing import NamedTuple
 
 from muster.scheduling.mechanisms.board import Board
@@ -57,12 +58,13 @@ def is_elastic(gang: Gang) -> bool:
 def sharing(board: Board) -> dict[str, Gang]:
     """The elastic gangs that run or wait, by name; those about which the pass decided already stay as they are."""
     decided = {decision.gang.name for decision in board.decisions}
-    return {name: gang for name, gang in sorted(board.gangs.items()) if name not in decided and _may_change(board, gang)}
+    elastic = [gang for gang in board.gangs.values() if is_elastic(gang) and gang.name not in decided]
+    return {gang.name: gang for gang in sorted(elastic, key=attrgetter("name")) if _may_change(board, gang)}
 
 
 def _may_change(board: Board, gang: Gang) -> bool:
     asks = gang.resize or gang.leave is not None
-    return is_elastic(gang) and (not gang.placement or (gang.running and not asks and not board.is_packed(gang)))
+    return not gang.placement or (gang.running and not asks and not board.is_packed(gang))
 
 
 def least(gang: Gang, now: float) -> Gang:

@@ -113,10 +113,13 @@ def _urgency(gang: Gang, now: float) -> float:
 
 def bundled(gangs: Mapping[str, Gang]) -> list[Bundle]:
     """Put gangs that are packed onto the same GPUs together."""
+    hosts = {gang.packed for gang in gangs.values() if gang.packed}
     found: dict[object, Bundle] = {}
     for name in sorted(gangs):
-        gpus = frozenset(gpus_by_node(gangs[name].placement).items())
-        found.setdefault((gangs[name].packed or name, gpus), []).append(gangs[name])
+        gang = gangs[name]
+        alone = not gang.packed and name not in hosts
+        gpus = frozenset(gpus_by_node(gang.placement).items()) if not alone else ()
+        found.setdefault((gang.packed or name, gpus), []).append(gang)
     return list(found.values())
 
 

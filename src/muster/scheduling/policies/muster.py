@@ -13,32 +13,32 @@ decides only what changes. What still waits may be packed onto GPUs where it is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf
+from operator import attrgetter, itemgetter
 
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
 from muster.scheduling.mechanisms import packing, shares, usage
 from muster.scheduling.mechanisms.board import Board, Spots
 from muster.scheduling.mechanisms.changes import carry_out
 from muster.scheduling.mechanisms.filling import fill
-from muster.scheduling.mechanisms.turns import Bundle, bundled
-from muster.scheduling.placing.placement import fewest_gpus, find
+from muster.scheduling.mechanisms.turns import bundled
+from muster.scheduling.placing.placement import find
+from muster.scheduling.prospects import Prospects
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Placement
 from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.standing import Alike, Standing
 from muster.scheduling.topology.links import GpuSet
 
 HOLD = 2.0
 """What a gang that runs promises counts this many times."""
-PATIENCE = 16.0
-"""A gang that has waited this many times as long as it ran (and a slice at least) comes first."""
 
 
 def react(board: Board, settings: Settings) -> None:
     """Share the GPUs anew where somebody waits who could go before others."""
-    if _claimants(board) or shares.sharing(board):
+    if any(True for _ in _claimants(board)) or shares.sharing(board):
         share(board, settings)
 
 
@@ -54,8 +54,9 @@ def may_claim(decision: Admission) -> bool:
     """Say whether admission leaves a gang waiting that may claim GPUs of others: one that shares, or the first in its turn."""
     if not isinstance(decision, Wait) or decision.gang.placement:
         return False
-    first = decision.reason in (Reason.INSUFFICIENT_GPUS, Reason.QUOTA_EXHAUSTED)
-    return first or (decision.gang.sharing.slices and decision.reason is Reason.BEHIND_IN_QUEUE)
+    if decision.reason is Reason.BEHIND_IN_QUEUE:
+        return decision.gang.sharing.slices
+    return decision.reason in (Reason.INSUFFICIENT_GPUS, Reason.QUOTA_EXHAUSTED)
 
 
 def leaves_to_rank(decision: Admission) -> bool:
@@ -72,26 +73,26 @@ def share(board: Board, settings: Settings) -> None:
     for gang in claims.displaced:
         if gang.name not in elastic or gang.name not in claims.placements:
             board.suspend(gang, Reason.PREEMPTED, "others have had less", stays=False)
-    claimed = {gang.name: claims.placements[gang.name] for gang in claims.ranked if gang.name in claims.placements}
-    rigid = {name: found for name, found in claimed.items() if name not in elastic}
+    rigid = {name: found for name, found in claims.placements.items() if name not in elastic}
     kept = {name: least.gangs[name].placement for name in elastic if board.gangs[name].placement}
-    at_least = kept | {name: found for name, found in claimed.items() if name in elastic}
+    at_least = kept | {name: found for name, found in claims.placements.items() if name in elastic}
     carry_out(board, rigid | shares.divide(board, at_least, rigid, claims.quotas))
     if settings.packing:
-        left = (board.gangs[gang.name] for gang in claims.ranked)
-        packing.offer(board, [gang for gang in left if not gang.placement])
+        packing.offer(board, [board.gangs[gang.name] for gang in claims.packs() if not board.gangs[gang.name].placement])
 
 
-def promise(board: Board, gang: Gang, settings: Settings) -> float:
+def promise(prospects: Prospects, standing: Alike) -> float:
     """What running the gang now promises: ends per second, the more the sooner it should run.
 
     A gang that runs is only suspended for one that promises twice as much, so that nobody is moved to and fro.
     """
-    ran = gang.ran(board.now)
-    if gang.placement:
-        return HOLD * board.prospects.index(ran)
-    starved = board.now - gang.since > PATIENCE * max(ran, settings.slice_seconds)
-    return inf if starved else board.prospects.index(ran)
+    if not standing.waits:
+        return HOLD * prospects.index(standing.age)
+    return inf if standing.starved else prospects.index(standing.age)
+
+
+_Rank = tuple[int, float, bool]
+"""Priority and promise, the highest first, and whether it waits; of those that rank alike the one that came first."""
 
 
 class _Claims:
@@ -101,60 +102,91 @@ class _Claims:
         self.board = board
         self.quotas = Quotas(board.queues, board.gangs.values())
         self.placements: dict[str, Placement] = {}
-        """Gangs that start, or go on elsewhere."""
+        """Gangs that start, or go on elsewhere, in the order in which they claimed."""
         self.displaced: list[Gang] = []
-        running, waiting = _running(board), _claimants(board)
-        self._promises = {gang.name: promise(board, gang, settings) for gang in (*running.values(), *waiting)}
-        bundles = [sorted(bundle, key=self._rank) for bundle in bundled(running)]
-        self._bundles = {bundle[0].name: bundle for bundle in bundles}
+        running = _running(board)
+        self._standings = board.standings.of((*running.values(), *_claimants(board)), board.now, settings.slice_seconds)
+        packed = [sorted(bundle, key=self._turn) for bundle in bundled(running) if len(bundle) > 1]
+        self._bundles = {bundle[0].name: bundle for bundle in packed}
         """Gangs that are packed rank as the first of them does."""
-        hosts = [bundle[0] for bundle in bundles]
-        self.ranked = sorted((*hosts, *waiting), key=self._rank)
-        self._below = {gang.name: board.spots(gang) for gang in reversed(self.ranked) if gang.placement}
-        """GPUs of the gangs whose turn to claim has not come, the last in rank first."""
-        self._room = board.only({node: board.idle(node) for node in board.nodes})
+        self._guests = {gang.name for bundle in packed for gang in bundle[1:]}
+        self._ranks = self._by_rank()
+        hosts = [one for (_, _, waits), alike in self._ranks if not waits for one in alike]
+        self._below = {one.gang.name: one.gang for one in reversed(hosts)}
+        """Gangs that run and whose turn to claim has not come, the last in rank first."""
+        self._cut: dict[str, Spots] = {}
+        """What gangs below have left, where others claimed some of their GPUs."""
+        self._room = board.room.copy()
         """GPUs that are idle or were given up, and nobody has claimed since."""
+        for name in list(self._room.parts):
+            self._room.set(name, self._room.free[name], parts=())
         self._lent: list[list[tuple[str, GpuSet]]] = []
         """For each gang below whose GPUs are lent to the room, the last in rank first, what was free of its nodes before."""
-        self._count = self._room.total + sum(gang.held for gang in hosts)
+        self._count = self._room.total + sum(one.held for one in hosts)
         """GPUs that nobody has claimed yet."""
         self._too_large: set[object] = set()
 
-    def _rank(self, gang: Gang) -> tuple[int, float, bool, float, str]:
-        return (-gang.priority, -self._promises[gang.name], not gang.placement, gang.arrived, gang.name)
+    def _by_rank(self) -> list[tuple[_Rank, list[Standing]]]:
+        """Those that claim, by rank; those that run by turn within it."""
+        found: dict[Alike, list[Standing]] = {}
+        for name, one in self._standings.items():
+            if name not in self._guests:
+                found.setdefault(one.alike, []).append(one)
+        ranks: dict[_Rank, list[Standing]] = {}
+        for alike, members in found.items():
+            ranks.setdefault(self._rank(alike), []).extend(members)
+        return [(rank, members if rank[2] else _by_turn(members)) for rank, members in sorted(ranks.items(), key=itemgetter(0))]
+
+    def _rank(self, alike: Alike) -> _Rank:
+        return (-alike.priority, -promise(self.board.prospects, alike), alike.waits)
+
+    def _turn(self, gang: Gang) -> tuple[_Rank, float, str]:
+        return (self._rank(self._standings[gang.name].alike), gang.arrived, gang.name)
+
+    def packs(self) -> list[Gang]:
+        """The gangs that let themselves be packed, in the order of rank."""
+        return sorted((one.gang for one in self._standings.values() if one.gang.sharing.packs), key=self._turn)
 
     def make(self) -> None:
         """Let everybody claim in the order of rank; those that wait and promise alike so that they fill what is left best."""
-        for _, alike in groupby(self.ranked, key=lambda gang: (bool(gang.placement), gang.priority, self._promises[gang.name])):
-            for gang in fill(list(alike), self._count):
-                self._claim(gang)
-        guests = sorted((gang for gang in self.displaced if gang.name not in self._bundles), key=self._rank)
-        self.ranked += guests
-        for gang in guests:  # packed gangs lose their GPUs together, and find others each for itself
-            self._seek(gang)
+        for (_, _, waits), alike in self._ranks:
+            if waits:
+                self._start(alike)
+            else:
+                for one in alike:
+                    self._go_on(one)
+        for gang in sorted((gang for gang in self.displaced if gang.name in self._guests), key=self._turn):
+            self._seek(gang)  # packed gangs lose their GPUs together, and find others each for itself
 
-    def _claim(self, gang: Gang) -> None:
-        """Let the gang keep what it has, find it something, or note that it loses its GPUs."""
-        own = self._below.pop(gang.name, None)
-        if own is not None and own == self.board.spots(gang):
-            self._count -= gang.held
+    def _start(self, alike: Sequence[Standing]) -> None:
+        """Find gangs that wait a place; there is no looking where they need more than anybody could still give them."""
+        able = [one for one in alike if one.fewest <= self._count]
+        unable = [one for one in alike if one.fewest > self._count] if self.quotas.limited else []
+        for gang in fill([one.gang for one in _by_turn(able)], self._count):
+            self._seek(gang)
+        for one in unable:
+            self.quotas.keep(one.gang.queue, one.fewest)
+
+    def _go_on(self, one: Standing) -> None:
+        """Let a gang keep what it has, or note that it loses its GPUs and find it others."""
+        gang = self._below.pop(one.gang.name)
+        left = self._cut.get(gang.name)
+        if left is None:
+            self._count -= one.held
             return
-        if own is not None:
-            self._displace(self._bundles[gang.name])
-            self._give(own)
+        bundle = self._bundles.get(gang.name, [gang])
+        self.displaced += bundle
+        for member in bundle:
+            self.quotas.add(member.queue, -member.held)
+        self._give(left)
         self._seek(gang)
 
     def _seek(self, gang: Gang) -> None:
         """Find the gang a place, or keep its queue's quota for it."""
-        least = fewest_gpus(gang)
+        least = self._standings[gang.name].fewest
         allowed = self.quotas.within(gang) if least <= self._count else None
         if allowed is None or not self._find(allowed):
             self.quotas.keep(gang.queue, least)
-
-    def _displace(self, bundle: Bundle) -> None:
-        self.displaced += bundle
-        for gang in bundle:
-            self.quotas.add(gang.queue, -gang.held)
 
     def _find(self, gang: Gang) -> bool:
         shape = (tuple((task.gpus, task.where) for task in gang.tasks), gang.spread, gang.required, gang.fewest, gang.asked)
@@ -168,15 +200,15 @@ class _Claims:
         self._count -= sum(place.gpus.bit_count() for place in found)
         for node, gpus in gpus_by_node(found).items():
             self._room.set(node, self._room.free[node] & ~gpus)
-            for name in self.board.residents.get(node, ()):
-                if node in self._below.get(name, ()):
-                    self._below[name][node] &= ~gpus
+            for name, held in self.board.residents.get(node, {}).items():
+                if held & gpus and name in self._below:
+                    self._cut.setdefault(name, self.board.spots(self._below[name]))[node] &= ~gpus
         self.quotas.add(gang.queue, sum(place.gpus.bit_count() for place in found))
         return True
 
     def _over_fewest(self, gang: Gang) -> Placement | None:
         """A place on the spare GPUs and those of as few gangs as will do, the last in rank first."""
-        below = list(self._below.values())
+        below = [self._cut.get(name) or self.board.spots(gang) for name, gang in self._below.items()]
         best: Placement | None = None
         too_few, enough = 0, 1
         while best is None and too_few < len(below):
@@ -212,8 +244,15 @@ def _running(board: Board) -> dict[str, Gang]:
     return {gang.name: gang for gang in board.gangs.values() if gang.placement and gang.running and gang.sharing.slices}
 
 
-def _claimants(board: Board) -> list[Gang]:
+def _claimants(board: Board) -> Iterator[Gang]:
     """The gangs that wait and may claim GPUs: those that `may_claim`, and those whose start was left to their rank."""
     preempting = {decision.gang.name for decision in board.decisions if isinstance(decision, Preempt)}
-    waiting = [gang for gang in board.gangs.values() if not gang.placement and gang.name not in preempting]
-    return [g for g in waiting if (may_claim(board.waits[g.name]) if g.name in board.waits else g.sharing.slices)]
+    for name, gang in board.gangs.items():
+        if gang.placement or name in preempting:
+            continue
+        if may_claim(board.waits[name]) if name in board.waits else gang.sharing.slices:
+            yield gang
+
+
+def _by_turn(alike: Iterable[Standing]) -> list[Standing]:
+    return sorted(alike, key=attrgetter("gang.arrived", "gang.name"))

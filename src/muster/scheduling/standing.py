@@ -1,0 +1,77 @@
+"""Where a gang stands beside others that want GPUs: how long it ran, or whether it has waited too long.
+
+Both change by time alone, and seldom: each standing says until when it holds, and those of a pass are kept for the next one.
+A gang that changed is another object, and stands anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
+
+from muster.scheduling.placing.placement import fewest_gpus
+from muster.scheduling.prospects import following, rounded
+from muster.scheduling.snapshot import Gang
+
+PATIENCE = 16.0
+"""A gang that has waited this many times as long as it ran (and a slice at least) comes first."""
+_EARLY = 0.001
+"""Seconds before a standing may change in which it is worked out each time: more than floating point is off by."""
+
+
+class Alike(NamedTuple):
+    """What decides a rank, but for the turn of those that rank alike."""
+
+    priority: int
+    waits: bool
+    age: float
+    """Seconds that it ran, as `prospects` rounds them."""
+    starved: bool
+    """It waits, and has for longer than is fair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What of a gang decides its rank."""
+
+    gang: Gang
+    alike: Alike
+    """What it has in common with others that rank alike."""
+    until: float
+    """When time may make another standing of it."""
+    fewest: int
+    """GPUs with which it can start."""
+    held: int
+
+    @classmethod
+    def of(cls, gang: Gang, now: float, slice_seconds: float) -> Standing:
+        """Work out where a gang stands."""
+        ran, held, starved = gang.ran(now), gang.held, False
+        age = rounded(ran)
+        if held:
+            until = now + (following(age) - ran) * max(gang.gpus, 1) / held
+        else:
+            limit = PATIENCE * max(ran, slice_seconds)
+            starved = not gang.placement and now - gang.since > limit
+            until = inf if starved else gang.since + limit
+        alike = Alike(gang.priority, not gang.placement, age, starved)
+        return cls(gang, alike, until - _EARLY, fewest_gpus(gang), held)
+
+
+class Standings:
+    """The standings of the last pass."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Standing] = {}
+
+    def of(self, gangs: Iterable[Gang], now: float, slice_seconds: float) -> Mapping[str, Standing]:
+        """Return the standing of each of these gangs; others are forgotten."""
+        before, self._known = self._known, {}
+        for gang in gangs:
+            found = before.get(gang.name)
+            if found is None or found.gang is not gang or now >= found.until:
+                found = Standing.of(gang, now, slice_seconds)
+            self._known[gang.name] = found
+        return self._known
