@@ -50,8 +50,9 @@ class Memory:
 
     def __init__(self) -> None:
         self._room: Room | None = None
-        self._before: dict[str, Known] = {}
         self._known: dict[str, Known] = {}
+        self._asked = 0
+        """How often somebody asked in this pass for what is known."""
         self._rates: tuple[Mapping[str, Profile], Fleet, Rates] | None = None
         self._prospects: tuple[Sequence[float], Prospects] | None = None
         self._places = Places()
@@ -59,13 +60,15 @@ class Memory:
 
     def begin(self, nodes: Mapping[str, Node]) -> Room:
         """Begin a pass: return the room of these nodes."""
-        self._before, self._known = self._known, {}
+        if len(self._known) > 2 * self._asked:
+            self._known = {}
+        self._asked = 0
         return self.room(nodes)
 
     def room(self, nodes: Mapping[str, Node]) -> Room:
         """Return the room of these nodes, made anew only where they changed; the one returned last becomes this one."""
         if self._room is None or not self._room.fleet.matches(nodes):
-            self._room, self._before, self._known = Room(nodes), {}, {}
+            self._room, self._known = Room(nodes), {}
         else:
             self._room.follow(nodes)
         return self._room
@@ -88,11 +91,12 @@ class Memory:
         return self._places
 
     def known(self, gang: Gang, room: Room) -> Known:
-        """Return what follows of a gang; a gang that no pass asks about is forgotten."""
-        found = self._before.get(gang.name)
+        """Return what follows of a gang; where most of those known are asked about no more, all are forgotten."""
+        self._asked += 1
+        found = self._known.get(gang.name)
         if found is None or found.gang is not gang:
             found = Known(gang, gang.gpus, fewest_gpus(gang), room.eligible(gang), _hopeless(gang, room))
-        self._known[gang.name] = found
+            self._known[gang.name] = found
         return found
 
 

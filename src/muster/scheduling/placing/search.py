@@ -163,7 +163,8 @@ class Search:
         ]
         if not able:
             return None
-        allowed = frozenset(names).intersection(*(self._room.admitted(where) for where in {task.where for task in tasks}))
+        there = frozenset(chain.from_iterable(alike for _, alike in able))
+        allowed = there.intersection(names, *(self._room.admitted(where) for where in {task.where for task in tasks}))
         best: tuple[tuple[float, ...], str] | None = None
         for state, alike in able:
             for name, kind in self._by_kind(alike, allowed):
