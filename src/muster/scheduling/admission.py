@@ -13,12 +13,13 @@ from functools import cached_property
 
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
 from muster.scheduling.memory import Known, Memory
+from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.placement import describe, place
 from muster.scheduling.placing.quiet import quieter
 from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.queueing import Claims, Quotas, in_order
-from muster.scheduling.settings import DEFAULTS, Settings
+from muster.scheduling.settings import DEFAULTS, Policy, Settings
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
 from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
 from muster.scheduling.speed.rates import Rates
@@ -54,7 +55,7 @@ class _Pass:
         self._to_close: list[str] = []
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.claims = Claims()
-        self._profiles = snapshot.profiles
+        self._profiles, self._gangs = snapshot.profiles, snapshot.gangs
         self._placed = [gang for gang in snapshot.gangs if gang.placement]
         self.running = list(self._placed)
 
@@ -77,7 +78,7 @@ class _Pass:
         return decision
 
     def _find(self, gang: Gang, allowed: Gang) -> Admission:
-        found = place(allowed, self.open)
+        found = place(allowed, self.open, fragmentation=self._fragmentation)
         if isinstance(found, Shortage):
             return self._blocked(gang, found)
         if self._profiles:
@@ -90,6 +91,10 @@ class _Pass:
     def _occupancy(self) -> Occupancy:
         """Who runs where, with those who start in this pass."""
         return Occupancy(self._placed)
+
+    @cached_property
+    def _fragmentation(self) -> Fragmentation | None:
+        return self._memory.fragmentation(self._gangs, self.room) if self.settings.policy is Policy.MUSTER else None
 
     @cached_property
     def _rates(self) -> Rates:

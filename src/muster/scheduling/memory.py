@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.mechanisms.places import Places
+from muster.scheduling.placing.demand import Demand
+from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.placement import fewest_gpus, place
 from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
@@ -56,6 +58,7 @@ class Memory:
         self._rates: tuple[Mapping[str, Profile], Fleet, Rates] | None = None
         self._prospects: tuple[Sequence[float], Prospects] | None = None
         self._places = Places()
+        self._demand = Demand()
         self.standings = Standings()
 
     def begin(self, nodes: Mapping[str, Node]) -> Room:
@@ -89,6 +92,10 @@ class Memory:
         """Return who has a place where; the places returned last become these."""
         self._places.follow({gang.name: gang for gang in snapshot.gangs}, snapshot.nodes)
         return self._places
+
+    def fragmentation(self, gangs: Sequence[Gang], room: Room) -> Fragmentation | None:
+        """Return how much of a node's GPUs the tasks of these gangs would leave unused, worked out for each mix once."""
+        return self._demand.fragmentation(gangs, room.fleet)
 
     def known(self, gang: Gang, room: Room) -> Known:
         """Return what follows of a gang; where most of those known are asked about no more, all are forgotten."""

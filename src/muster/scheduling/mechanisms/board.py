@@ -14,6 +14,7 @@ from functools import cached_property
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Reason, Resume, Suspend, Wait
 from muster.scheduling.mechanisms.places import Places
 from muster.scheduling.memory import Memory
+from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.room import Room
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.snapshot import EXCLUSIVE, Gang, Snapshot
@@ -41,6 +42,7 @@ class Board:
         self.rates = memory.rates(snapshot.profiles, self.room)
         self.prospects = memory.prospects(snapshot.ended)
         self.standings = memory.standings
+        self._came, self._memory = snapshot.gangs, memory
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.decisions: list[Decision] = []
         self.waits: dict[str, Wait] = {}
@@ -64,6 +66,11 @@ class Board:
     def free(self, node: str) -> GpuSet:
         """GPUs on which nobody runs."""
         return self._left(node, (gpus for _, gpus in self.running.on_node.get(node, {}).values()))
+
+    @cached_property
+    def fragmentation(self) -> Fragmentation | None:
+        """How much of a node's GPUs the tasks that come would leave unused; they are like those of the gangs that are there."""
+        return self._memory.fragmentation(self._came, self.room)
 
     @cached_property
     def largest(self) -> int:

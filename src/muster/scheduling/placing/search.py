@@ -245,9 +245,9 @@ class Search:
             return (1.0, -gpus, waste)
         ring = state.machine.ring(state.machine.fastest(state.free, gpus))
         if not self._sensitive:
-            return (0.0, waste, ring)
+            return (0.0, waste, spare, ring)
         slow = -self._rate(self._gang, Shape(one.kind.model, (gpus,), ring)) if self._rate else -ring
-        return (0.0, slow, waste)
+        return (0.0, slow, waste, spare)
 
     # GPUs of a node
 

@@ -192,7 +192,7 @@ class _Claims:
         shape = (tuple((task.gpus, task.where) for task in gang.tasks), gang.spread, gang.required, gang.fewest, gang.asked)
         if shape in self._too_large:
             return False
-        found = find(gang, self._room) or self._over_fewest(gang)
+        found = find(gang, self._room, fragmentation=self.board.fragmentation) or self._over_fewest(gang)
         if found is None:
             self._too_large.add(shape)
             return False
@@ -224,7 +224,7 @@ class _Claims:
 
     def _over(self, gang: Gang, victims: Sequence[Spots]) -> Placement | None:
         self._lend(victims)
-        return find(gang, self._room)
+        return find(gang, self._room, fragmentation=self.board.fragmentation)
 
     def _lend(self, victims: Sequence[Spots]) -> None:
         """Let the room have the GPUs of these gangs, which are the last in rank, and of no others."""
