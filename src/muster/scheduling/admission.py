@@ -78,7 +78,7 @@ class _Pass:
         return decision
 
     def _find(self, gang: Gang, allowed: Gang) -> Admission:
-        found = place(allowed, self.open, fragmentation=self._fragmentation)
+        found = place(allowed, self.open, fragmentation=self._fragmentation, rate=self._rates.by_shape(gang))
         if isinstance(found, Shortage):
             return self._blocked(gang, found)
         if self._profiles:

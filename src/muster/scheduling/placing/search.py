@@ -65,8 +65,9 @@ class Search:
         self._gang, self._room, self._fragmentation = gang, room, fragmentation
         self._sensitive = gang.sensitive and not gang.spread and all(task.share == WHOLE for task in gang.tasks)
         self._rate = rate if self._sensitive else None
-        self._one_kind = self._rate is None and (fragmentation is None or fragmentation.uniform)
-        self._usual = _Kind(admits=fragmentation.everything if fragmentation else 0)
+        alike = room.fleet.one_kind if self._rate else ("", ALONE)
+        self._one_kind = alike is not None and (fragmentation is None or fragmentation.uniform)
+        self._usual = _Kind(*(alike or ("", ALONE)), fragmentation.everything if fragmentation else 0)
 
     def run(self, tasks: tuple[Task, ...], names: Sequence[str]) -> Sequence[Assigned] | None:
         """Return a node and GPUs for every task, on nodes of `names` (sorted), or None."""

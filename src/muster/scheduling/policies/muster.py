@@ -192,7 +192,7 @@ class _Claims:
         shape = (tuple((task.gpus, task.where) for task in gang.tasks), gang.spread, gang.required, gang.fewest, gang.asked)
         if shape in self._too_large:
             return False
-        found = find(gang, self._room, fragmentation=self.board.fragmentation) or self._over_fewest(gang)
+        found = self._place(gang) or self._over_fewest(gang)
         if found is None:
             self._too_large.add(shape)
             return False
@@ -224,7 +224,11 @@ class _Claims:
 
     def _over(self, gang: Gang, victims: Sequence[Spots]) -> Placement | None:
         self._lend(victims)
-        return find(gang, self._room, fragmentation=self.board.fragmentation)
+        return self._place(gang)
+
+    def _place(self, gang: Gang) -> Placement | None:
+        board = self.board
+        return find(gang, self._room, fragmentation=board.fragmentation, rate=board.rates.by_shape(gang))
 
     def _lend(self, victims: Sequence[Spots]) -> None:
         """Let the room have the GPUs of these gangs, which are the last in rank, and of no others."""

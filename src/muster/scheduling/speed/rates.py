@@ -62,6 +62,11 @@ class Rates:
         best = self._best(self._kind(gang), shape.gpus)
         return min(1.0, self._value(self._kind(gang), shape, company) / best) if best > 0 else 1.0
 
+    def by_shape(self, gang: Gang) -> Callable[[Gang, Shape], float] | None:
+        """Return what to choose a placement of the gang by, where it is known: it is declared sensitive, or was measured."""
+        declared = gang.sensitivity is Sensitivity.HIGH
+        return self.relative if gang.sensitive and (declared or self.profile(gang).rates) else None
+
     def worth(self, gang: Gang, gpus: Mapping[str, GpuSet], running: Occupancy) -> float:
         """Return what the gang on these GPUs by node adds to the cluster: its own relative rate, less what its neighbours lose.
 

@@ -69,6 +69,12 @@ class Fleet:
         return found
 
     @cached_property
+    def one_kind(self) -> tuple[str, float] | None:
+        """The model of GPU and the GB/s of the network cards, where all nodes have the same."""
+        kinds = {(node.model, node.nic_gbps) for node in self._nodes.values()}
+        return kinds.pop() if len(kinds) == 1 else None
+
+    @cached_property
     def empty(self) -> Mapping[str, Node]:
         """The nodes if nobody held anything: what a gang can hope for at best."""
         return {name: replace(node, free=node.healthy, parts=(), rest=node.capacity) for name, node in self._nodes.items()}

@@ -1,0 +1,81 @@
+"""What comes, as the planner takes it from the gangs that are there, and what it does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from random import Random
+
+from builders.cluster import cluster, gang, node, tasks
+from muster.scheduling.decisions import Place
+from muster.scheduling.placing.demand import ENOUGH, Demand
+from muster.scheduling.placing.fragmentation import Free
+from muster.scheduling.planner import plan
+from muster.scheduling.profile import ALONE, Profile
+from muster.scheduling.snapshot import PLENTY, Gang, Node, Resources, Sensitivity, Sharing, Snapshot, Task
+from muster.scheduling.speed.occupancy import gpus_by_node, shape_of
+from muster.scheduling.topology.fleet import Fleet
+
+NODES = {name: node(name, 8) for name in ("a", "b")}
+
+
+def many(number: int, gpus: int) -> list[Gang]:
+    return [gang(f"g{gpus}-{index:03}", 1, gpus) for index in range(number)]
+
+
+def placed(
+    wanted: Gang, nodes: dict[str, Node], others: Iterable[Gang] = (), profiles: Mapping[str, Profile] | None = None
+) -> dict[str, int]:
+    """GPUs by node of the gang, as a pass over all of them puts it."""
+    decided = plan(Snapshot(nodes, (*others, wanted), profiles=profiles or {}), 0.0)
+    (found,) = [one.placement for one in decided if isinstance(one, Place) and one.gang.name == wanted.name]
+    return {name: gpus.bit_count() for name, gpus in gpus_by_node(found).items()}
+
+
+def test_too_few_tasks_tell_nothing() -> None:
+    fleet = Fleet(NODES)
+    assert Demand().fragmentation(many(ENOUGH - 1, 1), fleet) is None
+    assert Demand().fragmentation(many(ENOUGH, 1), fleet) is not None
+    assert Demand().fragmentation([gang("g", tasks=tasks("g", ENOUGH, 0))], fleet) is None
+
+
+def test_the_mix_seldom_changes_and_what_was_worked_out_comes_back_with_it() -> None:
+    demand, fleet = Demand(), Fleet(NODES)
+    first = demand.fragmentation(many(40, 1), fleet)
+    assert demand.fragmentation(many(63, 1), fleet) is first
+    assert demand.fragmentation(many(64, 1), fleet) is not first
+    assert demand.fragmentation(many(33, 1), fleet) is first
+    assert demand.fragmentation(many(33, 1), Fleet(NODES)) is not first
+
+
+def test_who_came_and_went_before_makes_no_difference() -> None:
+    random, demand, fleet = Random(3), Demand(), Fleet(NODES)
+    there = [*many(50, 1), *many(50, 2), *many(50, 4), *many(20, 8)]
+    free = Free(5, (), PLENTY, 1)
+    for _ in range(20):
+        some = random.sample(there, 120)
+        found, anew = (one.fragmentation(some, fleet) for one in (demand, Demand()))
+        assert found
+        assert anew
+        assert found.unused(free) == anew.unused(free)
+
+
+def test_a_gang_goes_where_what_is_left_stays_useful_to_those_that_are_there() -> None:
+    """They need eight CPUs beside each GPU: where there are but four, the GPUs are lost to them anyway."""
+    needs = Resources(cpu=8, pods=1)
+    others = [gang(f"r{i:02}", tasks=(Task("t", 1, needs),), not_before=1.0) for i in range(ENOUGH)]
+    nodes = cluster(node("many", 8, free=3, rest=Resources(64, 64, 64)), node("few", 8, free=4, rest=Resources(4, 64, 64)))
+    wanted = gang("wanted", tasks=(Task("t", 1, Resources(cpu=1, pods=1)),))
+    assert placed(wanted, nodes, others) == {"few": 1}
+    assert placed(wanted, nodes, others[1:-1]) == {"many": 1}, "too few to tell: the tightest fit"
+
+
+def test_a_gang_goes_where_it_is_known_to_train_fastest() -> None:
+    nodes = cluster(node("old", 8, free=2, model="K80"), node("new", 8, model="V100"))
+    rates = {(shape_of({name: 0b11}, nodes), ALONE): rate for name, rate in (("old", 1.0), ("new", 3.0))}
+    measured = {"vgg": Profile(rates=rates)}
+    wanted = gang("g", 1, 2, kind="vgg")
+    assert placed(wanted, nodes, profiles=measured) == {"new": 2}
+    assert placed(wanted, nodes) == {"old": 2}, "nothing known: the tightest fit"
+    assert placed(replace(wanted, sensitivity=Sensitivity.LOW), nodes, profiles=measured) == {"old": 2}
+    assert placed(replace(wanted, sharing=Sharing(slices=True)), nodes, profiles=measured) == {"new": 2}
