@@ -47,7 +47,7 @@ class Yarn:
     def _scattered(self, gang: Gang, room: Room) -> Placement | None:
         """As many tasks as fit on each server in the order of their reports, larger tasks first."""
         waiting = sorted(gang.tasks, key=lambda task: (-task.gpus, task.index))
-        reports = [node for node, gpus in room.free.items() if gpus]
+        reports = sorted(node for node, gpus in room.free.items() if gpus)
         self._random.shuffle(reports)
         found: list[Assigned] = []
         for node in reports:
