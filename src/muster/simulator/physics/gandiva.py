@@ -60,7 +60,7 @@ class Gandiva:
     def move_seconds(self, job: Job, before: Shape, after: Shape) -> float:
         resized_in_place = len(before.counts) == len(after.counts) == 1 and before.counts != after.counts
         warm = migration(model(job.kind))[0 if resized_in_place else 1]
-        return warm if self._warm else warm + curve(figures.cold_moves(), after.gpus) - migration(model("ResNet-50"))[1]
+        return warm if self._warm else warm + warm_up(after.gpus)
 
     def profile(self, job: Job) -> Profile:
         kind = model(job.kind)
@@ -142,6 +142,11 @@ def packed(kind: Model, gpus: int, company: Company) -> float:
     utilisation = kind.utilisation + max(max(others), sum(others) / gpus)
     busiest, rate = figures.packing()[-1]
     return curve(figures.packing(), utilisation) if utilisation <= busiest else rate * busiest / utilisation
+
+
+def warm_up(gpus: int) -> float:
+    """Return the seconds in which a new process gets ready on so many GPUs: what figure 12's moves take beside figure 13's."""
+    return curve(figures.cold_moves(), gpus) - migration(model("ResNet-50"))[1]
 
 
 def migration(kind: Model) -> tuple[float, float]:

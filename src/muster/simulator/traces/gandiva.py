@@ -20,7 +20,7 @@ from pydantic import Field
 from muster.scheduling.profile import ALONE, Shape
 from muster.scheduling.topology.links import ALONE as ALONE_GBPS
 from muster.simulator.jobs import Job
-from muster.simulator.physics.gandiva import Gandiva
+from muster.simulator.physics.gandiva import Gandiva, warm_up
 
 MIX: Sequence[tuple[float, Sequence[str]]] = (
     (0.30, ("VAE", "SuperResolution")),
@@ -88,8 +88,8 @@ def replay(
 
 
 def _job(name: str, arrival: float, kind: str, shape: Shape, seconds: float) -> Job:
-    """A job that would run for `seconds` on GPUs of a shape."""
-    job = Job(name, arrival, (1,) * shape.gpus, 1.0, kind)
+    """A job that would run for `seconds` on GPUs of a shape, once its processes are ready."""
+    job = Job(name, arrival, (1,) * shape.gpus, 1.0, kind, start_seconds=warm_up(shape.gpus))
     return replace(job, work=seconds * Gandiva().rate(job, 0.0, shape, ALONE))
 
 
