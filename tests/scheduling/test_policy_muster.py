@@ -9,7 +9,7 @@ from builders.boards import TURNS, said
 from builders.cluster import gang, node, running, tasks, world
 from muster.scheduling.decisions import Place
 from muster.scheduling.planner import introspect, plan
-from muster.scheduling.snapshot import Gang, Snapshot
+from muster.scheduling.snapshot import Gang, Sensitivity, Snapshot
 
 NOW = 100_000.0
 
@@ -47,6 +47,17 @@ def test_nobody_is_suspended_shortly_before_it_is_expected_to_end() -> None:
 def test_who_has_had_least_takes_the_place_of_who_has_had_most() -> None:
     seen = world([node("n", 2)], [runs("long", ("n", [0]), hours=10), runs("short", ("n", [1]), hours=1), waits("new")])
     assert decided(seen) == [("Suspend", "long"), ("Place", "new")]
+
+
+def test_a_gang_takes_the_gpus_of_others_on_one_node_where_links_matter() -> None:
+    """The last in rank have a GPU on either node: over slow cards that is worth less than others' GPUs on one."""
+    hours = {"n": (10, 5), "m": (20, 4)}
+    there = [runs(f"{name}{i}", (name, [i]), hours=hours[name][i]) for name in hours for i in range(2)]
+    nodes = [node(name, 2, nic_gbps=1.25) for name in hours]
+    for sensitivity, expected in ((Sensitivity.HIGH, {"n"}), (Sensitivity.LOW, {"n", "m"})):
+        seen = world(nodes, [*there, waits("new", 2, sensitivity=sensitivity)])
+        (new,) = [one for one in plan(seen, NOW) if isinstance(one, Place) and one.gang.name == "new"]
+        assert {share.node for share in new.placement} == expected
 
 
 def test_idle_gpus_are_used_before_anybody_is_suspended() -> None:

@@ -14,6 +14,7 @@ decides only what changes. What still waits may be packed onto GPUs where it is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import inf
 from operator import attrgetter, itemgetter
 
@@ -21,14 +22,15 @@ from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
 from muster.scheduling.mechanisms import packing, shares, usage
 from muster.scheduling.mechanisms.board import Board, Spots
 from muster.scheduling.mechanisms.changes import carry_out
+from muster.scheduling.mechanisms.exchange import LEAST
 from muster.scheduling.mechanisms.filling import fill
 from muster.scheduling.mechanisms.turns import bundled
 from muster.scheduling.placing.placement import find
 from muster.scheduling.prospects import Prospects
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.settings import Settings
-from muster.scheduling.snapshot import Gang, Placement
-from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.snapshot import Gang, Level, Placement
+from muster.scheduling.speed.occupancy import gpus_by_node, shape
 from muster.scheduling.standing import Alike, Standing
 from muster.scheduling.topology.links import GpuSet
 
@@ -189,12 +191,12 @@ class _Claims:
             self.quotas.keep(gang.queue, least)
 
     def _find(self, gang: Gang) -> bool:
-        shape = (tuple((task.gpus, task.where) for task in gang.tasks), gang.spread, gang.required, gang.fewest, gang.asked)
-        if shape in self._too_large:
+        form = (tuple((task.gpus, task.where) for task in gang.tasks), gang.spread, gang.required, gang.fewest, gang.asked)
+        if form in self._too_large:
             return False
-        found = self._place(gang) or self._over_fewest(gang)
+        found = self._choose(gang)
         if found is None:
-            self._too_large.add(shape)
+            self._too_large.add(form)
             return False
         self.placements[gang.name] = found
         self._count -= sum(place.gpus.bit_count() for place in found)
@@ -205,6 +207,17 @@ class _Claims:
                     self._cut.setdefault(name, self.board.spots(self._below[name]))[node] &= ~gpus
         self.quotas.add(gang.queue, sum(place.gpus.bit_count() for place in found))
         return True
+
+    def _choose(self, gang: Gang) -> Placement | None:
+        """A place on spare GPUs, else over others; over others on one node where the gang makes so much more of its GPUs."""
+        found = self._place(gang) or self._over_fewest(gang)
+        if found is None or len(gpus_by_node(found)) == 1 or gang.spread or gang.gpus > self.board.largest:
+            return found
+        together = self._over_fewest(replace(gang, required=Level.NODE))
+        return together if together and self._relative(gang, together) > self._relative(gang, found) + LEAST else found
+
+    def _relative(self, gang: Gang, placement: Placement) -> float:
+        return self.board.rates.relative(gang, shape(placement, self.board.nodes))
 
     def _over_fewest(self, gang: Gang) -> Placement | None:
         """A place on the spare GPUs and those of as few gangs as will do, the last in rank first."""
