@@ -49,6 +49,16 @@ def test_who_has_had_least_takes_the_place_of_who_has_had_most() -> None:
     assert decided(seen) == [("Suspend", "long"), ("Place", "new")]
 
 
+def test_of_those_there_for_days_who_had_least_of_each_goes_first() -> None:
+    """Who waits ran for three days of nine, the other for both since it came: a third of each day against all of it."""
+    days = 86400.0
+    newer = replace(runs("newer", ("n", [0]), hours=48), arrived=NOW - 2 * days)
+    older = gang("older", 1, 1, sharing=TURNS, attained=3 * days, since=NOW - 1000, arrived=NOW - 9 * days)
+    assert decided(world([node("n", 1)], [newer, older])) == [("Suspend", "newer"), ("Place", "older")]
+    just_come = replace(older, arrived=NOW - 3 * days)
+    assert decided(world([node("n", 1)], [newer, just_come])) == []
+
+
 def test_a_gang_takes_the_gpus_of_others_on_one_node_where_links_matter() -> None:
     """The last in rank have a GPU on either node: over slow cards that is worth less than others' GPUs on one."""
     hours = {"n": (10, 5), "m": (20, 4)}

@@ -17,6 +17,8 @@ from muster.scheduling.snapshot import Gang
 
 PATIENCE = 16.0
 """A gang that has waited this many times as long as it ran (and a slice at least) comes first."""
+DAY = 86400.0
+"""Of a gang that is there for longer counts what it ran in so many seconds, on average."""
 _EARLY = 0.001
 """Seconds before a standing may change in which it is worked out each time: more than floating point is off by."""
 
@@ -27,7 +29,7 @@ class Alike(NamedTuple):
     priority: int
     waits: bool
     age: float
-    """Seconds that it ran, as `prospects` rounds them."""
+    """Seconds that it ran, of those there for days the seconds a day, as `prospects` rounds them."""
     starved: bool
     """It waits, and has for longer than is fair."""
 
@@ -48,16 +50,25 @@ class Standing:
     @classmethod
     def of(cls, gang: Gang, now: float, slice_seconds: float) -> Standing:
         """Work out where a gang stands."""
-        ran, held, starved = gang.ran(now), gang.held, False
-        age = rounded(ran)
-        if held:
-            until = now + (following(age) - ran) * max(gang.gpus, 1) / held
-        else:
+        ran, there, held, starved = gang.ran(now), now - gang.arrived, gang.held, False
+        age = rounded(ran if there <= DAY else ran * DAY / there)
+        until = now + _holds(ran, there, held / max(gang.gpus, 1), age)
+        if not held:
             limit = PATIENCE * max(ran, slice_seconds)
             starved = not gang.placement and now - gang.since > limit
-            until = inf if starved else gang.since + limit
+            until = until if starved else min(until, gang.since + limit)
         alike = Alike(gang.priority, not gang.placement, age, starved)
         return cls(gang, alike, until - _EARLY, fewest_gpus(gang), held)
+
+
+def _holds(ran: float, there: float, rate: float, age: float) -> float:
+    """Seconds for which what counts of a gang rounds to `age`, if it goes on to run for `rate` of the time."""
+    if there <= DAY:
+        return min(DAY - there, (following(age) - ran) / rate if rate else inf)
+    daily = rate * DAY
+    if ran * DAY / there < daily:  # it runs more of the day than it did so far
+        return (following(age) * there - ran * DAY) / (daily - following(age)) if daily > following(age) else inf
+    return (ran * DAY - age * there) / (age - daily) if age > daily else inf
 
 
 class Standings:

@@ -3,9 +3,10 @@
 A gang's promise is its Gittins index, from how long the gangs that ended lately ran (`prospects`): with nothing known yet, or
 with the heavy tail of most clusters, that is least attained service; where jobs take about as long, first come, first served.
 A gang that runs is only suspended for one that promises twice as much, and one that has waited much longer than it ever ran
-comes first again: nobody is moved to and fro, and nobody starves. Those that promise alike start
-so that they fill the GPUs best (`mechanisms.filling`). Elastic gangs rank for the fewest workers that they can run with, and
-share what nobody claims by what they make of it (`mechanisms.shares`).
+comes first again: nobody is moved to and fro, and nobody starves. Of gangs that are there for more than a day it counts what
+they ran a day: the longest take turns instead of being left to the end, on a cluster that empties around them. Those that
+promise alike start so that they fill the GPUs best (`mechanisms.filling`). Elastic gangs rank for the fewest workers that they
+can run with, and share what nobody claims by what they make of it (`mechanisms.shares`).
 
 A pass ranks the gangs, lets each claim GPUs in that order (its own if it runs, idle ones, those of gangs ranked below it), and
 decides only what changes. What still waits may be packed onto GPUs where it is known to gain.
