@@ -7,7 +7,6 @@ all of them.
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from statistics import fmean
 
@@ -15,6 +14,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from benchmarks.figures.figure import Figure
+from benchmarks.figures.kept import kept
 from matplotlib import pyplot as plt
 
 from muster.simulator.assembly import assemble
@@ -26,7 +26,8 @@ from muster.simulator.scenario import Scenario, load
 SCENARIOS = Path(__file__).parent / "scenarios"
 FIRST, LAST = 4000, 5000
 """The jobs that are measured: from the first up to, but not with, the last."""
-SEEDS = (0, 1, 2)
+SEEDS = {"fair-rounds": (0, 1, 2), "muster": (0,)}
+"""Published are means over seeds 0, 1 and 2; of muster, which takes minutes for each, the first is shown."""
 HOUR = 3600.0
 PUBLISHED = {
     "LAS": {4.0: 23.49, 4.8: 35.79, 5.6: 95.99},
@@ -52,7 +53,8 @@ def plot(folder: Path) -> None:
     for policy, label, colour in (("fair-rounds", "LAS (ours)", "C0"), ("muster", "muster", "C3")):
         axis.plot(RATES, [mean(policy, rate) for rate in RATES], "s-", color=colour, label=label)
         for rate in RATES:
-            axis.scatter([rate] * len(SEEDS), [mean_completion(policy, rate, seed) for seed in SEEDS], s=9, color=colour)
+            dots = [mean_completion(policy, rate, seed) for seed in SEEDS[policy]]
+            axis.scatter([rate] * len(dots), dots, s=9, color=colour)
     axis.set(xlabel="jobs an hour", ylabel="mean completion time (h)", yscale="log", xticks=RATES)
     axis.set_yticks([15, 20, 30, 50, 100], ["15", "20", "30", "50", "100"])
     axis.minorticks_off()
@@ -65,10 +67,10 @@ def plot(folder: Path) -> None:
 
 def mean(policy: str, rate: float) -> float:
     """Return the mean completion time over the seeds, in hours."""
-    return fmean(mean_completion(policy, rate, seed) for seed in SEEDS)
+    return fmean(mean_completion(policy, rate, seed) for seed in SEEDS[policy])
 
 
-@cache
+@kept
 def mean_completion(policy: str, rate: float, seed: int) -> float:
     """Return the mean completion time of the measured jobs in hours."""
     last_arrival = float("inf")
@@ -108,7 +110,7 @@ def _baseline(rate: float) -> Figure:
 
 def _muster(rate: float) -> Figure:
     ours, theirs = mean("muster", rate), PUBLISHED["Gavel with space sharing"][rate]
-    note = "Gavel is given every rate; muster learns them from the jobs that ran, and knows no job length"
+    note = "seed 0. Gavel is given every rate; muster learns them from the jobs that ran, and knows no job length"
     published = f"Gavel with space sharing {theirs:.2f} h"
     return Figure(_name("muster", rate), published, f"{ours:.2f} h", f"<= {theirs:.2f} h", ours <= theirs, note)
 
