@@ -66,13 +66,15 @@ class _Pass:
             return self._cannot_start(known)
         if gang.queue in self.quotas.limited:
             return self._quota(known) or self._within_quota(known)
-        return self._all_kept(known) or self._find(gang, gang)
+        keeper = self.claims.keeper(known.eligible)  # spares the search; a long queue is mostly this
+        return known.behind(keeper) if keeper else self._find(gang, gang)
 
     def _within_quota(self, known: Known) -> Admission:
         """Admit a gang in the size that its queue's quota allows."""
         gang = known.gang
         allowed = self.quotas.within(gang) or gang
-        decision = self._all_kept(known) or self._find(gang, allowed)
+        keeper = self.claims.keeper(known.eligible)
+        decision = known.behind(keeper) if keeper else self._find(gang, allowed)
         if not isinstance(decision, Place):
             self.quotas.keep(gang.queue, known.gpus if allowed is gang else allowed.gpus)
         return decision
@@ -180,11 +182,6 @@ class _Pass:
     def _may_grow(self, gang: Gang, found: Placement) -> bool:
         more = sum(a.gpus.bit_count() for a in found) - sum(a.gpus.bit_count() for a in gang.placement)
         return more <= 0 or self.quotas.allows(gang, more)
-
-    def _all_kept(self, known: Known) -> Wait | None:
-        """Spare the search where gangs ahead keep every node; a long queue is mostly this."""
-        keeper = self.claims.keeper(known.eligible)
-        return known.behind(keeper) if keeper else None
 
     def _behind(self, known: Known) -> Wait | None:
         ahead = self.claims.ahead(known.eligible)

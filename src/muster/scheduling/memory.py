@@ -37,13 +37,13 @@ class Known:
     hopeless: str | None
     """What it would lack even if nobody else ran."""
     _wait: Wait | None = None
-    _ahead: str = ""
+    _ahead: Gang | None = None
 
     def behind(self, ahead: Gang) -> Wait:
         """Say that the gang comes after another."""
-        if self._wait is None or self._ahead != ahead.name:
+        if self._wait is None or self._ahead is not ahead:
             message = f"needs {self.gpus} GPUs; comes after {ahead.name}, which waits for GPUs"
-            self._wait, self._ahead = Wait(self.gang, Reason.BEHIND_IN_QUEUE, message), ahead.name
+            self._wait, self._ahead = Wait(self.gang, Reason.BEHIND_IN_QUEUE, message), ahead
         return self._wait
 
 

@@ -88,17 +88,20 @@ class Claims:
     def __init__(self) -> None:
         self.nodes: dict[str, Gang] = {}
         self.queues: dict[str, Gang] = {}
-        self._keepers: dict[int, tuple[int, Gang | None]] = {}
-        """For sets of nodes (by identity: gangs that may use the same nodes ask with the same tuple) that were looked at: how
-        many nodes were claimed then, and whom those behind come after where all of them are kept."""
+        self._keepers: dict[int, Gang] = {}
+        """For sets of nodes that are kept, whom others come after (by identity: gangs that may use the same nodes ask with the
+        same tuple)."""
+        self._looked: dict[int, int] = {}
+        """For sets of nodes that were looked at, how many nodes were claimed then."""
 
     def keeper(self, names: tuple[str, ...]) -> Gang | None:
         """The gang that keeps the first of these nodes, where somebody waits for each of them."""
-        seen, keeper = self._keepers.get(id(names), (0, None))
-        if keeper is None and len(self.nodes) > seen:
-            keeper = self.ahead(names) if all(name in self.nodes for name in names) else None
-            self._keepers[id(names)] = len(self.nodes), keeper
-        return keeper
+        key = id(names)
+        if key not in self._keepers and len(self.nodes) > self._looked.get(key, 0):
+            self._looked[key] = len(self.nodes)
+            if names and all(name in self.nodes for name in names):
+                self._keepers[key] = self.nodes[names[0]]
+        return self._keepers.get(key)
 
     def ahead(self, names: tuple[str, ...]) -> Gang | None:
         """The gang that keeps the first of these nodes that is kept."""
