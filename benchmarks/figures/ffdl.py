@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from benchmarks.figures.figure import Figure
+from benchmarks.figures.kept import kept
 from benchmarks.figures.progress import SCENARIOS, under, with_jobs
 
 from muster.simulator.assembly import assemble
@@ -41,7 +42,7 @@ class Stuck:
     gpus: int
 
 
-@cache
+@kept
 def late(placement: str, seed: int) -> int:
     """Return how many jobs queued for more than 15 minutes in 60 days."""
     policy, spread = PLACEMENTS[placement]
