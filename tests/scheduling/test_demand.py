@@ -7,9 +7,10 @@ from dataclasses import replace
 from random import Random
 
 from builders.cluster import cluster, gang, node, tasks
+from muster.scheduling.census import Census
 from muster.scheduling.decisions import Place
 from muster.scheduling.placing.demand import ENOUGH, Demand
-from muster.scheduling.placing.fragmentation import Free
+from muster.scheduling.placing.fragmentation import Fragmentation, Free
 from muster.scheduling.planner import plan
 from muster.scheduling.profile import ALONE, Profile
 from muster.scheduling.snapshot import PLENTY, Gang, Node, Resources, Sensitivity, Sharing, Snapshot, Task
@@ -17,6 +18,17 @@ from muster.scheduling.speed.occupancy import gpus_by_node, shape_of
 from muster.scheduling.topology.fleet import Fleet
 
 NODES = {name: node(name, 8) for name in ("a", "b")}
+
+
+class Counted:
+    """A demand that follows a census, as in the planner's memory."""
+
+    def __init__(self) -> None:
+        self._census, self._demand = Census(), Demand()
+
+    def said(self, gangs: list[Gang], fleet: Fleet) -> Fragmentation | None:
+        self._demand.follow(*self._census.follow(gangs))
+        return self._demand.fragmentation(fleet)
 
 
 def many(number: int, gpus: int) -> list[Gang]:
@@ -34,27 +46,30 @@ def placed(
 
 def test_too_few_tasks_tell_nothing() -> None:
     fleet = Fleet(NODES)
-    assert Demand().fragmentation(many(ENOUGH - 1, 1), fleet) is None
-    assert Demand().fragmentation(many(ENOUGH, 1), fleet) is not None
-    assert Demand().fragmentation([gang("g", tasks=tasks("g", ENOUGH, 0))], fleet) is None
+    for gangs, tells in (
+        (many(ENOUGH - 1, 1), False),
+        (many(ENOUGH, 1), True),
+        ([gang("g", tasks=tasks("g", ENOUGH, 0))], False),
+    ):
+        assert bool(Counted().said(gangs, fleet)) == tells
 
 
 def test_the_mix_seldom_changes_and_what_was_worked_out_comes_back_with_it() -> None:
-    demand, fleet = Demand(), Fleet(NODES)
-    first = demand.fragmentation(many(40, 1), fleet)
-    assert demand.fragmentation(many(63, 1), fleet) is first
-    assert demand.fragmentation(many(64, 1), fleet) is not first
-    assert demand.fragmentation(many(33, 1), fleet) is first
-    assert demand.fragmentation(many(33, 1), Fleet(NODES)) is not first
+    counted, fleet = Counted(), Fleet(NODES)
+    first = counted.said(many(40, 1), fleet)
+    assert counted.said(many(63, 1), fleet) is first
+    assert counted.said(many(64, 1), fleet) is not first
+    assert counted.said(many(33, 1), fleet) is first
+    assert counted.said(many(33, 1), Fleet(NODES)) is not first
 
 
 def test_who_came_and_went_before_makes_no_difference() -> None:
-    random, demand, fleet = Random(3), Demand(), Fleet(NODES)
+    random, counted, fleet = Random(3), Counted(), Fleet(NODES)
     there = [*many(50, 1), *many(50, 2), *many(50, 4), *many(20, 8)]
     free = Free(5, (), PLENTY, 1)
     for _ in range(20):
         some = random.sample(there, 120)
-        found, anew = (one.fragmentation(some, fleet) for one in (demand, Demand()))
+        found, anew = (one.said(some, fleet) for one in (counted, Counted()))
         assert found
         assert anew
         assert found.unused(free) == anew.unused(free)

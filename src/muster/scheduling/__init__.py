@@ -15,6 +15,7 @@ Whose turn it is
     admission      whole gangs, in turn, with the room that is left for each
     queueing       order, quotas, and what may overtake
     memory         what a pass leaves for the next one
+    census         which gangs wait, run, or wish something, by what changed since
     prospects      how soon a gang may be expected to end
     standing       how long it ran or waited, as ranks count it
     sweeps         which trials of a sweep run, wait or stop

@@ -38,12 +38,13 @@ def admit(
 
     Of those that wait, only for `which`. With a `memory` of earlier passes the answer is the same, and comes sooner.
     """
-    turn = _Pass(snapshot, now, settings, memory or Memory())
-    moving = [gang for gang in snapshot.gangs if gang.placement and gang.leave is not None]
-    moves = [turn.move(gang) for gang in in_order(moving)]
-    due = [gang for gang in snapshot.gangs if not gang.placement or (gang.resize and gang.leave is None)]
-    chosen = due if which is None else [gang for gang in due if gang.placement or which(gang)]
-    return moves + [turn.resize(gang) if gang.placement else turn.admit(gang) for gang in in_order(chosen)]
+    memory = memory or Memory()
+    census = memory.follow(snapshot.gangs)
+    turn = _Pass(snapshot, now, settings, memory)
+    moves = [turn.move(gang) for gang in in_order(gang for gang in census.wishing.values() if gang.leave is not None)]
+    waiting = census.waiting.values() if which is None else filter(which, census.waiting.values())
+    due = in_order([*waiting, *(gang for gang in census.wishing.values() if gang.leave is None)])
+    return moves + [turn.resize(gang) if gang.placement else turn.admit(gang) for gang in due]
 
 
 class _Pass:
@@ -55,8 +56,8 @@ class _Pass:
         self._to_close: list[str] = []
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.claims = Claims()
-        self._profiles, self._gangs = snapshot.profiles, snapshot.gangs
-        self._placed = [gang for gang in snapshot.gangs if gang.placement]
+        self._profiles = snapshot.profiles
+        self._placed = memory.census.placed.values()
         self.running = list(self._placed)
 
     def admit(self, gang: Gang) -> Admission:
@@ -96,7 +97,7 @@ class _Pass:
 
     @cached_property
     def _fragmentation(self) -> Fragmentation | None:
-        return self._memory.fragmentation(self._gangs, self.room) if self.settings.policy is Policy.MUSTER else None
+        return self._memory.fragmentation(self.room) if self.settings.policy is Policy.MUSTER else None
 
     @cached_property
     def _rates(self) -> Rates:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from muster.scheduling.census import Census
 from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.mechanisms.places import Places
 from muster.scheduling.placing.demand import Demand
@@ -59,7 +60,13 @@ class Memory:
         self._prospects: tuple[Sequence[float], Prospects] | None = None
         self._places = Places()
         self._demand = Demand()
+        self.census = Census()
         self.standings = Standings()
+
+    def follow(self, gangs: Sequence[Gang]) -> Census:
+        """Return the census of these gangs; the one returned last becomes this one."""
+        self._demand.follow(*self.census.follow(gangs))
+        return self.census
 
     def begin(self, nodes: Mapping[str, Node]) -> Room:
         """Begin a pass: return the room of these nodes."""
@@ -70,10 +77,11 @@ class Memory:
 
     def room(self, nodes: Mapping[str, Node]) -> Room:
         """Return the room of these nodes, made anew only where they changed; the one returned last becomes this one."""
-        if self._room is None or not self._room.fleet.matches(nodes):
+        changed = self._room.fleet.changed(nodes) if self._room else None
+        if self._room is None or changed is None:
             self._room, self._known = Room(nodes), {}
         else:
-            self._room.follow(nodes)
+            self._room.follow(nodes, changed)
         return self._room
 
     def rates(self, profiles: Mapping[str, Profile], room: Room) -> Rates:
@@ -93,9 +101,9 @@ class Memory:
         self._places.follow({gang.name: gang for gang in snapshot.gangs}, snapshot.nodes)
         return self._places
 
-    def fragmentation(self, gangs: Sequence[Gang], room: Room) -> Fragmentation | None:
-        """Return how much of a node's GPUs the tasks of these gangs would leave unused, worked out for each mix once."""
-        return self._demand.fragmentation(gangs, room.fleet)
+    def fragmentation(self, room: Room) -> Fragmentation | None:
+        """Return how much of a node's GPUs tasks like those of the census leave unused, worked out for each mix once."""
+        return self._demand.fragmentation(room.fleet)
 
     def known(self, gang: Gang, room: Room) -> Known:
         """Return what follows of a gang; where most of those known are asked about no more, all are forgotten."""

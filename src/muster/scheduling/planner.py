@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from muster.scheduling.admission import admit
+from muster.scheduling.census import Census
 from muster.scheduling.decisions import Admission, Decision
 from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.mechanisms.shares import is_elastic
 from muster.scheduling.memory import Memory
 from muster.scheduling.policies import gandiva, muster
 from muster.scheduling.queueing import is_ready
@@ -39,8 +39,8 @@ class Planner:
         if self.settings.policy is Policy.GANDIVA:
             return self._gandiva(snapshot, now, gandiva.react)
         admitted = self._admit(snapshot, now)
-        claims = any(map(muster.may_claim, admitted)) and any(gang.sharing.slices for gang in snapshot.gangs)
-        if not (claims or any(map(is_elastic, snapshot.gangs))):
+        census = self._memory.census
+        if not (census.elastic or (census.slicing and any(map(muster.may_claim, admitted)))):
             return admitted
         return self._muster(snapshot, now, admitted, muster.react)
 
@@ -50,7 +50,8 @@ class Planner:
             return self._gandiva(snapshot, now, gandiva.introspect)
         if snapshot is self._at_rest:
             return ()
-        if not any(map(_can_change, snapshot.gangs)) or not (snapshot.profiles or any(map(_wants, snapshot.gangs))):
+        census = self._memory.follow(snapshot.gangs)
+        if not _can_change(census) or not (snapshot.profiles or census.waiting or census.sized):
             self._at_rest = snapshot
             return ()
         return self._muster(snapshot, now, self._admit(snapshot, now), muster.introspect)
@@ -66,7 +67,7 @@ class Planner:
     def _gandiva(self, snapshot: Snapshot, now: float, act: Act) -> Sequence[Decision]:
         """The paper's for gangs that take turns; the others, and those that cannot start yet, are admitted as ever."""
         admitted = self._admit(snapshot, now, lambda gang: not gang.sharing.slices or not is_ready(gang, now))
-        if not any(map(_can_change, snapshot.gangs)):
+        if not _can_change(self._memory.census):
             return admitted
         return self._act(snapshot, now, admitted, act)
 
@@ -90,11 +91,6 @@ def introspect(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) ->
     return Planner(settings).introspect(snapshot, now)
 
 
-def _can_change(gang: Gang) -> bool:
-    """Whether an introspective pass may find something to do for the gang."""
-    return gang.sharing.slices or gang.asked is not None
-
-
-def _wants(gang: Gang) -> bool:
-    """Whether a gang waits, or may grow."""
-    return not gang.placement or gang.asked is not None
+def _can_change(census: Census) -> bool:
+    """Whether an introspective pass may find something to do for one of the gangs."""
+    return bool(census.slicing or census.sized)

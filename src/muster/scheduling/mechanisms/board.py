@@ -42,7 +42,8 @@ class Board:
         self.rates = memory.rates(snapshot.profiles, self.room)
         self.prospects = memory.prospects(snapshot.ended)
         self.standings = memory.standings
-        self._came, self._memory = snapshot.gangs, memory
+        self._memory = memory
+        memory.follow(snapshot.gangs)
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.decisions: list[Decision] = []
         self.waits: dict[str, Wait] = {}
@@ -70,7 +71,7 @@ class Board:
     @cached_property
     def fragmentation(self) -> Fragmentation | None:
         """How much of a node's GPUs the tasks that come would leave unused; they are like those of the gangs that are there."""
-        return self._memory.fragmentation(self._came, self.room)
+        return self._memory.fragmentation(self.room)
 
     @cached_property
     def largest(self) -> int:

@@ -6,7 +6,7 @@ only the order of magnitude counts, to a power of two. What was worked out for a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from muster.scheduling.placing.fragmentation import Ask, Fragmentation, TaskMix
 from muster.scheduling.snapshot import Gang
@@ -24,9 +24,6 @@ class Demand:
     """The tasks of gangs, counted by what changed since the last pass."""
 
     def __init__(self) -> None:
-        self._asked: Sequence[Gang] = ()
-        self._gangs: dict[int, Gang] = {}
-        """By identity."""
         self._counts: dict[Ask, int] = {}
         self._total = 0
         self._mix: Mix | None = None
@@ -34,11 +31,15 @@ class Demand:
         self._fleet: Fleet | None = None
         self._known: dict[Mix, Fragmentation] = {}
 
-    def fragmentation(self, gangs: Sequence[Gang], fleet: Fleet) -> Fragmentation | None:
+    def follow(self, came: Iterable[Gang], gone: Iterable[Gang]) -> None:
+        """Count gangs in and out."""
+        for gang in came:
+            self._count(gang, 1)
+        for gang in gone:
+            self._count(gang, -1)
+
+    def fragmentation(self, fleet: Fleet) -> Fragmentation | None:
         """Return how much the tasks of these gangs would leave unused, or None where they are too few to tell."""
-        if gangs is not self._asked:
-            self._asked = gangs
-            self._follow(dict(zip(map(id, gangs), gangs, strict=True)))
         if self._total < ENOUGH:
             return None
         if fleet is not self._fleet or len(self._known) > _REMEMBERED:
@@ -50,13 +51,6 @@ class Demand:
                 TaskMix({ask: 2.0**power for ask, power in sorted(self._mix, key=_order)}), fleet
             )
         return self._known[self._mix]
-
-    def _follow(self, gangs: dict[int, Gang]) -> None:
-        before, self._gangs = self._gangs, gangs
-        for came in gangs.keys() - before.keys():
-            self._count(gangs[came], 1)
-        for gone in before.keys() - gangs.keys():
-            self._count(before[gone], -1)
 
     def _count(self, gang: Gang, change: int) -> None:
         for task in gang.tasks:

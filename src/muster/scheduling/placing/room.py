@@ -50,11 +50,10 @@ class Room:
         for names in self._alike.values():
             names.sort()
 
-    def follow(self, nodes: Mapping[str, Node]) -> None:
-        """Become the room of nodes whose fixed parts are the same; what did not change costs next to nothing."""
-        before, self.nodes = self.nodes, nodes
-        changed = {name for name, node in nodes.items() if before[name] is not node}
-        for name in changed | self.touched:
+    def follow(self, nodes: Mapping[str, Node], changed: Iterable[str]) -> None:
+        """Become the room of nodes whose fixed parts are the same, and of which those named are other objects."""
+        self.nodes = nodes
+        for name in self.touched.union(changed):
             self.set(name, nodes[name].free, nodes[name].rest, nodes[name].parts)
         self.touched = set()
 

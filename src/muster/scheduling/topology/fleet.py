@@ -2,7 +2,7 @@
 
 Which nodes a gang may use, and what there would be if nobody held anything, depend on labels, taints and hardware; these change
 seldom, and working them out for every gang and node is most of a plan. A `Fleet` is made for nodes and serves as long as it
-`matches` them.
+holds for them.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Fleet:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def matches(self, nodes: Mapping[str, Node]) -> bool:
-        """Say whether what is known of the nodes holds for these; objects that did not change cost next to nothing."""
+    def changed(self, nodes: Mapping[str, Node]) -> list[str] | None:
+        """Return which nodes are other objects than before; None where what is known of the nodes does not hold for these."""
         known = self._nodes
         if len(known) != len(nodes):
-            return False
-        for name, node in nodes.items():
+            return None
+        others = [name for name, node in nodes.items() if known.get(name) is not node]
+        for name in others:
             before = known.get(name)
-            if before is not node:
-                if before is None or _fixed(before) != _fixed(node):
-                    return False
-                known[name] = node
-        return True
+            if before is None or _fixed(before) != _fixed(nodes[name]):
+                return None
+        known.update((name, nodes[name]) for name in others)
+        return others
 
     def admitted(self, where: Constraint) -> frozenset[str]:
         """The nodes that a constraint allows."""
