@@ -25,7 +25,7 @@ unexport PYTHONHOME
 # The cluster's Go toolchain, where PATH has none, is installed by the same uv.
 export UV
 
-.PHONY: help demo test check generate figures bench-gangs bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
+.PHONY: help demo test kind kind-down kind-test images check generate figures bench-gangs bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,18 @@ demo: $(STAMP) ## what muster does, on a real control plane on this machine (fir
 
 test: $(STAMP) binaries ## every test, those on the real control plane too
 	@$(PYTHON) -m pytest
+
+kind: $(STAMP) ## muster in a kind cluster on this machine, installed by helm, with an example (root, where no engine runs)
+	@.venv/bin/muster kind up
+
+kind-down: $(STAMP) ## remove that cluster and all that it made
+	@.venv/bin/muster kind down
+
+kind-test: $(STAMP) ## the main job on real kubelets: brings a kind cluster up, and looks at what it leaves behind
+	@$(PYTHON) -m pytest -m kind tests/kind
+
+images: $(STAMP) ## muster's images: built from the Dockerfile, else assembled from Debian packages and wheels
+	@.venv/bin/muster kind images
 
 check: $(STAMP) ## format, lint, types, import arrows, generated files
 	$(PYTHON) -m ruff format --check .

@@ -1,4 +1,8 @@
-"""`muster-agent`: reads this node's GPUs and publishes them; with --local-nodes, those of a `muster local` cluster's nodes."""
+"""`muster-agent`: reads this node's GPUs and publishes them.
+
+With --stand-in, those that a machine of the type in the node's label would have (clusters without GPUs); with --local-nodes,
+those of all nodes of a `muster local` cluster.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from muster.kube.client import Client
@@ -18,6 +23,7 @@ from muster_agent.local import LocalNodes
 from muster_agent.metrics import Gauges, serve
 from muster_agent.node import Reader, run_node
 from muster_agent.publish import Publisher
+from muster_agent.standin import labelled
 
 log = logging.getLogger("muster_agent")
 
@@ -39,6 +45,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     node = os.environ.get("NODE_NAME")
     parser.add_argument("--node-name", default=node, help="the node to publish for (default: $NODE_NAME)")
     parser.add_argument("--local-nodes", action="store_true", help="publish for every node labelled muster.dev/machine")
+    parser.add_argument(
+        "--stand-in", action="store_true", help="read a stand-in for the machine type in the node's label muster.dev/machine"
+    )
     parser.add_argument("--kubeconfig", help="default: $KUBECONFIG, the pod's service account, ~/.kube/config")
     parser.add_argument("--interval", type=_seconds, default=30.0, help="seconds between readings (default: 30)")
     parser.add_argument("--metrics-port", type=int, default=9402, help="for /metrics and /healthz (default: 9402)")
@@ -73,8 +82,9 @@ async def _run_node(args: argparse.Namespace, client: Client, stop: asyncio.Even
     gauges = Gauges(args.node_name, patience=3 * args.interval + 60)
     server = await serve(gauges, args.metrics_port)
     try:
-        reader = Reader(args.sysfs)
-        await run_node(args.node_name, reader, Publisher(client), gauges, args.interval, stop)
+        hardware = await labelled.hardware(client, args.node_name) if args.stand_in else None
+        with labelled.stood_in(hardware) if args.stand_in else nullcontext(args.sysfs) as sysfs:
+            await run_node(args.node_name, Reader(sysfs), Publisher(client), gauges, args.interval, stop)
     finally:
         await server.cleanup()
 

@@ -68,8 +68,8 @@ def test_the_cache_is_keyed_by_both_files(tmp_path: Path) -> None:
 
 
 def test_an_unknown_program_is_told_with_the_known_ones() -> None:
-    with pytest.raises(LocalError, match=r"kubelet; there are etcd.*helm"):
-        find(["kubelet"])
+    with pytest.raises(LocalError, match=r"dockerd; there are etcd.*helm"):
+        find(["dockerd"])
 
 
 def test_every_program_is_a_tool_of_its_module() -> None:

@@ -15,11 +15,12 @@ from types import ModuleType
 
 VERBS = {
     "demo": "what muster does, shown on a real control plane in a few minutes",
+    "kind": "muster in a kind cluster on this machine, installed by helm: up, down, status, run, images",
     "local": "a real Kubernetes control plane on this machine, without Docker: up, down, status, kubeconfig",
     "simulate": "what a policy would do with a trace of jobs, or with a live cluster's snapshot",
     "snapshot": "write what a plan depends on from a live cluster into a file, for simulate --snapshot",
 }
-EXTRAS = {"demo": "local", "simulate": "all", "snapshot": "all"}
+EXTRAS = {"demo": "local", "kind": "local", "simulate": "all", "snapshot": "all"}
 """The extra of the package that has what a verb needs, where it is called otherwise than the verb."""
 
 

@@ -1,7 +1,7 @@
-"""The programs of the control plane, found or built.
+"""The programs of the control plane, and those that a kind cluster needs beside them, found or built.
 
 Looked for in this order, each name by itself: $KUBEBUILDER_ASSETS (the convention of envtest), the cache keyed by the
-content of go.mod and go.sum, and a build from Go modules into that cache. A binary appears in the cache whole or not at
+content of the module, and a build from Go modules into that cache. A binary appears in the cache whole or not at
 all, and two processes never build at once.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -26,6 +27,8 @@ from muster.local.progress import Detail, Progress, Quiet
 
 MODULES = Path(__file__).with_name("modules")
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kubectl")
+LOCAL = (*CONTROL_PLANE, "helm")
+"""What a local cluster and its tests need; the others are for `muster kind`."""
 _PACKAGES = {
     "kubernetes": {
         "etcd": "go.etcd.io/etcd/server/v3",
@@ -36,7 +39,14 @@ _PACKAGES = {
         "kwok": "sigs.k8s.io/kwok/cmd/kwok",
     },
     "helm": {"helm": "helm.sh/helm/v4/cmd/helm"},
+    "nodes": {
+        "kubeadm": "k8s.io/kubernetes/cmd/kubeadm",
+        "kubelet": "k8s.io/kubernetes/cmd/kubelet",
+        "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
+    },
+    "kind": {"kind": "sigs.k8s.io/kind", "coredns": "muster.dev/local/kind/coredns"},
 }
+_GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,19 @@ class Module:
     packages: dict[str, str]
 
     def key(self) -> str:
-        """Return the name of this module's cache: a hash over go.mod and go.sum."""
-        content = b"".join(self.file(name).encode() for name in ("go.mod", "go.sum"))
+        """Return the name of this module's cache: a hash over its files."""
+        content = b"".join(self.file(name).encode() for name in self.files())
         return hashlib.sha256(content).hexdigest()[:16]
+
+    def files(self) -> list[str]:
+        """Return the names of the module's files: go.mod, go.sum, and Go sources of ours where it has any."""
+        return ["go.mod", "go.sum", *sorted(str(path.relative_to(self.directory)) for path in self.directory.rglob("*.go"))]
+
+    def copy(self, directory: Path) -> None:
+        """Copy the module's files: go writes beside them, and the package may lie in a read-only place."""
+        for name in self.files():
+            (directory / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(self.directory / name, directory / name)
 
     def file(self, name: str) -> str:
         """Return the text of one of the module's files; raise LocalError where it is missing."""
@@ -91,6 +111,21 @@ def find(names: Sequence[str], progress: Progress | None = None) -> dict[str, Pa
     return {name: found[name] for name in names}
 
 
+def source(name: str, progress: Progress | None = None) -> Path:
+    """Return the directory, in Go's cache, of the sources that the program `name` is built from, fetching them if need be."""
+    module = next(module for module in modules() if name in module.packages)
+    go = toolchain.go(module.go_version(), directories.cache(), progress or Quiet())
+    with tempfile.TemporaryDirectory(prefix="muster-") as scratch:
+        module.copy(Path(scratch))
+        command = [str(go), "mod", "download", "-json", module.packages[name]]
+        done = subprocess.run(
+            command, cwd=scratch, env=os.environ | _GO_ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        raise LocalError(f"The sources of {name} could not be fetched: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return Path(json.loads(done.stdout)["Dir"])
+
+
 def existing(name: str, module: Module) -> Path | None:
     """Return the program from $KUBEBUILDER_ASSETS or the cache, None where neither has it."""
     places = [directories.cache() / module.key()]
@@ -102,7 +137,7 @@ def existing(name: str, module: Module) -> Path | None:
 def _build(module: Module, names: Sequence[str], progress: Progress) -> dict[str, Path]:
     cache = directories.cache() / module.key()
     cache.mkdir(parents=True, exist_ok=True)
-    with _alone(cache / "lock", progress):
+    with alone(cache / "lock", progress):
         # Another process may have built them while this one waited.
         missing = [name for name in names if not existing(name, module)]
         if missing:
@@ -116,17 +151,14 @@ def _build(module: Module, names: Sequence[str], progress: Progress) -> dict[str
 
 def _build_one(go: Path, module: Module, name: str, cache: Path, detail: Detail) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=cache) as scratch:
-        # A copy, because the package may lie in a read-only place.
-        for file in ("go.mod", "go.sum"):
-            shutil.copyfile(module.directory / file, Path(scratch, file))
-        command = [str(go), "build", "-v", "-trimpath", "-ldflags", module.ldflags(), "-o", name, module.packages[name]]
-        env = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
-        code, last = _follow(command, Path(scratch), env, detail)
+        module.copy(Path(scratch))
+        command = [str(go), "build", "-v", "-trimpath", "-ldflags", module.ldflags(), "-o", ".built", module.packages[name]]
+        code, last = _follow(command, Path(scratch), os.environ | _GO_ENVIRONMENT, detail)
         if code:
             raise LocalError(
                 f"{name} could not be built: `{' '.join(command[:2])} ... {command[-1]}` ended with {code}:\n" + "\n".join(last)
             )
-        Path(scratch, name).replace(cache / name)
+        Path(scratch, ".built").replace(cache / name)
 
 
 def _follow(command: Sequence[str], directory: Path, env: dict[str, str], detail: Detail) -> tuple[int, list[str]]:
@@ -146,7 +178,8 @@ def _follow(command: Sequence[str], directory: Path, env: dict[str, str], detail
 
 
 @contextmanager
-def _alone(path: Path, progress: Progress) -> Iterator[None]:
+def alone(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock file `path` while the body runs, waiting, and saying so, for another process that has it."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,9 +10,9 @@ from muster.local.progress import Shown
 
 
 def main() -> int:
-    """Find or build every program; return 1, with a sentence, where one is not to be had."""
+    """Find or build every program of a local cluster; return 1, with a sentence, where one is not to be had."""
     try:
-        binaries.find([name for module in binaries.modules() for name in module.packages], Shown())
+        binaries.find(binaries.LOCAL, Shown())
     except LocalError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,0 +1,71 @@
+"""The few messages of the kubelet's device plugin API v1beta1 that a plugin without options needs, in protobuf's encoding.
+
+Fields are numbered as in k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1/api.proto; all that are used are texts or messages,
+which protobuf writes alike: key, length, bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+_LENGTH_DELIMITED: Final = 2
+
+
+def registration(endpoint: str, resource: str) -> bytes:
+    """Return a RegisterRequest: the plugin's socket in the kubelet's directory, and what it offers."""
+    return _field(1, b"v1beta1") + _field(2, endpoint.encode()) + _field(3, resource.encode())
+
+
+def devices(ids: Sequence[str]) -> bytes:
+    """Return a ListAndWatchResponse of healthy devices."""
+    return b"".join(_field(1, _field(1, device.encode()) + _field(2, b"Healthy")) for device in ids)
+
+
+def asked_for(request: bytes) -> list[list[str]]:
+    """Return the devices that an AllocateRequest wants for each container; raise ValueError where it is none."""
+    return [[device.decode() for device in _fields(container, 1)] for container in _fields(request, 1)]
+
+
+def allocated(containers: Sequence[Sequence[str]]) -> bytes:
+    """Return an AllocateResponse that names each container its devices as NVIDIA's plugin does."""
+    variables = (_field(1, b"NVIDIA_VISIBLE_DEVICES") + _field(2, ",".join(ids).encode()) for ids in containers)
+    return b"".join(_field(1, _field(1, variable)) for variable in variables)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    octets = []
+    while value > 0x7F:
+        octets.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*octets, value])
+
+
+def _fields(message: bytes, number: int) -> Iterator[bytes]:
+    """Yield the contents of a message's fields of that number."""
+    at = 0
+    while at < len(message):
+        key, at = _read_varint(message, at)
+        if key & 7 != _LENGTH_DELIMITED:
+            raise ValueError(f"wire type {key & 7} where all fields are texts or messages")
+        length, at = _read_varint(message, at)
+        if at + length > len(message):
+            raise ValueError("the message ends within a field")
+        if key >> 3 == number:
+            yield message[at : at + length]
+        at += length
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(message):
+        octet = message[at]
+        value |= (octet & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if octet < 0x80:
+            return value, at
+    raise ValueError("the message ends within a number")

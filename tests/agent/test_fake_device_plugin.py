@@ -1,0 +1,101 @@
+"""The fake device plugin as the kubelet sees it: messages byte by byte, and over a socket where grpcio is there."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pynvml
+import pytest
+
+from agent.conftest import Nodes, until
+from muster.kube.client import Client
+from muster.machines import machine
+from muster_agent import device_plugin_wire as wire
+from muster_agent.nvml import Nvml
+from muster_agent.reading import read_topology
+from muster_agent.standin import labelled
+from muster_agent.standin.hardware import lay_out
+
+
+def test_messages_are_those_of_the_kubelets_api() -> None:
+    # Written out by hand from api.proto: field 1 is 0x0a, field 2 0x12, field 3 0x1a, each with a length.
+    assert wire.registration("s", "nvidia.com/gpu") == b"\x0a\x07v1beta1\x12\x01s\x1a\x0envidia.com/gpu"
+    assert wire.devices(["a", "bc"]) == b"\x0a\x0c\x0a\x01a\x12\x07Healthy\x0a\x0d\x0a\x02bc\x12\x07Healthy"
+    assert wire.asked_for(b"\x0a\x06\x0a\x01a\x0a\x01b\x0a\x03\x0a\x01c") == [["a", "b"], ["c"]]
+    assert wire.allocated([["a", "b"]]) == b"\x0a\x1f\x0a\x1d\x0a\x16NVIDIA_VISIBLE_DEVICES\x12\x03a,b"
+
+
+def test_long_messages_have_lengths_of_several_bytes() -> None:
+    ids = [f"GPU-{number:036}" for number in range(16)]
+    request = wire.devices(ids)  # the same shape as an AllocateRequest: messages of texts in field 1
+    assert [container[0] for container in wire.asked_for(request)] == ids
+
+
+@pytest.mark.parametrize("request_", [b"\x0a", b"\x0a\x05ab", b"\x08\x01", b"\xff\xff"])
+def test_a_request_that_is_none_is_refused(request_: bytes) -> None:
+    with pytest.raises(ValueError, match=r"message ends|wire type"):
+        wire.asked_for(request_)
+
+
+async def test_a_node_has_the_hardware_that_its_label_names(
+    nodes: Nodes, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    nodes.add("labelled", "pcie-8")
+    nodes.add("odd", "abacus")
+    nodes.add("bare", None)
+    found = await labelled.hardware(client, "labelled")
+    assert found
+    assert len(set(found.uuids)) == 8
+    assert await labelled.hardware(client, "odd") is None
+    assert await labelled.hardware(client, "bare") is None
+    assert "abacus" in caplog.text
+    assert "bare has no label" in caplog.text
+
+
+def test_the_stand_in_is_there_while_it_is_wanted_and_empty_where_a_label_names_nothing() -> None:
+    hardware = lay_out(machine("pcie-8"), "n1")
+    with labelled.stood_in(hardware) as sysfs, Nvml() as nvml:
+        assert [gpu.uuid for gpu in read_topology(nvml, sysfs).gpus] == list(hardware.uuids)
+    assert not sysfs.exists()
+    with labelled.stood_in(None) as sysfs:
+        assert not sysfs.exists()
+        assert pynvml.nvmlLib is None
+
+
+async def test_the_kubelet_is_told_again_when_it_starts_anew(tmp_path: Path) -> None:
+    grpc = pytest.importorskip("grpc")
+    from muster_agent import fake_device_plugin as plugin
+
+    registered: list[bytes] = []
+
+    async def kubelet() -> Any:
+        async def register(request: bytes, _context: object) -> bytes:
+            registered.append(request)
+            return b""
+
+        handlers = {"Register": grpc.unary_unary_rpc_method_handler(register)}
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("v1beta1.Registration", handlers)])
+        server.add_insecure_port(f"unix://{tmp_path / 'kubelet.sock'}")
+        await server.start()
+        return server
+
+    stop = asyncio.Event()
+    serving = asyncio.create_task(plugin.serve(tmp_path, ["GPU-0", "GPU-1"], stop))
+    first = await kubelet()
+    await until(lambda: len(registered) == 1)
+    async with grpc.aio.insecure_channel(f"unix://{tmp_path / plugin.SOCKET}") as channel:
+        listed = channel.unary_stream("/v1beta1.DevicePlugin/ListAndWatch")(b"")
+        assert await listed.read() == wire.devices(["GPU-0", "GPU-1"])
+        answer = await channel.unary_unary("/v1beta1.DevicePlugin/Allocate")(b"\x0a\x07\x0a\x05GPU-1")
+        assert b"GPU-1" in answer
+    await first.stop(None)
+    (tmp_path / "kubelet.sock").unlink(missing_ok=True)
+    second = await kubelet()
+    await until(lambda: len(registered) == 2)
+    stop.set()
+    await serving
+    await second.stop(None)

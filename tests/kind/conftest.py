@@ -1,0 +1,48 @@
+"""The kind cluster of the test run, with muster installed in it by helm, and namespaces on it.
+
+A cluster that is up already is used and left up, so that tests can be run again and again; else one is brought up for the
+run, and what it leaves on this machine fails the run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from kind import traces
+from kind.jobs import Jobs
+from muster.kind import cluster as kind_cluster
+from muster.kind import debian, engine
+from muster.kind.cluster import Cluster
+from muster.local.progress import Quiet, Shown
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def kind() -> Iterator[Cluster]:
+    """muster on real kubelets; skips where there is neither a container engine nor root on Debian."""
+    if not engine.running() and not (os.geteuid() == 0 and debian.available()):
+        pytest.skip("a kind cluster takes a container engine, or root on Debian")
+    if found := Cluster.find(Quiet()):
+        yield found
+        return
+    before = traces.seen()
+    try:
+        yield kind_cluster.up(Shown())
+    finally:
+        kind_cluster.down(Quiet())
+    left = {what: sorted(things - before[what]) for what, things in traces.seen().items() if things - before[what]}
+    assert not left, "muster kind down left these behind"
+
+
+@pytest.fixture
+def jobs(kind: Cluster) -> Iterator[Jobs]:
+    """Jobs in a namespace of their own; when it goes after the test, all GPUs are free again."""
+    namespace = f"test-{os.getpid()}-{next(_numbers)}"
+    kind.kubectl("create", "namespace", namespace)
+    yield Jobs(kind, namespace)
+    kind.kubectl("delete", "namespace", namespace, "--timeout=120s")

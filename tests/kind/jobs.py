@@ -1,0 +1,116 @@
+"""Jobs of one namespace of the kind cluster, worked with as a user does: by kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from muster.api import names
+from muster.kind.cluster import Cluster
+from muster.kind.images import PROJECT
+from muster.local.waiting import until
+
+PATIENCE: Final = 240.0
+"""Seconds; a node that was killed counts as lost after 50."""
+Object = dict[str, Any]
+
+
+class Jobs:
+    """The namespace's jobs and pods."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+
+    def kubectl(self, *words: str | Path) -> str:
+        """Run kubectl in the namespace."""
+        return self.cluster.kubectl("--namespace", self.namespace, *words)
+
+    def apply(self, *manifests: Mapping[str, Any], folder: Path) -> None:
+        """Apply objects by way of a file in `folder`."""
+        file = folder / f"{manifests[0]['metadata']['name']}.yaml"
+        file.write_text(yaml.safe_dump_all([dict(manifest) for manifest in manifests]))
+        self.kubectl("apply", "--filename", file)
+
+    def get(self, kind: str, name: str) -> Object:
+        """Return an object."""
+        found: Object = json.loads(self.kubectl("get", kind, name, "--output", "json"))
+        return found
+
+    def pods(self, selector: str) -> list[Object]:
+        """Return the pods that a selector finds, by name."""
+        found: list[Object] = json.loads(self.kubectl("get", "pods", "--selector", selector, "--output", "json"))["items"]
+        return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
+
+    def gang(self, job: str) -> list[Object]:
+        """Return the pods of a DLJob, by name."""
+        return self.pods(f"{names.JOB}={job}")
+
+    def phase(self, job: str) -> str | None:
+        """Return the phase of a DLJob."""
+        phase: str | None = self.get("dljob", job).get("status", {}).get("phase")
+        return phase
+
+    def until_phase(self, job: str, phase: str) -> None:
+        """Wait until a DLJob is in a phase; say where it is stuck."""
+        self.until(lambda: self.phase(job) == phase, f"{job} is {phase}")
+
+    def until(self, true: Callable[[], object], what: str) -> None:
+        """Wait patiently; tell with the failure what the namespace looks like."""
+        try:
+            until(true, what, seconds=PATIENCE)
+        except Exception as error:
+            shown = self.kubectl("get", "dljobs,jobs,pods", "--output", "wide")
+            raise AssertionError(f"{error}\n{shown}\n{self.kubectl('get', 'dljobs', '--output', 'yaml')}") from None
+
+    def follow(self, pod: str) -> subprocess.Popen[str]:
+        """Follow a pod's log to its end, which outlives the pod."""
+        program = self.cluster.programs["kubectl"]
+        words = self.cluster.engine.command(program, "--namespace", self.namespace, "logs", "--follow", pod)
+        return subprocess.Popen(words, env=os.environ | self.cluster.environment, stdout=subprocess.PIPE, text=True)
+
+    def free_gpus(self) -> int:
+        """Return how many GPUs of the cluster no pod holds."""
+        nodes = json.loads(self.cluster.kubectl("get", "nodes", "--output", "json"))["items"]
+        pods = json.loads(self.cluster.kubectl("get", "pods", "--all-namespaces", "--output", "json"))["items"]
+        there = sum(int(node["status"]["allocatable"].get(names.GPU, 0)) for node in nodes)
+        return there - sum(_gpus(pod) for pod in pods if pod["status"]["phase"] in ("Pending", "Running"))
+
+
+def _gpus(pod: Object) -> int:
+    return sum(int(c["resources"].get("limits", {}).get(names.GPU, 0)) for c in pod["spec"]["containers"])
+
+
+def allreduce(name: str, *, workers: int = 4, gpus: int = 2, arguments: Sequence[str] = (), **spec: Any) -> Object:
+    """Return the DLJob of examples/allreduce.yaml with other figures."""
+    manifest: Object = yaml.safe_load((PROJECT / "examples" / "allreduce.yaml").read_text())
+    manifest["metadata"]["name"] = name
+    manifest["spec"] |= spec
+    worker = manifest["spec"]["roles"]["worker"]
+    worker["replicas"] = workers
+    (container,) = worker["template"]["spec"]["containers"]
+    container["command"] = [*container["command"][:2], *arguments]
+    container["resources"]["limits"][names.GPU] = gpus
+    return manifest
+
+
+def pod_spec(gpus: int, *command: str) -> Object:
+    """Return the spec of a pod that asks muster's scheduler for GPUs and is no DLJob's."""
+    container = {"name": "main", "image": "muster-runtime:0.1.0", "command": list(command)}
+    return {
+        "schedulerName": names.SCHEDULER,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "containers": [container | {"resources": {"limits": {names.GPU: gpus}}}],
+    }
+
+
+def nodes_of(pods: Sequence[Object]) -> list[str]:
+    """Return where pods are, in their order."""
+    return [pod["spec"]["nodeName"] for pod in pods]
