@@ -1,5 +1,8 @@
 """The operator: it owns DLJobs, admits gangs whole, and carries out what the scheduling core decides.
 
+    election    of several operators one decides: the holder of a Lease
+    definitions pure, and waiting: does the API server know our kinds as they are written here?
+    endpoints   /metrics, /healthz, /readyz
     listeners   kopf: what happens to DLJobs and DLQueues goes into the stores, and rings the bell
     controller  the one loop: reconcile what changed, then one plan over everything, then rest
     desk        the jobs as last read, what has changed, the work under way
@@ -16,6 +19,7 @@
     templates   pure: a bare pod that was taken back, as a PodTemplate and as a pod again
     hands       all writing to the API server
     stores      all that is watched
+    sight       says so when something cannot be watched any more
 
 State is in the API objects alone: a placement is written to status before a pod exists, and whoever starts again reads it
 there. Data flows one way: stores -> plan -> hands -> API server -> stores.

@@ -1,4 +1,4 @@
-"""`python -m muster_operator`: connect, listen, decide, until told to stop."""
+"""`python -m muster_operator`: stand for election, connect, listen, decide, until told to stop."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Coroutine, Iterable
+import signal
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import kopf
 import uvloop
-from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from muster.api import names
 from muster.kube import paths
@@ -22,9 +22,12 @@ from muster.kube.events import Recorder
 from muster.kube.objects import Node, Pod
 from muster.kube.reflector import Reflector
 from muster.scheduling.settings import Settings
-from muster_operator import listeners
+from muster_operator import listeners, sight
 from muster_operator.controller import Controller
+from muster_operator.definitions import Definitions
 from muster_operator.desk import Desk
+from muster_operator.election import Election
+from muster_operator.endpoints import Endpoints
 from muster_operator.hands import Hands
 from muster_operator.stores import PodTemplate, PriorityClass, Service, Stores
 
@@ -36,6 +39,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--kubeconfig", help="default: the pod's service account, $KUBECONFIG or ~/.kube/config")
     parser.add_argument("--host", default="127.0.0.1", help="address of /metrics, /healthz and /readyz (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8081, help="port of the same (default: %(default)s)")
+    parser.add_argument(
+        "--lease",
+        type=_lease,
+        metavar="NAMESPACE/NAME",
+        help="decide only while holding this Lease, so that there may be several operators (default: there is one)",
+    )
     parser.add_argument("--no-preemption", action="store_true", help="never take a running gang off its GPUs for another")
     parser.add_argument(
         "--slice-seconds",
@@ -47,30 +56,83 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _lease(text: str) -> str:
+    namespace, slash, name = text.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise argparse.ArgumentTypeError(f"{text!r} names no Lease: give NAMESPACE/NAME")
+    return text
+
+
 async def serve(options: argparse.Namespace) -> None:
     """Run until SIGTERM or SIGINT."""
     if options.kubeconfig:
         os.environ["KUBECONFIG"] = options.kubeconfig  # kopf looks there
+    main = asyncio.current_task()
+    assert main is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)  # until kopf takes over
+    async with (
+        Endpoints(options.host, options.port) as endpoints,
+        _leading(options, endpoints),
+        await Client.connect(options.kubeconfig) as client,
+    ):
+        definitions = Definitions(client)
+        while True:
+            endpoints.waits_for = lambda: definitions.trouble
+            await definitions.wait()
+            try:
+                await _decide(options, client, endpoints)
+                return
+            except Exception:
+                if not await definitions.look():
+                    raise
+                log.warning("its definitions were taken away: begins anew when they are back")
+
+
+@asynccontextmanager
+async def _leading(options: argparse.Namespace, endpoints: Endpoints) -> AsyncIterator[None]:
+    """Go on as the leader, where there may be several operators; hand the lease back in the end."""
+    if options.lease is None:
+        yield
+        return
+    election = Election(options.kubeconfig, options.lease)
+    endpoints.waits_for = lambda: election.trouble
+    try:
+        await election.win()
+        yield
+    finally:
+        await election.resign()
+
+
+async def _decide(options: argparse.Namespace, client: Client, endpoints: Endpoints) -> None:
     stores = Stores()
-    async with await Client.connect(options.kubeconfig) as client:
-        recorder = Recorder(client, "muster-operator")
-        desk = Desk(stores, Hands(client, stores), recorder)
-        controller = Controller(desk, Settings(preemption=not options.no_preemption, slice_seconds=options.slice_seconds))
-        site = await _endpoints(options, stores)
-        work = [
-            Reflector(client, paths.nodes(), Node, stores.view.nodes).run(),
-            Reflector(client, paths.pods(), Pod, stores.view.pods).run(),
-            Reflector(client, paths.services(), Service, stores.services, label_selector=listeners.OURS).run(),
-            Reflector(client, paths.podtemplates(), PodTemplate, stores.templates, label_selector=names.TAKEN_BACK).run(),
-            Reflector(client, listeners.PRIORITY_CLASSES, PriorityClass, stores.priorities).run(),
-            listeners.audit(client, stores.view.jobs, stores.queues),
-            recorder.run(),
-            controller.run(),
-            _freeze(stores),
-        ]
-        registry = listeners.registry(stores.view.jobs, stores.queues)
-        await _beside(kopf.operator(registry=registry, clusterwide=True, standalone=True), work)
-        await site.cleanup()
+    endpoints.waits_for = lambda: "" if stores.synced else "waiting for the first lists"
+    recorder = Recorder(client, "muster-operator")
+    desk = Desk(stores, Hands(client, stores), recorder)
+    controller = Controller(desk, Settings(preemption=not options.no_preemption, slice_seconds=options.slice_seconds))
+    audit = listeners.Audit(client, stores.view.jobs, stores.queues)
+    reflectors = _reflectors(client, stores)
+    work = [
+        *(reflector.run() for reflector in reflectors.values()),
+        audit.run(),
+        sight.look({**reflectors, "dljobs and dlqueues": audit}, recorder, sight.own_pod()),
+        recorder.run(),
+        controller.run(),
+        _freeze(stores),
+    ]
+    registry = listeners.registry(stores.view.jobs, stores.queues)
+    await _beside(kopf.operator(registry=registry, clusterwide=True, standalone=True), work)
+
+
+def _reflectors(client: Client, stores: Stores) -> dict[str, Reflector[Any]]:
+    """What keeps the stores equal to the API server, by resource; kopf brings DLJobs and DLQueues."""
+    kept = names.TAKEN_BACK
+    return {
+        "nodes": Reflector(client, paths.nodes(), Node, stores.view.nodes),
+        "pods": Reflector(client, paths.pods(), Pod, stores.view.pods),
+        "services": Reflector(client, paths.services(), Service, stores.services, label_selector=listeners.OURS),
+        "podtemplates": Reflector(client, paths.podtemplates(), PodTemplate, stores.templates, label_selector=kept),
+        "priorityclasses": Reflector(client, listeners.PRIORITY_CLASSES, PriorityClass, stores.priorities),
+    }
 
 
 async def _beside(listening: Coroutine[Any, Any, None], work: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -100,30 +162,12 @@ async def _freeze(stores: Stores) -> None:
     gc.set_threshold(50_000)
 
 
-async def _endpoints(options: argparse.Namespace, stores: Stores) -> web.AppRunner:
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def healthy(_: web.Request) -> web.Response:
-        return web.Response(text="ok")
-
-    async def ready(_: web.Request) -> web.Response:
-        return web.Response(text="ok" if stores.synced else "waiting for the first lists", status=200 if stores.synced else 503)
-
-    app = web.Application()
-    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthy), web.get("/readyz", ready)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, options.host, options.port).start()
-    return runner
-
-
 def main() -> None:
     """Entry point of muster-operator."""
     options = arguments()
     logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(options))
 
 

@@ -13,13 +13,14 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from muster.api import names
-from muster.kube.errors import KubeError
+from muster.kube.errors import Forbidden, KubeError
 from muster.kube.events import EventType, Recorder, Reference
 from muster.kube.objects import DLJob, DLQueue, Meta, Node, Pod, gpus_of
 from muster_operator import metrics
 from muster_operator.hands import Hands
 from muster_operator.jobs import Job, Unreadable, read
 from muster_operator.record import Record
+from muster_operator.sight import own_pod
 from muster_operator.stores import Stores
 
 log = logging.getLogger("muster.operator")
@@ -157,9 +158,7 @@ class Desk:
         try:
             await work
         except Exception as error:
-            metrics.ERRORS.inc()
-            expected = isinstance(error, KubeError)
-            log.warning("%s: %s; tries again in %.0f s", key, error, RETRY_SECONDS, exc_info=None if expected else error)
+            self.failed(key, error)
             self.wakes[key] = self.clock() + RETRY_SECONDS
         finally:
             self.busy.discard(key)
@@ -167,6 +166,13 @@ class Desk:
                 self.passed_over.discard(key)
                 self.plan_by(0.0)
             self.bell.set()
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Count and log what failed and will be tried again; of a right that is missing, tell about the operator's own pod."""
+        metrics.ERRORS.inc()
+        log.warning("%s: %s; tries again", what, error, exc_info=None if isinstance(error, KubeError) else error)
+        if isinstance(error, Forbidden) and (me := own_pod()):
+            self.recorder.event(me, "Warning", "Forbidden", error.message)
 
     async def write(self, record: Record) -> None:
         """Write a job's status, and tell people what is new in its timeline."""

@@ -85,13 +85,13 @@ class ForeignPods:
         try:
             await self._let_go(found, promised)
         except KubeError as error:
-            log.warning("%s: could not be let go as promised: %s", found.gang.name, error)
+            self._desk.failed(f"{found.gang.name}: could not be let go as promised", error)
 
     async def _clear(self, pod: Pod) -> None:
         try:
             await self._hands.annotate_pod(pod, {names.RESERVATION: None})
         except KubeError as error:
-            log.warning("%s: could not be rid of %s: %s", pod.metadata.key, names.RESERVATION, error)
+            self._desk.failed(f"{pod.metadata.key}: could not be rid of {names.RESERVATION}", error)
 
     async def _let_go(self, found: PodGang, placement: Placement) -> None:
         """Patch each pod as it is now; what changed meanwhile is left to the next plan, or to the reservation."""

@@ -8,7 +8,7 @@ now and then (`audit`) takes those out, and at the start says when everything ha
 from __future__ import annotations
 
 import asyncio
-import logging
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -22,9 +22,8 @@ from muster.kube.errors import KubeError
 from muster.kube.objects import DLJob, DLQueue
 from muster.kube.store import KubeObject, Store
 
-log = logging.getLogger("muster.operator")
-
 AUDIT_SECONDS = 60.0
+RETRY_SECONDS = 2.0
 OURS = names.JOB
 """Label selector of the Services that muster made."""
 PRIORITY_CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
@@ -41,22 +40,27 @@ def registry(jobs: Store[DLJob], queues: Store[DLQueue]) -> kopf.OperatorRegistr
     return handlers
 
 
-async def audit(client: Client, jobs: Store[DLJob], queues: Store[DLQueue]) -> None:
-    """List both kinds for ever, at the start until it works: what is not in the list is not in the cluster."""
-    while True:
-        try:
-            await _audit(client, paths.dljobs(), jobs, DLJob)
-            await _audit(client, paths.dlqueues(), queues, DLQueue)
-            pause = AUDIT_SECONDS
-        except (KubeError, msgspec.MsgspecError) as error:
-            log.warning("cannot list DLJobs and DLQueues: %s; are the CRDs installed?", error)
-            pause = 2.0
-        await asyncio.sleep(pause)
+class Audit:
+    """Lists both kinds now and then: what is not in the list is not in the cluster. `trouble` says why it cannot."""
 
+    def __init__(self, client: Client, jobs: Store[DLJob], queues: Store[DLQueue]) -> None:
+        self.trouble = ""
+        self._client, self._jobs, self._queues = client, jobs, queues
 
-async def _audit(client: Client, path: str, store: Store[T], kind: type[T]) -> None:
-    listing = await client.list(path)
-    store.replace_all((msgspec.json.decode(item, type=kind) for item in listing.items), listing.resource_version)
+    async def run(self) -> None:
+        """List for ever, at the start and after a failure until it works."""
+        while True:
+            try:
+                await self._list(paths.dljobs(), self._jobs, DLJob)
+                await self._list(paths.dlqueues(), self._queues, DLQueue)
+                self.trouble = ""
+            except (KubeError, msgspec.MsgspecError) as error:
+                self.trouble = str(error)
+            await asyncio.sleep(RETRY_SECONDS if self.trouble else AUDIT_SECONDS)
+
+    async def _list(self, path: str, store: Store[T], kind: type[T]) -> None:
+        listing = await self._client.list(path)
+        store.replace_all((msgspec.json.decode(item, type=kind) for item in listing.items), listing.resource_version)
 
 
 def _feed(store: Store[T], kind: type[T]) -> Callable[..., Any]:
@@ -91,6 +95,7 @@ class _NoDiff(kopf.DiffBaseStorage):
 
 async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.posting.enabled = False
+    settings.networking.error_backoffs = itertools.repeat(5.0)  # kopf would end after some minutes without its rights
     settings.watching.server_timeout = 120
     settings.watching.client_timeout = 150
     settings.queueing.idle_timeout = 1.0

@@ -16,6 +16,8 @@ RESERVED_GPUS = Gauge("muster_reserved_gpus", "GPUs that placed gangs hold")
 DECISIONS = Counter("muster_decisions_total", "Decisions of the planner", ["decision", "reason"])
 PLAN_SECONDS = Histogram("muster_plan_seconds", "Time of one plan", buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10))
 ERRORS = Counter("muster_operator_errors_total", "Steps and writes that failed and are tried again")
+LEADER = Gauge("muster_operator_leader", "1 if this operator decides, 0 if it stands by for another")
+BLIND = Gauge("muster_operator_blind", "1 if a resource cannot be listed: decisions go by what was seen last", ["resource"])
 PHASES = ("Queued", "Admitted", "Running", "Suspended", "Succeeded", "Failed")
 
 

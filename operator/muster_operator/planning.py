@@ -143,8 +143,7 @@ class Planning:
         try:
             await write
         except KubeError as error:
-            metrics.ERRORS.inc()
-            log.warning("a decision could not be written: %s", error)
+            self._desk.failed("a decision could not be written", error)
             self._desk.plan_by(self._desk.clock() + RETRY_SECONDS)
 
     async def _place(self, job: Job, decision: Put, now: float) -> None:

@@ -6,7 +6,6 @@ gang still there, or all of it written down, and carries on (see `templates`). P
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable
 
@@ -17,8 +16,6 @@ from muster_operator import gates
 from muster_operator.desk import RETRY_SECONDS, Desk, all_of, pod_reference
 from muster_operator.stores import PodTemplate
 from muster_operator.templates import Step, next_step
-
-log = logging.getLogger("muster.operator")
 
 REFUSED_SECONDS = 30.0
 """Before what quota or policy refused is tried again."""
@@ -73,7 +70,7 @@ class Requeue:
             await all_of(self._hands.keep_pod(pod) for pod in members if pod.metadata.controller is None)
             await all_of(self._delete(pod) for pod in members)
         except KubeError as error:
-            log.warning("%s: could not be taken back: %s", gates.gang_name(stuck), error)
+            self._desk.failed(f"{gates.gang_name(stuck)}: could not be taken back", error)
             self._desk.plan_by(self._desk.clock() + RETRY_SECONDS)
 
     async def _bring_on(self, kept: PodTemplate, now: float) -> None:
@@ -92,7 +89,7 @@ class Requeue:
                 case Step.CREATE:
                     self._desk.plan_by(again)
         except KubeError as error:
-            log.warning("%s: could not be queued again: %s", pod.metadata.key, error)
+            self._desk.failed(f"{pod.metadata.key}: could not be queued again", error)
             self._desk.recorder.event(pod_reference(pod.metadata), "Warning", "NotQueuedAgain", f"not created again: {error}")
             self._refused[uid] = now + (REFUSED_SECONDS if isinstance(error, ApiError) else RETRY_SECONDS)
             self._desk.plan_by(self._refused[uid])

@@ -87,6 +87,8 @@ class ApiServer:
                 return self._create(path, body, dry="dryRun" in request.query)
             case "PATCH":
                 return self._patch(path, body)
+            case "PUT":
+                return self._replace(path, body)
             case "DELETE":
                 return self._delete(path, body)
             case _:
@@ -122,6 +124,15 @@ class ApiServer:
         if "dljobs" in path:
             DLJobStatus.model_validate(merged.get("status") or {})
         return web.json_response(self._store(path, merged))
+
+    def _replace(self, path: str, body: Json) -> web.Response:
+        found = self.objects.get(path)
+        if found is None:
+            return self._missing(path)
+        if body["metadata"].get("resourceVersion") not in (None, found["metadata"]["resourceVersion"]):
+            return failure(409, "the object has been modified", "Conflict")
+        kept = {key: found["metadata"][key] for key in ("uid", "creationTimestamp", "generation")}
+        return web.json_response(self._store(path, {**body, "metadata": {**body["metadata"], **kept}}))
 
     def _delete(self, path: str, options: Json) -> web.Response:
         found = self.objects.get(path)

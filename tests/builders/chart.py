@@ -85,6 +85,10 @@ class Parts:
         """Return what a process has said."""
         return (self._cluster.directory / "logs" / f"{name}.log").read_text()
 
+    def stop(self, name: str) -> None:
+        """Stop a part, where it runs."""
+        self._cluster.processes.stop(name)
+
     def start_operator(self, name: str = "operator", *, wait: bool = True) -> str:
         """Start the operator and return its URL, once it is ready unless told not to wait."""
         return self._start_http(name, self._container("deployments", "operator", "operator"), "operator", wait)
@@ -127,9 +131,7 @@ class Parts:
 
     def kubeconfig(self, component: str, node: str | None = None) -> Path:
         """Write the kubeconfig of a component's pod (that on `node`), with a token such as the kubelet would give it."""
-        selector = f"labelSelector=app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={component}"
-        pods = self._cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}")["items"]
-        pod = next(each for each in pods if node in (None, each["spec"]["nodeName"]))
+        pod = self.pod(component, node)
         bound = ["--bound-object-kind=Pod", f"--bound-object-name={pod['metadata']['name']}", "--duration=2h"]
         token = self._cluster.kubectl("create", "token", f"{RELEASE}-{component}", f"--namespace={NAMESPACE}", *bound)
         content = {
@@ -142,6 +144,13 @@ class Parts:
         }
         return self._cluster.files.write_config(f"token-{pod['metadata']['name']}", content)
 
+    def pod(self, component: str, node: str | None = None) -> dict[str, Any]:
+        """Return a pod of a component, that on `node` where one is named."""
+        selector = f"labelSelector=app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={component}"
+        pods = self._cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}")["items"]
+        found: dict[str, Any] = next(each for each in pods if node in (None, each["spec"]["nodeName"]))
+        return found
+
     def _server(self) -> dict[str, str]:
         authority = self._cluster.files.certificate("ca.crt")
         return {"server": self._cluster.url, "certificate-authority": str(authority)}
@@ -152,7 +161,8 @@ class Parts:
         own = [f"--kubeconfig={self.kubeconfig(component)}", "--host=127.0.0.1", f"--port={port}"]
         argv = [sys.executable, "-P", "-m", module, *container["args"], *own]
         url = f"http://127.0.0.1:{port}"
-        self._cluster.run(Component(name, argv, {"PYTHONUNBUFFERED": "1"}, f"{url}/readyz" if wait else None, port))
+        env = {"PYTHONUNBUFFERED": "1", **_environment(container, self.pod(component))}
+        self._cluster.run(Component(name, argv, env, f"{url}/readyz" if wait else None, port))
         return url
 
     def _container(self, plural: str, component: str, name: str) -> dict[str, Any]:
@@ -160,3 +170,9 @@ class Parts:
 
     def _get(self, root: str, plural: str, name: str) -> Any:
         return self._cluster.api.get(f"{root}/namespaces/{NAMESPACE}/{plural}/{name}")
+
+
+def _environment(container: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that a container has of its pod by the downward API (metadata.NAME)."""
+    fields = {each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"] for each in container.get("env", ())}
+    return {name: pod["metadata"][path.removeprefix("metadata.")] for name, path in fields.items()}

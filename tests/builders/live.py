@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
 
 from muster import machines
 from muster.api import names
@@ -58,6 +60,7 @@ class Live:
             "pods": "api/v1",
             "services": "api/v1",
             "resourcequotas": "api/v1",
+            "limitranges": "api/v1",
         }
         return f"/{groups[kind]}/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
 
@@ -106,6 +109,7 @@ class Live:
             "pods": "Pod",
             "podtemplates": "PodTemplate",
             "resourcequotas": "ResourceQuota",
+            "limitranges": "LimitRange",
         }
         head = {"apiVersion": versions.get(kind, "v1"), "kind": kinds[kind]}
         made: Json = self.cluster.api.create(self.path(kind), head | body)
@@ -264,7 +268,7 @@ class Live:
 
     def clear(self) -> None:
         """Delete what the test made, and check that muster leaves nothing behind."""
-        for kind in ("dljobs", "jobs", "dlqueues", "resourcequotas", "podtemplates"):
+        for kind in ("dljobs", "jobs", "dlqueues", "resourcequotas", "limitranges", "podtemplates"):
             for item in self.items(kind):
                 self._delete(kind, item["metadata"]["name"])
         for pod in self.pods():
@@ -290,32 +294,55 @@ def _owner(pod: Json) -> str | None:
 
 
 class Operator:
-    """The operator's process, to be killed and started again."""
+    """An operator's process, to be killed and started again; by default that of the cluster's muster."""
 
-    def __init__(self, cluster: LocalCluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: LocalCluster, name: str = OPERATOR, *args: str) -> None:
+        self._cluster, self._name, self._args = cluster, name, args
 
     @property
     def running(self) -> bool:
-        return self._pid() is not None
+        return self._process() is not None
 
     def kill(self) -> None:
         """Kill it as the kernel would, without a chance to finish anything, and wait until it is gone."""
-        pid = self._pid()
-        assert pid is not None, "the operator does not run"
-        os.kill(pid, signal.SIGKILL)
-        self._cluster.processes.stop(OPERATOR)
+        process = self._process()
+        assert process is not None, f"{self._name} does not run"
+        os.kill(process.pid, signal.SIGKILL)
+        self.stop()
 
-    def start(self) -> None:
-        """Start it and wait until it has read the cluster."""
+    def stop(self) -> None:
+        """Stop it as a kubelet would (SIGTERM), and wait until it is gone."""
+        self._cluster.processes.stop(self._name)
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it, and wait until it has read the cluster, or stands by."""
         (port,) = processes.free_ports(1)
-        argv = [sys.executable, "-P", "-m", "muster_operator", f"--kubeconfig={self._cluster.kubeconfig}", f"--port={port}"]
-        ready = f"http://127.0.0.1:{port}/readyz"
-        self._cluster.run(Component(OPERATOR, argv, {"PYTHONUNBUFFERED": "1"}, ready, port))
+        kubeconfig = f"--kubeconfig={self._cluster.kubeconfig}"
+        argv = [sys.executable, "-P", "-m", "muster_operator", kubeconfig, f"--port={port}", *self._args]
+        ready = f"http://127.0.0.1:{port}/readyz" if wait else None
+        self._cluster.run(Component(self._name, argv, {"PYTHONUNBUFFERED": "1"}, ready, port))
+
+    def page(self, path: str) -> str:
+        """Return what it serves at a path, whatever the status; empty while it does not listen."""
+        process = self._process()
+        if process is None:
+            return ""
+        try:
+            with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{process.port}{path}", timeout=10) as response:
+                return str(response.read().decode())
+        except HTTPError as error:
+            return error.read().decode()
+        except OSError:
+            return ""
+
+    def metric(self, name: str) -> float:
+        """Return one of its metrics, named with its labels as /metrics shows it; -1 where there is none."""
+        lines = (line.rpartition(" ") for line in self.page("/metrics").splitlines())
+        return next((float(value) for found, _, value in lines if found == name), -1.0)
 
     def log(self) -> str:
-        return (self._cluster.directory / "logs" / f"{OPERATOR}.log").read_text()
+        return (self._cluster.directory / "logs" / f"{self._name}.log").read_text()
 
-    def _pid(self) -> int | None:
+    def _process(self) -> processes.Process | None:
         _, found = processes.recorded(self._cluster.directory)
-        return next((each.pid for each in found if each.name == OPERATOR and each.state == "running"), None)
+        return next((each for each in found if each.name == self._name and each.state == "running"), None)

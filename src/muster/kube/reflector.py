@@ -79,6 +79,8 @@ class Reflector(Generic[T]):
         backoff: Backoff | None = None,
     ) -> None:
         self.lists = self.watches = self.events = self.errors = self.skipped = 0
+        self.trouble = ""
+        """Why the collection cannot be listed; empty while it can, or is watched."""
         self._client = client
         self._path = path
         self._store = store
@@ -112,7 +114,7 @@ class Reflector(Generic[T]):
         items, unreadable = self._read(listing)
         self._unreadable.intersection_update(unreadable)
         self._store.replace_all(items, listing.resource_version, unreadable)
-        self._version = listing.resource_version
+        self._version, self.trouble = listing.resource_version, ""
 
     def _read(self, listing: Listing) -> tuple[list[T], set[str]]:
         items: list[T] = []
@@ -204,4 +206,6 @@ class Reflector(Generic[T]):
             self._stuck += 1
         if isinstance(error, Gone) or self._stuck >= PATIENCE:
             self._version, self._stuck = "", 0
+        if not self._version:
+            self.trouble = str(error)
         return self._backoff.next(error.retry_after if isinstance(error, ApiError) else None)

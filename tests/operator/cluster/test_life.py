@@ -120,3 +120,17 @@ def test_a_pod_that_quota_refuses_takes_the_whole_gang_back(live: Live) -> None:
 
     live.delete("resourcequotas", "two")
     live.wait_running("three", 3)
+
+
+def test_what_a_limit_range_forbids_waits_and_what_it_adds_is_taken(live: Live) -> None:
+    """Its maximum refuses the template, in the API server's words; its defaults are in the pods of those that it allows."""
+    limit = {"type": "Container", "max": {names.GPU: "2"}, "default": {"memory": "1Gi"}}
+    live.create("limitranges", {"metadata": {"name": "small"}, "spec": {"limits": [limit]}})
+    live.job("large", 2, 4)
+    assert "maximum nvidia.com/gpu usage per Container is 2" in live.wait_reason("large", "TemplateRefused")
+    assert not live.pods("large")
+    live.job("small", 2, 2)
+    live.wait_running("small", 2)
+    assert live.pods("small")[0]["spec"]["containers"][0]["resources"]["limits"]["memory"] == "1Gi"
+    live.delete("limitranges", "small")
+    live.wait_running("large", 2)
