@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from builders.chart import NAMESPACE, Helm
+from builders.chart import CHART, NAMESPACE, RELEASE, Helm, Parts
+from builders.installed import NODES, PARTS, TEAM, World
 from muster.local.cluster import LocalCluster, Options
 
 AUDIT_POLICY: dict[str, Any] = {
@@ -57,3 +58,22 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 def cluster_helm(audited: AuditedCluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """helm with all rights on the cluster."""
     return Helm(tmp_path_factory.mktemp("helm"), audited.kubeconfig)
+
+
+@pytest.fixture(scope="module")
+def world(audited: AuditedCluster, cluster_helm: Helm) -> Iterator[World]:
+    """The chart installed, its parts running with its rights; uninstalled in the end."""
+    options = ("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s")
+    cluster_helm("install", RELEASE, CHART, *options)
+    audited.create_namespace(TEAM)
+    parts = Parts(audited)
+    parts.start_scheduler(parts.start_extender())
+    parts.start_operator()
+    for number, (node, machine) in enumerate(NODES.items()):
+        parts.start_agent(node, machine, f"agent-{number}")
+    yield World(audited, parts)
+    for name in PARTS:
+        audited.processes.stop(name)
+    cluster_helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "120s")
+    audited.api.delete(f"/api/v1/namespaces/{TEAM}")
+    audited.wait(lambda: not audited.exists(f"/api/v1/namespaces/{TEAM}"), "the namespace is gone")

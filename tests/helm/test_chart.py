@@ -18,7 +18,7 @@ pytestmark = pytest.mark.cluster
 
 VALUES = CHART / "values.yaml"
 CRDS = CHART.parents[1] / "crds"
-FREE_FORM = ("resources", "annotations", "nodeSelector")
+FREE_FORM = ("resources", "annotations", "nodeSelector", "labels")
 
 
 def test_lint_has_nothing_to_say(helm: Helm) -> None:
@@ -30,6 +30,16 @@ def test_lint_has_nothing_to_say(helm: Helm) -> None:
     [
         ("operator.preemption=maybe", "/operator/preemption", "want boolean"),
         ("gate.enabeld=true", "/gate", "'enabeld' not allowed"),
+        ("gate.enabled=perhaps", "/gate/enabled", "'auto', true, false"),
+        ("crds.enabled=keep", "/crds/enabled", "want boolean"),
+        ("fakeGpus=true", "/fakeGpus", "want object"),
+        ("operator.replicas=0", "/operator/replicas", "got 0, want 1"),
+        ("operator.replicas=two", "/operator/replicas", "want integer"),
+        ("metrics.serviceMonitor.interval=often", "/metrics/serviceMonitor/interval", "does not match"),
+        ("metrics.dashboard.labels.a=1,metrics.dashboard.enabled=yes", "/metrics/dashboard/enabled", "want boolean"),
+        ("networkPolicy.apiServer[0].cidr=10.0.0.1", "/networkPolicy/apiServer/0", "missing property 'port'"),
+        ("networkPolicy.apiServer[0].port=70000", "/networkPolicy/apiServer/0/port", "got 70,000, want 65,535"),
+        ("networkPolicy.metricsFrom[0].namespace=x", "/networkPolicy/metricsFrom/0", "'namespace' not allowed"),
         ("operatr.logLevel=INFO", "''", "'operatr' not allowed"),
         ("operator.logLevel=info", "/operator/logLevel", "'DEBUG', 'INFO'"),
         ("scheduler.policy=packed", "/scheduler/policy", "'pack', 'spread'"),
@@ -112,7 +122,7 @@ def test_a_package_has_the_definitions_themselves(helm: Helm, tmp_path: Path) ->
     (archive,) = tmp_path.glob("muster-*.tgz")
     with tarfile.open(archive) as package:
         for path in CRDS.glob("*.yaml"):
-            packed = package.extractfile(f"muster/crds/{path.name}")
+            packed = package.extractfile(f"muster/files/crds/{path.name}")
             assert packed is not None
             assert packed.read() == path.read_bytes()
 
@@ -135,12 +145,37 @@ def test_kube_scheduler_is_as_old_as_the_api_server(helm: Helm, version: str, im
     assert pod["kube-scheduler"]["image"] == f"registry.k8s.io/kube-scheduler:{image}"
 
 
+BETA = ("--api-versions", "admissionregistration.k8s.io/v1beta1/MutatingAdmissionPolicy")
+
+
+@pytest.mark.parametrize(
+    ("version", "more", "expected"),
+    [
+        ("v1.36.3", (), "admissionregistration.k8s.io/v1"),
+        ("v1.36.0-gke.1", (), "admissionregistration.k8s.io/v1"),
+        ("v1.36.3", ("--set", "gate.enabled=true"), "admissionregistration.k8s.io/v1"),
+        ("v1.35.2", BETA, "admissionregistration.k8s.io/v1beta1"),
+        ("v1.34.0", (*BETA, "--set", "gate.enabled=true"), "admissionregistration.k8s.io/v1beta1"),
+        ("v1.33.5", BETA, None),
+        ("v1.35.2", (), None),
+        ("v1.36.3", ("--set", "gate.enabled=false"), None),
+        ("v1.36.3", ("--api-versions", "v1/Pod"), None),
+    ],
+)
+def test_the_gate_is_there_where_the_server_has_the_policy(
+    helm: Helm, version: str, more: tuple[str, ...], expected: str | None
+) -> None:
+    found = {each["kind"]: each["apiVersion"] for each in helm.template(*more, version=version)}
+    for kind in ("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"):
+        assert found.get(kind) == expected
+    assert "Deployment" in found
+
+
 def test_a_server_without_the_policy_is_told_what_to_set(helm: Helm) -> None:
-    with pytest.raises(HelmFailed, match=r"needs Kubernetes 1\.36.*this is v1\.35\.2: set gate\.enabled=false"):
-        helm.template(version="v1.35.2")
-    kinds = {each["kind"] for each in helm.template("--set", "gate.enabled=false", version="v1.35.2")}
-    assert "Deployment" in kinds
-    assert "MutatingAdmissionPolicy" not in kinds
+    with pytest.raises(
+        HelmFailed, match=r"this Kubernetes \(v1\.35\.2\) has no MutatingAdmissionPolicy.*gate\.enabled=auto or f"
+    ):
+        helm.template("--set", "gate.enabled=true", version="v1.35.2")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +187,7 @@ def test_a_server_without_the_policy_is_told_what_to_set(helm: Helm) -> None:
         ("scheduler.logLevel=debug", "Deployment", "scheduler", "extender", "--log-level=debug"),
         ("agent.interval=7", "DaemonSet", "agent", "agent", "--interval=7"),
         ("agent.hostSys=true", "DaemonSet", "agent", "agent", "--sysfs=/host/sys"),
+        ("fakeGpus.enabled=true", "DaemonSet", "agent", "agent", "--stand-in"),
     ],
 )
 def test_a_setting_becomes_an_argument(
@@ -170,6 +206,83 @@ def test_what_is_switched_off_is_not_there(helm: Helm) -> None:
     names = {each["metadata"]["name"] for each in objects}
     assert "muster-operator" in names
     assert not names & {"muster-agent", "muster-view", "muster-edit"}
+    assert not any("fake" in name for name in names), "nobody pretends unless told to"
+    kinds = {each["kind"] for each in helm.template("--set", "crds.enabled=false,networkPolicy.enabled=false")}
+    assert not kinds & {"CustomResourceDefinition", "NetworkPolicy"}
+
+
+def test_the_definitions_are_the_projects_own_and_stay(helm: Helm) -> None:
+    rendered = {each["metadata"]["name"]: each for each in helm.template() if each["kind"] == "CustomResourceDefinition"}
+    for path in CRDS.glob("*.yaml"):
+        own = yaml.safe_load(path.read_text())
+        found = rendered.pop(own["metadata"]["name"])
+        assert found["spec"] == own["spec"]
+        assert found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert not rendered
+
+
+def test_each_program_has_its_image(helm: Helm) -> None:
+    objects = helm.template("--set", "image.repository=registry.example.com/muster,image.tag=next,fakeGpus.enabled=true")
+    found = {
+        name: container["image"]
+        for each in objects
+        if each["kind"] in ("Deployment", "DaemonSet")
+        for name, container in containers(each).items()
+        if name != "kube-scheduler"
+    }
+    programs = {"operator": "operator", "extender": "extender", "agent": "agent", "fake-gpus": "agent"}
+    assert found == {name: f"registry.example.com/muster-{image}:next" for name, image in programs.items()}
+
+
+def test_fake_gpus_are_for_labelled_nodes_and_change_the_agent(helm: Helm) -> None:
+    objects = helm.template("--set", "fakeGpus.enabled=true")
+    pod = find(objects, "DaemonSet", "muster-fake-gpus")["spec"]["template"]["spec"]
+    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [{"key": "muster.dev/machine", "operator": "Exists"}]
+    assert [volume["hostPath"]["path"] for volume in pod["volumes"]] == ["/var/lib/kubelet/device-plugins"]
+    agent = find(objects, "DaemonSet", "muster-agent")["spec"]["template"]["spec"]
+    assert not any("hostPath" in volume for volume in agent["volumes"])
+
+
+def test_what_may_be_reached_and_what_may_be_asked(helm: Helm) -> None:
+    open_to_all = find(helm.template(), "NetworkPolicy", "muster")["spec"]
+    assert open_to_all["policyTypes"] == ["Ingress"]
+    assert "from" not in open_to_all["ingress"][0]
+    peers = '[{"namespaceSelector":{"matchLabels":{"team":"monitoring"}}}]'
+    objects = helm.template(
+        "--set-json", f"networkPolicy.metricsFrom={peers}", "--set", "networkPolicy.apiServer[0].cidr=10.0.0.1/32",
+        "--set", "networkPolicy.apiServer[0].port=6443",
+    )  # fmt: skip
+    narrow = find(objects, "NetworkPolicy", "muster")["spec"]
+    assert narrow["ingress"][0]["from"][0] == json.loads(peers)[0]
+    assert narrow["egress"] == [{"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": [{"port": 6443}]}]
+    named = {port["name"] for each in objects if each["kind"] in ("Deployment", "DaemonSet") for port in ports(each)}
+    assert {rule["port"] for rule in narrow["ingress"][0]["ports"]} == named
+
+
+def ports(workload: dict[str, Any]) -> list[dict[str, Any]]:
+    return [port for container in containers(workload).values() for port in container["ports"]]
+
+
+def test_the_operators_go_one_at_a_time(helm: Helm) -> None:
+    objects = helm.template()
+    deployment, budget = find(objects, "Deployment", "muster-operator"), find(objects, "PodDisruptionBudget", "muster-operator")
+    assert deployment["spec"]["replicas"] == 2
+    assert "--lease=muster-system/muster-operator" in containers(deployment)["operator"]["args"]
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["selector"]["matchLabels"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_every_pod_is_critical_bounded_and_probed(helm: Helm) -> None:
+    workloads = [each for each in helm.template() if each["kind"] in ("Deployment", "DaemonSet")]
+    assert len(workloads) == 3
+    for workload in workloads:
+        assert workload["spec"]["template"]["spec"]["priorityClassName"] == "system-cluster-critical"
+        for name, container in containers(workload).items():
+            assert {"livenessProbe", "readinessProbe"} <= container.keys(), name
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}, name
+            assert container["resources"]["limits"].keys() == {"memory"}, name
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True, name
 
 
 def test_the_platform_may_choose_the_user(helm: Helm) -> None:

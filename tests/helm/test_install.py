@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from builders.chart import CHART, NAMESPACE, RELEASE, Helm, containers
+from builders.chart import CHART, NAMESPACE, RELEASE, Helm, HelmFailed, containers, find
+from muster.api import crd
+from muster.local import stack
 from muster.local.errors import LocalError
 from muster.local.waiting import WaitedInVain
 
@@ -43,12 +46,15 @@ def namespace(audited: AuditedCluster) -> str:
         ["--set", "agent.hostSys=false,agent.runtimeClassName=nvidia,imagePullSecrets[0].name=regcred"],
         ["--set-json", 'operator.tolerations=[{"key":"infra","operator":"Exists","effect":"NoSchedule"}]'],
         ["--set-json", 'scheduler.nodeSelector={"infra":"yes"}', "--set", "metrics.annotations=null"],
+        ["--set", "fakeGpus.enabled=true,metrics.dashboard.enabled=true"],
+        ["--set-json", 'networkPolicy={"apiServer":[{"cidr":"10.0.0.1/32","port":6443}],"metricsFrom":[{"podSelector":{}}]}'],
     ],
 )
 def test_the_api_server_takes_each_object_and_knows_each_field(
     audited: AuditedCluster, helm: Helm, namespace: str, settings: list[str]
 ) -> None:
     objects = helm.template("--namespace", namespace, *settings)
+    find(objects, "Pod", "muster-test")["spec"]["serviceAccountName"] = "default"  # its own is not there in a dry run
     accepted = dry_run(audited, objects)
     assert accepted.count("serverside-applied (server dry run)") == len(objects) > 10
 
@@ -66,34 +72,38 @@ def dry_run(cluster: AuditedCluster, objects: list[dict[str, Any]]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("workload", "settings", "refused_for"),
+    ("workload", "settings", "minds"),
     [
-        ("muster-operator", "", None),
-        ("muster-scheduler", "", None),
-        ("muster-agent", "agent.hostSys=false", None),
-        ("muster-agent", "", "hostPath"),
+        ("muster-operator", "", set()),
+        ("muster-scheduler", "", set()),
+        ("muster-agent", "agent.hostSys=false", set()),
+        ("muster-agent", "fakeGpus.enabled=true", set()),
+        ("muster-agent", "", {"hostPath"}),
+        ("muster-fake-gpus", "fakeGpus.enabled=true", {"hostPath", "runAsUser"}),
+        ("muster-test", "", set()),
     ],
 )
-def test_pod_security_restricted(
-    audited: AuditedCluster, helm: Helm, workload: str, settings: str, refused_for: str | None
-) -> None:
+def test_pod_security_restricted(audited: AuditedCluster, helm: Helm, workload: str, settings: str, minds: set[str]) -> None:
     objects = helm.template("--set", settings) if settings else helm.template()
-    (template,) = (each["spec"]["template"] for each in objects if is_workload(each, workload))
+    (template,) = (pod_of(each) for each in objects if is_workload(each, workload))
     path = restricted_namespace(audited)
-    pod = {"metadata": {"generateName": "x-", **template["metadata"]}, "spec": template["spec"]}
+    pod = {"metadata": {"generateName": "x-", "labels": template["metadata"]["labels"]}, "spec": template["spec"]}
     pod["spec"]["serviceAccountName"] = "default"
     status, body = audited.api.exchange("POST", f"{path}/pods?dryRun=All", pod)
-    if refused_for is None:
-        assert status == 201, body
-    else:
-        assert status == 403
-        (words,) = [part for part in body.decode().split("PodSecurity") if "restricted" in part]
-        assert refused_for in words
-        assert "runAsNonRoot" not in words  # the mount is the one thing that it minds
+    assert status == (403 if minds else 201), body
+    rules = {"hostPath", "runAsNonRoot", "runAsUser", "allowPrivilegeEscalation", "capabilities", "seccompProfile"}
+    said = body.decode() if minds else ""
+    assert {rule for rule in rules if rule in said} - {"runAsNonRoot"} == minds, said
 
 
 def is_workload(item: dict[str, Any], name: str) -> bool:
-    return item["kind"] in ("Deployment", "DaemonSet") and item["metadata"]["name"] == name
+    return item["kind"] in ("Deployment", "DaemonSet", "Pod") and item["metadata"]["name"] == name
+
+
+def pod_of(item: dict[str, Any]) -> dict[str, Any]:
+    """Return the pod that a workload makes, or that it is."""
+    found: dict[str, Any] = item if item["kind"] == "Pod" else item["spec"]["template"]
+    return found
 
 
 def restricted_namespace(cluster: AuditedCluster) -> str:
@@ -108,15 +118,15 @@ def test_install_upgrade_uninstall(audited: AuditedCluster, cluster_helm: Helm, 
     before = inventory(audited)
     said = cluster_helm("install", RELEASE, CHART, *INSTALL)
     assert f"installed in namespace {namespace}" in said
-    assert running(audited) == {"operator": 1, "scheduler": 1, "agent": 2}
+    assert running(audited) == {"operator": 2, "scheduler": 1, "agent": 2}
 
     changed = ("--set", "operator.preemption=false,agent.enabled=false,gate.enabled=false", "--set", "image.tag=next")
     said = cluster_helm("upgrade", RELEASE, CHART, *INSTALL, *changed)
     assert "gate.enabled is false" in said
     deployment = audited.api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/muster-operator")
     assert "--no-preemption" in containers(deployment)["operator"]["args"]
-    assert containers(deployment)["operator"]["image"] == "muster:next"
-    audited.wait(lambda: running(audited) == {"operator": 1, "scheduler": 1}, "the agents are gone, the others anew")
+    assert containers(deployment)["operator"]["image"] == "muster-operator:next"
+    audited.wait(lambda: running(audited) == {"operator": 2, "scheduler": 1}, "the agents are gone, the others anew")
     assert not {name for name in inventory(audited) if "gang-gate" in name}
 
     cluster_helm("rollback", RELEASE, "1", "--namespace", namespace, "--wait", "--timeout", "120s")
@@ -184,3 +194,53 @@ def access_review(user: str, verb: str, resource: str) -> dict[str, Any]:
         "kind": "SubjectAccessReview",
         "spec": {"user": user, "resourceAttributes": attributes},
     }
+
+
+@pytest.fixture
+def other(audited: AuditedCluster) -> Iterator[str]:
+    """Another namespace, in which nothing is installed."""
+    audited.create_namespace("other")
+    yield "other"
+    audited.api.delete("/api/v1/namespaces/other")
+    audited.wait(lambda: not audited.exists("/api/v1/namespaces/other"), "nothing holds the namespace back")
+
+
+def test_a_second_release_is_refused(cluster_helm: Helm, namespace: str, other: str) -> None:
+    cluster_helm("install", RELEASE, CHART, *INSTALL)
+    try:
+        for name in (RELEASE, "second"):
+            with pytest.raises(HelmFailed, match=f"in this cluster already, as release {RELEASE} in namespace {namespace}"):
+                cluster_helm("install", name, CHART, "--namespace", other, "--set", "gate.enabled=false,crds.enabled=false")
+        cluster_helm("upgrade", RELEASE, CHART, *INSTALL)
+    finally:
+        cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait")
+
+
+def test_definitions_of_another_release_are_handed_over(
+    audited: AuditedCluster, cluster_helm: Helm, namespace: str, other: str
+) -> None:
+    """They stay when a release goes; one of another name says what to do, and doing so helps."""
+    cluster_helm("install", RELEASE, CHART, *INSTALL)
+    cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait")
+    with pytest.raises(HelmFailed) as refused:
+        cluster_helm("install", "second", CHART, "--namespace", other, "--wait")
+    remedy = str(refused.value).partition("hand it over (")[2].partition(")")[0]
+    for command in remedy.split(" && "):
+        audited.kubectl(*command.split()[1:])
+    cluster_helm("install", "second", CHART, "--namespace", other, "--wait", "--timeout", "120s")
+    cluster_helm("uninstall", "second", "--namespace", other, "--wait")
+    for definition in crd.manifests():
+        audited.api.delete(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition['metadata']['name']}")
+
+
+def test_definitions_that_somebody_else_brings(audited: AuditedCluster, cluster_helm: Helm, namespace: str) -> None:
+    """crds.enabled=false: what was brought by kubectl stays as it is."""
+    stack.define_resources(audited)
+    cluster_helm("install", RELEASE, CHART, *INSTALL, "--set", "crds.enabled=false")
+    try:
+        found = audited.api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/dljobs.muster.dev")
+        assert "helm.sh/resource-policy" not in found["metadata"].get("annotations", {})
+    finally:
+        cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait")
+        for definition in crd.manifests():
+            audited.api.delete(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition['metadata']['name']}")

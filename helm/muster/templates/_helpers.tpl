@@ -18,8 +18,53 @@ app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version }}
 {{- end -}}
 
+{{- /* The image of a program; takes (list . PROGRAM). */ -}}
 {{- define "muster.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- with index . 0 }}{{ .Values.image.repository }}{{ end }}-{{ index . 1 }}:{{ (index . 0).Values.image.tag | default (index . 0).Chart.AppVersion }}
+{{- end -}}
+
+{{- /* The API that the gate's policy is written in, empty where there is to be none. `helm template`, which asks no server,
+     knows no kinds ("v1/Pod"): then the version decides. */ -}}
+{{- define "muster.gateApi" -}}
+{{- if ne (toString .Values.gate.enabled) "false" -}}
+{{- $version := .Capabilities.KubeVersion.Version -}}
+{{- $served := .Capabilities.APIVersions -}}
+{{- $group := "admissionregistration.k8s.io" -}}
+{{- if and (semverCompare ">=1.36.0-0" $version) (or (not ($served.Has "v1/Pod")) ($served.Has (printf "%s/v1/MutatingAdmissionPolicy" $group))) -}}
+{{ $group }}/v1
+{{- else if and (semverCompare ">=1.34.0-0" $version) ($served.Has (printf "%s/v1beta1/MutatingAdmissionPolicy" $group)) -}}
+{{ $group }}/v1beta1
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Two releases would plan the same GPUs and bind the same pods: refuse to be the second. */ -}}
+{{- define "muster.checkOnlyRelease" -}}
+{{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- $release := index (.metadata.annotations | default dict) "meta.helm.sh/release-name" -}}
+{{- $namespace := index (.metadata.annotations | default dict) "meta.helm.sh/release-namespace" -}}
+{{- if and (eq (index $labels "app.kubernetes.io/name" | default "") $.Chart.Name) (eq (index $labels "app.kubernetes.io/component" | default "") "operator") -}}
+{{- if not (and (eq $release $.Release.Name) (eq $namespace $.Release.Namespace)) -}}
+{{- fail (printf "muster is in this cluster already, as release %s in namespace %s, and two would give the same GPUs away: upgrade that one (helm upgrade %s --namespace %s), or uninstall it first" $release $namespace $release $namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Definitions that are there and not this release's: left by a release that was uninstalled, or brought by hand. */ -}}
+{{- define "muster.checkDefinitions" -}}
+{{- if .Values.crds.enabled -}}
+{{- range $path, $_ := .Files.Glob "files/crds/*.yaml" -}}
+{{- $name := ($.Files.Get $path | fromYaml).metadata.name -}}
+{{- with lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $name -}}
+{{- $annotations := .metadata.annotations | default dict -}}
+{{- if not (and (eq (index $annotations "meta.helm.sh/release-name" | default "") $.Release.Name) (eq (index $annotations "meta.helm.sh/release-namespace" | default "") $.Release.Namespace)) -}}
+{{- fail (printf "the definition %s is there and not of release %s in namespace %s: hand it over (kubectl annotate --overwrite crd dljobs.muster.dev dlqueues.muster.dev meta.helm.sh/release-name=%s meta.helm.sh/release-namespace=%s && kubectl label --overwrite crd dljobs.muster.dev dlqueues.muster.dev app.kubernetes.io/managed-by=Helm), or set crds.enabled=false and go on bringing it yourself" $name $.Release.Name $.Release.Namespace $.Release.Name $.Release.Namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* The API server's version without what a provider appends to it: v1.36.3-gke.100 is built from v1.36.3. */ -}}

@@ -1,0 +1,352 @@
+"""The reverse of least rights: each is taken away, and one sees what is missing, and that work goes on when it is back.
+
+A right that two roles give cannot be taken away from one: kube-scheduler's own role lets the extender read nodes and pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+
+from builders.chart import NAMESPACE, RELEASE
+from builders.installed import (
+    ACCOUNT,
+    NODES,
+    RBAC,
+    TEAM,
+    Right,
+    World,
+    bare_pod,
+    kept,
+    phase,
+    refuse_and_make_room,
+    rights,
+    rob,
+    uid,
+)
+from muster.api import names
+
+pytestmark = pytest.mark.cluster
+
+OWNING: Right = ("muster.dev", "dljobs/finalizers", "update")
+"""An admission plugin asks whether one has this right, and refuses in words of its own."""
+
+
+def seen_in_job(world: World) -> str:
+    """Submit a job and return what it comes to say about itself."""
+    world.submit("poor")
+    world.cluster.wait(lambda: "cannot" in str(world.job("poor").get("status")), "the job says what is not allowed")
+    return str(world.job("poor")["status"])
+
+
+def seen_in_log(world: World, name: str, words: str) -> str:
+    """Wait until a part has said these words; return what it has said."""
+    world.cluster.wait(lambda: words in world.parts.log(name), f"{name} says {words}")
+    return world.parts.log(name)
+
+
+def reserving(world: World) -> str:
+    world.submit("poor")
+    said = seen_in_log(world, "operator", 'cannot patch resource "dljobs/status"')
+    assert not world.pods("poor")
+    return said
+
+
+def recording_an_event(world: World) -> str:
+    world.submit("poor", rendezvous="None")
+    return seen_in_log(world, "operator", 'cannot create resource "events"')
+
+
+def letting_go(world: World) -> str:
+    world.cluster.api.create(world.path("pods"), bare_pod("gated"))
+    said = seen_in_log(world, "operator", 'cannot patch resource "pods"')
+    assert world.cluster.api.get(world.path("pods", "gated"))["spec"]["schedulingGates"]
+    return said
+
+
+def keeping_a_pod(world: World) -> str:
+    before = rob(world, "gated")
+    said = seen_in_log(world, "operator", 'cannot create resource "podtemplates"')
+    assert uid(world, "gated") == before, "what could not be written down was not deleted"
+    world.remove("pods", "gated")
+    world.remove("pods", "robber")
+    return said
+
+
+def stopping(world: World) -> str:
+    world.submit("poor")
+    world.await_phase("poor", "Running")
+    world.cluster.kubectl("annotate", "dljob", "poor", f"{names.SUSPEND}=true", "-n", TEAM)
+    said = seen_in_log(world, "operator", 'cannot delete resource "pods"')
+    assert world.pods("poor")
+    return said
+
+
+def reading_for_pinning(world: World) -> str:
+    world.cluster.api.create(world.path("pods"), bare_pod("gated"))
+    return seen_in_log(world, "operator", 'cannot get resource "pods"')
+
+
+def finding_a_name_taken(world: World) -> str:
+    world.cluster.api.create(world.path("services"), {"metadata": {"name": "poor"}, "spec": {"clusterIP": "None"}})
+    world.submit("poor")
+    try:
+        return seen_in_log(world, "operator", 'cannot get resource "services"')
+    finally:
+        world.remove("dljobs", "poor")
+        world.remove("services", "poor")
+
+
+def tidying_up(world: World) -> str:
+    world.submit("poor", template={"annotations": {names.RUN_SECONDS: "1"}})
+    return seen_in_log(world, "operator", 'cannot delete resource "services"')
+
+
+def bringing_a_pod_back(world: World) -> str:
+    """The pod was kept and deleted; it is created again when that is allowed (`settle`)."""
+    rob(world, "gated")
+    said = seen_in_log(world, "operator", 'cannot get resource "podtemplates"')
+    world.remove("pods", "robber")
+    return said
+
+
+def forgetting_a_pod(world: World) -> str:
+    rob(world, "gated")
+    said = seen_in_log(world, "operator", 'cannot delete resource "podtemplates"')
+    world.remove("pods", "robber")
+    return said
+
+
+def passing_a_wish_on(world: World) -> str:
+    world.submit("poor")
+    world.await_phase("poor", "Running")
+    world.cluster.kubectl("annotate", "pod", "poor-worker-0", f"{names.SUSPEND}=true", "-n", TEAM)
+    return seen_in_log(world, "operator", 'cannot patch resource "dljobs"')
+
+
+def removing_what_is_over(world: World) -> str:
+    world.submit("poor", ttlSecondsAfterFinished=0, template={"annotations": {names.RUN_SECONDS: "1"}})
+    said = seen_in_log(world, "operator", 'cannot delete resource "dljobs"')
+    assert world.cluster.exists(world.path("dljobs", "poor"))
+    return said
+
+
+def counting_a_queue(world: World) -> str:
+    queue = {"apiVersion": names.API_VERSION, "kind": "DLQueue", "metadata": {"name": "poor"}, "spec": {"gpus": 64}}
+    world.cluster.api.create(world.path("dlqueues"), queue)
+    world.submit("poor", queue="poor")
+    try:
+        return seen_in_log(world, "operator", 'cannot patch resource "dlqueues/status"')
+    finally:
+        world.remove("dlqueues", "poor")
+
+
+def waking(world: World) -> str:
+    """The pods of the gang that goes may wake the pod by their own going; in one of a few rounds the extender is first."""
+    words = refusal(("", "pods", "patch"))
+    for _ in range(10):
+        refuse_and_make_room(world)
+        world.cluster.wait(lambda: words in world.parts.log("extender") or phase(world, "late") == "Running", "it is woken")
+        world.remove("pods", "late")
+        if words in world.parts.log("extender"):
+            break
+    return world.parts.log("extender")
+
+
+def publishing(world: World) -> str:
+    node = "dgx-a100-0"
+    world.cluster.kubectl("annotate", "node", node, f"{names.TOPOLOGY}-")
+    world.parts.start_agent(node, NODES[node], "poor-agent")
+    try:
+        return seen_in_log(world, "poor-agent", 'cannot patch resource "nodes"')
+    finally:
+        world.parts.stop("poor-agent")
+
+
+def reading_what_was_published(world: World) -> str:
+    world.parts.start_agent("dgx-a100-0", NODES["dgx-a100-0"], "poor-reader")
+    try:
+        return seen_in_log(world, "poor-reader", 'cannot get resource "nodes"')
+    finally:
+        world.parts.stop("poor-reader")
+
+
+@pytest.mark.parametrize(
+    ("part", "right", "provoke"),
+    [
+        ("operator", ("", "pods", "create"), seen_in_job),
+        ("operator", ("", "pods", "get"), reading_for_pinning),
+        ("operator", ("", "pods", "patch"), letting_go),
+        ("operator", ("", "pods", "delete"), stopping),
+        ("operator", ("", "services", "create"), seen_in_job),
+        ("operator", ("", "services", "get"), finding_a_name_taken),
+        ("operator", ("", "services", "delete"), tidying_up),
+        ("operator", ("", "podtemplates", "create"), keeping_a_pod),
+        ("operator", ("", "podtemplates", "get"), bringing_a_pod_back),
+        ("operator", ("", "podtemplates", "delete"), forgetting_a_pod),
+        ("operator", ("", "events", "create"), recording_an_event),
+        ("operator", ("muster.dev", "dljobs", "patch"), passing_a_wish_on),
+        ("operator", ("muster.dev", "dljobs", "delete"), removing_what_is_over),
+        ("operator", ("muster.dev", "dljobs/status", "patch"), reserving),
+        ("operator", OWNING, seen_in_job),
+        ("operator", ("muster.dev", "dlqueues/status", "patch"), counting_a_queue),
+        ("scheduler", ("", "pods", "patch"), waking),
+        ("agent", ("", "nodes", "patch"), publishing),
+        ("agent", ("", "nodes", "get"), reading_what_was_published),
+    ],
+)
+def test_without_a_right_one_sees_what_is_missing(
+    world: World, part: str, right: Right, provoke: Callable[[World], str]
+) -> None:
+    with deprived(world, part, {right}):
+        said = provoke(world)
+    assert ("cannot set blockOwnerDeletion" if right == OWNING else refusal(right)) in said
+    settle(world)
+
+
+def refusal(right: Right) -> str:
+    """Return the API server's words for a right that is missing."""
+    group, resource, verb = right
+    return f'cannot {verb} resource "{resource}" in API group "{group}"'
+
+
+def settle(world: World) -> None:
+    """Wait until a pod that was taken back is there again, and remove what a test has made."""
+    world.cluster.wait(lambda: not kept(world), "no pod is kept any more")
+    for plural, name in (("dljobs", "poor"), ("pods", "gated")):
+        if world.cluster.exists(world.path(plural, name)):
+            world.remove(plural, name)
+
+
+@pytest.mark.parametrize(
+    ("part", "verb", "but"),
+    [
+        ("operator", "list", {"customresourcedefinitions"}),
+        ("operator", "list", {"everything else"}),
+        ("operator", "watch", {"customresourcedefinitions"}),
+        ("scheduler", "list", set()),
+        ("scheduler", "watch", set()),
+    ],
+)
+def test_who_may_not_read_says_what_and_goes_on_when_it_may(world: World, part: str, verb: str, but: set[str]) -> None:
+    """All rights to list, or to watch, are taken away: whoever starts then names each of them, decides nothing, and waits."""
+    reading = {each for each in rights(world.cluster, f"{RBAC}/clusterroles/{RELEASE}-{part}") if each[2] == verb}
+    if but == {"everything else"}:
+        reading = {each for each in reading if each[1] == "customresourcedefinitions"}
+    else:
+        reading = {each for each in reading if each[1] not in but}
+    assert reading
+    program = {"operator": "operator", "scheduler": "extender"}[part]
+    name = f"poor-{program}-{verb}-{len(reading)}"
+    starting = {"operator": world.parts.start_operator, "scheduler": world.parts.start_extender}[part]
+    if part == "operator":
+        world.parts.stop("operator")
+    try:
+        with deprived(world, part, reading):
+            url = starting(name, wait=False)
+            for right in reading:
+                seen_in_log(world, name, refusal(right))
+            if verb == "list":
+                assert page(f"{url}/readyz")[0] == 503
+        world.cluster.wait(lambda: page(f"{url}/readyz")[0] == 200, f"{name} is ready")
+    finally:
+        world.parts.stop(name)
+        if part == "operator":
+            world.parts.start_operator()
+
+
+def page(url: str) -> tuple[int, str]:
+    """Return the status and the text of a page on loopback; status 0 where nobody listens."""
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=10) as response:
+            return response.status, response.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_without_the_lease_an_operator_only_waits(world: World) -> None:
+    """It is not ready, says what is missing, and leads when it may."""
+    world.parts.stop("operator")
+    path = f"{RBAC}/namespaces/{NAMESPACE}/roles/{RELEASE}-operator"
+    rules = world.cluster.api.get(path)["rules"]
+    words = 'cannot get resource "leases"'
+    try:
+        world.cluster.api.patch(path, {"rules": rules[:1]})
+        url = world.parts.start_operator("poor-candidate", wait=False)
+        world.cluster.wait(lambda: words in page(f"{url}/readyz")[1], "it says what is missing")
+        assert page(f"{url}/readyz")[0] == 503
+        world.cluster.api.patch(path, {"rules": rules})
+        world.cluster.wait(lambda: page(f"{url}/readyz") == (200, "ok"), "it is ready")
+    finally:
+        world.cluster.api.patch(path, {"rules": rules})
+        world.parts.stop("poor-candidate")
+        world.parts.start_operator()
+    assert words in world.parts.log("poor-candidate")
+
+
+def test_a_right_that_goes_while_it_runs_is_told_where_people_look(world: World) -> None:
+    """An Event about the operator's pod, a metric; and the work is done when the right is back."""
+    right = ("", "pods", "delete")
+    world.parts.stop("operator")
+    url = world.parts.start_operator("watched-operator")
+    me = world.parts.pod("operator")["metadata"]
+    try:
+        world.submit("poor")
+        world.await_phase("poor", "Running")
+        with deprived(world, "operator", {right}):
+            world.cluster.kubectl("annotate", "dljob", "poor", f"{names.SUSPEND}=true", "-n", TEAM)
+            about = f"/api/v1/namespaces/{NAMESPACE}/events?fieldSelector=involvedObject.uid={me['uid']},reason=Forbidden"
+            world.cluster.wait(lambda: refusal(right) in str(world.cluster.api.get(about)["items"]), "an Event tells of it")
+            world.cluster.wait(lambda: "\nmuster_operator_errors_total 0.0" not in page(f"{url}/metrics")[1], "it is counted")
+        world.await_phase("poor", "Suspended")
+        assert not world.pods("poor")
+    finally:
+        world.parts.stop("watched-operator")
+        world.parts.start_operator()
+        settle(world)
+
+
+@contextmanager
+def deprived(world: World, part: str, missing: set[Right]) -> Iterator[None]:
+    """Take rights away from a part, and give them back."""
+    rules = world.cluster.api.get(f"{RBAC}/clusterroles/{RELEASE}-{part}")["rules"]
+    fewer = rules
+    for right in missing:
+        fewer = [without(rule, right) for rule in fewer]
+    set_rules(world, part, missing, fewer, allowed=False)
+    try:
+        yield
+    finally:
+        set_rules(world, part, missing, rules, allowed=True)
+
+
+def without(rule: dict[str, Any], right: Right) -> dict[str, Any]:
+    """Return a rule without a right; the rules of the chart name one resource each."""
+    group, resource, verb = right
+    if group not in rule["apiGroups"] or resource not in rule["resources"]:
+        return rule
+    verbs = [each for each in rule["verbs"] if each != verb]
+    return {**rule, "verbs": verbs or ["none"]}  # a rule must have one
+
+
+def set_rules(world: World, part: str, changed: set[Right], rules: list[dict[str, Any]], *, allowed: bool) -> None:
+    """Change a role, and wait until the API server goes by it."""
+    world.cluster.api.patch(f"{RBAC}/clusterroles/{RELEASE}-{part}", {"rules": rules})
+    world.cluster.wait(lambda: all(may(world, part, right) is allowed for right in changed), f"the role {part} is in force")
+
+
+def may(world: World, part: str, right: Right) -> bool:
+    """Ask the API server whether a part has a right."""
+    group, resource, verb = right
+    resource, _, sub = resource.partition("/")
+    attributes = {"group": group, "resource": resource, "subresource": sub, "verb": verb, "namespace": TEAM}
+    review = {"spec": {"user": ACCOUNT + part, "resourceAttributes": attributes}}
+    body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", **review}
+    return bool(world.cluster.api.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", body)["status"]["allowed"])
