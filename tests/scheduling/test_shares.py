@@ -205,3 +205,14 @@ def test_arrivals_are_answered_at_once() -> None:
     there = on(elastic("a", most=4), *[("n", index) for index in range(4)])
     seen = replace(world([node("n", 4)], [there, elastic("b")]), profiles={"a": scaling(LINEAR)})
     assert said(plan(seen, NOW)) == [("Shrink", "a"), ("Place", "b")]
+
+
+def test_what_an_elastic_gang_leaves_by_its_new_size_and_place_is_not_left_idle() -> None:
+    """With one worker, which makes as much as two, it fits the smaller node: so the larger one is free for who needs all of it."""
+    nodes = [node("large", 4), node("small", 2)]
+    wide = gang("wide", 1, 4, sharing=TURNS, arrived=NOW, since=NOW)
+    profiles = {"e": scaling({1: 1.0, 2: 1.0}), "wide": scaling({4: 4.0})}
+    found = {one.gang.name: one for one in decisions(nodes, [on(elastic("e", 2), ("large", 0), ("small", 0)), wide], profiles)}
+    assert isinstance(found["e"], Shrink)
+    assert {place.node for place in found["e"].placement} == {"small"}
+    assert isinstance(found["wide"], Place)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from math import inf
 from operator import attrgetter, itemgetter
 
@@ -26,7 +27,7 @@ from muster.scheduling.mechanisms.changes import carry_out
 from muster.scheduling.mechanisms.exchange import LEAST
 from muster.scheduling.mechanisms.filling import fill
 from muster.scheduling.mechanisms.turns import bundled
-from muster.scheduling.placing.placement import find
+from muster.scheduling.placing.placement import describe, find
 from muster.scheduling.prospects import Prospects
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.settings import Settings
@@ -80,8 +81,20 @@ def share(board: Board, settings: Settings) -> None:
     kept = {name: least.gangs[name].placement for name in elastic if board.gangs[name].placement}
     at_least = kept | {name: found for name, found in claims.placements.items() if name in elastic}
     carry_out(board, rigid | shares.divide(board, at_least, rigid, claims.quotas))
+    if elastic:
+        _fill_up(board, claims)
     if settings.packing:
         packing.offer(board, [board.gangs[gang.name] for gang in claims.packs() if not board.gangs[gang.name].placement])
+
+
+def _fill_up(board: Board, claims: _Claims) -> None:
+    """Start gangs that fit now that elastic ones have other sizes and places than the fewest workers, where they were."""
+    for gang in (board.gangs[name] for name in claims.losers(board.room.total)):
+        allowed = claims.quotas.within(gang)
+        found = find(allowed, board.room, fragmentation=board.fragmentation) if allowed else None
+        if found:
+            board.put(Place(gang, found, Reason.PLACED, describe(found)))
+            claims.quotas.add(gang.queue, sum(place.gpus.bit_count() for place in found))
 
 
 def promise(prospects: Prospects, standing: Alike) -> float:
@@ -145,6 +158,12 @@ class _Claims:
 
     def _turn(self, gang: Gang) -> tuple[_Rank, float, str]:
         return (self._rank(self._standings[gang.name].alike), gang.arrived, gang.name)
+
+    def losers(self, gpus: int) -> list[str]:
+        """The gangs that have no place in the end and could start on so many GPUs, in the order of rank."""
+        waiting = (one for (_, _, waits), alike in self._ranks if waits for one in _by_turn(alike))
+        displaced = (self._standings[gang.name] for gang in self.displaced)
+        return [o.gang.name for o in chain(displaced, waiting) if o.gang.name not in self.placements and o.fewest <= gpus]
 
     def packs(self) -> list[Gang]:
         """The gangs that let themselves be packed, in the order of rank."""
