@@ -208,7 +208,7 @@ def test_arrivals_are_answered_at_once() -> None:
 
 
 def test_what_an_elastic_gang_leaves_by_its_new_size_and_place_is_not_left_idle() -> None:
-    """With one worker, which makes as much as two, it fits the smaller node: so the larger one is free for who needs all of it."""
+    """With one worker, which makes as much as two, it fits the smaller node: the larger one is free for who needs it all."""
     nodes = [node("large", 4), node("small", 2)]
     wide = gang("wide", 1, 4, sharing=TURNS, arrived=NOW, since=NOW)
     profiles = {"e": scaling({1: 1.0, 2: 1.0}), "wide": scaling({4: 4.0})}
