@@ -121,7 +121,8 @@ def plot(folder: Path) -> None:
     figure, (bars, cdf) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
     for index, name in enumerate(PLACEMENTS):
         counts = [late(name, seed) for seed in DAYS_SEEDS]
-        bars.bar([seed + (index - 1) * 0.27 for seed in range(len(counts))], counts, 0.27, label=name)
+        drawn = bars.bar([seed + (index - 1) * 0.27 for seed in range(len(counts))], counts, 0.27, label=name)
+        bars.bar_label(drawn)
     bars.set_xticks(range(len(DAYS_SEEDS)), [f"slice {seed}" for seed in DAYS_SEEDS])
     bars.set(title="60 days on 400 GPUs (published: Spread / Pack > 3)", ylabel="jobs queued for more than 15 minutes")
     for name in SCHEDULERS:
@@ -133,7 +134,7 @@ def plot(folder: Path) -> None:
         ylabel="share of 200 runs",
     )
     bars.legend()
-    cdf.legend(loc="lower right")
+    cdf.legend(loc="center")
     figure.savefig(folder / "ffdl.png", dpi=110)
     plt.close(figure)
 

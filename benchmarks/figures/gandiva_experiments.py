@@ -123,6 +123,10 @@ def figures() -> list[Figure]:
     return [*_lines("A", MIX, a, "first-fit"), *_lines("B", REPLAY, b, "yarn")]
 
 
+def _shown(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def _lines(name: str, published: tuple[Published, ...], ours: Mapping[str, tuple[float, ...]], base: str) -> Iterator[Figure]:
     for index, one in enumerate(published):
         baseline = ours[base][index]
@@ -132,7 +136,7 @@ def _lines(name: str, published: tuple[Published, ...], ours: Mapping[str, tuple
         yield Figure(
             f"{where}, {base}",
             f"{one.baseline:g} {one.unit}",
-            f"{baseline:.4g} {one.unit} ({off:+.1%})",
+            f"{_shown(baseline)} {one.unit} ({off:+.1%})",
             "within 5 %",
             abs(off) <= 0.05,
             note,
@@ -146,7 +150,7 @@ def _lines(name: str, published: tuple[Published, ...], ours: Mapping[str, tuple
             yield Figure(
                 f"{where}, {policy}",
                 f"{one.gandiva:g} {one.unit} ({one.ratio:.3g} x)",
-                f"{value:.4g} {one.unit} ({ratio:.3g} x)",
+                f"{_shown(value)} {one.unit} ({ratio:.3g} x)",
                 target,
                 met,
                 _bound(one, baseline) if policy == "muster" else NOTES.get((name, one.what, policy), ""),

@@ -29,6 +29,7 @@ def example(name: str) -> dict[str, Any]:
         ("parameter-server", ["chief", "worker", "ps", "evaluator"], 5),
         ("elastic", ["worker"], 4),
         ("suspended", ["worker"], 1),
+        ("allreduce", ["worker"], 16),
     ],
 )
 def test_examples_are_read(name: str, roles: list[str], gpus: int) -> None:
@@ -39,7 +40,7 @@ def test_examples_are_read(name: str, roles: list[str], gpus: int) -> None:
 
 def test_every_example_is_tested_and_the_queue_is_read() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {
-        *("minimal", "torchrun", "mpi", "parameter-server", "elastic", "suspended", "queue")
+        *("minimal", "torchrun", "mpi", "parameter-server", "elastic", "suspended", "allreduce", "queue")
     }
     assert DLQueue.model_validate(example("queue")).spec.gpus == 64
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -229,8 +230,7 @@ def test_definitions_of_another_release_are_handed_over(
         audited.kubectl(*command.split()[1:])
     cluster_helm("install", "second", CHART, "--namespace", other, "--wait", "--timeout", "120s")
     cluster_helm("uninstall", "second", "--namespace", other, "--wait")
-    for definition in crd.manifests():
-        audited.api.delete(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition['metadata']['name']}")
+    remove_definitions(audited)
 
 
 def test_definitions_that_somebody_else_brings(audited: AuditedCluster, cluster_helm: Helm, namespace: str) -> None:
@@ -242,5 +242,16 @@ def test_definitions_that_somebody_else_brings(audited: AuditedCluster, cluster_
         assert "helm.sh/resource-policy" not in found["metadata"].get("annotations", {})
     finally:
         cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait")
-        for definition in crd.manifests():
-            audited.api.delete(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition['metadata']['name']}")
+        remove_definitions(audited)
+
+
+def remove_definitions(cluster: AuditedCluster) -> None:
+    """Remove muster's definitions, and wait: the API server takes some seconds for it."""
+    for definition in crd.manifests():
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition['metadata']['name']}"
+        cluster.api.delete(path)
+        cluster.wait(partial(_is_gone, cluster, path), f"{definition['metadata']['name']} is gone")
+
+
+def _is_gone(cluster: AuditedCluster, path: str) -> bool:
+    return not cluster.exists(path)
