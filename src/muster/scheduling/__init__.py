@@ -16,6 +16,7 @@ Whose turn it is
     queueing       order, quotas, and what may overtake
     memory         what a pass leaves for the next one
     census         which gangs wait, run, or wish something, by what changed since
+    places         who has a place where, by what changed since
     prospects      how soon a gang may be expected to end
     standing       how long it ran or waited, as ranks count it
     sweeps         which trials of a sweep run, wait or stop

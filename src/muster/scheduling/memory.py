@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from muster.scheduling.census import Census
 from muster.scheduling.decisions import Reason, Wait
-from muster.scheduling.mechanisms.places import Places
+from muster.scheduling.places import Places
 from muster.scheduling.placing.demand import Demand
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.placement import fewest_gpus, place

@@ -12,8 +12,8 @@ from dataclasses import replace
 from functools import cached_property
 
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Reason, Resume, Suspend, Wait
-from muster.scheduling.mechanisms.places import Places
 from muster.scheduling.memory import Memory
+from muster.scheduling.places import Places
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.room import Room
 from muster.scheduling.queueing import Quotas
