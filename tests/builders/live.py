@@ -263,6 +263,10 @@ class Live:
 
         self.wait(free, f"{job} holds nothing")
 
+    def wait_no_pods(self, job: str) -> None:
+        """Wait until no pod of the job is left, be it one that has ended."""
+        self.wait(lambda: not self.pods(job), f"the pods of {job} are gone")
+
     def exists(self, kind: str, name: str) -> bool:
         return self.cluster.exists(self.path(kind, name))
 

@@ -114,7 +114,7 @@ def a_job_is_suspended_and_resumed(world: World) -> None:
     world.await_phase("long", "Running")
     world.cluster.kubectl("annotate", "dljob", "long", f"{names.SUSPEND}=true", "-n", TEAM)
     world.await_phase("long", "Suspended")
-    assert not world.pods("long")
+    world.cluster.wait(lambda: not world.pods("long"), "the last of its pods, which had ended, are gone")
     world.cluster.kubectl("annotate", "dljob", "long", f"{names.SUSPEND}=false", "--overwrite", "-n", TEAM)
     world.await_phase("long", "Running")
     before = attempt(world)

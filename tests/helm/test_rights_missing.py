@@ -306,7 +306,7 @@ def test_a_right_that_goes_while_it_runs_is_told_where_people_look(world: World)
             world.cluster.wait(lambda: refusal(right) in str(world.cluster.api.get(about)["items"]), "an Event tells of it")
             world.cluster.wait(lambda: "\nmuster_operator_errors_total 0.0" not in page(f"{url}/metrics")[1], "it is counted")
         world.await_phase("poor", "Suspended")
-        assert not world.pods("poor")
+        world.cluster.wait(lambda: not world.pods("poor"), "its pods are gone")
     finally:
         world.parts.stop("watched-operator")
         world.parts.start_operator()

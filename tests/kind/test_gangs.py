@@ -34,7 +34,7 @@ def test_a_pod_annotated_to_suspend_takes_the_gang_off_and_it_resumes(jobs: Jobs
         jobs.until_phase("pausing", "Suspended")
         assert log.stdout
         assert "told to stop" in log.stdout.read()
-    assert jobs.gang("pausing") == []
+    jobs.until(lambda: jobs.gang("pausing") == [], "the last of its pods, which had ended, are gone")
     assert jobs.free_gpus() == free
     jobs.kubectl("annotate", "dljob", "pausing", "--overwrite", f"{names.SUSPEND}=false")
     jobs.until_phase("pausing", "Running")

@@ -63,7 +63,7 @@ def test_suspend_and_resume_in_every_phase(live: Live, how: str) -> None:
         if job not in ended:
             assert live.condition(job, "Suspended")["status"] == "True"
             assert live.condition(job, "Admitted")["status"] == "False"
-            assert not live.pods(job)
+            live.wait_no_pods(job)
 
     for job in jobs:
         suspend(live, how, job, False)
