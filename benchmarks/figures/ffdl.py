@@ -22,7 +22,7 @@ from muster.simulator.scenario import Sharing, load
 
 LOAD = 0.5
 """The share of the GPUs that the 60 days ask for; FfDL's own is not known."""
-DEPENDS = "The ratio depends on the load: on the first slice 47 at 40 %, 3.0 at 50 %, 2.1 at 60 %"
+DEPENDS = "The ratio hangs on the load: the fuller the cluster, the smaller it is"
 SUSPENDED = "under muster jobs let themselves be suspended, which costs 10 s, 30 s where they go on elsewhere"
 DAYS_SEEDS, GANG_SEEDS = (0, 1, 2), range(200)
 PLACEMENTS: Mapping[str, tuple[str, bool]] = {"Spread": ("fifo", True), "Pack": ("fifo", False), "muster": ("muster", False)}

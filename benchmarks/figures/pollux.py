@@ -53,8 +53,7 @@ CASES = (
 ADAPTIVE = "jobs choose the batch size for the GPUs that they have, as under Pollux, but by true step times, not fitted ones"
 WIDE = (
     "three jobs have 32 GPUs for eight hours each, two of them the whole cluster. muster ranks by seconds run, so jobs that "
-    "ran as long wait for them; Tiresias by GPU-seconds, which lets narrow jobs by. Counted so, muster is 1.7 % above Tiresias "
-    "here and better in the mean of the four (3568 s), but it takes 1.5 times as long as now on the 60 jobs of Tiresias"
+    "ran as long wait for them; Tiresias by GPU-seconds, which lets narrow jobs by"
 )
 NOTES: Mapping[tuple[str, int], str] = {("rigid", 1): WIDE, ("rigid", 6): "as for workload 1, less so"}
 """What has to be known of muster's figures, by the scaling of the jobs and the workload."""

@@ -97,7 +97,7 @@ def tasks_of(job: Job) -> tuple[Task, ...]:
 
 def _task(job: Job, role: RoleName, index: int) -> Task:
     shape = job.shapes[role]
-    return Task(f"{job.meta.name}-{role}-{index}", shape.gpus, shape.rest, shape.where, role, index)
+    return Task(names.pod_name(job.meta.name, role, index), shape.gpus, shape.rest, shape.where, role, index)
 
 
 def placement_of(job: Job) -> Placement:

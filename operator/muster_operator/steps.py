@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import msgspec
 
+from muster.api import names
 from muster.api.status import TaskPlacement
 from muster.kube.errors import ApiError, Invalid
 from muster_operator import manifests
@@ -95,7 +96,9 @@ class Steps:
     async def _check(self, job: Job) -> None:
         """Ask for one pod of each role as a dry run, on no particular node, and under no name that may be taken."""
         sample = [
-            TaskPlacement(pod=f"{job.meta.name}-{role}-0", role=role, index=0, rank=rank, node="any", gpus=list(range(s.gpus)))
+            TaskPlacement(
+                pod=names.pod_name(job.meta.name, role, 0), role=role, index=0, rank=rank, node="any", gpus=list(range(s.gpus))
+            )
             for rank, (role, s) in enumerate(job.shapes.items())
         ]
         placed = replace(job, status=job.status.model_copy(update={"placement": sample}))

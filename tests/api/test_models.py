@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from muster.api import names
 from muster.api.dljob import NAME_LIMIT, DLJob
 from muster.api.dlqueue import DLQueue
 from muster.api.podtemplate import Container, pod_gpus
@@ -79,9 +80,9 @@ def test_gpus_of_a_pod_are_counted_as_kube_scheduler_does(
 def test_the_longest_pod_name_is_a_hostname() -> None:
     body = example("parameter-server")
     body["metadata"]["name"] = "x" * NAME_LIMIT
-    job = DLJob.model_validate(body)
-    for name in (job.pod_name("worker", 4095), job.pod_name("evaluator", 0), job.pod_name("ps", 1023)):
-        assert len(name) <= 63
+    job = DLJob.model_validate(body).metadata.name
+    for role, index in (("worker", 4095), ("evaluator", 0), ("ps", 1023)):
+        assert len(names.pod_name(job, role, index)) <= 63
 
 
 def test_a_status_of_a_newer_version_is_read_and_a_spec_is_not() -> None:

@@ -15,7 +15,6 @@ import pytest
 from kind import traces
 from kind.jobs import Jobs
 from muster.kind import cluster as kind_cluster
-from muster.kind import debian, engine
 from muster.kind.cluster import Cluster
 from muster.local.progress import Quiet, Shown
 
@@ -24,9 +23,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def kind() -> Iterator[Cluster]:
-    """muster on real kubelets; skips where there is neither a container engine nor root on Debian."""
-    if not engine.running() and not (os.geteuid() == 0 and debian.available()):
-        pytest.skip("a kind cluster takes a container engine, or root on Debian")
+    """muster on real kubelets; whoever asks for it where there can be none is told what is missing."""
     if found := Cluster.find(Quiet()):
         yield found
         return

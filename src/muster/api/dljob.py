@@ -248,10 +248,6 @@ class DLJob(Strict):
     spec: DLJobSpec
     status: DLJobStatus = DLJobStatus()
 
-    def pod_name(self, role: RoleName, index: int) -> str:
-        """Return the name of a pod of the job."""
-        return f"{self.metadata.name}-{role}-{index}"
-
     @property
     def gpus(self) -> int:
         """Count the GPUs that the whole gang asks for."""

@@ -70,3 +70,8 @@ TOPOLOGY: Final = "muster.dev/topology"
 """On a node: its GPUs and their links, as the agent read them (JSON)."""
 RUN_SECONDS: Final = "muster.dev/run-seconds"
 """On a pod of a `muster local` cluster: how long kwok lets it run before it succeeds."""
+
+
+def pod_name(job: str, role: str, index: int) -> str:
+    """Return the name of a DLJob's pod, which is its host name too."""
+    return f"{job}-{role}-{index}"

@@ -7,7 +7,7 @@ Objects that did not change are the same objects in the next snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from muster.scheduling.profile import Profile
@@ -127,8 +127,3 @@ class Cluster:
         shared = self._shared.get(name, {})
         parts = [(gpu, WHOLE - used) for gpu, used in shared.items() if used < WHOLE and node.healthy >> gpu & 1]
         self.nodes[name] = replace(node, free=node.healthy & ~taken, rest=self._rest[name], parts=tuple(sorted(parts)))
-
-
-def free_gpus(nodes: Mapping[str, Node]) -> int:
-    """GPUs in order that nobody holds."""
-    return sum(node.free.bit_count() for node in nodes.values())

@@ -28,6 +28,7 @@ from muster.scheduling.mechanisms.exchange import LEAST
 from muster.scheduling.mechanisms.filling import fill
 from muster.scheduling.mechanisms.turns import bundled
 from muster.scheduling.placing.placement import describe, find
+from muster.scheduling.placing.room import Room
 from muster.scheduling.prospects import Prospects
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.settings import Settings
@@ -91,7 +92,7 @@ def _fill_up(board: Board, claims: _Claims) -> None:
     """Start gangs that fit now that elastic ones have other sizes and places than the fewest workers, where they were."""
     for gang in (board.gangs[name] for name in claims.losers(board.room.total)):
         allowed = claims.quotas.within(gang)
-        found = find(allowed, board.room, fragmentation=board.fragmentation) if allowed else None
+        found = _place(board, allowed, board.room) if allowed else None
         if found:
             board.put(Place(gang, found, Reason.PLACED, describe(found)))
             claims.quotas.add(gang.queue, sum(place.gpus.bit_count() for place in found))
@@ -230,7 +231,7 @@ class _Claims:
 
     def _choose(self, gang: Gang) -> Placement | None:
         """A place on spare GPUs, else over others; over others on one node where the gang makes so much more of its GPUs."""
-        found = self._place(gang) or self._over_fewest(gang)
+        found = _place(self.board, gang, self._room) or self._over_fewest(gang)
         if found is None or len(gpus_by_node(found)) == 1 or gang.spread or gang.gpus > self.board.largest:
             return found
         together = self._over_fewest(replace(gang, required=Level.NODE))
@@ -257,11 +258,7 @@ class _Claims:
 
     def _over(self, gang: Gang, victims: Sequence[Spots]) -> Placement | None:
         self._lend(victims)
-        return self._place(gang)
-
-    def _place(self, gang: Gang) -> Placement | None:
-        board = self.board
-        return find(gang, self._room, fragmentation=board.fragmentation, rate=board.rates.by_shape(gang))
+        return _place(self.board, gang, self._room)
 
     def _lend(self, victims: Sequence[Spots]) -> None:
         """Let the room have the GPUs of these gangs, which are the last in rank, and of no others."""
@@ -275,6 +272,10 @@ class _Claims:
     def _give(self, spots: Spots) -> None:
         for node, gpus in spots.items():
             self._room.set(node, self._room.free[node] | gpus)
+
+
+def _place(board: Board, gang: Gang, room: Room) -> Placement | None:
+    return find(gang, room, fragmentation=board.fragmentation, rate=board.rates.by_shape(gang))
 
 
 def _running(board: Board) -> dict[str, Gang]:
