@@ -52,7 +52,7 @@ class _Pass:
 
     def __init__(self, snapshot: Snapshot, now: float, settings: Settings, memory: Memory) -> None:
         self.now, self.settings, self._memory = now, settings, memory
-        self.room = self._open = memory.begin(snapshot.nodes)
+        self.room = self._open = memory.room(snapshot.nodes)
         self._to_close: list[str] = []
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.claims = Claims()

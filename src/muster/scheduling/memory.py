@@ -19,7 +19,7 @@ from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Profile
 from muster.scheduling.prospects import Prospects
-from muster.scheduling.snapshot import Gang, Node, Snapshot
+from muster.scheduling.snapshot import Gang, Node
 from muster.scheduling.speed.rates import Rates
 from muster.scheduling.standing import Standings
 from muster.scheduling.topology.fleet import Fleet
@@ -53,9 +53,8 @@ class Memory:
 
     def __init__(self) -> None:
         self._room: Room | None = None
-        self._known: dict[str, Known] = {}
-        self._asked = 0
-        """How often somebody asked in this pass for what is known."""
+        self._known: dict[int, Known] = {}
+        """By identity, of gangs of the census."""
         self._rates: tuple[Mapping[str, Profile], Fleet, Rates] | None = None
         self._prospects: tuple[Sequence[float], Prospects] | None = None
         self._places = Places()
@@ -65,15 +64,12 @@ class Memory:
 
     def follow(self, gangs: Sequence[Gang]) -> Census:
         """Return the census of these gangs; the one returned last becomes this one."""
-        self._demand.follow(*self.census.follow(gangs))
+        came, gone = self.census.follow(gangs)
+        self._demand.follow(came, gone)
+        self._places.follow(gangs, came, gone)
+        for gang in gone:
+            self._known.pop(id(gang), None)
         return self.census
-
-    def begin(self, nodes: Mapping[str, Node]) -> Room:
-        """Begin a pass: return the room of these nodes."""
-        if len(self._known) > 2 * self._asked:
-            self._known = {}
-        self._asked = 0
-        return self.room(nodes)
 
     def room(self, nodes: Mapping[str, Node]) -> Room:
         """Return the room of these nodes, made anew only where they changed; the one returned last becomes this one."""
@@ -82,6 +78,7 @@ class Memory:
             self._room, self._known = Room(nodes), {}
         else:
             self._room.follow(nodes, changed)
+        self._places.touch(nodes if changed is None else changed)
         return self._room
 
     def rates(self, profiles: Mapping[str, Profile], room: Room) -> Rates:
@@ -96,9 +93,9 @@ class Memory:
             self._prospects = ended, Prospects(ended)
         return self._prospects[1]
 
-    def places(self, snapshot: Snapshot) -> Places:
-        """Return who has a place where; the places returned last become these."""
-        self._places.follow({gang.name: gang for gang in snapshot.gangs}, snapshot.nodes)
+    def places(self, nodes: Mapping[str, Node]) -> Places:
+        """Return who of the census has a place where on these nodes; the places returned last become these."""
+        self._places.settle(nodes)
         return self._places
 
     def fragmentation(self, room: Room) -> Fragmentation | None:
@@ -106,12 +103,11 @@ class Memory:
         return self._demand.fragmentation(room.fleet)
 
     def known(self, gang: Gang, room: Room) -> Known:
-        """Return what follows of a gang; where most of those known are asked about no more, all are forgotten."""
-        self._asked += 1
-        found = self._known.get(gang.name)
-        if found is None or found.gang is not gang:
+        """Return what follows of a gang of the census."""
+        found = self._known.get(id(gang))
+        if found is None:
             found = Known(gang, gang.gpus, fewest_gpus(gang), room.eligible(gang), _hopeless(gang, room))
-            self._known[gang.name] = found
+            self._known[id(gang)] = found
         return found
 
 

@@ -5,7 +5,7 @@ Invariant: after `follow`, all is as if it had been made from these gangs and no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from muster.scheduling.snapshot import Gang, Node
 from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
@@ -22,35 +22,52 @@ class Places:
         """The gangs that have a place on a node, with their GPUs there, whether they run or not."""
         self.ours: dict[str, GpuSet] = {}
         """GPUs of nodes with residents that are free or held by gangs: the others are of pods that nobody here may move."""
-        self._nodes: Mapping[str, Node] = {}
+        self._gangs: Sequence[Gang] = ()
+        self._before: dict[str, Gang] = {}
+        """Gangs of which a pass decided something, as they were before it."""
         self._touched: set[str] = set()
-        """Nodes on which somebody came or went since `ours` was worked out."""
+        """Nodes that changed, or on which somebody came or went, since `ours` was worked out."""
 
-    def follow(self, gangs: dict[str, Gang], nodes: Mapping[str, Node]) -> None:
-        """Become the places of these gangs on these nodes."""
-        before, self.gangs = self.gangs, gangs
-        for name, gang in before.items():
-            if gangs.get(name) is not gang:
-                self.leave(gang)
-        for name, gang in gangs.items():
-            if before.get(name) is not gang:
-                self.enter(gang)
-        touched = self._touched.union(name for name, node in nodes.items() if self._nodes.get(name) is not node)
-        self._nodes, self._touched = nodes, set()
-        for name in touched:
-            self._count(name)
+    def follow(self, gangs: Sequence[Gang], came: Iterable[Gang], gone: Iterable[Gang]) -> None:
+        """Become the places of these gangs, of which some came since the last time, when others were there that have gone."""
+        for gang in self._before.values():
+            self._become(gang)
+        self._before = {}
+        for gang in gone:
+            self._leave(gang)
+        for gang in came:
+            self._enter(gang)
+        if gangs is not self._gangs:
+            self._gangs, self.gangs = gangs, {gang.name: gang for gang in gangs}
 
-    def enter(self, gang: Gang) -> None:
-        """Take a gang as it is from now on."""
+    def touch(self, nodes: Iterable[str]) -> None:
+        """Note that these nodes are others than before."""
+        self._touched.update(nodes)
+
+    def settle(self, nodes: Mapping[str, Node]) -> None:
+        """Work out what of these nodes is ours."""
+        for name in self._touched:
+            self._count(name, nodes)
+        self._touched = set()
+
+    def put(self, gang: Gang) -> None:
+        """Take a gang as it is from now on, until the next `follow`."""
+        self._before.setdefault(gang.name, self.gangs[gang.name])
+        self._become(gang)
+
+    def _become(self, gang: Gang) -> None:
+        self._leave(self.gangs[gang.name])
+        self._enter(gang)
         self.gangs[gang.name] = gang
+
+    def _enter(self, gang: Gang) -> None:
         for node, gpus in gpus_by_node(gang.placement).items():
             self.residents.setdefault(node, {})[gang.name] = gpus
             self._touched.add(node)
         if gang.placement and gang.running:
             self.running.add(gang)
 
-    def leave(self, gang: Gang) -> None:
-        """Take a gang off its GPUs."""
+    def _leave(self, gang: Gang) -> None:
         if gang.placement and gang.running:
             self.running.remove(gang)
         for node in gpus_by_node(gang.placement):
@@ -64,13 +81,14 @@ class Places:
         twin.residents = {node: dict(there) for node, there in self.residents.items()}
         return twin
 
-    def _count(self, node: str) -> None:
+    def _count(self, node: str, nodes: Mapping[str, Node]) -> None:
         there = self.residents.get(node)
         if not there:
             self.residents.pop(node, None)
+        if not there or node not in nodes:
             self.ours.pop(node, None)
             return
-        ours = self._nodes[node].free
+        ours = nodes[node].free
         for gpus in there.values():
             ours |= gpus
         self.ours[node] = ours

@@ -96,12 +96,12 @@ class Claims:
 
     def keeper(self, names: tuple[str, ...]) -> Gang | None:
         """The gang that keeps the first of these nodes, where somebody waits for each of them."""
-        key = id(names)
-        if key not in self._keepers and len(self.nodes) > self._looked.get(key, 0):
-            self._looked[key] = len(self.nodes)
+        found = self._keepers.get(id(names))
+        if found is None and len(self.nodes) > self._looked.get(id(names), 0):
+            self._looked[id(names)] = len(self.nodes)
             if names and all(name in self.nodes for name in names):
-                self._keepers[key] = self.nodes[names[0]]
-        return self._keepers.get(key)
+                found = self._keepers[id(names)] = self.nodes[names[0]]
+        return found
 
     def ahead(self, names: tuple[str, ...]) -> Gang | None:
         """The gang that keeps the first of these nodes that is kept."""

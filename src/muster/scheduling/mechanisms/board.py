@@ -47,7 +47,7 @@ class Board:
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.decisions: list[Decision] = []
         self.waits: dict[str, Wait] = {}
-        self._stand_on(memory.places(snapshot))
+        self._stand_on(memory.places(snapshot.nodes))
         for decision in decided:
             if isinstance(decision, Wait):
                 self.waits[decision.gang.name] = decision
@@ -131,8 +131,7 @@ class Board:
         twin.quotas = Quotas(self.queues, self.gangs.values())
         for gang in gangs:
             before = twin.gangs[gang.name]
-            twin._places.leave(before)
-            twin._places.enter(gang)
+            twin._places.put(gang)
             twin._settle(before, gang)
         return twin
 
@@ -149,14 +148,13 @@ class Board:
     def put(self, decision: Put) -> Gang:
         """Decide where a gang runs, or joins those that take turns; return it as it will be."""
         before = self.gangs[decision.gang.name]
-        self._places.leave(before)
         after = replace(
             self._counted(before),
             placement=decision.placement,
             running=bool(decision.placement) and not isinstance(decision, Join),
             packed=decision.onto if isinstance(decision, Pack) else before.packed if isinstance(decision, Resume) else "",
         )
-        self._places.enter(after)
+        self._places.put(after)
         self._settle(before, after)
         self.decisions.append(decision)
         return after
@@ -164,9 +162,8 @@ class Board:
     def suspend(self, gang: Gang, reason: Reason, message: str, *, stays: bool = True) -> Gang:
         """Decide to take a gang off its GPUs."""
         before = self.gangs[gang.name]
-        self._places.leave(before)
         after = replace(self._counted(before), running=False, placement=before.placement if stays else ())
-        self._places.enter(after)
+        self._places.put(after)
         self._settle(before, after)
         self.decisions.append(Suspend(gang, reason, message, stays))
         return after
@@ -184,9 +181,7 @@ class Board:
 
     def _withdraw(self, victim: Gang) -> None:
         """Keep the GPUs of a gang that is on its way out from everybody, during this pass."""
-        before = self.gangs[victim.name]
-        self._places.leave(before)
-        self._places.enter(replace(before, sharing=EXCLUSIVE, asked=None))
+        self._places.put(replace(self.gangs[victim.name], sharing=EXCLUSIVE, asked=None))
 
     def _counted(self, gang: Gang) -> Gang:
         return replace(gang, attained=gang.attained_at(self.now), since=self.now)

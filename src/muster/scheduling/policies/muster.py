@@ -57,11 +57,12 @@ def introspect(board: Board, settings: Settings) -> None:
 
 def may_claim(decision: Admission) -> bool:
     """Say whether admission leaves a gang waiting that may claim GPUs of others: one that shares, or the first in its turn."""
-    if not isinstance(decision, Wait) or decision.gang.placement:
+    if not isinstance(decision, Wait):
         return False
-    if decision.reason is Reason.BEHIND_IN_QUEUE:
-        return decision.gang.sharing.slices
-    return decision.reason in (Reason.INSUFFICIENT_GPUS, Reason.QUOTA_EXHAUSTED)
+    gang, reason = decision.gang, decision.reason
+    if reason is Reason.BEHIND_IN_QUEUE:
+        return gang.sharing.slices and not gang.placement
+    return reason in (Reason.INSUFFICIENT_GPUS, Reason.QUOTA_EXHAUSTED) and not gang.placement
 
 
 def leaves_to_rank(decision: Admission) -> bool:
@@ -286,10 +287,10 @@ def _claimants(board: Board) -> Iterator[Gang]:
     """The gangs that wait and may claim GPUs: those that `may_claim`, and those whose start was left to their rank."""
     preempting = {decision.gang.name for decision in board.decisions if isinstance(decision, Preempt)}
     for name, gang in board.gangs.items():
-        if gang.placement or name in preempting:
-            continue
-        if may_claim(board.waits[name]) if name in board.waits else gang.sharing.slices:
-            yield gang
+        if not gang.placement:
+            wait = board.waits.get(name)
+            if (may_claim(wait) if wait else gang.sharing.slices) and name not in preempting:
+                yield gang
 
 
 def _by_turn(alike: Iterable[Standing]) -> list[Standing]:
