@@ -186,3 +186,8 @@ def test_who_runs_is_not_suspended_for_one_that_promises_a_little_more() -> None
     less = waits("other", attained=ran * 0.1)
     seen = world([node("n", 1)], [runs("long", ("n", [0]), hours=10), less])
     assert decided(seen) == [("Suspend", "long"), ("Place", "other")]
+
+
+def test_who_cannot_move_hears_so_though_others_share() -> None:
+    there = [running("mover", ("n", [0]), leave=""), runs("other", ("n", [1]))]
+    assert ("Wait", "mover") in decided(world([node("n", 2, free=0)], [*there, waits("new")]), ("Wait",))

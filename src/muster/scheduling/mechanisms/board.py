@@ -47,6 +47,7 @@ class Board:
         self.quotas = Quotas(snapshot.queues, snapshot.gangs)
         self.decisions: list[Decision] = []
         self.waits: dict[str, Wait] = {}
+        """Why gangs wait, or stay where they are although they are to move, of which nothing else is decided."""
         self._stand_on(memory.places(snapshot.nodes))
         for decision in decided:
             if isinstance(decision, Wait):
@@ -139,7 +140,7 @@ class Board:
 
     def decided(self) -> list[Decision]:
         """The decisions of the pass: what is to be done, in order, then who waits and why."""
-        return [*self.decisions, *(wait for name, wait in self.waits.items() if not self.gangs[name].placement)]
+        return [*self.decisions, *self.waits.values()]
 
     def wait(self, gang: Gang, reason: Reason, message: str) -> None:
         """Say why a gang waits, unless the pass finds it a place later."""
@@ -156,7 +157,7 @@ class Board:
         )
         self._places.put(after)
         self._settle(before, after)
-        self.decisions.append(decision)
+        self._decide(decision)
         return after
 
     def suspend(self, gang: Gang, reason: Reason, message: str, *, stays: bool = True) -> Gang:
@@ -165,8 +166,12 @@ class Board:
         after = replace(self._counted(before), running=False, placement=before.placement if stays else ())
         self._places.put(after)
         self._settle(before, after)
-        self.decisions.append(Suspend(gang, reason, message, stays))
+        self._decide(Suspend(gang, reason, message, stays))
         return after
+
+    def _decide(self, decision: Put | Suspend) -> None:
+        self.decisions.append(decision)
+        self.waits.pop(decision.gang.name, None)
 
     def _take_over(self, decision: Put | Suspend | Preempt) -> None:
         """Start from what was decided before this board was made."""

@@ -54,7 +54,7 @@ def fill(board: Board, settings: Settings) -> None:
     for gang in board.waiting():
         if gang.sharing.slices and is_ready(gang, board.now):
             _start(board, gang, ahead.get(gang.queue), settings)
-        wait = None if board.gangs[gang.name].placement else board.waits.get(gang.name)
+        wait = board.waits.get(gang.name)
         if wait and wait.reason is Reason.QUOTA_EXHAUSTED:
             ahead.setdefault(gang.queue, gang)
         if wait and wait.reason is Reason.INSUFFICIENT_GPUS:
