@@ -8,10 +8,8 @@ RUN pip install --no-cache-dir --disable-pip-version-check uv==0.13.8
 ENV UV_PROJECT_ENVIRONMENT=/opt/muster UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 WORKDIR /project
 COPY pyproject.toml uv.lock ./
-# What all parts import; of the official client without its models, a hundred megabytes that nothing here uses.
-RUN uv sync --frozen --no-dev --no-install-project --extra kube \
- && find /opt/muster -path '*/kubernetes/*client/models/*' -name 'v*.py*' -delete \
-    -o -path '*/kubernetes/*client/api/*' -name '*_api*.py*' -delete
+# What all parts import.
+RUN uv sync --frozen --no-dev --no-install-project --extra kube
 
 FROM build AS build-operator
 RUN uv sync --frozen --no-dev --no-install-project --extra operator

@@ -16,7 +16,7 @@ import kopf
 import msgspec
 
 from muster.api import names
-from muster.kube import paths
+from muster.kube import access, paths
 from muster.kube.client import Client
 from muster.kube.errors import KubeError
 from muster.kube.objects import DLJob, DLQueue
@@ -33,7 +33,7 @@ T = TypeVar("T", bound=KubeObject)
 def registry(jobs: Store[DLJob], queues: Store[DLQueue]) -> kopf.OperatorRegistry:
     """Return kopf's handlers, which feed these stores."""
     handlers = kopf.OperatorRegistry()
-    kopf.on.login(registry=handlers)(_login)
+    kopf.on.login(registry=handlers)(login)
     kopf.on.startup(registry=handlers)(_configure)
     kopf.on.event(names.GROUP, names.VERSION, "dljobs", registry=handlers)(_feed(jobs, DLJob))
     kopf.on.event(names.GROUP, names.VERSION, "dlqueues", registry=handlers)(_feed(queues, DLQueue))
@@ -75,9 +75,13 @@ def _feed(store: Store[T], kind: type[T]) -> Callable[..., Any]:
     return heard
 
 
-def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """A pod's service account, else the kubeconfig."""
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Who we are, as `Client` has it. In a pod kopf would go by the server's name, and wait for the cluster's DNS."""
+    server = access.server_of_pod()
+    if server is None:
+        return kopf.login_with_kubeconfig(**kwargs)
+    token = (access.ACCOUNT / "token").read_text().strip()
+    return kopf.ConnectionInfo(server=server, ca_path=access.ACCOUNT / "ca.crt", token=token)
 
 
 class _NoDiff(kopf.DiffBaseStorage):

@@ -45,8 +45,6 @@ _WITHOUT = (
     "media-types", "readline-common", "tar",
 )  # fmt: skip
 _UNUSED_MODULES = ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tkinter", "turtledemo")
-# The official client's models: thousands of files that nothing imports, since only its configuration loaders are used.
-_UNUSED = tuple(f"kubernetes/{room}client/{kind}" for room in ("", "aio/") for kind in ("models/v*.py", "api/*_api.py"))
 SOURCES = (
     "pyproject.toml",
     "uv.lock",
@@ -126,8 +124,6 @@ class _Layers:
         platform = ["--python-version", self._minor, "--python-platform", "linux", "--only-binary", ":all:"]
         debian.run([_uv(), "pip", "install", "--quiet", "--no-deps", "--target", str(layer / _TREE), *platform, *what])
         shutil.rmtree(layer / _TREE / "bin", ignore_errors=True)  # for the Python that uv runs on
-        for path in (path for pattern in _UNUSED for path in (layer / _TREE).glob(pattern)):
-            path.unlink()
         return layer
 
 

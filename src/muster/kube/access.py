@@ -1,27 +1,25 @@
-"""Where the API server is and who we are: the only module that uses the official client, for its configuration loaders.
+"""Where the API server is and who we are: in a pod by its service account, elsewhere by a kubeconfig (`kubeconfig`).
 
-They read kubeconfigs (client certificates, tokens, exec plugins, OIDC) and the service account of a pod. Its request path is
-not used: pydantic models cost milliseconds an object. Importing it costs about 24 MB beside aiohttp, since its models are lazy.
+In a pod the server is asked by its address, so that nothing waits for the cluster's DNS, and the official client, which takes
+16 MB, is not imported.
 
 Invariant: a token is read again at most once a minute, or at once after a 401; certificates are read once.
 """
 
+import importlib
 import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-from kubernetes.aio import config as _official
-from kubernetes.aio.client import Configuration
+from typing import Final
 
 from muster.kube.errors import KubeError
 
-_loaders: Final[Any] = _official  # its functions carry no annotations
+ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where the kubelet puts a pod's token, and the authority that the API server's certificate is from."""
 TOKEN_SECONDS: Final = 60.0
-_TOKEN: Final = "BearerToken"
 
 
 class NoAccess(KubeError):
@@ -58,20 +56,32 @@ async def load(kubeconfig: str | None = None) -> Access:
     Raises NoAccess with what was tried.
     """
     path = kubeconfig or os.environ.get("KUBECONFIG")
-    configuration = Configuration()
+    server = None if path else server_of_pod()
     try:
-        if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-            _loaders.load_incluster_config(client_configuration=configuration)
-            return _access(configuration, loader=None)
-        path = path or str(Path.home() / ".kube" / "config")
-        _check_exists(path)
-        loader = await _loaders.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
-        return _access(configuration, loader)
+        return _of_account(server) if server else await _of_kubeconfig(path or str(Path.home() / ".kube" / "config"))
     except NoAccess:
         raise
     except Exception as error:  # the loaders raise whatever the YAML, the files and the plugins make them stumble over
-        where = f"kubeconfig {path}" if path else "the pod's service account"
+        where = "the pod's service account" if server else f"kubeconfig {path or '~/.kube/config'}"
         raise NoAccess(f"cannot use {where}: {error}. Try `kubectl get --raw /readyz` with the same settings") from error
+
+
+def server_of_pod() -> str | None:
+    """Return the API server's URL as the pod that this is was told it; None elsewhere, and where $KUBECONFIG names another."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host or os.environ.get("KUBECONFIG"):
+        return None
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+async def _of_kubeconfig(path: str) -> Access:
+    _check_exists(path)
+    try:
+        loader = importlib.import_module("muster.kube.kubeconfig")
+    except ModuleNotFoundError as error:
+        raise NoAccess(f"{path} is read by the official client, which is not here: pip install muster[kubeconfig]") from error
+    found: Access = await loader.load(path)
+    return found
 
 
 def _check_exists(path: str) -> None:
@@ -79,34 +89,10 @@ def _check_exists(path: str) -> None:
         raise NoAccess(f"no kubeconfig at {path}: name one with --kubeconfig or KUBECONFIG, or run in a pod")
 
 
-def _access(configuration: Configuration, loader: Any) -> Access:
-    return Access(
-        host=str(configuration.host).rstrip("/"),
-        tls=_tls(configuration),
-        server_hostname=configuration.tls_server_name,
-        proxy=configuration.proxy,
-        renew=_renewer(configuration, loader) if _TOKEN in configuration.api_key else None,
-    )
+def _of_account(server: str) -> Access:
+    async def renew() -> str:
+        return f"Bearer {token.read_text().strip()}"
 
-
-def _tls(configuration: Configuration) -> ssl.SSLContext | None:
-    if not str(configuration.host).startswith("https"):
-        return None
-    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-    if configuration.cert_file:
-        context.load_cert_chain(configuration.cert_file, configuration.key_file)
-    if not configuration.verify_ssl:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _renewer(configuration: Configuration, loader: Any) -> Callable[[], Awaitable[str | None]]:
-    """Read the token anew: a pod's by the official hook, a kubeconfig's by its loader, which knows a plugin's expiry."""
-
-    async def renew() -> str | None:
-        if loader is not None:
-            await loader.load_and_set(configuration)
-        return await configuration.get_api_key_with_prefix(_TOKEN)
-
-    return renew
+    token = ACCOUNT / "token"
+    token.read_text()  # a pod without one is told so at once
+    return Access(server, ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt")), renew=renew)
