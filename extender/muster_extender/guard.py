@@ -41,7 +41,8 @@ class Guard:
         self._seen.passed.expire(self._now())
         verdict = await self._settled(pod, nodes)
         task = pod.metadata.key
-        self._seen.passed.note(task, verdict.gpus, verdict.passed if verdict.rule is Rule.OPEN else [], self._now())
+        passed = verdict.passed if verdict.rule is Rule.OPEN else []
+        self._seen.passed.note(task, verdict.gpus, passed, self._now(), pod.spec.scheduler_name)
         self._waking.note(pod, verdict)
         return verdict
 

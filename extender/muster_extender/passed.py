@@ -2,7 +2,9 @@
 
 kube-scheduler picks one of the nodes that passed and does not say which; until the binding comes by watch, the GPUs taken
 are missing from the view. kube-scheduler itself counts them, but it knows of no reservation: a second pod could take what is
-promised to a gang. So on nodes with an outstanding reservation such a pod counts as being there, wherever it went.
+promised to a gang. So on nodes with an outstanding reservation such a pod counts as being there, wherever it went. Another
+kube-scheduler, where the cluster's own asks as well, does not count them at all: to the pods of one, those that come by the
+other are there on every node.
 
 Seconds on any clock that only goes forward.
 """
@@ -22,6 +24,7 @@ class Passage(NamedTuple):
 
     gpus: int
     nodes: frozenset[str]
+    scheduler: str
     until: float
 
 
@@ -34,11 +37,11 @@ class Passed:
     def __len__(self) -> int:
         return len(self._passages)
 
-    def note(self, task: str, gpus: int, nodes: list[str], now: float) -> None:
-        """Record that a pod may be on its way to one of `nodes` (none: it is not)."""
+    def note(self, task: str, gpus: int, nodes: list[str], now: float, scheduler: str = "") -> None:
+        """Record that a pod may be on its way to one of `nodes` (none: it is not), sent there by a kube-scheduler."""
         self.forget(task)
         if nodes:
-            self._passages[task] = Passage(gpus, frozenset(nodes), now + FORGET_SECONDS)
+            self._passages[task] = Passage(gpus, frozenset(nodes), scheduler, now + FORGET_SECONDS)
 
     def forget(self, task: str) -> None:
         self._passages.pop(task, None)
@@ -56,9 +59,17 @@ class Passed:
                 return
             del self._passages[task]
 
-    def towards(self, node: str, but: str) -> int:
-        """Count the GPUs that pods other than `but` may be about to take on a node."""
-        return sum(each.gpus for task, each in self._passages.items() if task != but and node in each.nodes)
+    def besides(self, scheduler: str) -> bool:
+        """Say whether pods of other kube-schedulers are on their way."""
+        return any(each.scheduler != scheduler for each in self._passages.values())
+
+    def towards(self, node: str, but: str, besides: str | None = None) -> int:
+        """Count the GPUs that pods other than `but` may be about to take on a node; without those of one kube-scheduler."""
+        return sum(
+            each.gpus
+            for task, each in self._passages.items()
+            if task != but and each.scheduler != besides and node in each.nodes
+        )
 
 
 def _unschedulable(pod: Pod) -> bool:

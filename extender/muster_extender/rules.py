@@ -79,17 +79,16 @@ def filter_nodes(seen: Cluster, pod: Pod, nodes: list[str]) -> Verdict:
     count = gpus_of(pod)
     if count <= 0:
         return Verdict(Rule.FREE, 0, passed=list(nodes))
-    task = pod.metadata.key
     found = reservation(seen.view, pod)
     if isinstance(found, Promise):
-        return _only(seen, Verdict(Rule.OWNER, count, node=found.node), task, nodes, found.gpus)
+        return _only(seen, Verdict(Rule.OWNER, count, node=found.node), pod, nodes, found.gpus)
     if found is not None:
         verdict, sentence = found
         return Verdict(verdict, count, unresolvable=dict.fromkeys(nodes, sentence))
     claimed, pin = annotated_gpus(pod, count), pinned_to(pod.spec)
     if claimed and pin is not None:
-        return _only(seen, Verdict(Rule.PINNED, count, node=pin), task, nodes, claimed)
-    return _open(seen, Verdict(Rule.OPEN, count), task, nodes)
+        return _only(seen, Verdict(Rule.PINNED, count, node=pin), pod, nodes, claimed)
+    return _open(seen, Verdict(Rule.OPEN, count), pod, nodes)
 
 
 def reservation(view: GuardedView, pod: Pod) -> Promise | tuple[Rule, str] | None:
@@ -138,13 +137,13 @@ def _same_gpus(pod: Pod, promise: Promise) -> bool:
     return annotated_gpus(pod, promise.gpus.bit_count()) == promise.gpus and pinned_to(pod.spec) == promise.node
 
 
-def _only(seen: Cluster, verdict: Verdict, task: str, nodes: list[str], wanted: GpuSet) -> Verdict:
+def _only(seen: Cluster, verdict: Verdict, pod: Pod, nodes: list[str], wanted: GpuSet) -> Verdict:
     """Pass the one node, if the GPUs wanted there are free."""
     owner, where = verdict.rule is Rule.OWNER, f"{numbered(wanted)} of node {verdict.node}"
     sentence = f"this pod is reserved {where}" if owner else f"this pod is pinned to {where}"
     verdict.unresolvable = {name: sentence for name in nodes if name != verdict.node}
     if verdict.node in nodes:
-        refusal = _claim(seen.view, verdict.node, task, wanted, verdict.gpus, owner)
+        refusal = _claim(seen, verdict.node, pod, wanted, verdict.gpus, owner)
         if refusal is None:
             verdict.passed.append(verdict.node)
         else:
@@ -152,8 +151,9 @@ def _only(seen: Cluster, verdict: Verdict, task: str, nodes: list[str], wanted: 
     return verdict
 
 
-def _claim(view: GuardedView, name: str, task: str, wanted: GpuSet, count: int, owner: bool) -> Refusal | None:
+def _claim(seen: Cluster, name: str, pod: Pod, wanted: GpuSet, count: int, owner: bool) -> Refusal | None:
     """Say why a pod cannot have the GPUs `wanted` of a node; None if it can."""
+    view, task = seen.view, pod.metadata.key
     node = view.node(name)
     if node is None:
         return unknown(view, name)
@@ -165,10 +165,14 @@ def _claim(view: GuardedView, name: str, task: str, wanted: GpuSet, count: int, 
         return Refusal(not owner, f"{numbered(missing)} of node {name}, given to this pod, held by {who}")
     if free.bit_count() < count:
         return Refusal(True, f"needs {gpus(count)} but was given {numbered(wanted)}, and {free.bit_count()} are free")
+    coming = seen.passed.towards(name, task, besides=pod.spec.scheduler_name)
+    if free.bit_count() - coming < count:
+        why = f"{free.bit_count()} free, pods being bound by another kube-scheduler may take {coming}"
+        return Refusal(True, f"needs {gpus(count)}: {why}", True)
     return None
 
 
-def _open(seen: Cluster, verdict: Verdict, task: str, nodes: list[str]) -> Verdict:
+def _open(seen: Cluster, verdict: Verdict, pod: Pod, nodes: list[str]) -> Verdict:
     room = seen.rooms.of(verdict.gpus)
     roomy, refusal = room.roomy, room.refusal
     verdict.passed = [name for name in nodes if name in roomy]
@@ -176,19 +180,23 @@ def _open(seen: Cluster, verdict: Verdict, task: str, nodes: list[str]) -> Verdi
         for name in nodes:
             if name not in roomy:
                 verdict.refuse(name, refusal(name))
-    if len(seen.passed) and seen.view.outstanding:
-        _keep_back(seen, verdict, task)
+    if len(seen.passed):
+        _keep_back(seen, verdict, pod)
     if len(verdict.failed) + len(verdict.unresolvable) > MOST_SENTENCES:
         _shorten(verdict)
     return verdict
 
 
-def _keep_back(seen: Cluster, verdict: Verdict, task: str) -> None:
-    """Refuse nodes where pods that are not bound yet may leave too little beside the outstanding reservations."""
-    at_risk = [name for name in verdict.passed if name in seen.view.outstanding]
-    for name in at_risk:
+def _keep_back(seen: Cluster, verdict: Verdict, pod: Pod) -> None:
+    """Refuse nodes where pods that are not bound yet may leave too little: any of them beside the outstanding reservations,
+    and elsewhere those that another kube-scheduler sends, since the one that asks does not count them.
+    """
+    task, mine = pod.metadata.key, pod.spec.scheduler_name
+    outstanding, others = seen.view.outstanding, seen.passed.besides(mine)
+    for name in [name for name in verdict.passed if others or name in outstanding]:
         node = seen.view.node(name)
-        free, coming = node.free.bit_count() if node else 0, seen.passed.towards(name, task)
+        coming = seen.passed.towards(name, task, None if name in outstanding else mine)
+        free = node.free.bit_count() if node else 0
         if free - coming < verdict.gpus:
             why = f"needs {gpus(verdict.gpus)}: {free} free beside reservations, pods being bound may take {coming}"
             verdict.refuse(name, Refusal(True, why, True))

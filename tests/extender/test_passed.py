@@ -59,3 +59,41 @@ def test_expiry_stops_at_the_first_that_is_young_enough(world: World) -> None:
         world.seen.passed.note(f"vision/p{second}", 1, ["n"], now=float(second))
     world.seen.passed.expire(FORGET_SECONDS + 1)
     assert len(world.seen.passed) == 1
+
+
+# Two kube-schedulers: neither counts the other's pods before they are bound
+
+
+@pytest.mark.parametrize(("scheduler", "passed"), [("muster", ["m"]), ("default-scheduler", [])])
+def test_what_another_scheduler_sends_counts_where_nothing_is_reserved_too(
+    world: World, scheduler: str, passed: list[str]
+) -> None:
+    world.node("m")
+    world.seen.passed.note("vision/first", 4, ["m"], 0.0, "muster")
+    pod = world.pod("second", 8)
+    pod["spec"]["schedulerName"] = scheduler
+    assert world.ask(pod, "m").passed == passed  # muster's own kube-scheduler knows what is left of m
+
+
+@pytest.mark.parametrize(
+    ("sent", "to", "passed"), [("muster", "n", ["n"]), ("default-scheduler", "n", []), ("default-scheduler", "m", ["n"])]
+)
+def test_a_reservation_that_came_after_a_pod_of_another_scheduler_waits_for_it(
+    world: World, sent: str, to: str, passed: list[str]
+) -> None:
+    world.node("n")
+    world.node("m")
+    first = world.pod("first", 1)
+    first["spec"]["schedulerName"] = sent
+    world.seen.passed.note("vision/first", 1, [to], 0.0, sent)
+    world.job("gang", {"gang-worker-0": ("n", list(range(8)))})
+    pod = world.own("gang-worker-0", "gang", 8)
+    pod["spec"]["schedulerName"] = "muster"
+    verdict = world.ask(pod, "n")
+    assert verdict.passed == passed
+    assert verdict.passing == (not passed)
+    if not passed:
+        sentence = "needs 8 GPUs: 8 free, pods being bound by another kube-scheduler may take 1"
+        assert verdict.unresolvable == {"n": sentence}
+        world.bind("first", 1, "m")
+        assert world.ask(pod, "n").passed == ["n"]
