@@ -13,7 +13,7 @@ UV_ON_PATH := $(shell command -v uv 2>/dev/null)
 UV := $(or $(UV_ON_PATH),$(CURDIR)/.uv/bin/uv)
 PYTHON := .venv/bin/python
 STAMP := .venv/.synced
-GENERATED := crds docs/reference helm/muster/files
+GENERATED := crds docs/reference helm/muster/files kind-scheduler.yaml
 
 # The python3 that is there, none that uv would fetch; and .venv/ here, whatever environment make was called from.
 export UV_PYTHON_DOWNLOADS := never
@@ -57,11 +57,12 @@ check: $(STAMP) ## format, lint, types, import arrows, generated files
 	@git diff --exit-code -- $(GENERATED) || { echo "Generated files were out of date; they are right now: commit them." >&2; exit 1; }
 	@new=$$(git ls-files --others --exclude-standard -- $(GENERATED)); [ -z "$$new" ] || { echo "Generated, but not in git: $$new" >&2; exit 1; }
 
-generate: $(STAMP) ## write crds/, docs/reference/ and the chart's copies from the code
+generate: $(STAMP) ## write crds/, docs/reference/, the chart's copies and kind-scheduler.yaml from the code
 	$(PYTHON) -m muster.api.crd crds
 	$(PYTHON) -m muster.api.reference docs/reference
 	$(PYTHON) -m muster.api.admission helm/muster/files/admission-policy.yaml
 	$(PYTHON) -m muster.local.chart helm/muster/files/scheduler-config.yaml
+	$(PYTHON) -m muster.kind.default_scheduler kind-scheduler.yaml
 
 figures: $(STAMP) ## figures of papers beside ours: build/figures.json and docs/figures
 	@$(PYTHON) -m benchmarks.figures

@@ -43,6 +43,8 @@ def test_lint_has_nothing_to_say(helm: Helm) -> None:
         ("operatr.logLevel=INFO", "''", "'operatr' not allowed"),
         ("operator.logLevel=info", "/operator/logLevel", "'DEBUG', 'INFO'"),
         ("scheduler.policy=packed", "/scheduler/policy", "'pack', 'spread'"),
+        ("scheduler.extenderService.clusterIP=extender", "/scheduler/extenderService/clusterIP", "does not match"),
+        ("scheduler.extenderService.from[0].cidr=x", "/scheduler/extenderService/from/0", "'cidr' not allowed"),
         ("agent.interval=0", "/agent/interval", "got 0, want 1"),
         ("agent.interval=often", "/agent/interval", "want integer"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy", "'Always'"),
@@ -258,6 +260,30 @@ def test_what_may_be_reached_and_what_may_be_asked(helm: Helm) -> None:
     assert narrow["egress"] == [{"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": [{"port": 6443}]}]
     named = {port["name"] for each in objects if each["kind"] in ("Deployment", "DaemonSet") for port in ports(each)}
     assert {rule["port"] for rule in narrow["ingress"][0]["ports"]} == named
+
+
+def test_the_extender_has_an_address_for_the_clusters_own_scheduler_on_request(helm: Helm) -> None:
+    assert not [each for each in helm.template() if each["metadata"]["name"] == "muster-extender"]
+    address = ("--set", "scheduler.extenderService.clusterIP=10.96.0.88")
+    objects = helm.template(*address)
+    service = find(objects, "Service", "muster-extender")["spec"]
+    (port,) = service["ports"]
+    pod = find(objects, "Deployment", "muster-scheduler")
+    assert service["clusterIP"] == "10.96.0.88"
+    assert service["selector"].items() <= pod["spec"]["template"]["metadata"]["labels"].items()
+    assert {port["targetPort"]: port["port"]}.items() <= {each["name"]: each["containerPort"] for each in ports(pod)}.items()
+    # Where metrics are for some, the extender stays within reach of a kube-scheduler on its node's network.
+    narrow = ("--set-json", 'networkPolicy.metricsFrom=[{"podSelector":{}}]')
+    assert _extra_rule(helm.template(*address, *narrow)) == {"ports": [{"port": "extender"}]}
+    node = '[{"ipBlock":{"cidr":"10.0.0.10/32"}}]'
+    narrower = helm.template(*address, *narrow, "--set-json", f"scheduler.extenderService.from={node}")
+    assert _extra_rule(narrower) == {"ports": [{"port": "extender"}], "from": json.loads(node)}
+
+
+def _extra_rule(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    _, rule = find(objects, "NetworkPolicy", "muster")["spec"]["ingress"]
+    assert isinstance(rule, dict)
+    return rule
 
 
 def ports(workload: dict[str, Any]) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import yaml
 
+from muster.kind import default_scheduler, images, island, node_image
 from muster.kind import engine as engines
-from muster.kind import images, island, node_image
 from muster.kind.engine import Engine
 from muster.local import binaries
 from muster.local.errors import LocalError
@@ -54,9 +54,9 @@ class Cluster:
         places = dict.fromkeys(str(program.parent) for program in self.programs.values())
         return dict(self.engine.environment) | {"KUBECONFIG": str(self.kubeconfig), "PATH": ":".join([*places, path])}
 
-    def kind(self, *words: str | Path) -> str:
-        """Run kind."""
-        return self.engine.run(self.programs["kind"], *words, environment=self.environment)
+    def kind(self, *words: str | Path, directory: Path | None = None) -> str:
+        """Run kind, in a directory where one is given."""
+        return self.engine.run(self.programs["kind"], *words, environment=self.environment, directory=directory)
 
     def kubectl(self, *words: str | Path, stdin: Path | None = None) -> str:
         """Run kubectl as administrator."""
@@ -115,9 +115,9 @@ def _create(cluster: Cluster, progress: Progress) -> None:
     chosen = [] if stock else ["--image", node_image.have(cluster.engine, progress)]
     engines.home().mkdir(parents=True, exist_ok=True)
     with progress.step("kind create cluster"):
-        config = images.PROJECT / "kind-config.yaml"
+        options = ["--config", "kind-config.yaml", "--kubeconfig", str(cluster.kubeconfig), *chosen]
         try:
-            cluster.kind("create", "cluster", "--config", config, "--kubeconfig", cluster.kubeconfig, *chosen)
+            cluster.kind("create", "cluster", *options, directory=images.PROJECT)  # relative paths in it are from there
         except BaseException:
             cluster.kind("delete", "cluster", "--name", NAME)
             raise
@@ -140,16 +140,19 @@ def _stock_image(cluster: Cluster, progress: Progress) -> bool:
 
 def _install(cluster: Cluster) -> None:
     values = engines.home() / "values.yaml"
-    values.write_text(yaml.safe_dump(_values()))
+    values.write_text(yaml.safe_dump(chart_values()))
     where = ["--namespace", NAMESPACE, "--create-namespace"]
     cluster.helm("upgrade", "--install", "muster", CHART, *where, "--values", values, "--wait", "--timeout", _HELM_PATIENCE)
 
 
-def _values() -> dict[str, Any]:
-    """The chart's values on kind: GPUs are fake, and muster's parts are where no job runs, so that workers can be killed."""
+def chart_values() -> dict[str, Any]:
+    """The chart's values on kind: GPUs are fake, the extender is where the cluster's own kube-scheduler looks for it, and
+    muster's parts are where no job runs, so that workers can be killed.
+    """
     role = "node-role.kubernetes.io/control-plane"
     place = {"nodeSelector": {role: ""}, "tolerations": [{"key": role, "effect": "NoSchedule"}]}
-    return {"fakeGpus": {"enabled": True}, "operator": place, "scheduler": place}
+    service = {"extenderService": {"clusterIP": default_scheduler.EXTENDER_ADDRESS}}
+    return {"fakeGpus": {"enabled": True}, "operator": place, "scheduler": place | service}
 
 
 def _remove_network(engine: Engine) -> None:

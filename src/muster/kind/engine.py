@@ -16,7 +16,7 @@ from muster.local.errors import LocalError
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine; `within` is what brings a command to where its networks are."""
+    """An engine; `within` is what brings a command to where its networks are, but for the directory that it is to run in."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     within: tuple[str, ...] = ()
@@ -26,16 +26,26 @@ class Engine:
         """Whether it is ours; such an engine has no way to any registry."""
         return bool(self.within)
 
-    def command(self, *words: str | Path) -> list[str]:
-        """Return the command line that runs a program beside the engine."""
-        return [*self.within, *map(str, words)]
+    def command(self, *words: str | Path, directory: Path | None = None) -> list[str]:
+        """Return the command line that runs a program beside the engine, in this process's directory or another."""
+        entered = [*self.within, f"--wdns={directory or Path.cwd()}", "--"] if self.own else []
+        return [*entered, *map(str, words)]
 
-    def run(self, *words: str | Path, stdin: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
+    def run(
+        self,
+        *words: str | Path,
+        stdin: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+    ) -> str:
         """Run a program beside the engine and return its output; raise LocalError with its words where it fails."""
         env = os.environ | dict(self.environment) | dict(environment or {})
+        command = self.command(*words, directory=directory)
         try:
             with (stdin or Path(os.devnull)).open("rb") as source:
-                done = subprocess.run(self.command(*words), stdin=source, env=env, capture_output=True, text=True, check=False)
+                done = subprocess.run(
+                    command, stdin=source, env=env, cwd=directory, capture_output=True, text=True, check=False
+                )
         except OSError as error:
             raise LocalError(f"{words[0]} cannot be run: {error.strerror}") from None
         if done.returncode:
@@ -65,8 +75,7 @@ def own() -> Engine | None:
     # Its own docker goes first; the rest of PATH is for what users run beside it.
     path = f"{noted['root']}/usr/bin:{os.environ.get('PATH', os.defpath)}"
     environment = {"DOCKER_HOST": host(), "PATH": path, "KIND_EXPERIMENTAL_PROVIDER": "docker"}
-    namespaces = (f"--target={noted['inside']}", "--net", "--mount", "--pid")
-    return Engine(environment, ("nsenter", *namespaces, f"--wdns={Path.cwd()}", "--"))
+    return Engine(environment, ("nsenter", f"--target={noted['inside']}", "--net", "--mount", "--pid"))
 
 
 def home() -> Path:
