@@ -33,7 +33,7 @@ help: ## show the targets
 demo: $(STAMP) ## what muster does, on a real control plane on this machine (first run: builds it, 6 to 10 minutes more)
 	@.venv/bin/muster demo
 
-test: $(STAMP) binaries ## every test, those on the real control plane too
+test: $(STAMP) binaries ## every test, those on the real control plane and on kind too
 	@$(PYTHON) -m pytest
 
 kind: $(STAMP) ## muster in a kind cluster on this machine, installed by helm, with an example (root, where no engine runs)
@@ -42,7 +42,7 @@ kind: $(STAMP) ## muster in a kind cluster on this machine, installed by helm, w
 kind-down: $(STAMP) ## remove that cluster and all that it made
 	@.venv/bin/muster kind down
 
-kind-test: $(STAMP) ## the main job on real kubelets: brings a kind cluster up, and looks at what it leaves behind
+kind-test: $(STAMP) ## of these the main job on real kubelets: brings a kind cluster up, and looks at what it leaves behind
 	@$(PYTHON) -m pytest -m kind tests/kind
 
 images: $(STAMP) ## muster's images: built from the Dockerfile, else assembled from Debian packages and wheels

@@ -1,7 +1,7 @@
 """The kind cluster of the test run, with muster installed in it by helm, and namespaces on it.
 
-A cluster that is up already is used and left up, so that tests can be run again and again; else one is brought up for the
-run, and what it leaves on this machine fails the run.
+A cluster that is up already is used and left up, so that tests can be run again and again; else one is brought up for these
+tests, and what it leaves on this machine fails them. Where there can be none they are skipped, which `.ci/run` does not take.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ import pytest
 from kind import traces
 from kind.jobs import Jobs
 from muster.kind import cluster as kind_cluster
+from muster.kind import engine, island
 from muster.kind.cluster import Cluster
+from muster.local.errors import LocalError
 from muster.local.progress import Quiet, Shown
 
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kind() -> Iterator[Cluster]:
-    """muster on real kubelets; whoever asks for it where there can be none is told what is missing."""
+    """muster on real kubelets; where there can be none one is told what is missing."""
     if found := Cluster.find(Quiet()):
         yield found
         return
+    if engine.running() is None:
+        try:
+            island.check()
+        except LocalError as error:
+            pytest.skip(str(error))
     before = traces.seen()
     try:
         yield kind_cluster.up(Shown())
