@@ -229,6 +229,7 @@ def settle(world: World) -> None:
         ("operator", "list", False),
         ("operator", "list", True),
         ("operator", "watch", False),
+        ("operator", "watch", True),
         ("scheduler", "list", False),
         ("scheduler", "watch", False),
     ],
@@ -268,24 +269,34 @@ def page(url: str) -> tuple[int, str]:
         return 0, ""
 
 
-def test_without_the_lease_an_operator_only_waits(world: World) -> None:
-    """It is not ready, says what is missing, and leads when it may."""
+@pytest.mark.parametrize("verb", ["get", "update", "create"])
+def test_without_a_right_to_the_lease_an_operator_only_waits(world: World, verb: str) -> None:
+    """The lease is handed back, or new: it is not ready, says what is missing, and leads when it may."""
+    role, right = f"{RBAC}/namespaces/{NAMESPACE}/roles/{RELEASE}-operator", ("coordination.k8s.io", "leases", verb)
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{RELEASE}-operator"
+    rules = world.cluster.api.get(role)["rules"]
     world.parts.stop("operator")
-    path = f"{RBAC}/namespaces/{NAMESPACE}/roles/{RELEASE}-operator"
-    rules = world.cluster.api.get(path)["rules"]
-    words = 'cannot get resource "leases"'
+    if verb == "create":
+        world.cluster.api.delete(lease)
+    candidate = f"poor-candidate-{verb}"
+
+    def set_lease_rules(rules: list[dict[str, Any]], *, allowed: bool) -> None:
+        world.cluster.api.patch(role, {"rules": rules})
+        words = "the role is in force"
+        world.cluster.wait(lambda: may(world, "operator", right, NAMESPACE, f"{RELEASE}-operator") is allowed, words)
+
     try:
-        world.cluster.api.patch(path, {"rules": rules[:1]})
-        url = world.parts.start_operator("poor-candidate", wait=False)
-        world.cluster.wait(lambda: words in page(f"{url}/readyz")[1], "it says what is missing")
+        set_lease_rules([without(rule, right) for rule in rules], allowed=False)
+        url = world.parts.start_operator(candidate, wait=False)
+        world.cluster.wait(lambda: refusal(right) in page(f"{url}/readyz")[1], "it says what is missing")
         assert page(f"{url}/readyz")[0] == 503
-        world.cluster.api.patch(path, {"rules": rules})
+        world.cluster.api.patch(role, {"rules": rules})
         world.cluster.wait(lambda: page(f"{url}/readyz") == (200, "ok"), "it is ready")
+        world.cluster.wait(lambda: world.cluster.api.get(lease)["spec"].get("holderIdentity"), "it leads")
     finally:
-        world.cluster.api.patch(path, {"rules": rules})
-        world.parts.stop("poor-candidate")
+        set_lease_rules(rules, allowed=True)
+        world.parts.stop(candidate)
         world.parts.start_operator()
-    assert words in world.parts.log("poor-candidate")
 
 
 def test_a_right_that_goes_while_it_runs_is_told_where_people_look(world: World) -> None:
@@ -339,11 +350,11 @@ def set_rules(world: World, part: str, changed: set[Right], rules: list[dict[str
     world.cluster.wait(lambda: all(may(world, part, right) is allowed for right in changed), f"the role {part} is in force")
 
 
-def may(world: World, part: str, right: Right) -> bool:
-    """Ask the API server whether a part has a right."""
+def may(world: World, part: str, right: Right, namespace: str = TEAM, name: str = "") -> bool:
+    """Ask the API server whether a part has a right in a namespace, to the object of this name or to any."""
     group, resource, verb = right
     resource, _, sub = resource.partition("/")
-    attributes = {"group": group, "resource": resource, "subresource": sub, "verb": verb, "namespace": TEAM}
+    attributes = {"group": group, "resource": resource, "subresource": sub, "verb": verb, "namespace": namespace, "name": name}
     review = {"spec": {"user": ACCOUNT + part, "resourceAttributes": attributes}}
     body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", **review}
     return bool(world.cluster.api.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", body)["status"]["allowed"])
