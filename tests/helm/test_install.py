@@ -245,11 +245,26 @@ def test_definitions_that_somebody_else_brings(audited: AuditedCluster, cluster_
         remove_definitions(audited)
 
 
+def test_definitions_that_are_being_deleted_are_waited_for(audited: AuditedCluster, cluster_helm: Helm) -> None:
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/dljobs.muster.dev"
+    stack.define_resources(audited)
+    audited.api.patch(path, {"metadata": {"finalizers": ["test.muster.dev/held"]}})
+    try:
+        audited.api.delete(path)
+        with pytest.raises(HelmFailed, match=r"definition dljobs\.muster\.dev is being deleted, .* --for=delete crd/dljobs"):
+            cluster_helm("install", RELEASE, CHART, *INSTALL)
+    finally:
+        audited.api.patch(path, {"metadata": {"finalizers": []}})
+        audited.wait(partial(_is_gone, audited, path), "the definition is gone")
+        remove_definitions(audited)
+
+
 def remove_definitions(cluster: AuditedCluster) -> None:
     """Remove muster's definitions, and wait: the API server takes some seconds for it."""
     for definition in crd.manifests():
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition['metadata']['name']}"
-        cluster.api.delete(path)
+        if cluster.exists(path):
+            cluster.api.delete(path)
         cluster.wait(partial(_is_gone, cluster, path), f"{definition['metadata']['name']} is gone")
 
 

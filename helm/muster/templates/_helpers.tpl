@@ -59,6 +59,9 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- $name := ($.Files.Get $path | fromYaml).metadata.name -}}
 {{- with lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $name -}}
 {{- $annotations := .metadata.annotations | default dict -}}
+{{- if .metadata.deletionTimestamp -}}
+{{- fail (printf "the definition %s is being deleted, with all its objects: install once it is gone (kubectl wait --for=delete crd/%s)" $name $name) -}}
+{{- end -}}
 {{- if not (and (eq (index $annotations "meta.helm.sh/release-name" | default "") $.Release.Name) (eq (index $annotations "meta.helm.sh/release-namespace" | default "") $.Release.Namespace)) -}}
 {{- fail (printf "the definition %s is there and not of release %s in namespace %s: hand it over (kubectl annotate --overwrite crd dljobs.muster.dev dlqueues.muster.dev meta.helm.sh/release-name=%s meta.helm.sh/release-namespace=%s && kubectl label --overwrite crd dljobs.muster.dev dlqueues.muster.dev app.kubernetes.io/managed-by=Helm), or set crds.enabled=false and go on bringing it yourself" $name $.Release.Name $.Release.Namespace $.Release.Name $.Release.Namespace) -}}
 {{- end -}}
