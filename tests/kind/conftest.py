@@ -48,5 +48,6 @@ def jobs(kind: Cluster) -> Iterator[Jobs]:
     """Jobs in a namespace of their own; when it goes after the test, all GPUs are free again."""
     namespace = f"test-{os.getpid()}-{next(_numbers)}"
     kind.kubectl("create", "namespace", namespace)
+    kind.kubectl("wait", "--namespace", namespace, "--for=create", "serviceaccount/default")  # before it no pod is accepted
     yield Jobs(kind, namespace)
     kind.kubectl("delete", "namespace", namespace, "--timeout=120s")
