@@ -25,7 +25,7 @@ unexport PYTHONHOME
 # The cluster's Go toolchain, where PATH has none, is installed by the same uv.
 export UV
 
-.PHONY: help demo test kind kind-down kind-test images check generate figures bench-gangs bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
+.PHONY: help demo test kind kind-down kind-test images check generate figures bench-gangs bench-start bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ figures: $(STAMP) ## figures of papers beside ours: build/figures.json and docs/
 
 bench-gangs: $(STAMP) ## gangs per second beside kube-scheduler's own gang scheduling and a bare client
 	@$(PYTHON) benchmarks/gangs.py
+
+bench-start: $(STAMP) ## seconds from apply to Running on real kubelets beside a plain Job; CPU and memory when idle (kind)
+	@$(PYTHON) -m benchmarks.start
 
 bench-random: $(STAMP) ## a million steps of random events: do the policies keep their promises?
 	@$(PYTHON) -m benchmarks.random_events
