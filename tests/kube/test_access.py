@@ -34,7 +34,6 @@ async def test_a_pod_goes_by_address_and_by_its_token_as_it_is_now(pod: Path) ->
     assert found.tls.get_ca_certs()
     assert await found.headers() == {"Authorization": "Bearer first"}
     (pod / "token").write_text("second\n")
-    assert await found.headers() == {"Authorization": "Bearer first"}  # a minute has not passed
     assert await found.headers(stale=True) == {"Authorization": "Bearer second"}
 
 
@@ -49,6 +48,16 @@ async def test_a_pod_without_an_account_says_so(pod: Path, missing: str) -> None
     (pod / missing).unlink()
     with pytest.raises(access.NoAccess, match="cannot use the pod's service account"):
         await access.load()
+
+
+async def test_a_kubeconfig_without_the_official_client_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config"
+    path.write_text("apiVersion: v1")
+    monkeypatch.setitem(sys.modules, "muster.kube.kubeconfig", None)
+    with pytest.raises(access.NoAccess, match=r"pip install 'muster\[kubeconfig\]'"):
+        await access.load(str(path))
 
 
 def test_kopf_goes_where_the_client_goes(pod: Path) -> None:

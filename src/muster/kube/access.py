@@ -79,7 +79,7 @@ async def _of_kubeconfig(path: str) -> Access:
     try:
         loader = importlib.import_module("muster.kube.kubeconfig")
     except ModuleNotFoundError as error:
-        raise NoAccess(f"{path} is read by the official client, which is not here: pip install muster[kubeconfig]") from error
+        raise NoAccess(f"{path} is read by the official client, which is not here: pip install 'muster[kubeconfig]'") from error
     found: Access = await loader.load(path)
     return found
 
