@@ -23,10 +23,10 @@ RESERVING = ("muster.dev", "dljobs/status", "patch")
 def test_when_the_leader_is_killed_another_leads_and_no_gang_is_lost_or_started_twice(jobs: Jobs, tmp_path: Path) -> None:
     cluster = jobs.cluster
     cluster.kubectl("rollout", "status", f"deployment/{OPERATOR}", "--namespace", NAMESPACE, "--timeout=120s")
-    killed = leader(cluster)
     gangs = [allreduce(name, workers=2, gpus=4, arguments=["--steps=20"]) for name in ("first", "second", "third")]
     jobs.apply(*gangs, folder=tmp_path)
     jobs.until(lambda: jobs.phase("first") not in (None, "Queued"), "the first is being started")
+    killed = leader(cluster)
     kill(cluster, killed)
     jobs.apply(allreduce("after", workers=2, gpus=1, arguments=["--steps=20"]), folder=tmp_path)
     for name in ("first", "second", "third", "after"):
