@@ -1,10 +1,10 @@
-"""How long a gang takes to run on real kubelets, beside the same pods as a plain Job: `make bench-start`.
+"""How long a gang takes to run on real kubelets, beside the same pods without muster: `make bench-start`.
 
 The DLJob of examples/allreduce.yaml, four pods of four GPUs on two nodes, is applied, and timed until all four are Running; so
-is an Indexed Job of the same pods, pinned by node affinity to the same nodes and bound by the cluster's default scheduler: no
-gang, no plan, no reservation, no extender. They take turns, the first to go changes from round to round. Then nothing runs for
-a minute, and the kubelets tell what muster's containers take: CPU, and memory that cannot be taken from them (the working
-set). On the kind cluster that is up, else on one that is brought up for it. The last line is one JSON object.
+are the same pods as plain Jobs, one a node, pinned by spec.nodeName: no plan, no reservation, no scheduler at all. They take
+turns, and who goes first changes from round to round. Then nothing runs for a minute, and the kubelets tell what muster's
+containers take: CPU, and memory that cannot be taken from them (the working set). On the kind cluster that is up, else on one
+that is brought up for it. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from muster.api import names
 from muster.kind import cluster as kind_cluster
 from muster.kind.cluster import NAMESPACE, Cluster
 from muster.kind.images import PROJECT
@@ -55,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print the figures."""
     options = _parser().parse_args(argv)
     with found_or_brought_up() as cluster, namespace(cluster) as where, TemporaryDirectory() as folder:
-        contestants = {"muster": dljob, "plain": plain_job}
+        contestants = {"muster": dljobs, "plain": plain_jobs(worker_nodes(cluster))}
         starts: dict[str, list[Start]] = {name: [] for name in contestants}
         for number in range(options.rounds + 1):  # the first warms up: images, caches
             for name in sorted(contestants, reverse=bool(number % 2)):
-                start = started(cluster, where, contestants[name](f"{name}-{number}"), Path(folder))
+                start = started(cluster, where, f"{name}-{number}", contestants[name], Path(folder))
                 if number:
                     starts[name].append(start)
                     print(f"round {number}: {name} {start['running']:.2f} s", flush=True)
@@ -74,11 +75,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(json.dumps(result))
 
 
-def started(cluster: Cluster, where: str, manifest: Object, folder: Path) -> Start:
-    """Apply a job, follow its pods until all run, remove it, and return how long each step took."""
-    name = manifest["metadata"]["name"]
+def started(cluster: Cluster, where: str, name: str, jobs: Callable[[str], Sequence[Object]], folder: Path) -> Start:
+    """Apply jobs, follow their pods until all run, remove them, and return how long each step took."""
     file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(manifest))
+    file.write_text(yaml.safe_dump_all(jobs(name)))
     seen: dict[str, dict[str, float]] = {step: {} for step in STEPS}
     with watched(cluster, where) as pods:
         began = time.monotonic()
@@ -125,27 +125,36 @@ def watched(cluster: Cluster, where: str) -> Iterator[Callable[[], tuple[float, 
         listener.join()
 
 
-def dljob(name: str) -> Object:
+def dljobs(name: str) -> Sequence[Object]:
     """Return the DLJob of the example, with pods that wait until they are removed."""
     manifest: Object = yaml.safe_load((PROJECT / "examples" / "allreduce.yaml").read_text())
     manifest["metadata"]["name"] = name
-    (role,) = manifest["spec"]["roles"].values()
+    role = manifest["spec"]["roles"]["worker"]
     assert role["replicas"] == PODS
     spec = role["template"]["spec"]
     spec["terminationGracePeriodSeconds"] = 1
     spec["containers"][0]["command"] = _SLEEP
-    return manifest
+    return [manifest]
 
 
-def plain_job(name: str) -> Object:
-    """Return an Indexed Job of the same pods, pinned to the nodes that have the GPUs for them."""
-    template = dljob(name)["spec"]["roles"]["worker"]["template"]
-    workers = {"key": "muster.dev/machine", "operator": "Exists"}
-    required = {"nodeSelectorTerms": [{"matchExpressions": [workers]}]}
-    template["spec"]["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
-    template["spec"]["restartPolicy"] = "Never"
-    spec = {"completionMode": "Indexed", "completions": PODS, "parallelism": PODS, "template": template}
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
+def plain_jobs(nodes: Sequence[str]) -> Callable[[str], Sequence[Object]]:
+    """Return what makes Jobs of the same pods, one on each of these nodes."""
+
+    def job(name: str, node: str) -> Object:
+        (manifest,) = dljobs(name)
+        template = manifest["spec"]["roles"]["worker"]["template"]
+        template["spec"] |= {"nodeName": node, "restartPolicy": "Never"}
+        share = PODS // len(nodes)
+        spec = {"completions": share, "parallelism": share, "template": template}
+        return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"{name}-{node}"}, "spec": spec}
+
+    return lambda name: [job(name, node) for node in nodes]
+
+
+def worker_nodes(cluster: Cluster) -> list[str]:
+    """Return the nodes that have GPUs, which the DLJob fills."""
+    of_machines = ("--selector", names.MACHINE, "--output=jsonpath={.items[*].metadata.name}")
+    return cluster.kubectl("get", "nodes", *of_machines).split()
 
 
 def uses(cluster: Cluster) -> dict[str, Use]:
