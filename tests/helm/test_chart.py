@@ -306,6 +306,7 @@ def test_every_pod_is_critical_bounded_and_probed(helm: Helm) -> None:
         assert workload["spec"]["template"]["spec"]["priorityClassName"] == "system-cluster-critical"
         for name, container in containers(workload).items():
             assert {"livenessProbe", "readinessProbe"} <= container.keys(), name
+            assert "startupProbe" in container or name == "kube-scheduler", name
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}, name
             assert container["resources"]["limits"].keys() == {"memory"}, name
             assert container["securityContext"]["readOnlyRootFilesystem"] is True, name

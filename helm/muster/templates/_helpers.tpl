@@ -102,3 +102,12 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext: {{- include "muster.podSecurity" . | nindent 2 }}
 {{- end -}}
+
+{{- /* How a container that has just been started is looked at; takes its port. The kubelet's first look comes before Python
+     has started, and without this the next one five or ten seconds later. */ -}}
+{{- define "muster.startupProbe" -}}
+httpGet: {path: /healthz, port: {{ . }}}
+periodSeconds: 1
+timeoutSeconds: 10
+failureThreshold: 120
+{{- end -}}
