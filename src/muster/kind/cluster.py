@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import yaml
 
+from muster.api import names
 from muster.kind import default_scheduler, images, island, node_image
 from muster.kind import engine as engines
 from muster.kind.engine import Engine
@@ -143,6 +144,8 @@ def _install(cluster: Cluster) -> None:
     values.write_text(yaml.safe_dump(chart_values()))
     where = ["--namespace", NAMESPACE, "--create-namespace"]
     cluster.helm("upgrade", "--install", "muster", CHART, *where, "--values", values, "--wait", "--timeout", _HELM_PATIENCE)
+    there = "--for=jsonpath={.status.allocatable.nvidia\\.com/gpu}"  # a moment after the pods that pretend to have them
+    cluster.kubectl("wait", there, "node", "--selector", names.MACHINE, "--timeout=120s")
 
 
 def chart_values() -> dict[str, Any]:
