@@ -18,6 +18,12 @@ table ip pod_network {
         type nat hook postrouting priority srcnat
         ip saddr 10.244.$own.0/24 ip daddr != 10.244.0.0/16 fib daddr type != local masquerade
     }
+    # A Service that kube-proxy has not learnt of yet is refused, not lost: CoreDNS, which starts before kube-proxy, tries the
+    # API server again after a second, not after thirty.
+    chain unknown {
+        type filter hook forward priority filter
+        ip daddr 10.96.0.0/16 reject
+    }
 }
 RULES
 
