@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import yaml
 
@@ -69,11 +71,21 @@ class Jobs:
             shown = self.kubectl("get", "dljobs,jobs,pods", "--output", "wide")
             raise AssertionError(f"{error}\n{shown}\n{self.kubectl('get', 'dljobs', '--output', 'yaml')}") from None
 
-    def follow(self, pod: str) -> subprocess.Popen[str]:
-        """Follow a pod's log to its end, which outlives the pod."""
+    @contextmanager
+    def follow(self, pod: str) -> Iterator[IO[str]]:
+        """Follow a pod's log, which can be read to its end when the pod is gone."""
         program = self.cluster.programs["kubectl"]
         words = self.cluster.engine.command(program, "--namespace", self.namespace, "logs", "--follow", pod)
-        return subprocess.Popen(words, env=os.environ | self.cluster.environment, stdout=subprocess.PIPE, text=True)
+        environment = os.environ | self.cluster.environment
+        process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert process.stdout
+        try:
+            yield process.stdout
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # kubectl, and what brings it to the engine's network
+            process.wait()
+            process.stdout.close()
 
     def free_gpus(self) -> int:
         """Return how many GPUs of the cluster no pod holds."""
