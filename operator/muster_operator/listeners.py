@@ -16,7 +16,7 @@ import kopf
 import msgspec
 
 from muster.api import names
-from muster.kube import access, paths
+from muster.kube import configuration, paths
 from muster.kube.client import Client
 from muster.kube.errors import KubeError
 from muster.kube.objects import DLJob, DLQueue
@@ -77,11 +77,11 @@ def _feed(store: Store[T], kind: type[T]) -> Callable[..., Any]:
 
 def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     """Who we are, as `Client` has it. In a pod kopf would go by the server's name, and wait for the cluster's DNS."""
-    server = access.server_of_pod()
+    server = configuration.server_of_pod()
     if server is None:
         return kopf.login_with_kubeconfig(**kwargs)
-    token = (access.ACCOUNT / "token").read_text().strip()
-    return kopf.ConnectionInfo(server=server, ca_path=access.ACCOUNT / "ca.crt", token=token)
+    token = (configuration.ACCOUNT / "token").read_text().strip()
+    return kopf.ConnectionInfo(server=server, ca_path=configuration.ACCOUNT / "ca.crt", token=token)
 
 
 class _NoDiff(kopf.DiffBaseStorage):

@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from muster.kube import access
+from muster.kube import configuration
 from muster.kube.access import Access
 from muster.kube.backoff import Backoff
 from muster.kube.errors import ApiError, Gone, TooMany, Unreachable, api_error
@@ -93,8 +93,8 @@ class Client:
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None, *, connections: int = 32) -> Self:
-        """Load the configuration (see access.load) and open a pool; no request is made yet. Raises NoAccess."""
-        return cls(await access.load(kubeconfig), connections=connections)
+        """Load the configuration (see configuration.load) and open a pool; no request is made yet. Raises NoAccess."""
+        return cls(await configuration.load(kubeconfig), connections=connections)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from muster.kube import access
+from muster.kube import configuration
+from muster.kube.access import NoAccess
 from muster.local import certificates
 from muster_operator import listeners
 
@@ -21,14 +22,14 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    monkeypatch.setattr(access, "ACCOUNT", tmp_path)
+    monkeypatch.setattr(configuration, "ACCOUNT", tmp_path)
     (tmp_path / "token").write_text("first\n")
     (tmp_path / "ca.crt").write_bytes(certificates.Authority().certificate)
     return tmp_path
 
 
 async def test_a_pod_goes_by_address_and_by_its_token_as_it_is_now(pod: Path) -> None:
-    found = await access.load()
+    found = await configuration.load()
     assert found.host == "https://10.96.0.1:443"
     assert found.tls is not None
     assert found.tls.get_ca_certs()
@@ -40,14 +41,14 @@ async def test_a_pod_goes_by_address_and_by_its_token_as_it_is_now(pod: Path) ->
 @pytest.mark.usefixtures("pod")
 def test_an_address_of_six_has_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
-    assert access.server_of_pod() == "https://[fd00::1]:443"
+    assert configuration.server_of_pod() == "https://[fd00::1]:443"
 
 
 @pytest.mark.parametrize("missing", ["token", "ca.crt"])
 async def test_a_pod_without_an_account_says_so(pod: Path, missing: str) -> None:
     (pod / missing).unlink()
-    with pytest.raises(access.NoAccess, match="cannot use the pod's service account"):
-        await access.load()
+    with pytest.raises(NoAccess, match="cannot use the pod's service account"):
+        await configuration.load()
 
 
 async def test_a_kubeconfig_without_the_official_client_says_what_to_install(
@@ -56,8 +57,8 @@ async def test_a_kubeconfig_without_the_official_client_says_what_to_install(
     path = tmp_path / "config"
     path.write_text("apiVersion: v1")
     monkeypatch.setitem(sys.modules, "muster.kube.kubeconfig", None)
-    with pytest.raises(access.NoAccess, match=r"pip install 'muster\[kubeconfig\]'"):
-        await access.load(str(path))
+    with pytest.raises(NoAccess, match=r"pip install 'muster\[kubeconfig\]'"):
+        await configuration.load(str(path))
 
 
 def test_kopf_goes_where_the_client_goes(pod: Path) -> None:
