@@ -163,7 +163,7 @@ def _taken_back(job: Job, current: dict[str, Pod], alive: Callable[[str], bool],
     """Take the gang back if it cannot be whole any more."""
     own_failure = next((pod for pod in current.values() if pod.status.phase == "Failed" and _to_blame(pod, alive)), None)
     if own_failure is not None:
-        message = f"pod {own_failure.metadata.name} failed: {_cause(own_failure)}"
+        message = f"pod {own_failure.metadata.name} failed on node {own_failure.spec.node_name}: {_cause(own_failure)}"
         if job.status.restarts >= job.spec.backoff_limit:
             limit = f"{job.status.restarts} of {job.spec.backoff_limit} restarts used"
             _record(step, job, now).finish(False, "BackoffLimitExceeded", f"{message}; {limit}")

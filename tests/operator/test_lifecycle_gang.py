@@ -105,7 +105,7 @@ def test_a_failed_pod_restarts_the_gang() -> None:
     gang = started(job())
     step = step_of(gang, failed(gang))
     assert step.status is not None
-    assert step.status.status.message == f"pod {W0} failed: container train exited with 137 OOMKilled"
+    assert step.status.status.message == f"pod {W0} failed on node n1: container train exited with 137 OOMKilled"
     assert (step.status.status.restarts, step.status.status.requeues, step.status.status.avoid) == (1, 0, [])
     assert look(gang, failed(gang)) == {"status": ("Queued", "Restarting", "PodFailed")}
 
@@ -175,7 +175,7 @@ def test_the_cause_of_a_failure(status: Json, cause: str) -> None:
     bare: Json = {"containerStatuses": None}
     step = step_of(gang, failed(gang, **(bare | status)))
     assert step.status is not None
-    assert step.status.status.message == f"pod {W0} failed: {cause}"
+    assert step.status.status.message == f"pod {W0} failed on node n1: {cause}"
 
 
 # Trouble that is not its own
