@@ -272,31 +272,60 @@ def page(url: str) -> tuple[int, str]:
 @pytest.mark.parametrize("verb", ["get", "update", "create"])
 def test_without_a_right_to_the_lease_an_operator_only_waits(world: World, verb: str) -> None:
     """The lease is handed back, or new: it is not ready, says what is missing, and leads when it may."""
-    role, right = f"{RBAC}/namespaces/{NAMESPACE}/roles/{RELEASE}-operator", ("coordination.k8s.io", "leases", verb)
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{RELEASE}-operator"
-    rules = world.cluster.api.get(role)["rules"]
+    candidate = f"poor-candidate-{verb}"
     world.parts.stop("operator")
     if verb == "create":
         world.cluster.api.delete(lease)
-    candidate = f"poor-candidate-{verb}"
-
-    def set_lease_rules(rules: list[dict[str, Any]], *, allowed: bool) -> None:
-        world.cluster.api.patch(role, {"rules": rules})
-        words = "the role is in force"
-        world.cluster.wait(lambda: may(world, "operator", right, NAMESPACE, f"{RELEASE}-operator") is allowed, words)
-
     try:
-        set_lease_rules([without(rule, right) for rule in rules], allowed=False)
-        url = world.parts.start_operator(candidate, wait=False)
-        world.cluster.wait(lambda: refusal(right) in page(f"{url}/readyz")[1], "it says what is missing")
-        assert page(f"{url}/readyz")[0] == 503
-        world.cluster.api.patch(role, {"rules": rules})
+        with deprived_of_lease(world, "operator", verb) as right:
+            url = world.parts.start_operator(candidate, wait=False)
+            world.cluster.wait(lambda: refusal(right) in page(f"{url}/readyz")[1], "it says what is missing")
+            assert page(f"{url}/readyz")[0] == 503
         world.cluster.wait(lambda: page(f"{url}/readyz") == (200, "ok"), "it is ready")
         world.cluster.wait(lambda: world.cluster.api.get(lease)["spec"].get("holderIdentity"), "it leads")
     finally:
-        set_lease_rules(rules, allowed=True)
         world.parts.stop(candidate)
         world.parts.start_operator()
+
+
+@pytest.mark.parametrize("verb", ["get", "update"])
+def test_without_a_right_to_its_lease_kube_scheduler_only_waits(world: World, verb: str) -> None:
+    candidate = f"poor-scheduler-{verb}"
+
+    def said(words: str) -> bool:
+        return words in world.parts.log(candidate).replace('\\"', '"').lower()
+
+    for part in ("scheduler", "extender"):
+        world.parts.stop(part)
+    extender = world.parts.start_extender()
+    try:
+        with deprived_of_lease(world, "scheduler", verb) as right:
+            world.parts.start_scheduler(extender, candidate)
+            world.cluster.wait(lambda: said(refusal(right).lower()), "it says what is missing")
+            assert not said("successfully acquired lease")
+        world.cluster.wait(lambda: said("successfully acquired lease"), "it leads")
+    finally:
+        world.parts.stop(candidate)
+        world.parts.start_scheduler(extender)
+
+
+@contextmanager
+def deprived_of_lease(world: World, part: str, verb: str) -> Iterator[Right]:
+    """Take a right to its lease away from a part, and give it back."""
+    role, right = f"{RBAC}/namespaces/{NAMESPACE}/roles/{RELEASE}-{part}", ("coordination.k8s.io", "leases", verb)
+
+    def set_to(rules: list[dict[str, Any]], *, allowed: bool) -> None:
+        world.cluster.api.patch(role, {"rules": rules})
+        words = "the role is in force"
+        world.cluster.wait(lambda: may(world, part, right, NAMESPACE, f"{RELEASE}-{part}") is allowed, words)
+
+    rules = world.cluster.api.get(role)["rules"]
+    try:
+        set_to([without(rule, right) for rule in rules], allowed=False)
+        yield right
+    finally:
+        set_to(rules, allowed=True)
 
 
 def test_a_right_that_goes_while_it_runs_is_told_where_people_look(world: World) -> None:
