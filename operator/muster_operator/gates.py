@@ -85,12 +85,12 @@ def _gang(name: str, members: list[Pod], away: int) -> PodGang:
 
 
 def placed_gang(pod: Pod) -> Gang | None:
-    """Return the gang of one that a pod is which was let go and has not ended."""
+    """Return the gang of one, by its own name, that a pod is which was let go and has not ended."""
     holding = None if pod.gated else pod_holding(pod)
     if holding is None:
         return None
     task = _task(pod)
-    name, queue = gang_name(pod), f"{pod.metadata.namespace}/default"
+    name, queue = f"{pod.metadata.namespace}/pod:{pod.metadata.name}", f"{pod.metadata.namespace}/default"
     return Gang(name, queue, 0.0, (task,), placement=(Assigned(task, holding.node, holding.gpus),))
 
 

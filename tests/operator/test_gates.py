@@ -174,6 +174,11 @@ def test_a_pod_that_was_let_go_counts_against_its_queue(fields: Json, holds: boo
         assert found.placement[0].gpus == (gpu_set([3]) if "pin" in fields else 0)
 
 
+def test_pods_of_a_labelled_gang_that_were_let_go_count_each_by_its_own_name() -> None:
+    let_go = [foreign(name, gang="pair", size=2, gated=False, node="n1") for name in ("a", "b")]
+    assert [found.name for pod in let_go if (found := gates.placed_gang(pod))] == ["vision/pod:a", "vision/pod:b"]
+
+
 # The reservation
 
 

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from builders.cluster import gang, known, node, tasks
+from builders.cluster import gang, known, node, running, tasks
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Suspend
 from muster.scheduling.placing import demand
 from muster.scheduling.planner import Planner, introspect, plan
@@ -174,3 +174,15 @@ def test_what_is_remembered_changes_no_answer(policy: Policy, seed: int, monkeyp
             assert decided == plan(seen, world.now, chosen)
         world.carry_out(decided)
         world.now += world.random.choice((0.0, 1.0, 60.0))
+
+
+def test_a_pass_that_fails_leaves_nothing_behind() -> None:
+    """Two gangs of one name are against the contract: whatever that brings, it ends with them."""
+    nodes, waiting = {"n": node("n", 4, free=1)}, gang("waits", 1, 1)
+    twins = [running("twin", ("n", [0])), running("twin", ("n", [1]))]
+    alone = Snapshot(nodes, (waiting,))
+    planner = Planner()
+    planner.plan(Snapshot(nodes, (*twins, waiting)), 0.0)
+    with pytest.raises(KeyError):
+        planner.plan(alone, 1.0)
+    assert planner.plan(alone, 2.0) == plan(alone, 2.0)

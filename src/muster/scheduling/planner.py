@@ -9,7 +9,8 @@ Same snapshot, same decisions: every ordering ends in a name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from muster.scheduling.admission import admit
 from muster.scheduling.census import Census
@@ -36,25 +37,36 @@ class Planner:
 
     def plan(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         """Decide for every gang that waits or wants to move, and for those that share what they hold."""
-        if self.settings.policy is Policy.GANDIVA:
-            return self._gandiva(snapshot, now, gandiva.react)
-        admitted = self._admit(snapshot, now)
-        census = self._memory.census
-        if not (census.elastic or (census.slicing and any(map(muster.may_claim, admitted)))):
-            return admitted
-        return self._muster(snapshot, now, admitted, muster.react)
+        with self._remembering():
+            if self.settings.policy is Policy.GANDIVA:
+                return self._gandiva(snapshot, now, gandiva.react)
+            admitted = self._admit(snapshot, now)
+            census = self._memory.census
+            if not (census.elastic or (census.slicing and any(map(muster.may_claim, admitted)))):
+                return admitted
+            return self._muster(snapshot, now, admitted, muster.react)
 
     def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         """Judge what was tried, and share the GPUs anew."""
-        if self.settings.policy is Policy.GANDIVA:
-            return self._gandiva(snapshot, now, gandiva.introspect)
-        if snapshot is self._at_rest:
-            return ()
-        census = self._memory.follow(snapshot.gangs)
-        if not _can_change(census) or not (snapshot.profiles or census.waiting or census.sized):
-            self._at_rest = snapshot
-            return ()
-        return self._muster(snapshot, now, self._admit(snapshot, now), muster.introspect)
+        with self._remembering():
+            if self.settings.policy is Policy.GANDIVA:
+                return self._gandiva(snapshot, now, gandiva.introspect)
+            if snapshot is self._at_rest:
+                return ()
+            census = self._memory.follow(snapshot.gangs)
+            if not _can_change(census) or not (snapshot.profiles or census.waiting or census.sized):
+                self._at_rest = snapshot
+                return ()
+            return self._muster(snapshot, now, self._admit(snapshot, now), muster.introspect)
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Forget everything where a pass fails: what it left half done would have those after it fail, or decide wrongly."""
+        try:
+            yield
+        except BaseException:
+            self._memory, self._at_rest = Memory(), None
+            raise
 
     def _admit(self, snapshot: Snapshot, now: float, which: Callable[[Gang], bool] | None = None) -> list[Admission]:
         return admit(snapshot, now, self.settings, memory=self._memory, which=which)

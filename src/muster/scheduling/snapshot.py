@@ -162,6 +162,7 @@ class Gang:
     """
 
     name: str
+    """No other gang of the snapshot has it."""
     queue: str
     arrived: float
     tasks: tuple[Task, ...]
