@@ -191,3 +191,13 @@ def test_who_runs_is_not_suspended_for_one_that_promises_a_little_more() -> None
 def test_who_cannot_move_hears_so_though_others_share() -> None:
     there = [running("mover", ("n", [0]), leave=""), runs("other", ("n", [1]))]
     assert ("Wait", "mover") in decided(world([node("n", 2, free=0)], [*there, waits("new")]), ("Wait",))
+
+
+def test_what_is_idle_of_the_place_that_others_make_way_for_is_kept_for_it() -> None:
+    """Else who comes there in the same pass has to make way in the next one, and so on without end."""
+    high, low = gang("high", 4, 1, priority=10), waits("low", 3)
+    victim = runs("victim", ("n2", [0]))
+    seen = world([node("n1", 3), node("n2", 1, free=0)], [victim, high, low])
+    assert decided(seen, ("Place", "Preempt")) == [("Preempt", "high")]
+    stopping = world([node("n1", 3), node("n2", 1, free=0, leaving=1)], [high, low])
+    assert decided(stopping, ("Place", "Wait")) == [("Wait", "high"), ("Wait", "low")]

@@ -14,7 +14,7 @@ from functools import cached_property
 from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
 from muster.scheduling.memory import Known, Memory
 from muster.scheduling.placing.fragmentation import Fragmentation
-from muster.scheduling.placing.placement import describe, place
+from muster.scheduling.placing.placement import describe, find, place
 from muster.scheduling.placing.quiet import quieter
 from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
@@ -198,7 +198,7 @@ class _Pass:
         found = place(gang, self.room.settled())
         if isinstance(found, Shortage):
             return None
-        return Wait(gang, Reason.PODS_STOPPING, f"waits for pods that are stopping; then has {describe(found)}")
+        return Wait(gang, Reason.PODS_STOPPING, f"waits for pods that are stopping; then has {describe(found)}", keeps=found)
 
     def _preempt(self, gang: Gang) -> Preempt | None:
         """The least that has to go: lowest priority first, of these the last to have started."""
@@ -208,20 +208,21 @@ class _Pass:
         victims: list[Gang] = []
         for victim in sorted(lower, key=lambda g: (g.priority, -g.started, g.name)):
             victims.append(victim)
-            if self._fits_without(gang, victims):
+            if found := self._without(gang, victims):
                 break
         else:
             return None
         for victim in victims[-2::-1]:
             fewer = [v for v in victims if v is not victim]
-            if self._fits_without(gang, fewer):
-                victims = fewer
+            if among := self._without(gang, fewer):
+                victims, found = fewer, among
         self.running = [g for g in self.running if g not in victims]
         names = ", ".join(v.name for v in victims)
-        return Preempt(gang, tuple(victims), Reason.PREEMPTING, f"takes the place of {names} (lower priority)")
+        return Preempt(gang, tuple(victims), Reason.PREEMPTING, f"takes the place of {names} (lower priority)", found)
 
-    def _fits_without(self, gang: Gang, victims: Sequence[Gang]) -> bool:
-        return not isinstance(place(gang, self._left_by(victims, self.room.settled())), Shortage)
+    def _without(self, gang: Gang, victims: Sequence[Gang]) -> Placement | None:
+        """Where the gang would start once these have gone."""
+        return find(gang, self._left_by(victims, self.room.settled()))
 
     def _left_by(self, gone: Sequence[Gang], room: Room) -> Room:
         """The room once these gangs have gone: their GPUs are free, but those on which others have a place as well."""

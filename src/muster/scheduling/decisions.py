@@ -110,22 +110,30 @@ class Suspend:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Leave the gang as it is. `until` is when the answer changes by time alone, if it does."""
+    """Leave the gang as it is. `until` is when the answer changes by time alone, if it does.
+
+    `keeps` is where it will start when pods that are stopping have gone: in this pass nobody else gets these GPUs.
+    """
 
     gang: Gang
     reason: Reason
     message: str
     until: float | None = None
+    keeps: Placement = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Preempt:
-    """Take `victims` off their GPUs and queue them again, so that `gang` can have them."""
+    """Take `victims` off their GPUs and queue them again, so that `gang` can have them.
+
+    `keeps` is where it will start then, which may be idle in part: in this pass nobody else gets these GPUs.
+    """
 
     gang: Gang
     victims: tuple[Gang, ...]
     reason: Reason
     message: str
+    keeps: Placement = ()
 
 
 Admission = Place | Wait | Preempt

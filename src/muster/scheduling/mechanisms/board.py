@@ -17,7 +17,7 @@ from muster.scheduling.places import Places
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.room import Room
 from muster.scheduling.queueing import Quotas
-from muster.scheduling.snapshot import EXCLUSIVE, Gang, Snapshot
+from muster.scheduling.snapshot import EXCLUSIVE, Gang, Placement, Snapshot
 from muster.scheduling.speed.occupancy import gpus_by_node
 from muster.scheduling.topology.links import GpuSet
 
@@ -48,10 +48,13 @@ class Board:
         self.decisions: list[Decision] = []
         self.waits: dict[str, Wait] = {}
         """Why gangs wait, or stay where they are although they are to move, of which nothing else is decided."""
+        self._kept: Spots = {}
+        """GPUs that are kept for gangs which will start when others have gone."""
         self._stand_on(memory.places(snapshot.nodes))
         for decision in decided:
             if isinstance(decision, Wait):
                 self.waits[decision.gang.name] = decision
+                self._keep(decision.keeps)
             else:
                 self._take_over(decision)
 
@@ -62,8 +65,8 @@ class Board:
     # What is there
 
     def idle(self, node: str) -> GpuSet:
-        """GPUs on which nobody has a place."""
-        return self._left(node, self.residents.get(node, {}).values())
+        """GPUs on which nobody has a place, and that are kept for nobody."""
+        return self._left(node, self.residents.get(node, {}).values()) & ~self._kept.get(node, 0)
 
     def free(self, node: str) -> GpuSet:
         """GPUs on which nobody runs."""
@@ -183,6 +186,13 @@ class Board:
             self.decisions.append(decision)
             for victim in decision.victims:
                 self._withdraw(victim)
+            self._keep(decision.keeps)
+
+    def _keep(self, placement: Placement) -> None:
+        """Keep GPUs from everybody, during this pass."""
+        for node, gpus in gpus_by_node(placement).items():
+            self._kept[node] = self._kept.get(node, 0) | gpus
+            self.room.set(node, self.room.free[node] & ~gpus)
 
     def _withdraw(self, victim: Gang) -> None:
         """Keep the GPUs of a gang that is on its way out from everybody, during this pass."""
