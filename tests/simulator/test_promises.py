@@ -238,3 +238,13 @@ def test_who_waits_for_a_higher_priority_is_not_counted() -> None:
     checked = Checked(lambda: Says(lambda _: [waits(NEW)]))
     for number in range(100):
         checked.introspect(seen, 60.0 * number)
+
+
+def test_who_is_asked_without_end_in_one_moment_is_restless() -> None:
+    checked, seen = Checked(lambda: Says(lambda _: [waits(NEW)])), world([node("n", 1, free=0)], [RUNS, NEW])
+    for second in range(20):
+        checked.react(seen, float(second))
+    for _ in range(12):
+        checked.react(seen, 50.0)
+    with pytest.raises(Broken, match="restless: asked 13 times at 50 s, with 2 gangs"):
+        checked.react(seen, 50.0)

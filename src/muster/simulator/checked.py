@@ -26,6 +26,8 @@ from muster.simulator.outcome import Outcome, runs
 from muster.simulator.promises import RULES
 
 SLACK = 3.0
+SPARE = 10
+"""Times that a policy may be asked in one moment beside once for each gang."""
 
 
 class Broken(Exception):
@@ -40,6 +42,8 @@ class Checked:
         self.period = self._policy.period
         self.asked = 0
         """How often the policy was asked."""
+        self._moment, self._times = -1.0, 0
+        """When it was asked last, and how often at that moment."""
         self._packed_from: dict[str, Placement] = {}
         self._passed_over: dict[tuple[str, bool], int] = {}
         """Passes by name, and whether the gang has a place: who gets one begins to wait for its turn."""
@@ -57,7 +61,7 @@ class Checked:
 
     def _checked(self, outcome: Outcome, again: Sequence[Decision], *complaints: str) -> Sequence[Decision]:
         self.asked += 1
-        found = [*complaints, *self._not_undone(outcome)]
+        found = [*complaints, *self._not_undone(outcome), *self._restless(outcome)]
         for rule in RULES:
             found += [f"{rule.__name__}: {complaint}" for complaint in rule(outcome)]
         if list(outcome.decisions) != list(again):
@@ -65,6 +69,12 @@ class Checked:
         if found:
             raise Broken("; ".join(found))
         return outcome.decisions
+
+    def _restless(self, outcome: Outcome) -> Iterator[str]:
+        """Each gang may be made way for once in a moment; who is asked again and again turns something round and round."""
+        self._moment, self._times = outcome.now, self._times + 1 if outcome.now == self._moment else 1
+        if self._times > len(outcome.before) + SPARE:
+            yield f"restless: asked {self._times} times at {outcome.now:g} s, with {len(outcome.before)} gangs"
 
     def _not_undone(self, outcome: Outcome) -> Iterator[str]:
         for change in outcome.changes:
