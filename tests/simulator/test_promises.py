@@ -10,7 +10,22 @@ import pytest
 
 from builders.boards import PACKS, TURNS, turning
 from builders.cluster import gang, node, running, world
-from muster.scheduling.decisions import Decision, Grow, Join, Pack, Place, Preempt, Put, Reason, Shrink, Suspend, Unpack, Wait
+from muster.scheduling.decisions import (
+    Decision,
+    Grow,
+    Join,
+    Migrate,
+    Pack,
+    Place,
+    Preempt,
+    Put,
+    Reason,
+    Resume,
+    Shrink,
+    Suspend,
+    Unpack,
+    Wait,
+)
 from muster.scheduling.snapshot import Assigned, Effect, Gang, Level, Node, Snapshot
 from muster.scheduling.topology.links import gpu_set
 from muster.simulator.checked import Broken, Checked
@@ -127,6 +142,14 @@ def test_nobody_is_suspended_for_nobody() -> None:
     assert found_by(overridden, [RUNS], suspended(RUNS))
 
 
+def test_what_is_left_by_who_moves_comes_free_after_the_pass() -> None:
+    nodes = [node("m", 1), node("n", 3)]
+    pair, other = turning("pair", ("n", [0]), ("n", [1])), turning("other", ("n", [2]))
+    turn = suspended(pair), put(QUEUED, ("n", [0]), verb=Resume)
+    assert not found_by(overridden, [pair, QUEUED, other], *turn, put(other, ("m", [0]), verb=Migrate), nodes=nodes)
+    assert found_by(overridden, [pair, QUEUED], *turn, nodes=nodes)
+
+
 def test_victims_are_of_lower_priority() -> None:
     assert found_by(overridden, [MINE, NEW], Preempt(NEW, (MINE,), Reason.PREEMPTING, "so"))
     high = replace(NEW, priority=5)
@@ -155,6 +178,13 @@ def test_who_grew_shrinks_when_others_wait() -> None:
     assert found_by(not_shrunk, [GROWN, NEW], waits(NEW))
     assert not found_by(not_shrunk, [GROWN, NEW], put(GROWN, ("n", [0]), verb=Shrink), waits(NEW))
     assert found_by(not_shrunk, [RUNS], put(RUNS, ("n", [0]), verb=Grow))
+
+
+def test_who_comes_after_one_that_starts_is_asked_in_the_next_pass() -> None:
+    first, second = gang("first", arrived=0.0), gang("second", arrived=1.0)
+    nodes = [node("n", 3)]
+    assert not found_by(not_shrunk, [GROWN, first, second], put(first, ("n", [2])), waits(second), nodes=nodes)
+    assert found_by(not_shrunk, [GROWN, second], waits(second), nodes=nodes)
 
 
 class Says:
@@ -248,3 +278,21 @@ def test_who_is_asked_without_end_in_one_moment_is_restless() -> None:
         checked.react(seen, 50.0)
     with pytest.raises(Broken, match="restless: asked 13 times at 50 s, with 2 gangs"):
         checked.react(seen, 50.0)
+
+
+def test_who_ran_between_two_passes_was_not_passed_over() -> None:
+    crowded, alone = world([node("n", 1)], [RUNS, QUEUED]), world([node("n", 1)], [QUEUED])
+    checked = Checked(lambda: Says(lambda seen: [put(QUEUED, ("n", [0]), verb=Resume)] if seen == alone else []))
+    for number in range(6):
+        checked.introspect(crowded, 60.0 * number)
+    checked.react(alone, 330.0)
+    checked.introspect(crowded, 360.0)
+
+
+def test_who_waited_in_a_crowd_may_have_waited_long() -> None:
+    crowd = [RUNS, QUEUED, turning("third", ("n", [0]), running=False)]
+    checked = Checked(lambda: Says(lambda _: []))
+    for number in range(9):
+        checked.introspect(world([node("n", 1)], crowd[: 3 if number < 8 else 2]), 60.0 * number)
+    with pytest.raises(Broken, match="starved: queued was passed over 10 times, and may be 9 times"):
+        checked.introspect(world([node("n", 1)], crowd[:2]), 540.0)

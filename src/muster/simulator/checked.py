@@ -45,13 +45,16 @@ class Checked:
         self._moment, self._times = -1.0, 0
         """When it was asked last, and how often at that moment."""
         self._packed_from: dict[str, Placement] = {}
-        self._passed_over: dict[tuple[str, bool], int] = {}
-        """Passes by name, and whether the gang has a place: who gets one begins to wait for its turn."""
+        self._passed_over: dict[tuple[str, bool], tuple[int, float]] = {}
+        """Passes, and how many there may be, by name and whether the gang has a place: who gets one begins to wait anew."""
 
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         decisions = self._policy.react(read_only(snapshot), now)
         again = self._make().react(turned_round(snapshot), now)
-        return self._checked(Outcome(snapshot, now, decisions), again)
+        outcome = Outcome(snapshot, now, decisions)
+        running = {gang.name for gang in outcome.running()}
+        self._passed_over = {key: times for key, times in self._passed_over.items() if key[0] not in running}
+        return self._checked(outcome, again)
 
     def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         decisions = self._policy.introspect(read_only(snapshot), now)
@@ -91,10 +94,11 @@ class Checked:
         for gang in outcome.gangs.values():
             if gang.sharing.slices and not runs(gang) and _could_run(outcome, gang):
                 key = gang.name, bool(gang.placement)
-                times = passed_over[key] = self._passed_over.get(key, 0) + 1
-                bound = _turns(outcome, gang) if gang.placement else self._patience(outcome, gang)
-                if times > bound:
-                    yield f"starved: {gang.name} was passed over {times} times, and may be {bound:.0f} times"
+                times, bound = self._passed_over.get(key, (0, 0.0))
+                bound = max(bound, _turns(outcome, gang) if gang.placement else self._patience(outcome, gang))
+                passed_over[key] = times + 1, bound
+                if times + 1 > bound:
+                    yield f"starved: {gang.name} was passed over {times + 1} times, and may be {bound:.0f} times"
         self._passed_over = passed_over
 
     def _patience(self, outcome: Outcome, gang: Gang) -> float:

@@ -5,14 +5,14 @@ It is worked out apart from the board on which the policies decide, so that a fa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend, Wait
 from muster.scheduling.placing.placement import fewest_gpus, place
 from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
-from muster.scheduling.queueing import in_order
+from muster.scheduling.queueing import in_order, is_ready
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
 from muster.scheduling.speed.occupancy import gpus_by_node
 from muster.scheduling.topology.links import GpuSet
@@ -48,7 +48,14 @@ class Outcome:
 
     def waiting(self) -> list[Gang]:
         """The gangs without a place that could start now, by turn."""
-        return in_order(g for g in self.gangs.values() if not g.placement and not g.absent and g.not_before <= self.now)
+        return self._waiting(self.gangs)
+
+    def first(self) -> Gang | None:
+        """The gang whose turn it was when the pass began; who comes after it is asked in the next one."""
+        return next(iter(self._waiting(self.before)), None)
+
+    def _waiting(self, gangs: Mapping[str, Gang]) -> list[Gang]:
+        return in_order(gang for gang in gangs.values() if not gang.placement and is_ready(gang, self.now))
 
     def taking_turns(self) -> list[Gang]:
         """The gangs that have a place and wait there for their turn."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from math import isfinite
 
 from muster.scheduling.decisions import Grow, Preempt, Put, Shrink
@@ -96,15 +97,14 @@ def over_quota(outcome: Outcome) -> Iterator[str]:
 
 
 def overridden(outcome: Outcome) -> Iterator[str]:
-    """No gang loses its GPUs unless gangs of its own or a higher priority need them."""
+    """No gang loses its GPUs unless gangs of its own or a higher priority need them, where they are or where they come from."""
     for gang in outcome.before.values():
         if not runs(gang) or runs(outcome.gangs[gang.name]) or outcome.preempts:
             continue
-        stronger = (
-            other
-            for other in outcome.gangs.values()
-            if runs(other)
-            and (other.priority >= gang.priority or (runs(outcome.before[other.name]) and not other.sharing.slices))
+        stronger = chain.from_iterable(
+            (other, outcome.before[other.name])
+            for other in outcome.running()
+            if other.priority >= gang.priority or (runs(outcome.before[other.name]) and not other.sharing.slices)
         )
         may = bool(outcome.gangs[gang.name].placement) or outcome.quota_allows(gang)
         if may and _holds(outcome.without(stronger), gang):
@@ -143,8 +143,9 @@ def not_shrunk(outcome: Outcome) -> Iterator[str]:
         return
     idle, free = outcome.without(map(as_asked, outcome.placed())), outcome.without(map(as_asked, outcome.running()))
     idle = {node: gpus & outcome.spare_before[node] for node, gpus in idle.items()}
-    for number, gang in enumerate(outcome.waiting()):
-        if (number == 0 or gang.sharing.slices) and outcome.fits(gang, idle):
+    first = outcome.first()
+    for gang in outcome.waiting():
+        if (gang is first or gang.sharing.slices) and outcome.fits(gang, idle):
             yield f"{gang.name} waits ({_why(outcome, gang)}) for GPUs that {grown[0]} has beyond what it asked for"
     for gang in outcome.taking_turns():
         if _holds(free, gang):
