@@ -24,7 +24,8 @@ import yaml
 from benchmarks.figures.figure import Figure
 from matplotlib import pyplot as plt
 
-from muster.scheduling.placing.fragmentation import Ask, Fragmentation, Free, TaskMix
+from muster.scheduling.placing.batches import Ask
+from muster.scheduling.placing.fragmentation import Fragmentation, Free, TaskMix
 from muster.scheduling.placing.placement import place
 from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage

@@ -15,7 +15,7 @@ def elastic(held: int, most: int, asked: int = 1, **fields: Any) -> Gang:
     """A gang that runs with `held` workers of one GPU each, asked for `asked` and may have `most`."""
     workers = tasks("e", most)
     gang = turning("e", *[("n", [index]) for index in range(held)], asked=asked, fewest=1, **fields)
-    placement = tuple(replace(place, task=workers[index]) for index, place in enumerate(gang.placement))
+    placement = tuple(place._replace(task=workers[index]) for index, place in enumerate(gang.placement))
     return replace(gang, tasks=workers, placement=placement)
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.cluster import cluster, gang, known, node, shares
-from muster.scheduling.placing.fragmentation import Ask, Fragmentation, Free, TaskMix
+from muster.scheduling.placing.batches import Ask
+from muster.scheduling.placing.fragmentation import Fragmentation, Free, TaskMix
 from muster.scheduling.placing.placement import place
 from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage

@@ -84,7 +84,7 @@ def test_a_gang_moves_in_the_size_that_it_has() -> None:
     """It could have three workers where it goes: that is for others to decide, who look at quotas and at those who wait."""
     whole = tasks("apart", 3)
     found = apart()
-    placement = tuple(replace(place, task=whole[place.task.index]) for place in found.placement)
+    placement = tuple(place._replace(task=whole[place.task.index]) for place in found.placement)
     seen = board(SERVERS, [replace(found, tasks=whole, placement=placement, fewest=1)], now=3600.0)
     migration.improve(seen)
     assert said(seen.decisions) == [("Migrate", "apart")]

@@ -135,8 +135,8 @@ def test_gangs_of_several_gpus_change_places() -> None:
 
 
 def test_a_gang_that_a_node_does_not_admit_is_not_moved_there() -> None:
-    closed = replace(FAST, rest=replace(FAST.rest, cpu=0))
-    heavy = on("b", "slow", rest=replace(FAST.rest, cpu=1, memory=0, pods=1))
+    closed = replace(FAST, rest=FAST.rest._replace(cpu=0))
+    heavy = on("b", "slow", rest=FAST.rest._replace(cpu=1, memory=0, pods=1))
     assert improved({"b": known(1.0, 0.1)}, heavy, nodes=(closed, SLOW)).decisions == []
 
 

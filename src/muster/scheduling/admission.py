@@ -246,7 +246,7 @@ class _Pass:
 
     def _keep_nodes(self, gang: Gang) -> None:
         """From here on nobody behind the gang gets a GPU of a node that the gang may use."""
-        names = [name for name in self.room.eligible(gang) if name not in self.claims.nodes]
+        names = [name for name in self.room.eligible(gang.tasks) if name not in self.claims.nodes]
         self.claims.claim_nodes(gang, names)
         self._to_close += names
 

@@ -106,7 +106,7 @@ class Memory:
         """Return what follows of a gang of the census."""
         found = self._known.get(id(gang))
         if found is None:
-            found = Known(gang, gang.gpus, fewest_gpus(gang), room.eligible(gang), _hopeless(gang, room))
+            found = Known(gang, gang.gpus, fewest_gpus(gang), room.eligible(gang.tasks), _hopeless(gang, room))
             self._known[id(gang)] = found
         return found
 

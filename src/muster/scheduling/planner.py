@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from muster.scheduling.admission import admit
 from muster.scheduling.census import Census
-from muster.scheduling.decisions import Admission, Decision
+from muster.scheduling.decisions import Admission, Decision, Wait
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.memory import Memory
 from muster.scheduling.policies import gandiva, muster
@@ -42,7 +42,7 @@ class Planner:
                 return self._gandiva(snapshot, now, gandiva.react)
             admitted = self._admit(snapshot, now)
             census = self._memory.census
-            if not (census.elastic or (census.slicing and any(map(muster.may_claim, admitted)))):
+            if not (census.elastic or (census.slicing and any(isinstance(one, Wait) and muster.may_claim(one) for one in admitted))):
                 return admitted
             return self._muster(snapshot, now, admitted, muster.react)
 
@@ -73,7 +73,7 @@ class Planner:
 
     def _muster(self, snapshot: Snapshot, now: float, admitted: Iterable[Admission], act: Act) -> Sequence[Decision]:
         """Ours for gangs that share: they leave it to their rank where they start."""
-        decided = (decision for decision in admitted if not muster.leaves_to_rank(decision))
+        decided = (decision for decision in admitted if isinstance(decision, Wait) or not muster.leaves_to_rank(decision))
         return self._act(snapshot, now, decided, act)
 
     def _gandiva(self, snapshot: Snapshot, now: float, act: Act) -> Sequence[Decision]:

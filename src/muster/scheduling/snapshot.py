@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 from muster.scheduling.profile import Profile
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Taint
@@ -33,22 +34,35 @@ class Sensitivity(StrEnum):
     LOW = "Low"
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(NamedTuple):
     """Amounts of what a node has beside GPUs."""
 
     cpu: int = 0
     memory: int = 0
     pods: int = 0
 
-    def __add__(self, other: Resources) -> Resources:
+    def __add__(self, other: Resources) -> Resources:  # type: ignore[override]  # amounts, not tuples
         return Resources(self.cpu + other.cpu, self.memory + other.memory, self.pods + other.pods)
 
     def __sub__(self, other: Resources) -> Resources:
         return Resources(self.cpu - other.cpu, self.memory - other.memory, self.pods - other.pods)
 
+    def times(self, number: int) -> Resources:
+        return Resources(self.cpu * number, self.memory * number, self.pods * number)
+
     def covers(self, other: Resources) -> bool:
         return self.cpu >= other.cpu and self.memory >= other.memory and self.pods >= other.pods
+
+    def holds(self, each: Resources, most: int) -> int:
+        """How often there is what one needs, if not more than `most` times."""
+        (cpu, memory, pods), (its_cpu, its_memory, its_pods) = self, each
+        if cpu < its_cpu or memory < its_memory or pods < its_pods:
+            return 0
+        if most * its_cpu > cpu:
+            most = cpu // its_cpu
+        if most * its_memory > memory:
+            most = memory // its_memory
+        return pods // its_pods if most * its_pods > pods else most
 
 
 PLENTY = Resources(1 << 62, 1 << 62, 1 << 62)
@@ -108,8 +122,7 @@ class Task:
     """The thousandths that it takes of its GPU; less than all of it only with one GPU."""
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class Assigned(NamedTuple):
     """Where one task goes: a node, GPUs of it, and the task's rank in the gang."""
 
     task: Task

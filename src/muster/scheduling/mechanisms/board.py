@@ -54,7 +54,8 @@ class Board:
         for decision in decided:
             if isinstance(decision, Wait):
                 self.waits[decision.gang.name] = decision
-                self._keep(decision.keeps)
+                if decision.keeps:
+                    self._keep(decision.keeps)
             else:
                 self._take_over(decision)
 

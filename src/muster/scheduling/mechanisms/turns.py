@@ -12,7 +12,6 @@ Nobody is suspended where there is nobody to run instead.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from muster.scheduling.decisions import Reason, Resume
 from muster.scheduling.mechanisms.board import Board
@@ -67,7 +66,7 @@ def moved(board: Board, placement: Placement, gpus: dict[str, GpuSet]) -> Placem
     for place in placement:
         part = board.nodes[place.node].machine.fastest(left.get(place.node, 0), place.gpus.bit_count())
         left[place.node] = left.get(place.node, 0) & ~part
-        places.append(replace(place, gpus=part))
+        places.append(place._replace(gpus=part))
     return tuple(places)
 
 

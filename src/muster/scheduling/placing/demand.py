@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from muster.scheduling.placing.fragmentation import Ask, Fragmentation, TaskMix
+from muster.scheduling.placing.batches import Ask
+from muster.scheduling.placing.fragmentation import Fragmentation, TaskMix
 from muster.scheduling.snapshot import Gang
 from muster.scheduling.topology.fleet import Fleet
 

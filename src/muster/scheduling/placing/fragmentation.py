@@ -15,13 +15,14 @@ Parts of GPUs are in thousandths, results in GPUs. Each is worked out once for e
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import NamedTuple
 
+from muster.scheduling.placing.batches import Ask, Load
 from muster.scheduling.placing.room import State
 from muster.scheduling.snapshot import WHOLE, Resources, Task
-from muster.scheduling.topology.eligibility import Constraint
 from muster.scheduling.topology.fleet import Fleet
 
 HORIZON = 10.0
@@ -29,19 +30,6 @@ HORIZON = 10.0
 _DIGITS = 2
 """A hundredth of a GPU more or less is no difference: what comes is known no better."""
 _REMEMBERED = 1 << 18
-
-
-class Ask(NamedTuple):
-    """What a task asks for."""
-
-    gpus: int
-    share: int
-    rest: Resources
-    where: Constraint
-
-    @classmethod
-    def of(cls, task: Task) -> Ask:
-        return cls(task.gpus, task.share, task.rest, task.where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +67,15 @@ class Free(NamedTuple):
         """What is free of a node in a state."""
         return cls(state.free.bit_count(), tuple(sorted(part for _, part in state.parts)), state.rest, admits)
 
-    def after(self, task: Task) -> list[Free]:
+    def after(self, ask: Ask | Task) -> list[Free]:
         """What may be left once the node has taken a task: one for each kind of GPU that it may share, the fullest first."""
-        rest = self.rest - task.rest
-        if task.share == WHOLE:
-            return [Free(self.gpus - task.gpus, self.parts, rest, self.admits)]
-        first = bisect_left(self.parts, task.share)
-        left = [self._without(part, rest, task.share) for part in sorted(set(self.parts[first:]))]
+        rest = self.rest - ask.rest
+        if ask.share == WHOLE:
+            return [Free(self.gpus - ask.gpus, self.parts, rest, self.admits)]
+        first = bisect_left(self.parts, ask.share)
+        left = [self._without(part, rest, ask.share) for part in sorted(set(self.parts[first:]))]
         if self.gpus:
-            left.append(Free(self.gpus - 1, tuple(sorted((*self.parts, WHOLE - task.share))), rest, self.admits))
+            left.append(Free(self.gpus - 1, tuple(sorted((*self.parts, WHOLE - ask.share))), rest, self.admits))
         return left
 
     def _without(self, part: int, rest: Resources, share: int) -> Free:
@@ -116,7 +104,7 @@ class Fragmentation:
         self.everything = (1 << len(self.constraints)) - 1
         self._admits: dict[str, int] = {}
         self._unused: dict[Free, float] = {}
-        self._growth: dict[tuple[tuple[int, int, Resources], ...], dict[tuple[State, int], float]] = {}
+        self._growth: dict[Load, dict[tuple[State, int], float]] = {}
 
     def admits(self, node: str) -> int:
         """Return which constraints of the mix admit a node."""
@@ -134,26 +122,26 @@ class Fragmentation:
             found = self._unused[free] = self._work_out(free)
         return found
 
-    def choice(self, free: Free, task: Task) -> int:
+    def choice(self, free: Free, ask: Ask | Task) -> int:
         """Return on which of the kinds of GPU of `free.after` a task leaves least unused."""
-        left = free.after(task)
+        left = free.after(ask)
         return min(range(len(left)), key=lambda kind: self.unused(left[kind]))
 
-    def growth(self, state: State, admits: int, tasks: Sequence[Task]) -> float:
+    def growth(self, state: State, admits: int, load: Load) -> float:
         """Return by how much `unused` grows once a node has taken tasks, whole GPUs first; to a hundredth of a GPU.
 
         A single part of a GPU goes where it leaves least unused; several go where they fit best, so that all fit.
         """
-        known = self._growth.setdefault(tuple((task.gpus, task.share, task.rest) for task in tasks), {})
+        known = self._growth.setdefault(load, {})
         key = (state, admits)
         found = known.get(key)
         if found is None:
             if len(known) > _REMEMBERED:
                 known.clear()
             free = left = Free.of(state, admits)
-            lone = sum(task.share < WHOLE for task in tasks) == 1
-            for task in tasks:
-                left = left.after(task)[self.choice(left, task) if lone and task.share < WHOLE else 0]
+            lone = sum(number for ask, number in load if ask.share < WHOLE) == 1
+            for ask in chain.from_iterable(map(repeat, *zip(*load, strict=True))):
+                left = left.after(ask)[self.choice(left, ask) if lone and ask.share < WHOLE else 0]
             found = known[key] = round(self.unused(left) - self.unused(free), _DIGITS)
         return found
 

@@ -12,14 +12,15 @@ come (`fragmentation`); where nobody says what comes, the tightest fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.room import Room
-from muster.scheduling.placing.search import ROLE_ORDER, Rate, Search
+from muster.scheduling.placing.search import Rate, Search
 from muster.scheduling.placing.shortage import Shortage, shortage
-from muster.scheduling.snapshot import Assigned, Gang, Node, Placement, Task
+from muster.scheduling.snapshot import Gang, Placement, Task
+
+NOWHERE: frozenset[str] = frozenset()
 
 
 def place(
@@ -29,21 +30,24 @@ def place(
 
     An elastic gang that does not fit whole gets as many workers as fit, not fewer than `gang.fewest`.
     """
-    return find(gang, room, fragmentation=fragmentation, rate=rate) or shortage(gang, room, room.eligible(gang))
+    return find(gang, room, fragmentation=fragmentation, rate=rate) or shortage(gang, room, room.eligible(gang.tasks))
 
 
 def find(gang: Gang, room: Room, *, fragmentation: Fragmentation | None = None, rate: Rate | None = None) -> Placement | None:
     """Return what `place` does, without a word where there is no room."""
-    candidates = room.eligible(gang)
-    usable = tuple(name for name in candidates if name not in gang.avoid) if gang.avoid else candidates
-    search = Search(gang, room, fragmentation, rate)
-    for size in sizes(gang):
-        tasks = shrunk(gang.tasks, size)
-        for names in (usable, candidates) if usable != candidates else (candidates,):
-            found = search.run(tasks, names)
+    for tasks in _versions(gang):
+        for avoid in (gang.avoid, NOWHERE) if gang.avoid else (NOWHERE,):
+            found = Search(gang, tasks, room, avoid=avoid, fragmentation=fragmentation, rate=rate).run()
             if found:
-                return _ranked(found, room.nodes)
+                return found
     return None
+
+
+def _versions(gang: Gang) -> Iterable[Sequence[Task]]:
+    """The tasks of the gang in each size with which it may start, largest first."""
+    if gang.asked is None and gang.fewest is None:
+        return (gang.tasks,)
+    return (shrunk(gang.tasks, size) for size in sizes(gang))
 
 
 def sizes(gang: Gang) -> Iterable[int]:
@@ -62,25 +66,6 @@ def fewest_gpus(gang: Gang) -> int:
 def shrunk(tasks: tuple[Task, ...], workers: int) -> tuple[Task, ...]:
     """The tasks of an elastic gang with that many workers."""
     return tuple(task for task in tasks if task.role != "worker" or task.index < workers)
-
-
-def _ranked(found: Sequence[Assigned], nodes: Mapping[str, Node]) -> Placement:
-    """Number the tasks along the topology; pods of a role are alike, so their indices follow the same order."""
-
-    def along(place: Assigned) -> tuple[int, str, str, str, int]:
-        node = nodes[place.node]
-        lowest = place.gpus & -place.gpus
-        return (ROLE_ORDER.get(place.task.role, 9), node.block, node.rack, node.name, lowest)
-
-    ordered = sorted(found, key=along)
-    alike: dict[tuple[object, ...], list[Task]] = {}
-    for place in sorted(found, key=lambda place: (place.task.index, place.task.name)):
-        alike.setdefault(_shape(place.task), []).append(place.task)
-    return tuple(replace(place, task=alike[_shape(place.task)].pop(0), rank=rank) for rank, place in enumerate(ordered))
-
-
-def _shape(task: Task) -> tuple[object, ...]:
-    return (task.role, task.gpus, task.share, task.rest, task.where)
 
 
 def describe(placement: Placement) -> str:

@@ -10,9 +10,9 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from muster.scheduling.snapshot import WHOLE, Gang, Node, Parts, Placement, Resources
+from muster.scheduling.snapshot import WHOLE, Node, Parts, Placement, Resources
 from muster.scheduling.topology.eligibility import Constraint
-from muster.scheduling.topology.fleet import Fleet
+from muster.scheduling.topology.fleet import Asks, Fleet
 from muster.scheduling.topology.links import GpuSet
 from muster.scheduling.topology.machine import MachineType
 
@@ -139,9 +139,9 @@ class Room:
         """The nodes that a constraint allows."""
         return self.fleet.admitted(where)
 
-    def eligible(self, gang: Gang) -> tuple[str, ...]:
-        """The nodes, by name, that at least one task of the gang may go to and that has the GPUs for it at best."""
-        return self.fleet.eligible(gang)
+    def eligible(self, tasks: Iterable[Asks]) -> tuple[str, ...]:
+        """The nodes, by name, that at least one of the tasks may go to and that has the GPUs for it at best."""
+        return self.fleet.eligible(tasks)
 
     def _put(self, name: str, free: GpuSet, rest: Resources, parts: Parts) -> list[str]:
         self.free[name], self._rest[name] = free, rest

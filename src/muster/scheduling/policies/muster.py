@@ -20,7 +20,7 @@ from itertools import chain
 from math import inf
 from operator import attrgetter, itemgetter
 
-from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
+from muster.scheduling.decisions import Place, Preempt, Reason, Wait
 from muster.scheduling.mechanisms import packing, shares, usage
 from muster.scheduling.mechanisms.board import Board, Spots
 from muster.scheduling.mechanisms.changes import carry_out
@@ -55,17 +55,15 @@ def introspect(board: Board, settings: Settings) -> None:
     react(board, settings)
 
 
-def may_claim(decision: Admission) -> bool:
-    """Say whether admission leaves a gang waiting that may claim GPUs of others: one that shares, or the first in its turn."""
-    if not isinstance(decision, Wait):
-        return False
-    gang, reason = decision.gang, decision.reason
+def may_claim(wait: Wait) -> bool:
+    """Say whether a gang that admission leaves waiting may claim GPUs of others: one that shares, or the first in its turn."""
+    gang, reason = wait.gang, wait.reason
     if reason is Reason.BEHIND_IN_QUEUE:
         return gang.sharing.slices and not gang.placement
     return reason in (Reason.INSUFFICIENT_GPUS, Reason.QUOTA_EXHAUSTED) and not gang.placement
 
 
-def leaves_to_rank(decision: Admission) -> bool:
+def leaves_to_rank(decision: Place | Preempt) -> bool:
     """Say whether a gang that admission would start claims its GPUs by rank instead, since others claim too."""
     return isinstance(decision, Place) and decision.gang.sharing.slices and not decision.gang.placement
 
@@ -285,12 +283,14 @@ def _running(board: Board) -> dict[str, Gang]:
 
 def _claimants(board: Board) -> Iterator[Gang]:
     """The gangs that wait and may claim GPUs: those that `may_claim`, and those whose start was left to their rank."""
+    gangs, waits = board.gangs, board.waits
+    for name, wait in waits.items():
+        if may_claim(wait):
+            yield gangs[name]
     preempting = {decision.gang.name for decision in board.decisions if isinstance(decision, Preempt)}
-    for name, gang in board.gangs.items():
-        if not gang.placement:
-            wait = board.waits.get(name)
-            if (may_claim(wait) if wait else gang.sharing.slices) and name not in preempting:
-                yield gang
+    for name, gang in gangs.items():
+        if not gang.placement and name not in waits and gang.sharing.slices and name not in preempting:
+            yield gang
 
 
 def _by_turn(alike: Iterable[Standing]) -> list[Standing]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,7 @@ class Requirement:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Constraint:
+class Constraint(NamedTuple):
     """What a task asks of a node: every label of `labels`, one of `terms` (each a conjunction), and its tolerations.
 
     A requirement of a term on the key metadata.name asks for the node's name (matchFields).

@@ -7,12 +7,23 @@ holds for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from typing import Protocol
 
-from muster.scheduling.snapshot import Gang, Level, Node
+from muster.scheduling.snapshot import Level, Node
 from muster.scheduling.topology.eligibility import Constraint
+
+
+class Asks(Protocol):
+    """A task, or what one asks for."""
+
+    @property
+    def gpus(self) -> int: ...
+
+    @property
+    def where(self) -> Constraint: ...
 
 
 class Fleet:
@@ -50,9 +61,9 @@ class Fleet:
             self._admitted[where] = found
         return found
 
-    def eligible(self, gang: Gang) -> tuple[str, ...]:
-        """The nodes, by name, that at least one task of the gang may go to and that has the GPUs for it at best."""
-        shapes = frozenset((task.where, task.gpus) for task in gang.tasks)
+    def eligible(self, tasks: Iterable[Asks]) -> tuple[str, ...]:
+        """The nodes, by name, that at least one of the tasks may go to and that has the GPUs for it at best."""
+        shapes = frozenset([(task.where, task.gpus) for task in tasks])
         found = self._eligible.get(shapes)
         if found is None:
             fit = [(self.admitted(where), gpus) for where, gpus in shapes]
