@@ -8,7 +8,7 @@ from typing import Any
 from builders.boards import board, said, turning
 from builders.cluster import node, tasks
 from muster.scheduling.mechanisms import elasticity
-from muster.scheduling.snapshot import Gang, Resources
+from muster.scheduling.snapshot import Assigned, Gang, Resources, Task
 
 
 def elastic(held: int, most: int, asked: int = 1, **fields: Any) -> Gang:
@@ -51,6 +51,14 @@ def test_it_shrinks_to_what_it_asked_for_at_once() -> None:
     assert said(seen.decisions) == [("Shrink", "e")]
     assert [place.task.index for place in seen.gangs["e"].placement] == [0, 1]
     assert seen.idle("n") == 0b1100
+
+
+def test_ranks_have_no_gap_after_it_shrank() -> None:
+    grown = elastic(3, 3)
+    server = Assigned(Task("ps", 0, role="ps"), "n", 0, 3)
+    seen = board([node("n", 4)], [replace(grown, tasks=(*grown.tasks, server.task), placement=(*grown.placement, server))])
+    assert elasticity.shrink(seen, "n", 2)
+    assert [(place.task.role, place.rank) for place in seen.gangs["e"].placement] == [("worker", 0), ("ps", 1)]
 
 
 def test_it_gives_no_more_than_is_needed() -> None:

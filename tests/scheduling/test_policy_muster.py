@@ -9,7 +9,7 @@ from builders.boards import TURNS, said
 from builders.cluster import gang, node, running, tasks, world
 from muster.scheduling.decisions import Place
 from muster.scheduling.planner import introspect, plan
-from muster.scheduling.snapshot import Gang, Sensitivity, Snapshot
+from muster.scheduling.snapshot import Gang, Resources, Sensitivity, Snapshot
 
 NOW = 100_000.0
 
@@ -83,6 +83,13 @@ def test_gangs_that_promise_about_as_much_do_not_push_each_other_out() -> None:
 def test_of_equal_promises_those_start_that_fill_the_gpus() -> None:
     there = [runs("long", ("n", [0, 1, 2, 3]), hours=100), waits("a-single", 1), waits("b-four", 4)]
     assert decided(world([node("n", 4)], there)) == [("Suspend", "long"), ("Place", "b-four")]
+
+
+def test_who_finds_too_little_memory_is_not_in_the_way_of_who_needs_less() -> None:
+    there = runs("there", ("n", [0]), hours=10.0)
+    hungry = waits("hungry", each={"rest": Resources(memory=8, pods=1)})
+    seen = world([node("n", 1, rest=Resources(8, 4, 8), capacity=Resources(8, 16, 8))], [there, hungry, waits("modest")])
+    assert ("Place", "modest") in decided(seen)
 
 
 def test_no_more_gangs_are_suspended_than_needed() -> None:

@@ -14,7 +14,7 @@ from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.places import Places
 from muster.scheduling.placing.demand import Demand
 from muster.scheduling.placing.fragmentation import Fragmentation
-from muster.scheduling.placing.placement import fewest_gpus, place
+from muster.scheduling.placing.placement import fewest_gpus, form, place
 from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Profile
@@ -113,9 +113,7 @@ class Memory:
 
 def _hopeless(gang: Gang, room: Room) -> str | None:
     """What the gang would lack if nobody else ran; asked once for gangs of the same shape."""
-    tasks = tuple((task.role, task.index, task.gpus, task.share, task.rest, task.where) for task in gang.tasks)
-    key = (gang.spread, gang.preferred, gang.required, gang.fewest, gang.asked, tasks)
-    hopeless = room.fleet.hopeless
+    key, hopeless = form(gang), room.fleet.hopeless
     if key not in hopeless:
         found = place(gang, Room(room.fleet.empty, room.fleet))
         hopeless[key] = f"{found.message}, with nobody else running" if isinstance(found, Shortage) else None

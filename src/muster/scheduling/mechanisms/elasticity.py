@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from muster.scheduling.decisions import Grow, Reason, Shrink
 from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.placing.placement import renumbered
 from muster.scheduling.snapshot import Assigned, Effect, Gang, Placement
 from muster.scheduling.speed.occupancy import shape
 
@@ -57,7 +58,7 @@ def _smaller(gang: Gang, gpus: int) -> Placement:
     workers = sum(place.task.role == "worker" for place in less)
     while workers > (gang.asked or 0) and gang.held - sum(place.gpus.bit_count() for place in less) < gpus:
         workers -= 1
-        less = tuple(place for place in less if place.task.role != "worker" or place.task.index < workers)
+        less = renumbered(place for place in less if place.task.role != "worker" or place.task.index < workers)
     return less
 
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.mechanisms.migration import COST_SECONDS
 from muster.scheduling.mechanisms.speed_up import curve, rate
-from muster.scheduling.placing.placement import find, shrunk
+from muster.scheduling.placing.placement import find, renumbered, shrunk
 from muster.scheduling.placing.room import Room
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.snapshot import Gang, Level, Placement
@@ -72,7 +72,7 @@ def least(gang: Gang, now: float) -> Gang:
     tasks = shrunk(gang.tasks, _fewest(gang))
     smallest = replace(gang, tasks=tasks, asked=None, fewest=None)
     smallest = replace(smallest, attained=gang.ran(now) * max(smallest.gpus, 1))
-    placement = tuple(place for place in gang.placement if place.task in tasks)
+    placement = renumbered(place for place in gang.placement if place.task in tasks)
     return replace(smallest, since=now, placement=placement) if placement else smallest
 
 

@@ -12,13 +12,14 @@ come (`fragmentation`); where nobody says what comes, the tightest fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from operator import attrgetter
 
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.search import Rate, Search
 from muster.scheduling.placing.shortage import Shortage, shortage
-from muster.scheduling.snapshot import Gang, Placement, Task
+from muster.scheduling.snapshot import Assigned, Gang, Placement, Task
 
 NOWHERE: frozenset[str] = frozenset()
 
@@ -54,6 +55,17 @@ def sizes(gang: Gang) -> Iterable[int]:
     """The numbers of workers with which the gang may start, largest first."""
     workers = gang.asked if gang.asked is not None else sum(task.role == "worker" for task in gang.tasks)
     return range(workers, min(gang.fewest if gang.fewest is not None else workers, workers) - 1, -1)
+
+
+def renumbered(placement: Iterable[Assigned]) -> Placement:
+    """The placement with ranks from 0 on, in the order that they had."""
+    return tuple(one._replace(rank=rank) for rank, one in enumerate(sorted(placement, key=attrgetter("rank"))))
+
+
+def form(gang: Gang) -> Hashable:
+    """What decides whether a gang fits: those of one form all fit in a room, or none does."""
+    tasks = tuple([(task.role, task.index, task.gpus, task.share, task.rest, task.where) for task in gang.tasks])
+    return (gang.spread, gang.required, gang.fewest, gang.asked, tasks)
 
 
 def fewest_gpus(gang: Gang) -> int:

@@ -26,8 +26,9 @@ from muster.scheduling.mechanisms.board import Board, Spots
 from muster.scheduling.mechanisms.changes import carry_out
 from muster.scheduling.mechanisms.exchange import LEAST
 from muster.scheduling.mechanisms.filling import fill
+from muster.scheduling.mechanisms.surplus import fill_up
 from muster.scheduling.mechanisms.turns import bundled
-from muster.scheduling.placing.placement import describe, find
+from muster.scheduling.placing.placement import find, form
 from muster.scheduling.placing.room import Room
 from muster.scheduling.prospects import Prospects
 from muster.scheduling.queueing import Quotas
@@ -80,21 +81,10 @@ def share(board: Board, settings: Settings) -> None:
     rigid = {name: found for name, found in claims.placements.items() if name not in elastic}
     kept = {name: least.gangs[name].placement for name in elastic if board.gangs[name].placement}
     at_least = kept | {name: found for name, found in claims.placements.items() if name in elastic}
-    carry_out(board, rigid | shares.divide(board, at_least, rigid, claims.quotas))
-    if elastic:
-        _fill_up(board, claims)
+    targets = rigid | shares.divide(board, at_least, rigid, claims.quotas)
+    carry_out(board, fill_up(board, targets, claims.losers, claims.quotas) if elastic else targets)
     if settings.packing:
         packing.offer(board, [board.gangs[gang.name] for gang in claims.packs() if not board.gangs[gang.name].placement])
-
-
-def _fill_up(board: Board, claims: _Claims) -> None:
-    """Start gangs that fit now that elastic ones have other sizes and places than the fewest workers, where they were."""
-    for gang in (board.gangs[name] for name in claims.losers(board.room.total)):
-        allowed = claims.quotas.within(gang)
-        found = _place(board, allowed, board.room) if allowed else None
-        if found:
-            board.put(Place(gang, found, Reason.PLACED, describe(found)))
-            claims.quotas.add(gang.queue, sum(place.gpus.bit_count() for place in found))
 
 
 def promise(prospects: Prospects, standing: Alike) -> float:
@@ -211,12 +201,11 @@ class _Claims:
             self.quotas.keep(gang.queue, least)
 
     def _find(self, gang: Gang) -> bool:
-        form = (tuple((task.gpus, task.where) for task in gang.tasks), gang.spread, gang.required, gang.fewest, gang.asked)
-        if form in self._too_large:
+        if form(gang) in self._too_large:
             return False
         found = self._choose(gang)
         if found is None:
-            self._too_large.add(form)
+            self._too_large.add(form(gang))
             return False
         self.placements[gang.name] = found
         self._count -= sum(place.gpus.bit_count() for place in found)

@@ -1,0 +1,80 @@
+"""What elastic gangs have beyond what they asked for goes to those that wait, in the pass in which they need it.
+
+Gangs claim GPUs from where the elastic ones have their fewest workers (`policies.muster`), and these are given their shares
+elsewhere afterwards (`shares`). A gang that found no place then may find one now: on GPUs that nobody has in the end, or on
+those of elastic gangs, which go back to what they asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.placing.placement import find, form, renumbered
+from muster.scheduling.placing.room import Room
+from muster.scheduling.queueing import Quotas
+from muster.scheduling.snapshot import Gang, Placement
+from muster.scheduling.speed.occupancy import gpus_by_node
+
+
+def fill_up(
+    board: Board, targets: Mapping[str, Placement], waiting: Callable[[int], Iterable[str]], quotas: Quotas
+) -> dict[str, Placement]:
+    """Return the targets with those of gangs that start beside them; `waiting` names those that so many GPUs may do for."""
+    targets = dict(targets)
+    surplus = {name: more for name, target in targets.items() if (more := _surplus(board.gangs[name], target))}
+    room = _left(board, targets)
+    too_large: set[object] = set()
+    for name in waiting(room.total + sum(map(_gpus, surplus.values()))):
+        gang = quotas.within(board.gangs[name])
+        if gang is None or form(gang) in too_large:
+            continue
+        found = _place(board, gang, room) or _place(board, gang, _with(room, surplus.values()))
+        if not found:
+            too_large.add(form(gang))
+            continue
+        for other in [other for other, more in surplus.items() if _meet(found, more)]:
+            more = surplus.pop(other)
+            targets[other] = renumbered(one for one in targets[other] if one not in more)
+            room.give_back(more)
+            quotas.add(board.gangs[other].queue, -_gpus(more))
+        room.take(found)
+        quotas.add(gang.queue, _gpus(found))
+        targets[name] = found
+    return targets
+
+
+def _surplus(gang: Gang, target: Placement) -> Placement:
+    """The places of workers beyond those that the gang asked for."""
+    asked = gang.asked
+    return tuple(one for one in target if asked is not None and one.task.role == "worker" and one.task.index >= asked)
+
+
+def _left(board: Board, targets: Mapping[str, Placement]) -> Room:
+    """The room once everybody is at its target."""
+    room = board.room.copy()
+    for name in targets:
+        room.give_back(board.gangs[name].placement)
+    for target in targets.values():
+        room.take(target)
+    return room
+
+
+def _with(room: Room, placements: Iterable[Placement]) -> Room:
+    more = room.copy()
+    for placement in placements:
+        more.give_back(placement)
+    return more
+
+
+def _place(board: Board, gang: Gang, room: Room) -> Placement | None:
+    return find(gang, room, fragmentation=board.fragmentation, rate=board.rates.by_shape(gang))
+
+
+def _meet(one: Placement, other: Placement) -> bool:
+    theirs = gpus_by_node(other)
+    return any(gpus & theirs.get(node, 0) for node, gpus in gpus_by_node(one).items())
+
+
+def _gpus(placement: Placement) -> int:
+    return sum(one.gpus.bit_count() for one in placement)
