@@ -209,7 +209,7 @@ def test_a_fault_breaks_the_promise() -> None:
 
 def test_an_answer_rests_on_nothing_but_the_snapshot() -> None:
     said = iter(("so", "otherwise"))
-    checked = Checked(lambda: Says(lambda _: [replace(waits(NEW), message=next(said))]))
+    checked = Checked(lambda: Says(lambda _: [waits(NEW)._replace(message=next(said))]))
     with pytest.raises(Broken, match="undecided: Wait new: so, and asked again Wait new: otherwise"):
         checked.react(world([node("n", 1)], [RUNS, NEW]), 0.0)
 

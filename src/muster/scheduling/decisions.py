@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from muster.scheduling.snapshot import Effect, Gang, Placement
 
@@ -108,8 +109,7 @@ class Suspend:
     stays: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Leave the gang as it is. `until` is when the answer changes by time alone, if it does.
 
     `keeps` is where it will start when pods that are stopping have gone: in this pass nobody else gets these GPUs.

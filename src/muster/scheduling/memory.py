@@ -66,7 +66,7 @@ class Memory:
         """Return the census of these gangs; the one returned last becomes this one."""
         came, gone = self.census.follow(gangs)
         self._demand.follow(came, gone)
-        self._places.follow(gangs, came, gone)
+        self._places.follow(came, gone)
         for gang in gone:
             self._known.pop(id(gang), None)
         return self.census

@@ -5,7 +5,7 @@ Invariant: after `follow`, all is as if it had been made from these gangs and no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from muster.scheduling.snapshot import Gang, Node
 from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
@@ -22,23 +22,22 @@ class Places:
         """The gangs that have a place on a node, with their GPUs there, whether they run or not."""
         self.ours: dict[str, GpuSet] = {}
         """GPUs of nodes with residents that are free or held by gangs: the others are of pods that nobody here may move."""
-        self._gangs: Sequence[Gang] = ()
         self._before: dict[str, Gang] = {}
         """Gangs of which a pass decided something, as they were before it."""
         self._touched: set[str] = set()
         """Nodes that changed, or on which somebody came or went, since `ours` was worked out."""
 
-    def follow(self, gangs: Sequence[Gang], came: Iterable[Gang], gone: Iterable[Gang]) -> None:
-        """Become the places of these gangs, of which some came since the last time, when others were there that have gone."""
+    def follow(self, came: Iterable[Gang], gone: Iterable[Gang]) -> None:
+        """Take back what was put since the last time, and let gangs go and come; one that changed goes and comes."""
         for gang in self._before.values():
             self._become(gang)
         self._before = {}
         for gang in gone:
             self._leave(gang)
+            del self.gangs[gang.name]
         for gang in came:
             self._enter(gang)
-        if gangs is not self._gangs:
-            self._gangs, self.gangs = gangs, {gang.name: gang for gang in gangs}
+            self.gangs[gang.name] = gang
 
     def touch(self, nodes: Iterable[str]) -> None:
         """Note that these nodes are others than before."""

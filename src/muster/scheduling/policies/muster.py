@@ -14,7 +14,7 @@ decides only what changes. What still waits may be packed onto GPUs where it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from math import inf
@@ -112,7 +112,7 @@ class _Claims:
         self.displaced: list[Gang] = []
         running = _running(board)
         self._standings = board.standings.of((*running.values(), *_claimants(board)), board.now, settings.slice_seconds)
-        packed = [sorted(bundle, key=self._turn) for bundle in bundled(running) if len(bundle) > 1]
+        packed = [sorted(bundle, key=self._turn) for bundle in bundled(_sharing_gpus(running)) if len(bundle) > 1]
         self._bundles = {bundle[0].name: bundle for bundle in packed}
         """Gangs that are packed rank as the first of them does."""
         self._guests = {gang.name for bundle in packed for gang in bundle[1:]}
@@ -172,6 +172,8 @@ class _Claims:
 
     def _start(self, alike: Sequence[Standing]) -> None:
         """Find gangs that wait a place; there is no looking where they need more than anybody could still give them."""
+        if not self._count and not self.quotas.limited:
+            return
         able = [one for one in alike if one.fewest <= self._count]
         unable = [one for one in alike if one.fewest > self._count] if self.quotas.limited else []
         for gang in fill([one.gang for one in _by_turn(able)], self._count):
@@ -268,6 +270,12 @@ def _place(board: Board, gang: Gang, room: Room) -> Placement | None:
 
 def _running(board: Board) -> dict[str, Gang]:
     return {gang.name: gang for gang in board.gangs.values() if gang.placement and gang.running and gang.sharing.slices}
+
+
+def _sharing_gpus(running: Mapping[str, Gang]) -> dict[str, Gang]:
+    """Those that are packed, and those onto which others are."""
+    packed = [gang for gang in running.values() if gang.packed]
+    return {gang.name: gang for gang in (*packed, *(running[one.packed] for one in packed if one.packed in running))}
 
 
 def _claimants(board: Board) -> Iterator[Gang]:
