@@ -7,7 +7,8 @@ placement do not count; `place` must then find none.
 Gaps: of gangs with a rate the part by which a step is longer than the best, of the others by how much the last criterion is
 missed: ranks of the slowest ring, GPUs left over, GPUs expected to stay unused. `missed` tells in which criterion.
 
-Seconds are CPU time on one core. `place` is asked as in a pass, with the tables of its machines compiled: the median of 5.
+Seconds are CPU time on one core. `place` is asked as in a pass, which asks for one gang after the other, with the tables of its
+machines compiled: the median of 15.
 CP-SAT goes from the instance to the proof with one worker; "search" leaves out the making of the model. The last line is JSON.
 """
 
@@ -34,7 +35,7 @@ from muster.scheduling.topology.machine import MachineType, machine_type
 KINDS = tuple(CRITERIA)
 SIZES = (1, 2, 4)
 MOST_GPUS = 16
-ASKED = 5
+ASKED = 15
 
 
 @dataclass(frozen=True)

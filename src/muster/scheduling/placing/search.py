@@ -253,7 +253,7 @@ class Search:
         waste = self._fragmentation.growth(state, kind.admits, self._batches.load(counts)) if self._fragmentation else spare
         if not whole:
             return (1.0, -gpus, waste)
-        ring = state.machine.ring(state.machine.fastest(state.free, gpus))
+        ring = state.machine.speed(state.free, gpus)
         if not self._sensitive:
             return (0.0, waste, spare, ring)
         slow = -self._rate(self._gang, Shape(kind.model, (gpus,), ring)) if self._rate else -ring

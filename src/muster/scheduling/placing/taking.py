@@ -66,7 +66,7 @@ def taken(one: Bin, batches: Batches, waiting: Counts, limits: Limits) -> Counts
         if number + 1 < len(waiting):
             rest = rest - ask.rest.times(fit)
     counts = tuple(chosen)
-    while limits.hop and any(counts) and machine.ring(machine.fastest(free, batches.whole(counts))) <= limits.hop:
+    while limits.hop and any(counts) and machine.speed(free, batches.whole(counts)) <= limits.hop:
         counts = _one_less(counts)
     return counts if any(counts) else ()
 

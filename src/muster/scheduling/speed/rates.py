@@ -164,7 +164,7 @@ class Rates:
                 if 0 < min(gpus, largest) <= machine.gpus:
                     servers, rest = divmod(gpus, machine.gpus)
                     counts = (machine.gpus,) * servers + ((rest,) if rest else ())
-                    ring = machine.ring(machine.fastest(machine.all, counts[0]))
+                    ring = machine.speed(machine.all, counts[0])
                     self._ideals[gpus].append(Shape(model, counts, ring, NO_HOP if len(counts) < 2 else nic * GOODPUT))
         return self._ideals[gpus]
 

@@ -30,7 +30,8 @@ class MachineType:
             gpu_set([j for j in range(self.gpus) if i == j or row[j] in _ONE_SWITCH]) for i, row in enumerate(links)
         ]
         self._rings: dict[GpuSet, float] = {}
-        self._chosen: dict[tuple[GpuSet, int, bool], GpuSet] = {}
+        self._fastest: dict[tuple[GpuSet, int], GpuSet] = {}
+        self._leftover: dict[tuple[GpuSet, int], GpuSet] = {}
 
     def ring(self, gpus: GpuSet) -> float:
         """GB/s of the best ring through `gpus`."""
@@ -41,17 +42,27 @@ class MachineType:
 
     def fastest(self, free: GpuSet, count: int) -> GpuSet:
         """The `count` GPUs of `free` with the fastest ring; among equals the one that leaves the rest most useful."""
-        return self._choose(free, count, True)
+        found = self._fastest.get((free, count))
+        if found is None:
+            found = self._fastest[free, count] = self._search(free, count, fast=True)
+        return found
 
     def leftover(self, free: GpuSet, count: int) -> GpuSet:
         """The `count` GPUs of `free` whose loss leaves the rest most useful; among equals the slowest."""
-        return self._choose(free, count, False)
+        found = self._leftover.get((free, count))
+        if found is None:
+            found = self._leftover[free, count] = self._search(free, count, fast=False)
+        return found
+
+    def speed(self, free: GpuSet, count: int) -> float:
+        """GB/s of the best ring of `count` GPUs of `free`."""
+        return self.ring(self.fastest(free, count))
 
     def score(self, free: GpuSet, count: int) -> float:
         """How good the best ring of `count` GPUs in `free` is, from 0 to 1, beside the best that the machine has."""
         if count < 2:
             return 1.0
-        return self.ring(self.fastest(free, count)) / self.ring(self.fastest(self.all, count))
+        return self.speed(free, count) / self.speed(self.all, count)
 
     def usefulness(self, free: GpuSet) -> float:
         """GB/s between all pairs of `free`, summed: what the set still offers to jobs with links to fill."""
@@ -65,14 +76,7 @@ class MachineType:
             found |= self._switches[gpu]
         return found
 
-    def _choose(self, free: GpuSet, count: int, fast: bool) -> GpuSet:
-        key = (free, count, fast)
-        found = self._chosen.get(key)
-        if found is None:
-            found = self._chosen[key] = self._search(free, count, fast)
-        return found
-
-    def _search(self, free: GpuSet, count: int, fast: bool) -> GpuSet:
+    def _search(self, free: GpuSet, count: int, *, fast: bool) -> GpuSet:
         if not 0 <= count <= free.bit_count():
             raise ValueError(f"asked for {count} GPUs of a free set of {free.bit_count()}")
         if count in (0, free.bit_count()):
