@@ -36,7 +36,7 @@ log = logging.getLogger("muster.operator")
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="muster-operator", description=__doc__)
-    parser.add_argument("--kubeconfig", help="default: the pod's service account, $KUBECONFIG or ~/.kube/config")
+    parser.add_argument("--kubeconfig", help="default: $KUBECONFIG, the pod's service account, ~/.kube/config")
     parser.add_argument("--host", default="127.0.0.1", help="address of /metrics, /healthz and /readyz (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8081, help="port of the same (default: %(default)s)")
     parser.add_argument(
