@@ -13,6 +13,7 @@ from random import Random
 
 import pytest
 
+from builders.boards import TURNS
 from builders.cluster import gang, known, node, running, tasks
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Suspend
 from muster.scheduling.placing import demand
@@ -178,11 +179,12 @@ def test_what_is_remembered_changes_no_answer(policy: Policy, seed: int, monkeyp
 
 def test_a_pass_that_fails_leaves_nothing_behind() -> None:
     """Two gangs of one name are against the contract: whatever that brings, it ends with them."""
-    nodes, waiting = {"n": node("n", 4, free=1)}, gang("waits", 1, 1)
+    nodes, waiting = {"n": node("n", 4, free=1)}, gang("waits", 1, 1, sharing=TURNS)
     twins = [running("twin", ("n", [0])), running("twin", ("n", [1]))]
-    alone = Snapshot(nodes, (waiting,))
     planner = Planner()
     planner.plan(Snapshot(nodes, (*twins, waiting)), 0.0)
+    changed = replace(waiting, priority=1)
     with pytest.raises(KeyError):
-        planner.plan(alone, 1.0)
-    assert planner.plan(alone, 2.0) == plan(alone, 2.0)
+        planner.plan(Snapshot(nodes, (changed,)), 1.0)
+    after = Snapshot(nodes, (changed, gang("later", 1, 1, sharing=TURNS)))
+    assert planner.plan(after, 2.0) == plan(after, 2.0)

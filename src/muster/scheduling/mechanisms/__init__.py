@@ -7,6 +7,7 @@
     elasticity  growing to GPUs that stay idle, shrinking at once when they are needed
 
     filling     which of several gangs that promise alike start together
+    surplus     what elastic gangs have beyond what they asked for, for those that wait
     usage       gangs where the GPUs make most of them: moves, pairs and exchanges (`sites`, and in `exchange` what they gain)
     shares      elastic gangs that share GPUs by how much they make of them (`speed_up`; `changes` carries it out)
 
