@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from builders.boards import board, turning
-from builders.cluster import gang, node, running
-from muster.scheduling.decisions import Preempt, Reason, Resume
+from builders.cluster import gang, node, running, world
+from muster.scheduling.decisions import Preempt, Reason, Resume, Wait
 from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.snapshot import Gang, Snapshot
+from muster.scheduling.snapshot import Assigned, Gang, Snapshot
 
 
 def two() -> Board:
@@ -49,6 +49,16 @@ def test_who_is_on_its_way_out_keeps_its_gpus_in_this_pass_from_everybody() -> N
     after = Board(seen, 0.0, [Preempt(high, (victim,), Reason.PREEMPTING, "so")])
     assert after.idle("n") == 0
     assert not after.gangs["a"].sharing.slices
+
+
+def test_what_is_kept_stays_so_whoever_comes_and_goes_on_the_node() -> None:
+    there, first = turning("there", ("n", [0])), gang("first", 1, 2)
+    seen = world([node("n", 3)], [there, first])
+    keeps = (Assigned(first.tasks[0], "n", 0b110),)
+    for decided in (Preempt(first, (), Reason.PREEMPTING, "so", keeps), Wait(first, Reason.PODS_STOPPING, "so", keeps=keeps)):
+        found = Board(seen, 60.0, [decided])
+        found.suspend(there, Reason.TIME_SLICED, "so", stays=False)
+        assert found.room.free["n"] == found.idle("n") == 0b001
 
 
 def test_who_goes_on_is_packed_as_before() -> None:
