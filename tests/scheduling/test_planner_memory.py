@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
+from sys import getrefcount
 
 import pytest
 
-from builders.boards import TURNS
+from builders.boards import TURNS, said
 from builders.cluster import gang, known, node, running, tasks
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Suspend
 from muster.scheduling.placing import demand
 from muster.scheduling.planner import Planner, introspect, plan
 from muster.scheduling.profile import Profile
 from muster.scheduling.settings import Policy, Settings
-from muster.scheduling.snapshot import Gang, Level, Node, Placement, Queue, Sharing, Snapshot
+from muster.scheduling.snapshot import EXCLUSIVE, Gang, Level, Node, Placement, Queue, Sharing, Snapshot
 from muster.scheduling.speed.occupancy import gpus_by_node, kind_of, shape
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Taint
 
@@ -188,3 +189,18 @@ def test_a_pass_that_fails_leaves_nothing_behind() -> None:
         planner.plan(Snapshot(nodes, (changed,)), 1.0)
     after = Snapshot(nodes, (changed, gang("later", 1, 1, sharing=TURNS)))
     assert planner.plan(after, 2.0) == plan(after, 2.0)
+
+
+def test_nothing_is_kept_of_gangs_that_have_gone() -> None:
+    nodes, gone = {"n": node("n", 1, free=0)}, gang("gone", 1, 1, sharing=TURNS)
+    planner, held = Planner(), getrefcount(gone)
+    planner.plan(Snapshot(nodes, (gone,)), 0.0)
+    planner.plan(Snapshot(nodes, (gang("other", 1, 1, sharing=TURNS),)), 1.0)
+    assert getrefcount(gone) == held
+
+
+@pytest.mark.parametrize("sharing", [TURNS, EXCLUSIVE])
+def test_a_place_on_a_node_that_has_gone_is_in_nobodys_way(sharing: Sharing) -> None:
+    lost, waiting = running("lost", ("gone", [0]), sharing=sharing), [gang(name, 1, 1, sharing=TURNS) for name in "ab"]
+    seen = Snapshot({"n": node("n", 1)}, (lost, *waiting))
+    assert said(Planner().plan(seen, 60.0)) == [("Place", "a"), ("Wait", "b")]
