@@ -37,7 +37,7 @@ class Passed:
     def __len__(self) -> int:
         return len(self._passages)
 
-    def note(self, task: str, gpus: int, nodes: list[str], now: float, scheduler: str = "") -> None:
+    def note(self, task: str, gpus: int, nodes: list[str], now: float, scheduler: str) -> None:
         """Record that a pod may be on its way to one of `nodes` (none: it is not), sent there by a kube-scheduler."""
         self.forget(task)
         if nodes:

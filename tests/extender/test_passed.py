@@ -18,7 +18,7 @@ def half(world: World) -> World:
     world.node("n")
     world.node("m")
     world.job("gang", {"gang-worker-0": ("n", [0, 1, 2, 3])})
-    world.seen.passed.note("vision/first", 4, ["m", "n"], now=0.0)
+    world.seen.passed.note("vision/first", 4, ["m", "n"], 0.0, "")
     return world
 
 
@@ -56,7 +56,7 @@ def test_the_first_pod_is_followed(half: World, fate: str) -> None:
 
 def test_expiry_stops_at_the_first_that_is_young_enough(world: World) -> None:
     for second in range(3):
-        world.seen.passed.note(f"vision/p{second}", 1, ["n"], now=float(second))
+        world.seen.passed.note(f"vision/p{second}", 1, ["n"], float(second), "")
     world.seen.passed.expire(FORGET_SECONDS + 1)
     assert len(world.seen.passed) == 1
 

@@ -175,7 +175,7 @@ async def test_pods_refused_for_others_on_their_way_are_woken_when_these_have_ar
 ) -> None:
     world.node("n1")
     world.job("gang", {"gang-worker-0": ("n1", [0, 1, 2, 3])})
-    world.seen.passed.note("vision/first", 4, ["n1"], now=100.0)
+    world.seen.passed.note("vision/first", 4, ["n1"], 100.0, "")
     pod = world.store(world.pod("second", 4))
     verdict = world.ask(pod)
     assert (verdict.rule, verdict.passed, verdict.passing) == (Rule.OPEN, [], True)
