@@ -8,7 +8,7 @@ from builders.cluster import cluster, gang, known, node, shares, tasks
 from muster.scheduling.placing.placement import place
 from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
-from muster.scheduling.snapshot import Gang, Level, Node, Placement, Resources, Sensitivity
+from muster.scheduling.snapshot import Gang, Level, Node, Placement, Resources, Sensitivity, Task
 from muster.scheduling.topology.eligibility import Constraint, Taint
 from muster.scheduling.topology.links import gpu_set
 
@@ -185,6 +185,15 @@ def test_cpu_memory_and_pods_bound_what_a_node_takes(rest: Resources) -> None:
     each = {"rest": Resources(2000, 32, 1)}
     assert sizes(find(gang("g", 2, each=each), node("n1", rest=rest), node("n2", rest=rest))) == {"n1": 1, "n2": 1}
     assert "but not together with its CPU and memory" in lacks(gang("g", 2, each=each), node("n1", rest=rest))
+
+
+def test_tasks_of_all_roles_bound_what_a_node_takes() -> None:
+    """Each node has memory for one of them, though GPUs for both."""
+    each = Resources(1000, 32, 1)
+    wanted = gang("g", tasks=(Task("chief", 1, each, role="chief"), Task("worker", 1, each)))
+    rest = Resources(9000, 48, 9)
+    assert sizes(find(wanted, node("n1", rest=rest), node("n2", rest=rest))) == {"n1": 1, "n2": 1}
+    assert "but not together with its CPU and memory" in lacks(wanted, node("n1", rest=rest))
 
 
 def test_constraints_and_taints_are_kept() -> None:
