@@ -25,10 +25,12 @@ def elastic(name: str, where: str, held: int, asked: int = 1, *, servers: int = 
 def filled(
     nodes: Iterable[Node], there: Iterable[Gang], *waiting: Gang, queues: dict[str, int | None] | None = None
 ) -> dict[str, Placement]:
-    """Where everybody goes, if those who are there have shares as they are."""
+    """Where everybody goes, if those who are there have shares as they are; each that waits keeps its quota, as by turn."""
     there = list(there)
     seen = board(nodes, [*there, *waiting], queues=queues)
-    return fill_up(seen, {one.name: one.placement for one in there}, lambda _: [one.name for one in waiting], seen.quotas)
+    for one in waiting:
+        seen.quotas.keep(one.queue, one.gpus)
+    return fill_up(seen, {one.name: one.placement for one in there}, [(one.name, one.gpus) for one in waiting], seen.quotas)
 
 
 def held(targets: dict[str, Placement]) -> dict[str, int]:
@@ -59,6 +61,22 @@ def test_a_quota_holds_and_counts_what_was_given_up() -> None:
     assert held(filled([node("n", 4)], [there], mine, queues={"q": 3})) == {"e": 4}
     assert held(filled([node("n", 5)], [there], gang("large", 1, 4), mine, queues={"q": 4})) == {"e": 1, "large": 4}
     assert held(filled([node("n", 5)], [there], gang("large", 1, 3), mine, queues={"q": 4})) == {"e": 1, "large": 3, "new": 1}
+
+
+def test_who_starts_counts_for_the_quota_of_those_after_it() -> None:
+    mine, later = replace(NEW, queue="q"), replace(gang("later", 1), queue="q")
+    assert held(filled([node("n", 4)], [], mine, later, queues={"q": 1})) == {"new": 1}
+
+
+def test_nobody_of_a_queue_goes_before_one_that_waits_for_its_quota() -> None:
+    large, small = replace(gang("large", 1, 8), queue="q"), replace(NEW, queue="q")
+    assert filled([node("n", 4)], [], large, small, queues={"q": 8}) == {}
+    assert held(filled([node("n", 4)], [], small, large, queues={"q": 8})) == {"new": 1}
+
+
+def test_what_one_leaves_of_its_surplus_is_for_the_next() -> None:
+    found = filled([node("n", 4)], [elastic("e", "n", 4)], gang("first", 1, 2), gang("later", 1))
+    assert held(found) == {"e": 1, "first": 2, "later": 1}
 
 
 def test_ranks_have_no_gap() -> None:

@@ -42,7 +42,9 @@ class Planner:
                 return self._gandiva(snapshot, now, gandiva.react)
             admitted = self._admit(snapshot, now)
             census = self._memory.census
-            if not (census.elastic or (census.slicing and any(isinstance(one, Wait) and muster.may_claim(one) for one in admitted))):
+            if not (
+                census.elastic or (census.slicing and any(isinstance(one, Wait) and muster.may_claim(one) for one in admitted))
+            ):
                 return admitted
             return self._muster(snapshot, now, admitted, muster.react)
 

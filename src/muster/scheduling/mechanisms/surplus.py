@@ -7,7 +7,7 @@ those of elastic gangs, which go back to what they asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.placing.placement import find, form, renumbered
@@ -18,20 +18,28 @@ from muster.scheduling.speed.occupancy import gpus_by_node
 
 
 def fill_up(
-    board: Board, targets: Mapping[str, Placement], waiting: Callable[[int], Iterable[str]], quotas: Quotas
+    board: Board, targets: Mapping[str, Placement], waiting: Iterable[tuple[str, int]], quotas: Quotas
 ) -> dict[str, Placement]:
-    """Return the targets with those of gangs that start beside them; `waiting` names those that so many GPUs may do for."""
+    """Return the targets with those of gangs that start beside them.
+
+    `waiting` has those that found no place by turn, each with the GPUs with which it can start; each that finds none now either
+    keeps what it needs of its queue's quota from those after it.
+    """
     targets = dict(targets)
     surplus = {name: more for name, target in targets.items() if (more := _surplus(board.gangs[name], target))}
     room = _left(board, targets)
+    most = room.total + sum(map(_gpus, surplus.values()))
+    quotas.kept.clear()
     too_large: set[object] = set()
-    for name in waiting(room.total + sum(map(_gpus, surplus.values()))):
-        gang = quotas.within(board.gangs[name])
-        if gang is None or form(gang) in too_large:
-            continue
-        found = _place(board, gang, room) or _place(board, gang, _with(room, surplus.values()))
+    for name, fewest in waiting:
+        gang = quotas.within(board.gangs[name]) if fewest <= most else None
+        found = None
+        if gang and form(gang) not in too_large:
+            found = _place(board, gang, room) or _place(board, gang, _with(room, surplus.values()))
+            if not found:
+                too_large.add(form(gang))
         if not found:
-            too_large.add(form(gang))
+            quotas.keep(board.gangs[name].queue, fewest)
             continue
         for other in [other for other, more in surplus.items() if _meet(found, more)]:
             more = surplus.pop(other)
@@ -39,7 +47,7 @@ def fill_up(
             room.give_back(more)
             quotas.add(board.gangs[other].queue, -_gpus(more))
         room.take(found)
-        quotas.add(gang.queue, _gpus(found))
+        quotas.add(board.gangs[name].queue, _gpus(found))
         targets[name] = found
     return targets
 

@@ -82,7 +82,7 @@ def share(board: Board, settings: Settings) -> None:
     kept = {name: least.gangs[name].placement for name in elastic if board.gangs[name].placement}
     at_least = kept | {name: found for name, found in claims.placements.items() if name in elastic}
     targets = rigid | shares.divide(board, at_least, rigid, claims.quotas)
-    carry_out(board, fill_up(board, targets, claims.losers, claims.quotas) if elastic else targets)
+    carry_out(board, fill_up(board, targets, claims.losers(), claims.quotas) if elastic else targets)
     if settings.packing:
         packing.offer(board, [board.gangs[gang.name] for gang in claims.packs() if not board.gangs[gang.name].placement])
 
@@ -149,11 +149,11 @@ class _Claims:
     def _turn(self, gang: Gang) -> tuple[_Rank, float, str]:
         return (self._rank(self._standings[gang.name].alike), gang.arrived, gang.name)
 
-    def losers(self, gpus: int) -> list[str]:
-        """The gangs that have no place in the end and could start on so many GPUs, in the order of rank."""
+    def losers(self) -> list[tuple[str, int]]:
+        """The gangs that have no place in the end, each with the GPUs with which it can start, in the order of rank."""
         waiting = (one for (_, _, waits), alike in self._ranks if waits for one in _by_turn(alike))
         displaced = (self._standings[gang.name] for gang in self.displaced)
-        return [o.gang.name for o in chain(displaced, waiting) if o.gang.name not in self.placements and o.fewest <= gpus]
+        return [(one.gang.name, one.fewest) for one in chain(displaced, waiting) if one.gang.name not in self.placements]
 
     def packs(self) -> list[Gang]:
         """The gangs that let themselves be packed, in the order of rank."""
