@@ -9,11 +9,13 @@ import pytest
 
 from builders.boards import PACKS, TURNS, board, said, turning
 from builders.cluster import node
+from muster.machines.catalogue import machine
 from muster.scheduling.decisions import Pack, Put
 from muster.scheduling.mechanisms import usage
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.profile import Profile, Shape, Via
 from muster.scheduling.snapshot import Gang, Node
+from muster.scheduling.topology.machine import machine_type
 
 NOW = 36_000.0
 FAST, SLOW = node("fast", 1, model="V100"), node("slow", 1, model="K80")
@@ -121,6 +123,23 @@ def test_a_move_has_to_pay_within_as_long_as_the_gang_has_run() -> None:
     profiles = {"a": known(2.0, 1.0, migrate_seconds=600.0)}
     assert improved(profiles, on("a", "slow", started=NOW - 1100.0)).decisions == []
     assert improved(profiles, on("a", "slow", started=NOW - 1300.0)).decisions != []
+
+
+def test_no_move_pays_where_neighbours_lose_more_than_the_gang_is_worth() -> None:
+    """Under each of the two switches its neighbour nearly stops: a little less under the one where a GPU is idle."""
+    server = node("n", machine=machine_type(machine("pcie-8").links), healthy=0b1111)
+    alone = Shape("", (1,), float("inf"))
+
+    def slowed(**beside: float) -> Profile:
+        return Profile({(alone, ()): 1.0} | {(alone, ((Via.SWITCH, kind),)): rate for kind, rate in beside.items()})
+
+    profiles = {"new": slowed(much=0.2, less=0.2), "much": slowed(new=0.0), "less": slowed(new=0.3)}
+    there = [turning(name, ("n", [gpu])) for name, gpu in (("new", 2), ("much", 3), ("less", 1))]
+    seen = board([server], [replace(there[0], started=NOW), *there[1:]], NOW, profiles)
+    gpus = [seen.spots(seen.gangs["new"]), {"n": 0b1}]
+    assert [round(seen.rates.worth(seen.gangs["new"], one, seen.running), 2) for one in gpus] == [-0.8, -0.5]
+    usage.improve(seen)
+    assert seen.decisions == []
 
 
 def test_gangs_of_several_gpus_change_places() -> None:

@@ -175,10 +175,13 @@ def _as_placed(gang: Gang) -> Gang:
 
 
 def _pays(board: Board, gangs: list[Gang], before: float, after: float) -> bool:
-    """Whether it does for the gangs that move, each of which is taken to run as long again as it has."""
+    """Whether it does for the gangs that move, each of which is taken to run as long again as it has.
+
+    Where neighbours would lose as much as the gangs are worth, no move pays.
+    """
     costs = [board.rates.profile(gang).migrate_seconds for gang in gangs]
     cost = max(COST_SECONDS if seconds is None else seconds for seconds in costs)
-    return pays(after / max(before, 1e-9), min(board.now - gang.started for gang in gangs), cost)
+    return after > 0 and pays(after / max(before, 1e-9), min(board.now - gang.started for gang in gangs), cost)
 
 
 def _reason(board: Board, gang: Gang, gpus: Spots) -> Reason:
