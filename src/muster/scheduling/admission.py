@@ -21,7 +21,7 @@ from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.queueing import Claims, Quotas, in_order
 from muster.scheduling.settings import DEFAULTS, Policy, Settings
 from muster.scheduling.snapshot import Gang, Placement, Snapshot
-from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
+from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node, gpus_of
 from muster.scheduling.speed.rates import Rates
 from muster.scheduling.topology.links import GpuSet
 
@@ -140,7 +140,7 @@ class _Pass:
         return Place(gang, found, reason, f"moves to {describe(found)}")
 
     def _take(self, gang: Gang, found: Placement) -> None:
-        held = sum(a.gpus.bit_count() for a in found) - sum(a.gpus.bit_count() for a in gang.placement)
+        held = gpus_of(found) - gang.held
         self._fill(found)
         self.quotas.add(gang.queue, held)
 
@@ -181,7 +181,7 @@ class _Pass:
         return Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {least} GPUs; {self.quotas.used(gang.queue)}")
 
     def _may_grow(self, gang: Gang, found: Placement) -> bool:
-        more = sum(a.gpus.bit_count() for a in found) - sum(a.gpus.bit_count() for a in gang.placement)
+        more = gpus_of(found) - gang.held
         return more <= 0 or self.quotas.allows(gang, more)
 
     def _behind(self, known: Known) -> Wait | None:

@@ -109,7 +109,7 @@ class Suspend:
     stays: bool = True
 
 
-class Wait(NamedTuple):
+class Wait(NamedTuple):  # a pass makes thousands
     """Leave the gang as it is. `until` is when the answer changes by time alone, if it does.
 
     `keeps` is where it will start when pods that are stopping have gone: in this pass nobody else gets these GPUs.

@@ -15,6 +15,7 @@ from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Reas
 from muster.scheduling.memory import Memory
 from muster.scheduling.places import Places
 from muster.scheduling.placing.fragmentation import Fragmentation
+from muster.scheduling.placing.placement import find
 from muster.scheduling.placing.room import Room
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.snapshot import EXCLUSIVE, Gang, Placement, Snapshot
@@ -123,6 +124,10 @@ class Board:
             if gang.sharing.slices:
                 gpus |= self.residents[node][gang.name]
         return gpus
+
+    def find(self, gang: Gang, room: Room) -> Placement | None:
+        """A place in a room that is best by what is known of rates, and of the tasks that come."""
+        return find(gang, room, fragmentation=self.fragmentation, rate=self.rates.by_shape(gang))
 
     def only(self, spots: Spots) -> Room:
         """The room with these GPUs only, whoever is on them."""

@@ -13,7 +13,7 @@ from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.mechanisms.elasticity import effect
 from muster.scheduling.placing.placement import describe
 from muster.scheduling.snapshot import Gang, Placement
-from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.speed.occupancy import gpus_by_node, gpus_of
 
 
 def carry_out(board: Board, targets: Mapping[str, Placement]) -> None:
@@ -34,7 +34,7 @@ def carry_out(board: Board, targets: Mapping[str, Placement]) -> None:
 
 def _is_possible(board: Board, gang: Gang, target: Placement) -> bool:
     own, wanted = board.spots(gang), gpus_by_node(target)
-    more = _gpus(target) - gang.held
+    more = gpus_of(target) - gang.held
     fits = all(not gpus & ~(board.idle(node) | own.get(node, 0)) for node, gpus in wanted.items())
     return fits and (more <= 0 or board.quotas.allows(gang, more))
 
@@ -45,12 +45,8 @@ def _put(board: Board, gang: Gang, target: Placement) -> Put:
         return Place(gang, target, Reason.PLACED, describe(target))
     change = f"{gang.held} GPUs to {describe(target)}"
     expected = effect(board, gang, target)
-    if _gpus(target) > gang.held:
+    if gpus_of(target) > gang.held:
         return Grow(gang, target, Reason.GPUS_IDLE, f"{change}: it makes more of them than others would", expected)
-    if _gpus(target) < gang.held:
+    if gpus_of(target) < gang.held:
         return Shrink(gang, target, Reason.GPUS_NEEDED, f"{change}: others make more of the rest", expected)
     return Migrate(gang, target, Reason.GPUS_NEEDED, f"{change}: others have its GPUs now", expected)
-
-
-def _gpus(placement: Placement) -> int:
-    return sum(place.gpus.bit_count() for place in placement)

@@ -10,7 +10,7 @@ from muster.scheduling.decisions import Grow, Reason, Shrink
 from muster.scheduling.mechanisms.board import Board
 from muster.scheduling.placing.placement import renumbered
 from muster.scheduling.snapshot import Assigned, Effect, Gang, Placement
-from muster.scheduling.speed.occupancy import shape
+from muster.scheduling.speed.occupancy import gpus_of, shape
 
 
 def grow(board: Board, after: float) -> None:
@@ -22,7 +22,7 @@ def grow(board: Board, after: float) -> None:
             continue
         larger = _larger(board, gang)
         if larger:
-            message = f"{gang.held} to {sum(p.gpus.bit_count() for p in larger)} GPUs that stayed idle for {after:.0f} s"
+            message = f"{gang.held} to {gpus_of(larger)} GPUs that stayed idle for {after:.0f} s"
             board.put(Grow(gang, larger, Reason.GPUS_IDLE, message, effect(board, gang, larger)))
 
 
@@ -32,7 +32,7 @@ def shrink(board: Board, node: str, gpus: int) -> bool:
     for gang in board.on(node):
         less = _smaller(gang, gpus) if gang.running and gpus > 0 and is_grown(gang) else gang.placement
         if less != gang.placement:
-            left = sum(place.gpus.bit_count() for place in less)
+            left = gpus_of(less)
             message = f"{gang.held} to {left} GPUs: others need them"
             board.put(Shrink(gang, less, Reason.GPUS_NEEDED, message, effect(board, gang, less)))
             gpus -= gang.held - left
@@ -56,7 +56,7 @@ def _smaller(gang: Gang, gpus: int) -> Placement:
     """The gang without its last workers, so many that `gpus` GPUs come free, or all beyond what it asked for."""
     less = gang.placement
     workers = sum(place.task.role == "worker" for place in less)
-    while workers > (gang.asked or 0) and gang.held - sum(place.gpus.bit_count() for place in less) < gpus:
+    while workers > (gang.asked or 0) and gang.held - gpus_of(less) < gpus:
         workers -= 1
         less = renumbered(place for place in less if place.task.role != "worker" or place.task.index < workers)
     return less

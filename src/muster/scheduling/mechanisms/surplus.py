@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.placing.placement import find, form, renumbered
+from muster.scheduling.placing.placement import form, renumbered
 from muster.scheduling.placing.room import Room
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.snapshot import Gang, Placement
-from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.speed.occupancy import gpus_by_node, gpus_of
 
 
 def fill_up(
@@ -22,20 +22,20 @@ def fill_up(
 ) -> dict[str, Placement]:
     """Return the targets with those of gangs that start beside them.
 
-    `waiting` has those that found no place by turn, each with the GPUs with which it can start; each that finds none now either
+    `waiting` has by turn those that found no place, each with the GPUs with which it can start. Who finds none here either
     keeps what it needs of its queue's quota from those after it.
     """
     targets = dict(targets)
     surplus = {name: more for name, target in targets.items() if (more := _surplus(board.gangs[name], target))}
     room = _left(board, targets)
-    most = room.total + sum(map(_gpus, surplus.values()))
+    most = room.total + sum(map(gpus_of, surplus.values()))
     quotas.kept.clear()
     too_large: set[object] = set()
     for name, fewest in waiting:
         gang = quotas.within(board.gangs[name]) if fewest <= most else None
         found = None
         if gang and form(gang) not in too_large:
-            found = _place(board, gang, room) or _place(board, gang, _with(room, surplus.values()))
+            found = board.find(gang, room) or (board.find(gang, _with(room, surplus.values())) if surplus else None)
             if not found:
                 too_large.add(form(gang))
         if not found:
@@ -45,9 +45,9 @@ def fill_up(
             more = surplus.pop(other)
             targets[other] = renumbered(one for one in targets[other] if one not in more)
             room.give_back(more)
-            quotas.add(board.gangs[other].queue, -_gpus(more))
+            quotas.add(board.gangs[other].queue, -gpus_of(more))
         room.take(found)
-        quotas.add(board.gangs[name].queue, _gpus(found))
+        quotas.add(board.gangs[name].queue, gpus_of(found))
         targets[name] = found
     return targets
 
@@ -75,14 +75,6 @@ def _with(room: Room, placements: Iterable[Placement]) -> Room:
     return more
 
 
-def _place(board: Board, gang: Gang, room: Room) -> Placement | None:
-    return find(gang, room, fragmentation=board.fragmentation, rate=board.rates.by_shape(gang))
-
-
 def _meet(one: Placement, other: Placement) -> bool:
     theirs = gpus_by_node(other)
     return any(gpus & theirs.get(node, 0) for node, gpus in gpus_by_node(one).items())
-
-
-def _gpus(placement: Placement) -> int:
-    return sum(one.gpus.bit_count() for one in placement)

@@ -20,6 +20,7 @@ from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.search import Rate, Search
 from muster.scheduling.placing.shortage import Shortage, shortage
 from muster.scheduling.snapshot import Assigned, Gang, Placement, Task
+from muster.scheduling.speed.occupancy import gpus_of
 
 NOWHERE: frozenset[str] = frozenset()
 
@@ -83,6 +84,6 @@ def shrunk(tasks: tuple[Task, ...], workers: int) -> tuple[Task, ...]:
 def describe(placement: Placement) -> str:
     """ "8 GPUs on 2 nodes (n1, n2)"."""
     nodes = sorted({a.node for a in placement})
-    gpus = sum(a.gpus.bit_count() for a in placement)
+    gpus = gpus_of(placement)
     names = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
     return f"{gpus} GPU{'s' if gpus != 1 else ''} on {len(nodes)} node{'s' if len(nodes) != 1 else ''} ({names})"

@@ -52,7 +52,7 @@ class Search:
         self._gang, self._room, self._avoid, self._fragmentation = gang, room, avoid, fragmentation
         self._batches = Batches(tasks)
         self._gpus = self._batches.whole(self._batches.counts)
-        self._spread, self._joins = gang.spread, gang.sensitive
+        self._spread, self._joins = gang.spread, gang.sensitive  # who spreads, or takes parts, joins its GPUs on a node as well
         self._sensitive = self._joins and not self._spread and not self._batches.shares
         self._rate = rate if self._sensitive else None
         alike = room.fleet.one_kind if self._rate else ("", ALONE)

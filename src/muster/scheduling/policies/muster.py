@@ -28,13 +28,12 @@ from muster.scheduling.mechanisms.exchange import LEAST
 from muster.scheduling.mechanisms.filling import fill
 from muster.scheduling.mechanisms.surplus import fill_up
 from muster.scheduling.mechanisms.turns import bundled
-from muster.scheduling.placing.placement import find, form
-from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.placement import form
 from muster.scheduling.prospects import Prospects
 from muster.scheduling.queueing import Quotas
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Gang, Level, Placement
-from muster.scheduling.speed.occupancy import gpus_by_node, shape
+from muster.scheduling.speed.occupancy import gpus_by_node, gpus_of, shape
 from muster.scheduling.standing import Alike, Standing
 from muster.scheduling.topology.links import GpuSet
 
@@ -210,18 +209,18 @@ class _Claims:
             self._too_large.add(form(gang))
             return False
         self.placements[gang.name] = found
-        self._count -= sum(place.gpus.bit_count() for place in found)
+        self._count -= gpus_of(found)
         for node, gpus in gpus_by_node(found).items():
             self._room.set(node, self._room.free[node] & ~gpus)
             for name, held in self.board.residents.get(node, {}).items():
                 if held & gpus and name in self._below:
                     self._cut.setdefault(name, self.board.spots(self._below[name]))[node] &= ~gpus
-        self.quotas.add(gang.queue, sum(place.gpus.bit_count() for place in found))
+        self.quotas.add(gang.queue, gpus_of(found))
         return True
 
     def _choose(self, gang: Gang) -> Placement | None:
         """A place on spare GPUs, else over others; over others on one node where the gang makes so much more of its GPUs."""
-        found = _place(self.board, gang, self._room) or self._over_fewest(gang)
+        found = self.board.find(gang, self._room) or self._over_fewest(gang)
         if found is None or len(gpus_by_node(found)) == 1 or gang.spread or gang.gpus > self.board.largest:
             return found
         together = self._over_fewest(replace(gang, required=Level.NODE))
@@ -248,7 +247,7 @@ class _Claims:
 
     def _over(self, gang: Gang, victims: Sequence[Spots]) -> Placement | None:
         self._lend(victims)
-        return _place(self.board, gang, self._room)
+        return self.board.find(gang, self._room)
 
     def _lend(self, victims: Sequence[Spots]) -> None:
         """Let the room have the GPUs of these gangs, which are the last in rank, and of no others."""
@@ -262,10 +261,6 @@ class _Claims:
     def _give(self, spots: Spots) -> None:
         for node, gpus in spots.items():
             self._room.set(node, self._room.free[node] | gpus)
-
-
-def _place(board: Board, gang: Gang, room: Room) -> Placement | None:
-    return find(gang, room, fragmentation=board.fragmentation, rate=board.rates.by_shape(gang))
 
 
 def _running(board: Board) -> dict[str, Gang]:

@@ -25,6 +25,11 @@ def gpus_by_node(placement: Placement) -> dict[str, GpuSet]:
     return found
 
 
+def gpus_of(placement: Placement) -> int:
+    """The number of GPUs of a placement."""
+    return sum(place.gpus.bit_count() for place in placement)
+
+
 def shape(placement: Placement, nodes: Mapping[str, Node]) -> Shape:
     """The shape of a placement."""
     return shape_of(gpus_by_node(placement), nodes)
