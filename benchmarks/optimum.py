@@ -23,17 +23,18 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
+from muster.scheduling.gang import Gang, Placement, Task
 from muster.scheduling.placing.fragmentation import Fragmentation, Free, TaskMix
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
-from muster.scheduling.placing.room import Room
 from muster.scheduling.profile import Shape
-from muster.scheduling.snapshot import Gang, Level, Node, Placement, Task
 from muster.scheduling.speed.occupancy import gpus_by_node, shape
-from muster.scheduling.speed.steptime import EACH, SENSITIVE_GB, USUAL_STEP, Law
+from muster.scheduling.speed.step_time import EACH, SENSITIVE_GB, USUAL_STEP, Law
 from muster.scheduling.topology.fleet import Fleet
-from muster.scheduling.topology.links import ALONE, gpu_set, indices
+from muster.scheduling.topology.links import UNLIMITED, gpu_set, indices
 from muster.scheduling.topology.machine import MachineType
 from muster.scheduling.topology.network import GOODPUT, UPLINK, exchange, level, network
+from muster.scheduling.topology.node import Level, Node
 
 CRITERIA = {
     "fewest": ("level", "nodes", "ring"),
@@ -69,11 +70,11 @@ class Instance:
 
     def placed(self) -> Placement | None:
         """Place the gang as muster does."""
-        return find(self.gang, self.room, fragmentation=self.fragmentation, rate=rate if self.kind == "rate" else None)
+        return find(self.gang, self.capacity, fragmentation=self.fragmentation, rate=rate if self.kind == "rate" else None)
 
     @cached_property
-    def room(self) -> Room:
-        return Room(self.nodes)
+    def capacity(self) -> FreeCapacity:
+        return FreeCapacity(self.nodes)
 
     @cached_property
     def usable(self) -> list[Node]:
@@ -97,7 +98,7 @@ class Instance:
     def unused(self, node: Node, gpus: int) -> int:
         """Billionths of a GPU: what more of a node will stay unused once the gang has so many GPUs of it."""
         assert self.fragmentation
-        before = Free.of(self.room.state(node.name), self.fragmentation.everything)
+        before = Free.of(self.capacity.state(node.name), self.fragmentation.everything)
         after = before._replace(gpus=before.gpus - gpus)
         return round(FINE * (self.fragmentation.unused(after) - self.fragmentation.unused(before)))
 
@@ -234,7 +235,7 @@ class Optimum:
         nic = self._most([used[node.name] * nics.index(node.nic_gbps) for node in self.instance.usable], len(nics))
         here = {(n, r): inside(n, rings[r]) for n in range(1, 9) for r in range(len(rings))}
         there = {
-            (m, k, at): network(Shape("", (1,) * m, ALONE, nics[k] * GOODPUT * UPLINK[Level(at)] if m > 1 else ALONE))
+            (m, k, at): network(Shape("", (1,) * m, UNLIMITED, nics[k] * GOODPUT * UPLINK[Level(at)] if m > 1 else UNLIMITED))
             for m in range(1, len(used) + 1)
             for k in range(len(nics))
             for at in Level

@@ -26,12 +26,14 @@ from typing import Any
 from zlib import crc32
 
 from muster.scheduling.decisions import Decision
+from muster.scheduling.gang import EXCLUSIVE, Sharing
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
-from muster.scheduling.placing.room import Room
 from muster.scheduling.planner import Planner
-from muster.scheduling.profile import Company, Profile, Shape, Via
+from muster.scheduling.profile import CoLocation, Profile, Shape, Via
 from muster.scheduling.settings import Policy, Settings
-from muster.scheduling.snapshot import EXCLUSIVE, Level, Sharing, Snapshot
+from muster.scheduling.snapshot import Snapshot
+from muster.scheduling.topology.node import Level
 from muster.simulator.engine import Simulation
 from muster.simulator.jobs import Job, gang
 from muster.simulator.physics import Ideal
@@ -90,9 +92,9 @@ class Kinds(Ideal):
 
     placement_matters = True
 
-    def rate(self, job: Job, _: float, shape: Shape, company: Company) -> float:
+    def rate(self, job: Job, _: float, shape: Shape, co_location: CoLocation) -> float:
         links = 1.0 - 0.5 * _of_name(job.kind, "links") * (len(shape.counts) > 1)
-        lost = sum(0.8 * _of_name(job.kind, other) if via is Via.GPU else 0.1 for via, other in company)
+        lost = sum(0.8 * _of_name(job.kind, other) if via is Via.GPU else 0.1 for via, other in co_location)
         return (0.5 + _of_name(job.kind)) * shape.gpus * links / (1.0 + lost)
 
     def profile(self, job: Job) -> Profile:
@@ -121,13 +123,13 @@ def queue(policy: Policy, sharing: Sharing, repeats: int) -> dict[str, list[floa
 
 def _occupy(simulation: Simulation, jobs: Iterable[Job]) -> None:
     """Let jobs run from the start, until there are no more of them or the cluster is full."""
-    room = Room(simulation.cluster.nodes)
+    capacity = FreeCapacity(simulation.cluster.nodes)
     for job in jobs:
-        found = find(gang(job), room)
+        found = find(gang(job), capacity)
         if found:
-            room.take(found)
+            capacity.take(found)
             simulation.adopt(replace(gang(job), placement=found, attained=job.gpus * MINUTE), job)
-        elif room.total < 10:
+        elif capacity.total < 10:
             return
 
 

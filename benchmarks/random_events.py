@@ -24,13 +24,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from muster.machines.catalogue import machine
+from muster.scheduling.gang import Gang, Task
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import fewest_gpus, place
-from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
-from muster.scheduling.profile import Company, Profile, Shape
+from muster.scheduling.profile import CoLocation, Profile, Shape
 from muster.scheduling.settings import Policy, Settings
-from muster.scheduling.snapshot import Gang, Node, Queue, Task
+from muster.scheduling.snapshot import Queue
 from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
+from muster.scheduling.topology.node import Node
 from muster.simulator.checked import Broken, Checked
 from muster.simulator.cluster import Invalid
 from muster.simulator.engine import Moment, Simulation
@@ -52,8 +54,8 @@ class MadeUp(Ideal):
 
     placement_matters = True
 
-    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:  # noqa: ARG002 (the protocol's)
-        return SLOWEST + _from_0_to_1(job.kind, shape, company)
+    def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:  # noqa: ARG002 (the protocol's)
+        return SLOWEST + _from_0_to_1(job.kind, shape, co_location)
 
     def profile(self, job: Job) -> Profile:
         return Profile(utilisation=_from_0_to_1(job.kind), memory=0.2 + 0.5 * _from_0_to_1(job.kind, "memory"))
@@ -159,7 +161,9 @@ def _submit(simulation: Simulation, job: Job, found: Gang, nodes: Sequence[Node]
 
     simulation.at(job.arrival, arrive)
     quota = QUOTAS[job.queue]
-    if isinstance(place(found, Room({node.name: node for node in nodes})), Shortage) or fewest_gpus(found) > (quota or 1000):
+    if isinstance(place(found, FreeCapacity({node.name: node for node in nodes})), Shortage) or fewest_gpus(found) > (
+        quota or 1000
+    ):
         _cancel(simulation, job.name, job.arrival + 500.0)
 
 

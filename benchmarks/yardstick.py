@@ -28,9 +28,10 @@ from typing import Any
 from benchmarks.optimum import CRITERIA, FINE, LAW, Cost, Instance, Optimum
 
 from muster.machines.catalogue import catalogue
-from muster.scheduling.snapshot import Gang, Level, Node, Placement, Sensitivity, Task
-from muster.scheduling.topology.links import ALONE, gpu_set
+from muster.scheduling.gang import Gang, Placement, Sensitivity, Task
+from muster.scheduling.topology.links import UNLIMITED, gpu_set
 from muster.scheduling.topology.machine import MachineType, machine_type
+from muster.scheduling.topology.node import Level, Node
 
 KINDS = tuple(CRITERIA)
 SIZES = (1, 2, 4)
@@ -85,7 +86,7 @@ def compare(instance: Instance) -> Outcome | None:
 
 def _timed(instance: Instance) -> tuple[Placement | None, float]:
     """Return what `place` finds, and its seconds."""
-    instance.room, instance.fragmentation  # noqa: B018  # a pass has them already
+    instance.capacity, instance.fragmentation  # noqa: B018  # a pass has them already
     seconds = []
     for _ in range(ASKED):
         began = time.process_time()
@@ -96,7 +97,7 @@ def _timed(instance: Instance) -> tuple[Placement | None, float]:
 
 def _gap(kind: str, ours: Cost | None, best: Cost) -> float:
     if ours is None:
-        return ALONE
+        return UNLIMITED
     if kind == "rate":
         slow, fast = (LAW.seconds(1, cost[-1] / FINE) for cost in (ours, best))
         return slow / fast - 1

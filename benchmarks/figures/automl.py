@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 from benchmarks.figures.figure import Figure
 
-from muster.scheduling.snapshot import Node
 from muster.scheduling.sweeps import Halving, Rule, TopM, in_turn
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Node
 from muster.simulator.policies.sweep import Configuration, Training, configurations, reaching, seconds_to
 
 SCENARIO = Path(__file__).parent / "scenarios" / "automl.yaml"

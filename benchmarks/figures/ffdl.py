@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import fmean, median
 
 from benchmarks.figures.figure import Figure
-from benchmarks.figures.kept import kept
 from benchmarks.figures.progress import SCENARIOS, under, with_jobs
+from benchmarks.figures.result_cache import kept
 
 from muster.simulator.assembly import assemble
 from muster.simulator.policies.kubernetes import Order, stuck

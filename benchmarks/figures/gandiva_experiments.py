@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.figures.figure import Figure
-from benchmarks.figures.kept import kept
 from benchmarks.figures.progress import SCENARIOS, Progress, progress, under
+from benchmarks.figures.result_cache import kept
 
-from muster.scheduling.profile import ALONE, Shape
+from muster.scheduling.profile import NO_NEIGHBOURS, Shape
 from muster.simulator.assembly import assemble, jobs_of
 from muster.simulator.physics.gandiva import Gandiva
 from muster.simulator.records import Level, Records
@@ -99,9 +99,9 @@ def most_utilisation(seed: int) -> float:
     start, end = WINDOW
     busy = 0.0
     for job in jobs_of(scenario.model_copy(update={"seed": seed}), SCENARIOS):
-        seconds = job.work / physics.rate(job, 0.0, Shape("P40", (job.gpus,), SWITCH_GBPS), ALONE)
+        seconds = job.work / physics.rate(job, 0.0, Shape("P40", (job.gpus,), SWITCH_GBPS), NO_NEIGHBOURS)
         before = min(seconds, max(0.0, start - job.arrival))
-        busy += physics.busy(job, ALONE) * job.gpus * (seconds - before)
+        busy += physics.busy(job, NO_NEIGHBOURS) * job.gpus * (seconds - before)
     gpus = sum(node.machine.gpus for node in scenario.cluster.nodes())
     return 100 * busy / gpus / (end - start)
 
@@ -112,7 +112,7 @@ def soonest_end(seed: int) -> float:
     ends = []
     for job in jobs_of(scenario.model_copy(update={"seed": seed}), SCENARIOS):
         shapes = (Shape(model, (job.gpus,), SWITCH_GBPS) for model in ("P40", "P100"))
-        ends.append(job.arrival + job.work / max(physics.rate(job, 0.0, shape, ALONE) for shape in shapes))
+        ends.append(job.arrival + job.work / max(physics.rate(job, 0.0, shape, NO_NEIGHBOURS) for shape in shapes))
     return max(ends) / 60
 
 

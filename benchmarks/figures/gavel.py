@@ -14,12 +14,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 from benchmarks.figures.figure import Figure
-from benchmarks.figures.kept import kept
+from benchmarks.figures.result_cache import kept
 from matplotlib import pyplot as plt
 
 from muster.simulator.assembly import assemble
-from muster.simulator.choices import Choice, settings_model
 from muster.simulator.engine import Simulation
+from muster.simulator.plugin_fields import Choice, settings_model
 from muster.simulator.registry import POLICIES
 from muster.simulator.scenario import Scenario, load
 

@@ -17,14 +17,15 @@ import yaml
 from benchmarks.figures.figure import Figure
 
 from muster.scheduling.decisions import Place
+from muster.scheduling.gang import Assigned, Gang, Task
 from muster.scheduling.planner import plan
-from muster.scheduling.profile import ALONE, Company, Shape, Via
-from muster.scheduling.snapshot import Assigned, Gang, Node, Snapshot, Task
+from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Shape, Via
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node, shape_of
 from muster.scheduling.speed.rates import Rates
-from muster.scheduling.topology.links import ALONE as NO_HOP
-from muster.scheduling.topology.links import GpuSet, gpu_set
+from muster.scheduling.topology.links import UNLIMITED, GpuSet, gpu_set
 from muster.scheduling.topology.machine import machine_type
+from muster.scheduling.topology.node import Node
 from muster.simulator.jobs import Job, gang
 from muster.simulator.physics.gandiva import Gandiva
 from muster.simulator.physics.gandiva_figures import HOPS
@@ -54,10 +55,10 @@ def points() -> list[Point]:
     return [*_fig1(), *_fig2(), *_fig3(), *_fig4()]
 
 
-def rate(kind: str, counts: tuple[int, ...], gbps: float, company: Company = ALONE) -> float:
+def rate(kind: str, counts: tuple[int, ...], gbps: float, co_location: CoLocation = NO_NEIGHBOURS) -> float:
     """Return the true mini-batches/s of a job."""
     job = Job(kind, 0.0, counts, 1.0, kind)
-    return PHYSICS.rate(job, 0.0, Shape(MODEL, counts, gbps), company)
+    return PHYSICS.rate(job, 0.0, Shape(MODEL, counts, gbps), co_location)
 
 
 def _fig1() -> Iterator[Point]:
@@ -67,7 +68,7 @@ def _fig1() -> Iterator[Point]:
 
 
 def _fig2() -> Iterator[Point]:
-    shapes = {"local_4gpu": ((4,), 6.0), "2x2gpu": ((2, 2), 12.0), "4x1gpu": ((1, 1, 1, 1), NO_HOP)}
+    shapes = {"local_4gpu": ((4,), 6.0), "2x2gpu": ((2, 2), 12.0), "4x1gpu": ((1, 1, 1, 1), UNLIMITED)}
     local: dict[str, float] = {}
     for row in _table("fig2_inter_server_locality.csv"):
         published = float(row["images_per_s"])
@@ -81,14 +82,14 @@ def _fig3() -> Iterator[Point]:
     for row in _table("fig3_1gpu_interference.csv"):
         one, other = row["pair"].split("+")
         kind, beside = (one, other) if row["job"] == one else (other, one)
-        ours = rate(kind, (1,), NO_HOP, ((Via.SWITCH, beside),)) / rate(kind, (1,), NO_HOP)
+        ours = rate(kind, (1,), UNLIMITED, ((Via.SWITCH, beside),)) / rate(kind, (1,), UNLIMITED)
         yield Point(3, f"{kind if row['job'] == one else other}\nin {row['pair']}", float(row["normalized_performance"]), ours)
 
 
 def _fig4() -> Iterator[Point]:
     for row in _table("fig4_nic_interference.csv"):
         kind, jobs = row["model"], int(row["jobs"])
-        ours = rate(kind, (1, 1), NO_HOP, ((Via.NIC, kind),) * (jobs - 1)) / rate(kind, (1, 1), NO_HOP)
+        ours = rate(kind, (1, 1), UNLIMITED, ((Via.NIC, kind),) * (jobs - 1)) / rate(kind, (1, 1), UNLIMITED)
         yield Point(4, f"{kind}\n{jobs} jobs", float(row["normalized_performance"]), ours)
 
 
@@ -155,9 +156,9 @@ def _assigned(tasks: Sequence[Task], spots: Sequence[tuple[str, int]]) -> tuple[
 def _speed(one: Gang, nodes: Mapping[str, Node], occupancy: Occupancy) -> float:
     """The rate beside that of the same job alone under one switch."""
     spots = gpus_by_node(one.placement)
-    company = occupancy.company(one.name, spots, nodes)
-    ideal = PHYSICS.rate(_job(one), 0.0, Shape(MODEL, (one.held,), NO_HOP), ALONE)
-    return PHYSICS.rate(_job(one), 0.0, shape_of(spots, nodes), company) / ideal
+    co_location = occupancy.co_location(one.name, spots, nodes)
+    ideal = PHYSICS.rate(_job(one), 0.0, Shape(MODEL, (one.held,), UNLIMITED), NO_NEIGHBOURS)
+    return PHYSICS.rate(_job(one), 0.0, shape_of(spots, nodes), co_location) / ideal
 
 
 def choices() -> tuple[list[Choice], float]:

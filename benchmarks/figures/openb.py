@@ -24,12 +24,14 @@ import yaml
 from benchmarks.figures.figure import Figure
 from matplotlib import pyplot as plt
 
+from muster.scheduling.gang import Gang, Task
 from muster.scheduling.placing.batches import Ask
 from muster.scheduling.placing.fragmentation import Fragmentation, Free, TaskMix
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
-from muster.scheduling.snapshot import WHOLE, Gang, Node, Task
+from muster.scheduling.resources import WHOLE
+from muster.scheduling.topology.node import Node
 from muster.simulator.traces import openb
 
 FOLDER = Path(__file__).parent / "scenarios"
@@ -58,7 +60,7 @@ class Muster:
     """The planner's placement; the mix is what has come, counted anew whenever that has doubled."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        self.room = Room({node.name: node for node in nodes})
+        self.capacity = FreeCapacity({node.name: node for node in nodes})
         self._came: list[Task] = []
         self._counted = 0
 
@@ -66,11 +68,11 @@ class Muster:
         self._came += pod.tasks
         if len(self._came) >= 2 * self._counted:
             self._counted = len(self._came)
-            self._fragmentation = Fragmentation(TaskMix.of(self._came), self.room.fleet)
-        found = place(pod, self.room, fragmentation=self._fragmentation)
+            self._fragmentation = Fragmentation(TaskMix.of(self._came), self.capacity.fleet)
+        found = place(pod, self.capacity, fragmentation=self._fragmentation)
         if isinstance(found, Shortage):
             return False
-        self.room.take(found)
+        self.capacity.take(found)
         return True
 
 
@@ -78,7 +80,7 @@ class Scored:
     """A published policy: points for each node, worked out again only for nodes that changed since the same was asked."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        self._free = [Free(node.free.bit_count(), (), node.rest, 1) for node in nodes]
+        self._free = [Free(node.free.bit_count(), (), node.resources, 1) for node in nodes]
         self._points: dict[Ask, dict[int, tuple[int, Free]]] = {}
         self._changes: list[int] = list(range(len(nodes)))
         self._seen: dict[Ask, int] = {}
@@ -110,7 +112,7 @@ class BestFit(Scored):
     def points(self, free: Free, task: Task) -> tuple[int, Free]:
         left = free.after(task)[0]
         gpus = left.gpus + sum(left.parts) / WHOLE
-        return floor(100 - 50 * left.rest.cpu / LARGEST_CPU - 50 * gpus / LARGEST_GPUS), left
+        return floor(100 - 50 * left.resources.cpu / LARGEST_CPU - 50 * gpus / LARGEST_GPUS), left
 
 
 class Fgd(Scored):
@@ -118,7 +120,7 @@ class Fgd(Scored):
 
     def __init__(self, nodes: Sequence[Node], pods: Sequence[Gang]) -> None:
         super().__init__(nodes)
-        mix = Counter((pod.tasks[0].gpus, pod.tasks[0].share, pod.tasks[0].rest.cpu) for pod in pods)
+        mix = Counter((pod.tasks[0].gpus, pod.tasks[0].share, pod.tasks[0].resources.cpu) for pod in pods)
         popular, known = [], 0
         for kind, count in sorted(mix.items(), key=lambda item: (-item[1], item[0])):
             if known < POPULAR * len(pods):
@@ -128,9 +130,10 @@ class Fgd(Scored):
         self._fragments = cache(self._work_out)
 
     def points(self, free: Free, task: Task) -> tuple[int, Free]:
-        before = self._fragments(_sizes(free), free.rest.cpu)
+        before = self._fragments(_sizes(free), free.resources.cpu)
         scored = [
-            (floor(100 / (1 + exp(self._fragments(_sizes(left), left.rest.cpu) - before))), left) for left in free.after(task)
+            (floor(100 / (1 + exp(self._fragments(_sizes(left), left.resources.cpu) - before))), left)
+            for left in free.after(task)
         ]
         return max(scored, key=lambda found: found[0])
 
@@ -214,7 +217,7 @@ def _arrivals(pods: Sequence[Gang], random: Random) -> Iterator[Gang]:
 
 def _fits(free: Free, task: Task) -> bool:
     able = sum(size >= task.share for size in _sizes(free)) if task.gpus else 0
-    return free.rest.covers(task.rest) and able >= task.gpus
+    return free.resources.covers(task.resources) and able >= task.gpus
 
 
 def _sizes(free: Free) -> tuple[int, ...]:

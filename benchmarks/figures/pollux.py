@@ -21,7 +21,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from muster.simulator.assembly import assemble
-from muster.simulator.choices import Choice, settings_model
+from muster.simulator.plugin_fields import Choice, settings_model
 from muster.simulator.registry import POLICIES
 from muster.simulator.scenario import Scenario, Sharing, load
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from muster.scheduling.profile import Company, Profile, Shape
+from muster.scheduling.profile import CoLocation, Profile, Shape
 from muster.simulator.assembly import Foresight, jobs_of
-from muster.simulator.choices import Choice, settings_model
 from muster.simulator.engine import Run, Simulation
 from muster.simulator.jobs import Job
 from muster.simulator.physics import Physics
+from muster.simulator.plugin_fields import Choice, settings_model
 from muster.simulator.records import Records
 from muster.simulator.registry import POLICIES
 from muster.simulator.scenario import Scenario
@@ -49,8 +49,8 @@ class _Marked:
         self._physics, self._every, self._once = physics, every, once
         self.placement_matters, self.rates_drift = physics.placement_matters, physics.rates_drift
 
-    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
-        return self._physics.rate(job, done, shape, company)
+    def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:
+        return self._physics.rate(job, done, shape, co_location)
 
     def milestone(self, job: Job, done: float) -> float:
         mark = (int(done / self._every + 1e-9) + 1) * self._every
@@ -66,8 +66,8 @@ class _Marked:
     def profile(self, job: Job) -> Profile:
         return self._physics.profile(job)
 
-    def busy(self, job: Job, company: Company) -> float:
-        return self._physics.busy(job, company)
+    def busy(self, job: Job, co_location: CoLocation) -> float:
+        return self._physics.busy(job, co_location)
 
 
 def progress(scenario: Scenario, every: float, *, once: bool = False) -> Progress:

@@ -17,7 +17,7 @@ from benchmarks.figures.figure import Figure
 from matplotlib import pyplot as plt
 
 from muster.simulator.assembly import assemble
-from muster.simulator.choices import Choice, settings_model
+from muster.simulator.plugin_fields import Choice, settings_model
 from muster.simulator.registry import POLICIES
 from muster.simulator.scenario import load
 

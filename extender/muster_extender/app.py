@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from muster_extender import wire
 from muster_extender.guard import Guard, NotSynced
 from muster_extender.metrics import CONTENT_TYPE, Metrics
-from muster_extender.promises import GuardedView
+from muster_extender.reservations import GuardedView
 from muster_extender.scores import Policy, prioritize
 from muster_extender.wire import ExtenderArgs
 

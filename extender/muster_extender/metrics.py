@@ -59,12 +59,12 @@ class _State(Collector):
     def collect(self) -> Iterator[Metric]:
         view = self._seen.view
         nodes = list(view.usable().values())
-        reserved = sum(promise.gpus.bit_count() for promise in view.promises.values())
+        reserved = sum(reservation.gpus.bit_count() for reservation in view.reservations.values())
         yield GaugeMetricFamily("muster_extender_nodes", "Nodes that take pods", len(nodes))
         yield GaugeMetricFamily("muster_extender_gpus", "Healthy GPUs", sum(n.healthy.bit_count() for n in nodes))
         yield GaugeMetricFamily("muster_extender_gpus_free", "GPUs that nobody holds", sum(n.free.bit_count() for n in nodes))
         yield GaugeMetricFamily("muster_extender_gpus_reserved", "GPUs that reservations cover", reserved)
-        yield GaugeMetricFamily("muster_extender_reservations", "Pods to which GPUs are reserved", len(view.promises))
+        yield GaugeMetricFamily("muster_extender_reservations", "Pods to which GPUs are reserved", len(view.reservations))
         yield GaugeMetricFamily("muster_extender_pods_refused", "Pending pods that were refused last", len(self._waking))
         yield CounterMetricFamily("muster_extender_wakes", "Pods patched so that they are tried again", self._waking.woken)
         yield CounterMetricFamily("muster_extender_wake_failures", "Such patches that failed", self._waking.failures)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from muster.scheduling.ledger import Holding, Source, unheld
-from muster.scheduling.snapshot import Node
 from muster.scheduling.topology.links import GpuSet, indices
-from muster_extender.promises import GuardedView
+from muster.scheduling.topology.node import Node
+from muster_extender.reservations import GuardedView
 
 MOST_SENTENCES = 16
 """Distinct sentences in one answer; a pod's condition holds them all, so a large cluster gets plain ones beyond that."""
@@ -52,7 +52,7 @@ def plain(count: int, unresolvable: bool) -> str:
 def holders(view: GuardedView, node: str, wanted: GpuSet, task: str) -> str:
     """Name who but `task` holds any of the GPUs `wanted` of a node: "vision/vgg16 and 1 other", or "" for nobody."""
     named = {
-        view.promises[other].job.key if other in view.promises else other
+        view.reservations[other].job.key if other in view.reservations else other
         for other, holding in view.ledger.on_node(node, but=task)
         if holding.gpus & wanted
     }
@@ -75,7 +75,7 @@ def _jobs(view: GuardedView, reserved: list[tuple[str, Holding]]) -> str:
     """Name the job with the most GPUs first: it is the one to ask."""
     amounts: dict[str, int] = {}
     for task, holding in reserved:
-        job = view.promises[task].job.key if task in view.promises else task
+        job = view.reservations[task].job.key if task in view.reservations else task
         amounts[job] = amounts.get(job, 0) + holding.size
     return _listed(sorted(amounts, key=lambda job: (-amounts[job], job)))
 

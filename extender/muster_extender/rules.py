@@ -22,10 +22,10 @@ from muster.api import names
 from muster.kube.objects import Pod, gpus_of, pinned_to
 from muster.kube.view import annotated_gpus
 from muster.scheduling.topology.links import GpuSet
-from muster_extender.passed import Passed
-from muster_extender.promises import GuardedView, Promise
+from muster_extender.assumed_pods import AssumedPods
+from muster_extender.fit_cache import FitCache, unknown
 from muster_extender.reasons import MOST_SENTENCES, Refusal, gpus, holders, numbered, plain
-from muster_extender.room import Rooms, unknown
+from muster_extender.reservations import GuardedView, Reservation
 
 
 class Rule(StrEnum):
@@ -63,15 +63,15 @@ class Cluster:
     """What the rules read."""
 
     view: GuardedView
-    passed: Passed
-    rooms: Rooms
+    passed: AssumedPods
+    fits: FitCache
 
 
 def cluster(view: GuardedView) -> Cluster:
     """Return what the rules read, beginning with nobody on the way; pods that are bound leave it by the view's store."""
-    passed = Passed()
+    passed = AssumedPods()
     view.pods.subscribe(passed.pod_changed)
-    return Cluster(view, passed, Rooms(view))
+    return Cluster(view, passed, FitCache(view))
 
 
 def filter_nodes(seen: Cluster, pod: Pod, nodes: list[str]) -> Verdict:
@@ -80,7 +80,7 @@ def filter_nodes(seen: Cluster, pod: Pod, nodes: list[str]) -> Verdict:
     if count <= 0:
         return Verdict(Rule.FREE, 0, passed=list(nodes))
     found = reservation(seen.view, pod)
-    if isinstance(found, Promise):
+    if isinstance(found, Reservation):
         return _only(seen, Verdict(Rule.OWNER, count, node=found.node), pod, nodes, found.gpus)
     if found is not None:
         verdict, sentence = found
@@ -91,7 +91,7 @@ def filter_nodes(seen: Cluster, pod: Pod, nodes: list[str]) -> Verdict:
     return _open(seen, Verdict(Rule.OPEN, count), pod, nodes)
 
 
-def reservation(view: GuardedView, pod: Pod) -> Promise | tuple[Rule, str] | None:
+def reservation(view: GuardedView, pod: Pod) -> Reservation | tuple[Rule, str] | None:
     """Return what is reserved for a pod; or why nothing is though it says it is a DLJob's; None for any other pod."""
     owner = pod.metadata.controller
     if pod.metadata.label(names.JOB) is None:
@@ -99,12 +99,12 @@ def reservation(view: GuardedView, pod: Pod) -> Promise | tuple[Rule, str] | Non
     if owner is None or owner.kind != "DLJob":
         return (Rule.WITHDRAWN, f"the label {names.JOB} is for pods of DLJobs, and this pod is none's: take it off")
     key = f"{pod.metadata.namespace}/{owner.name}"
-    promise = view.promises.get(pod.metadata.key)
+    reservation = view.reservations.get(pod.metadata.key)
     attempt = _attempt(pod)
-    if promise is not None and promise.job.key == key and promise.job.uid == owner.uid:
-        if attempt is None or attempt == promise.job.attempt or _same_gpus(pod, promise):
-            return promise
-        return _moved(key, attempt, promise.job.attempt)
+    if reservation is not None and reservation.job.key == key and reservation.job.uid == owner.uid:
+        if attempt is None or attempt == reservation.job.attempt or _same_gpus(pod, reservation):
+            return reservation
+        return _moved(key, attempt, reservation.job.attempt)
     known = view.known.get(key)
     if known is not None and known.uid == owner.uid and attempt is not None:
         return _moved(key, attempt, known.attempt)
@@ -132,9 +132,9 @@ def _attempt(pod: Pod) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def _same_gpus(pod: Pod, promise: Promise) -> bool:
+def _same_gpus(pod: Pod, reservation: Reservation) -> bool:
     """A new placement may give a pod what it had before."""
-    return annotated_gpus(pod, promise.gpus.bit_count()) == promise.gpus and pinned_to(pod.spec) == promise.node
+    return annotated_gpus(pod, reservation.gpus.bit_count()) == reservation.gpus and pinned_to(pod.spec) == reservation.node
 
 
 def _only(seen: Cluster, verdict: Verdict, pod: Pod, nodes: list[str], wanted: GpuSet) -> Verdict:
@@ -173,12 +173,12 @@ def _claim(seen: Cluster, name: str, pod: Pod, wanted: GpuSet, count: int, owner
 
 
 def _open(seen: Cluster, verdict: Verdict, pod: Pod, nodes: list[str]) -> Verdict:
-    room = seen.rooms.of(verdict.gpus)
-    roomy, refusal = room.roomy, room.refusal
-    verdict.passed = [name for name in nodes if name in roomy]
+    room = seen.fits.of(verdict.gpus)
+    fitting, refusal = room.fitting, room.refusal
+    verdict.passed = [name for name in nodes if name in fitting]
     if len(verdict.passed) < len(nodes):
         for name in nodes:
-            if name not in roomy:
+            if name not in fitting:
                 verdict.refuse(name, refusal(name))
     if len(seen.passed):
         _keep_back(seen, verdict, pod)

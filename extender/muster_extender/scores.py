@@ -16,7 +16,7 @@ from enum import StrEnum
 from muster.kube.objects import Pod, gpus_of
 from muster.scheduling.topology.links import GpuSet
 from muster.scheduling.topology.machine import MachineType
-from muster_extender.promises import GuardedView
+from muster_extender.reservations import GuardedView
 
 BEST = 10
 Key = tuple[float, ...]

@@ -123,8 +123,8 @@ class Waking:
         verdict = refused.verdict
         if verdict.rule is Rule.OPEN:
             return verdict.gpus <= most or (verdict.passing and not len(self._seen.passed))
-        promise = self._seen.view.promises.get(refused.pod.metadata.key)
-        node = promise.node if promise else verdict.node
+        reservation = self._seen.view.reservations.get(refused.pod.metadata.key)
+        node = reservation.node if reservation else verdict.node
         return node is not None and bool(filter_nodes(self._seen, refused.pod, [node]).passed)
 
     def _ready(self) -> Iterator[str]:

@@ -22,14 +22,14 @@ from muster.kube.events import Recorder
 from muster.kube.objects import Node, Pod
 from muster.kube.reflector import Reflector
 from muster.scheduling.settings import Settings
-from muster_operator import listeners, sight
+from muster_operator import listeners, watch_health
+from muster_operator.api_writer import ApiWriter
 from muster_operator.controller import Controller
 from muster_operator.definitions import Definitions
-from muster_operator.desk import Desk
 from muster_operator.election import Election
 from muster_operator.endpoints import Endpoints
-from muster_operator.hands import Hands
 from muster_operator.stores import PodTemplate, PriorityClass, Service, Stores
+from muster_operator.work_queue import WorkQueue
 
 log = logging.getLogger("muster.operator")
 
@@ -107,14 +107,14 @@ async def _decide(options: argparse.Namespace, client: Client, endpoints: Endpoi
     stores = Stores()
     endpoints.waits_for = lambda: "" if stores.synced else "waiting for the first lists"
     recorder = Recorder(client, "muster-operator")
-    desk = Desk(stores, Hands(client, stores), recorder)
-    controller = Controller(desk, Settings(preemption=not options.no_preemption, slice_seconds=options.slice_seconds))
+    work_queue = WorkQueue(stores, ApiWriter(client, stores), recorder)
+    controller = Controller(work_queue, Settings(preemption=not options.no_preemption, slice_seconds=options.slice_seconds))
     audit = listeners.Audit(client, stores.view.jobs, stores.queues)
     reflectors = _reflectors(client, stores)
     work = [
         *(reflector.run() for reflector in reflectors.values()),
         audit.run(),
-        sight.look({**reflectors, "dljobs and dlqueues": audit}, recorder, sight.own_pod()),
+        watch_health.look({**reflectors, "dljobs and dlqueues": audit}, recorder, watch_health.own_pod()),
         recorder.run(),
         controller.run(),
         _freeze(stores),

@@ -22,7 +22,7 @@ import msgspec
 from muster.api import names
 from muster.kube.objects import Pod, constraint_of, gpus_of, pinned_to, resources_of
 from muster.kube.view import pod_holding
-from muster.scheduling.snapshot import Assigned, Gang, Placement, Task
+from muster.scheduling.gang import Assigned, Gang, Placement, Task
 from muster.scheduling.topology.links import gpu_set, indices
 from muster_operator.jobs import stamp
 from muster_operator.lifecycle import REFUSED_SECONDS
@@ -41,7 +41,7 @@ class PodGang:
     """All its pods, those already let go included, by name."""
 
 
-def is_foreign(pod: Pod) -> bool:
+def is_external(pod: Pod) -> bool:
     """Whether a pod names our scheduler and is no DLJob's: the label that frees it from the gate binds it to a reservation."""
     return pod.spec.scheduler_name == names.SCHEDULER and pod.metadata.label(names.JOB) is None
 
@@ -60,7 +60,7 @@ def gangs_of(pods: Iterable[Pod], away: Mapping[str, int] | None = None) -> list
     """Group pods into the gangs that still have a gated pod; `away` is how many of each gang are to be created again."""
     groups: dict[str, list[Pod]] = {}
     for pod in pods:
-        if is_foreign(pod) and counts(pod) and not pod.leaving:
+        if is_external(pod) and counts(pod) and not pod.leaving:
             groups.setdefault(gang_name(pod), []).append(pod)
     return [
         _gang(name, members, (away or {}).get(name, 0))
@@ -171,7 +171,7 @@ def release(pod: Pod, affinity: dict[str, Any] | None, place: Assigned) -> dict[
 
 def stranded(pod: Pod, alive: Callable[[str], bool], now: float) -> tuple[bool, float | None]:
     """Say whether a pod that was let go cannot start where it is pinned, and else when to look again."""
-    if not is_foreign(pod) or pod.gated or pod.finished or pod.leaving or pod.spec.node_name:
+    if not is_external(pod) or pod.gated or pod.finished or pod.leaving or pod.spec.node_name:
         return False, None
     node = pinned_to(pod.spec)
     if node is None or not pod.metadata.annotation(names.GPUS):

@@ -18,8 +18,9 @@ from muster.api import names
 from muster.api.dljob import DLJobSpec
 from muster.api.status import DLJobStatus, RoleName, TaskPlacement
 from muster.kube.objects import DLJob, Meta, Pod, PodSpec, constraint_of, gpus_of, resources_of
-from muster.scheduling.snapshot import Assigned, Gang, Level, Placement, Sensitivity, Sharing, Task
+from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
 from muster.scheduling.topology.links import gpu_set, indices
+from muster.scheduling.topology.node import Level
 
 _LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
 
@@ -97,7 +98,7 @@ def tasks_of(job: Job) -> tuple[Task, ...]:
 
 def _task(job: Job, role: RoleName, index: int) -> Task:
     shape = job.shapes[role]
-    return Task(names.pod_name(job.meta.name, role, index), shape.gpus, shape.rest, shape.where, role, index)
+    return Task(names.pod_name(job.meta.name, role, index), shape.gpus, shape.resources, shape.where, role, index)
 
 
 def placement_of(job: Job) -> Placement:

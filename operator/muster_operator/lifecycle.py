@@ -168,12 +168,12 @@ def _taken_back(job: Job, current: dict[str, Pod], alive: Callable[[str], bool],
             limit = f"{job.status.restarts} of {job.spec.backoff_limit} restarts used"
             _record(step, job, now).finish(False, "BackoffLimitExceeded", f"{message}; {limit}")
         else:
-            _record(step, job, now).take_back("PodFailed", message, failed=True)
+            _record(step, job, now).requeue("PodFailed", message, failed=True)
         return True
     trouble = _trouble(job, current, alive, now, step)
     if trouble is not None:
         reason, message, nodes = trouble
-        _record(step, job, now).take_back(reason, message, avoid=nodes)
+        _record(step, job, now).requeue(reason, message, avoid=nodes)
     return trouble is not None
 
 

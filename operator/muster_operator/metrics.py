@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from muster.scheduling.snapshot import Gang
+from muster.scheduling.gang import Gang
 from muster_operator.jobs import Job
 
 JOBS = Gauge("muster_jobs", "DLJobs by phase", ["phase"])

@@ -17,16 +17,17 @@ import msgspec
 from muster.api import names
 from muster.kube.errors import KubeError
 from muster.scheduling.decisions import Decision, Preempt, Put, Reason, Suspend, Wait
+from muster.scheduling.gang import Gang
 from muster.scheduling.placing.placement import describe
 from muster.scheduling.planner import Planner
 from muster.scheduling.settings import Settings
-from muster.scheduling.snapshot import Gang, Snapshot
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.occupancy import gpus_by_node
 from muster_operator import metrics
-from muster_operator.desk import RETRY_SECONDS, Desk, all_of
-from muster_operator.foreign import ForeignPods
+from muster_operator.external_pods import ExternalPods
 from muster_operator.jobs import Job, gang_of, stamp
 from muster_operator.record import Record
+from muster_operator.work_queue import RETRY_SECONDS, WorkQueue, all_of
 
 log = logging.getLogger("muster.operator")
 
@@ -42,22 +43,22 @@ ENDED = 500
 class Planning:
     """Plan, and carry out what was planned."""
 
-    def __init__(self, desk: Desk, settings: Settings) -> None:
-        self._desk, self._planner = desk, Planner(settings)
+    def __init__(self, work_queue: WorkQueue, settings: Settings) -> None:
+        self._work_queue, self._planner = work_queue, Planner(settings)
         self._next_slice = 0.0
-        self._foreign = ForeignPods(desk)
+        self._external_pods = ExternalPods(work_queue)
         self._gangs: dict[str, tuple[Job, Gang]] = {}
         self._said: dict[str, float] = {}
 
     async def run(self, now: float) -> None:
         """Make one plan from what is known now, and write what it decides."""
-        desk = self._desk
-        await self._foreign.tend(now)
-        gangs = [*(self._gang(job) for job in desk.jobs.values() if self._plannable(job)), *self._foreign.gangs()]
-        self._gangs = {key: known for key, known in self._gangs.items() if key in desk.jobs}
-        metrics.observe(desk.jobs.values(), gangs)
+        work_queue = self._work_queue
+        await self._external_pods.tend(now)
+        gangs = [*(self._gang(job) for job in work_queue.jobs.values() if self._plannable(job)), *self._external_pods.gangs()]
+        self._gangs = {key: known for key, known in self._gangs.items() if key in work_queue.jobs}
+        metrics.observe(work_queue.jobs.values(), gangs)
         ended = self._ended() if any(gang.sharing.slices for gang in gangs) else ()
-        snapshot = Snapshot(desk.view.usable(), tuple(gangs), desk.stores.quotas(), ended=ended)
+        snapshot = Snapshot(work_queue.view.usable(), tuple(gangs), work_queue.stores.quotas(), ended=ended)
         with metrics.PLAN_SECONDS.time():
             decisions = self._decide(snapshot, now)
         await self._apply(decisions, snapshot, now)
@@ -68,7 +69,7 @@ class Planning:
         if any(gang.sharing.slices for gang in snapshot.gangs):
             due = self._next_slice <= now
             self._next_slice = now + self._planner.settings.slice_seconds if due else self._next_slice
-            self._desk.plan_by(self._next_slice)
+            self._work_queue.plan_by(self._next_slice)
             if due:
                 return self._planner.introspect(snapshot, now)
         if any(not gang.placement or gang.leave is not None or gang.resize for gang in snapshot.gangs):
@@ -77,7 +78,7 @@ class Planning:
 
     def _ended(self) -> tuple[float, ...]:
         """How long the jobs that ended lately ran, as far as they are still there."""
-        done = [job for job in self._desk.jobs.values() if job.finished and job.gpus and job.status.gpu_seconds]
+        done = [job for job in self._work_queue.jobs.values() if job.finished and job.gpus and job.status.gpu_seconds]
         lately = sorted(done, key=lambda job: (stamp(job.status.finished_at), job.key))[-ENDED:]
         return tuple(job.status.gpu_seconds / job.gpus for job in lately)
 
@@ -85,24 +86,24 @@ class Planning:
         """Whether the planner should see the job: it holds GPUs, or waits for some and nothing is in its way."""
         if not job.plannable or job.status.placement:
             return job.plannable
-        if job.meta.uid not in self._desk.checked:
+        if job.meta.uid not in self._work_queue.checked:
             return False
-        return not self._passed_over(job) and all(pod.finished for pod in self._desk.pods_of(job))
+        return not self._is_deferred(job) and all(pod.finished for pod in self._work_queue.pods_of(job))
 
-    def _passed_over(self, job: Job) -> bool:
+    def _is_deferred(self, job: Job) -> bool:
         """Whether work is under way for the job, so that it may not be what it seems; then it is planned after that."""
-        busy = job.key in self._desk.busy
-        if busy:
-            self._desk.passed_over.add(job.key)
-        return busy
+        in_flight = job.key in self._work_queue.in_flight
+        if in_flight:
+            self._work_queue.deferred.add(job.key)
+        return in_flight
 
     def _gang(self, job: Job) -> Gang:
         known = self._gangs.get(job.key)
         if known is None or known[0] is not job or job.spec.priority_class_name:
-            known = self._gangs[job.key] = (job, gang_of(job, self._desk.stores.priority_classes()))
+            known = self._gangs[job.key] = (job, gang_of(job, self._work_queue.stores.priority_classes()))
         gang = known[1]
         wishes = gang.placement and (gang.leave is not None or gang.resize)
-        return replace(gang, leave=None, resize=False) if wishes and self._passed_over(job) else gang
+        return replace(gang, leave=None, resize=False) if wishes and self._is_deferred(job) else gang
 
     async def _apply(self, decisions: Iterable[Decision], snapshot: Snapshot, now: float) -> None:
         """Write what is to be done, all of it; then tell those who wait, so many at a time."""
@@ -113,29 +114,29 @@ class Planning:
             possible = not isinstance(decision, Put) or _is_free(decision, snapshot)
             if possible:
                 writes += self._writes(decision, now)
-            job, news = self._desk.jobs.get(decision.gang.name), _news(decision, possible)
+            job, news = self._work_queue.jobs.get(decision.gang.name), _news(decision, possible)
             if news and job is None:
-                writes.append(self._foreign.wait(news))
+                writes.append(self._external_pods.wait(news))
             elif news and job and self._worth_saying(job, news, now):
                 if told < SAY_AT_ONCE:
-                    self._desk.start(job.key, self._say(job, news, now))
+                    self._work_queue.start(job.key, self._say(job, news, now))
                 else:
-                    self._desk.plan_by(now + 1.0)
+                    self._work_queue.plan_by(now + 1.0)
                 told += 1
         await all_of(self._logged(write) for write in writes)
 
     def _writes(self, decision: Decision, now: float) -> list[Coroutine[Any, Any, None]]:
-        job = self._desk.jobs.get(decision.gang.name)
+        job = self._work_queue.jobs.get(decision.gang.name)
         match decision:
             case Put():
-                return [self._place(job, decision, now) if job else self._foreign.place(decision)]
+                return [self._place(job, decision, now) if job else self._external_pods.place(decision)]
             case Suspend():
                 return self._give_way([decision.gang], decision.message, now)
             case Preempt():
                 message = f"gave way to {decision.gang.name}, which has priority {decision.gang.priority}"
                 return self._give_way(decision.victims, message, now)
             case Wait() if decision.until is not None:
-                self._desk.plan_by(decision.until)
+                self._work_queue.plan_by(decision.until)
         return []
 
     async def _logged(self, write: Awaitable[None]) -> None:
@@ -143,29 +144,29 @@ class Planning:
         try:
             await write
         except KubeError as error:
-            self._desk.failed("a decision could not be written", error)
-            self._desk.plan_by(self._desk.clock() + RETRY_SECONDS)
+            self._work_queue.failed("a decision could not be written", error)
+            self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
 
     async def _place(self, job: Job, decision: Put, now: float) -> None:
         record = Record(job, now)
         record.admit(decision.placement, decision.reason, decision.message)
         log.info("%s: %s: %s", job.key, decision.reason, decision.message)
-        await self._desk.write(record)
+        await self._work_queue.write(record)
         if job.meta.annotation(names.MIGRATE) is not None:
-            await self._desk.hands.annotate_job(job.meta, {names.MIGRATE: None})
+            await self._work_queue.api_writer.annotate_job(job.meta, {names.MIGRATE: None})
 
     def _give_way(self, gangs: Iterable[Gang], message: str, now: float) -> list[Coroutine[Any, Any, None]]:
-        victims = [job for gang in gangs if (job := self._desk.jobs.get(gang.name)) and not self._passed_over(job)]
+        victims = [job for gang in gangs if (job := self._work_queue.jobs.get(gang.name)) and not self._is_deferred(job)]
         return [self._preempt(victim, message, now) for victim in victims]
 
     async def _preempt(self, victim: Job, message: str, now: float) -> None:
         record = Record(victim, now)
         record.preempt(message)
         log.info("%s: %s", victim.key, message)
-        await self._desk.write(record)
+        await self._work_queue.write(record)
 
     def _worth_saying(self, job: Job, decision: Wait | Preempt, now: float) -> bool:
-        if job.key in self._desk.busy or decision.reason is Reason.BACK_OFF:
+        if job.key in self._work_queue.in_flight or decision.reason is Reason.BACK_OFF:
             return False  # while backing off, the reason for it says more
         if job.status.placement:
             return job.status.message != decision.message
@@ -174,7 +175,7 @@ class Planning:
             return True
         soonest = self._said.get(job.key, 0.0) + SAY_SECONDS
         if told.message != decision.message and soonest > now:
-            self._desk.plan_by(soonest)
+            self._work_queue.plan_by(soonest)
         return told.message != decision.message and soonest <= now
 
     async def _say(self, job: Job, decision: Wait | Preempt, now: float) -> None:
@@ -183,17 +184,17 @@ class Planning:
         if job.status.placement:
             record.note("Stays", decision.reason, decision.message)
             if decision.reason is Reason.NOT_THERE:
-                await self._desk.hands.annotate_job(job.meta, {names.MIGRATE: None})
+                await self._work_queue.api_writer.annotate_job(job.meta, {names.MIGRATE: None})
         else:
             record.wait(decision.reason, decision.message)
-        await self._desk.write(record)
+        await self._work_queue.write(record)
 
     async def _report_queues(self, gangs: Iterable[Gang]) -> None:
         """Keep each DLQueue's status at what the plan was made from."""
         by_queue: dict[str, list[Gang]] = {}
         for gang in gangs:
             by_queue.setdefault(gang.queue, []).append(gang)
-        for queue in list(self._desk.stores.queues.values()):
+        for queue in list(self._work_queue.stores.queues.values()):
             mine = by_queue.get(queue.metadata.key, [])
             placed = [gang for gang in mine if gang.placement]
             status = {
@@ -204,7 +205,7 @@ class Planning:
             }
             before = msgspec.json.decode(queue.status) or {}
             if any(before.get(key) != value for key, value in status.items()):
-                await self._logged(self._desk.hands.patch_queue(queue.metadata, status))
+                await self._logged(self._work_queue.api_writer.patch_queue(queue.metadata, status))
 
 
 def _is_free(decision: Put, snapshot: Snapshot) -> bool:

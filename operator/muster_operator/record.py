@@ -10,7 +10,7 @@ from typing import Any
 
 from muster.api import names
 from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, Phase, TimelineEvent
-from muster.scheduling.snapshot import Placement
+from muster.scheduling.gang import Placement
 from muster_operator.jobs import Job, moment, stamp, written
 
 LONGEST_BACKOFF = 300.0
@@ -61,7 +61,7 @@ class Record:
         self._condition("Running", True, "GangRunning", message)
         self._event("Running", "GangRunning", message)
 
-    def take_back(self, reason: str, message: str, *, failed: bool = False, avoid: list[str] | None = None) -> None:
+    def requeue(self, reason: str, message: str, *, failed: bool = False, avoid: list[str] | None = None) -> None:
         """Off its GPUs and into the queue again, with back-off; `failed` when the gang itself is to blame."""
         in_a_row = 1 + self._taken_back_in_a_row()
         self._release()

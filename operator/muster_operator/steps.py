@@ -10,11 +10,11 @@ from muster.api import names
 from muster.api.status import TaskPlacement
 from muster.kube.errors import ApiError, Invalid
 from muster_operator import manifests
-from muster_operator.desk import Desk, all_of
-from muster_operator.hands import Refused
+from muster_operator.api_writer import Refused
 from muster_operator.jobs import Job, read
 from muster_operator.lifecycle import Step, next_step
 from muster_operator.record import Record
+from muster_operator.work_queue import WorkQueue, all_of
 
 CHECK_AGAIN_SECONDS = 30.0
 """Before a template that quota or policy refused is tried again."""
@@ -25,22 +25,22 @@ _UNCHECKED = ("TemplateRefused", "Resumed", "Suspended")
 class Steps:
     """Bring single jobs on."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, work_queue: WorkQueue) -> None:
+        self._work_queue = work_queue
 
     def look_at(self, key: str, now: float) -> None:
         """Start the job's next piece of work, if there is one."""
-        desk, job = self._desk, self._desk.jobs[key]
-        step = next_step(job, desk.pods_of(job), desk.alive, now)
+        work_queue, job = self._work_queue, self._work_queue.jobs[key]
+        step = next_step(job, work_queue.pods_of(job), work_queue.alive, now)
         if step.wake_at is not None:
-            desk.wakes[key] = step.wake_at
+            work_queue.requeue_at[key] = step.wake_at
         if self._has_work(job, step):
-            desk.start(key, self._carry_out(job, step))
+            work_queue.start(key, self._carry_out(job, step))
         elif self._needs_check(job):
-            desk.start(key, self._check(job))
+            work_queue.start(key, self._check(job))
 
     def _has_work(self, job: Job, step: Step) -> bool:
-        if step.service is (self._desk.stores.services.get(job.key) is not None):
+        if step.service is (self._work_queue.stores.services.get(job.key) is not None):
             step.service = None
         if step.status is not None and not step.status.patch():
             step.status = None
@@ -48,40 +48,40 @@ class Steps:
         return any(writes) or step.service is not None
 
     async def _carry_out(self, job: Job, step: Step) -> None:
-        hands = self._desk.hands
+        api_writer = self._work_queue.api_writer
         if step.annotate_job:
-            await hands.annotate_job(job.meta, step.annotate_job)
+            await api_writer.annotate_job(job.meta, step.annotate_job)
         if step.status is not None:
-            await self._desk.write(step.status)
+            await self._work_queue.write(step.status)
         try:
             if step.service:
-                await hands.create_service(job)
+                await api_writer.create_service(job)
             bodies = (msgspec.json.encode(manifests.pod(job, place, job.status.placement)) for place in step.create)
-            await all_of(hands.create_pod(job, body) for body in bodies)
+            await all_of(api_writer.create_pod(job, body) for body in bodies)
         except Refused as refused:
             await self._refused(job.key, str(refused))
             return
         if step.service is False:
-            await hands.delete_service(job)
-        await all_of(hands.annotate_pod(pod, {**notice}) for pod, notice in step.annotate_pods)
-        await all_of(hands.delete_pod(pod) for pod in step.delete)
-        await all_of(hands.delete_pod(pod, grace_seconds=0) for pod in step.destroy)
+            await api_writer.delete_service(job)
+        await all_of(api_writer.annotate_pod(pod, {**notice}) for pod, notice in step.annotate_pods)
+        await all_of(api_writer.delete_pod(pod) for pod in step.delete)
+        await all_of(api_writer.delete_pod(pod, grace_seconds=0) for pod in step.destroy)
         if step.remove:
-            await hands.remove_job(job.meta)
+            await api_writer.remove_job(job.meta)
 
     async def _refused(self, key: str, words: str) -> None:
         """A pod or the Service was refused at creation: the whole gang goes back, with the API server's words."""
-        obj = self._desk.view.jobs.get(key)
-        job = read(obj, self._desk.jobs.get(key)) if obj is not None else None
+        obj = self._work_queue.view.jobs.get(key)
+        job = read(obj, self._work_queue.jobs.get(key)) if obj is not None else None
         if job is not None and job.status.placement:
-            record = Record(job, self._desk.clock())
-            record.take_back("PodRefused", words)
-            await self._desk.write(record)
+            record = Record(job, self._work_queue.clock())
+            record.requeue("PodRefused", words)
+            await self._work_queue.write(record)
 
     def _needs_check(self, job: Job) -> bool:
         """Whether the API server has not been asked about the job's templates yet; they never change."""
-        desk = self._desk
-        if job.meta.uid in desk.checked or job.finished or job.suspended or job.meta.deletion_timestamp is not None:
+        work_queue = self._work_queue
+        if job.meta.uid in work_queue.checked or job.finished or job.suspended or job.meta.deletion_timestamp is not None:
             return False
         told = next((condition for condition in job.status.conditions if condition.type == "Admitted"), None)
         if job.status.attempt or (told and told.reason not in _UNCHECKED):
@@ -90,8 +90,8 @@ class Steps:
         return job.status.phase in (None, "Queued")
 
     def _agreed(self, job: Job) -> None:
-        self._desk.checked.add(job.meta.uid)
-        self._desk.plan_by(0.0)
+        self._work_queue.checked.add(job.meta.uid)
+        self._work_queue.plan_by(0.0)
 
     async def _check(self, job: Job) -> None:
         """Ask for one pod of each role as a dry run, on no particular node, and under no name that may be taken."""
@@ -106,7 +106,7 @@ class Steps:
             for me in sample:
                 body = manifests.pod(placed, me, sample)
                 body["metadata"]["generateName"] = f"{body['metadata'].pop('name')}-"
-                await self._desk.hands.try_pod(job, msgspec.json.encode(body))
+                await self._work_queue.api_writer.try_pod(job, msgspec.json.encode(body))
         except ApiError as error:
             await self._template_refused(job, error)
         else:
@@ -114,12 +114,12 @@ class Steps:
 
     async def _template_refused(self, job: Job, error: ApiError) -> None:
         """A template that can never become a pod ends the job; one that quota or policy refuses today is tried again."""
-        record = Record(job, self._desk.clock())
+        record = Record(job, self._work_queue.clock())
         if isinstance(error, Invalid) or error.status == 400:
             record.finish(False, "InvalidTemplate", error.message)
         elif error.status in (403, 409):
             record.wait("TemplateRefused", error.message)
-            self._desk.wakes[job.key] = self._desk.clock() + CHECK_AGAIN_SECONDS
+            self._work_queue.requeue_at[job.key] = self._work_queue.clock() + CHECK_AGAIN_SECONDS
         else:
             raise error
-        await self._desk.write(record)
+        await self._work_queue.write(record)

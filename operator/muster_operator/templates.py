@@ -82,7 +82,7 @@ def _spec(pod: Manifest) -> Manifest:
     spec = {key: value for key, value in pod["spec"].items() if key not in _WORKED_OUT}
     others = [gate for gate in spec.get("schedulingGates") or () if gate["name"] != names.GATE]
     spec["schedulingGates"] = [*others, {"name": names.GATE}]
-    let_go = names.RANK in (pod["metadata"].get("annotations") or {})
+    ungate = names.RANK in (pod["metadata"].get("annotations") or {})
     affinity = spec.pop("affinity", None)
-    affinity = unpinned(affinity) if affinity and let_go else affinity
+    affinity = unpinned(affinity) if affinity and ungate else affinity
     return spec | ({"affinity": affinity} if affinity else {})

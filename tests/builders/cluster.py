@@ -8,11 +8,14 @@ from typing import Any
 
 from muster.machines.catalogue import machine
 from muster.scheduling.decisions import Decision, Place
+from muster.scheduling.gang import Assigned, Gang, Placement, Task
 from muster.scheduling.planner import plan
+from muster.scheduling.resources import ONE_POD, Resources
 from muster.scheduling.settings import DEFAULTS, Settings
-from muster.scheduling.snapshot import ONE_POD, Assigned, Gang, Node, Placement, Queue, Resources, Snapshot, Task
+from muster.scheduling.snapshot import Queue, Snapshot
 from muster.scheduling.topology.links import GpuSet, gpu_set
 from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
+from muster.scheduling.topology.node import Node
 
 World = Snapshot
 
@@ -46,10 +49,10 @@ def gang(name: str, count: int = 1, gpus: int = 1, *, each: Mapping[str, Any] | 
     return Gang(name=name, queue=fields.pop("queue", "default"), arrived=fields.pop("arrived", 0.0), **fields)
 
 
-def running(name: str, *shares: tuple[str, Iterable[int]], rest: Resources = ONE_POD, **fields: Any) -> Gang:
+def running(name: str, *shares: tuple[str, Iterable[int]], resources: Resources = ONE_POD, **fields: Any) -> Gang:
     """A gang that runs: one worker for each share, a node and the indices of its GPUs."""
     held = [(where, gpu_set(list(gpus))) for where, gpus in shares]
-    members = tuple(Task(f"{name}-worker-{i}", gpus.bit_count(), rest, index=i) for i, (_, gpus) in enumerate(held))
+    members = tuple(Task(f"{name}-worker-{i}", gpus.bit_count(), resources, index=i) for i, (_, gpus) in enumerate(held))
     places = tuple(
         Assigned(task, where, gpus, rank) for rank, (task, (where, gpus)) in enumerate(zip(members, held, strict=True))
     )
@@ -73,7 +76,7 @@ def without(nodes: Mapping[str, Node], placement: Placement) -> dict[str, Node]:
     left = dict(nodes)
     for place in placement:
         before = left[place.node]
-        left[place.node] = replace(before, free=before.free & ~place.gpus, rest=before.rest - place.task.rest)
+        left[place.node] = replace(before, free=before.free & ~place.gpus, resources=before.resources - place.task.resources)
     return left
 
 

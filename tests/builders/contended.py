@@ -8,9 +8,11 @@ from __future__ import annotations
 from random import Random
 
 from builders.cluster import World, gang, node, running, tasks, world
-from muster.scheduling.snapshot import PLENTY, Gang, Level, Node, Resources
+from muster.scheduling.gang import Gang
+from muster.scheduling.resources import PLENTY, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
 from muster.scheduling.topology.links import indices
+from muster.scheduling.topology.node import Level, Node
 
 POOLS = (Constraint(labels=(("pool", "a"),)), Constraint(labels=(("pool", "b"),)))
 QUEUES = ("default", "other")
@@ -27,7 +29,7 @@ def contended(chance: Random) -> World:
 
 def _node(chance: Random, name: str, pool: str) -> Node:
     rest = chance.choice((PLENTY, PLENTY, Resources(12000, 64, 8)))
-    return node(name, chance.choice((2, 4, 4)), rest=rest, labels={"pool": pool})
+    return node(name, chance.choice((2, 4, 4)), resources=rest, labels={"pool": pool})
 
 
 def _held(chance: Random, fleet: list[Node]) -> list[Gang]:
@@ -38,7 +40,7 @@ def _held(chance: Random, fleet: list[Node]) -> list[Gang]:
     count = chance.randint(2, 4)
     parts = [busy[i::count] for i in range(count)]
     return [
-        running(f"run{i}", *((where, [gpu]) for where, gpu in part), rest=SMALL, queue=chance.choice(QUEUES))
+        running(f"run{i}", *((where, [gpu]) for where, gpu in part), resources=SMALL, queue=chance.choice(QUEUES))
         for i, part in enumerate(parts)
         if part
     ]
@@ -47,9 +49,9 @@ def _held(chance: Random, fleet: list[Node]) -> list[Gang]:
 def _waiting(chance: Random, name: str) -> Gang:
     where = chance.choice((*POOLS, *POOLS, ANYWHERE))
     rest = chance.choice((SMALL, SMALL, SMALL, LARGE))
-    members = tasks(name, chance.randint(1, 3), chance.choice((1, 1, 2, 2, 4, 0)), where=where, rest=rest)
+    members = tasks(name, chance.randint(1, 3), chance.choice((1, 1, 2, 2, 4, 0)), where=where, resources=rest)
     if not chance.randrange(5):
-        members += tasks(name, 1, chance.randint(0, 1), role="ps", where=chance.choice(POOLS), rest=rest)
+        members += tasks(name, 1, chance.randint(0, 1), role="ps", where=chance.choice(POOLS), resources=rest)
     return gang(
         name,
         tasks=members,

@@ -15,7 +15,7 @@ import msgspec
 from muster.api import names
 from muster.api.status import TaskPlacement
 from muster.kube.objects import DLJob, Pod
-from muster.scheduling.snapshot import Assigned, Placement
+from muster.scheduling.gang import Assigned, Placement
 from muster.scheduling.topology.links import gpu_set
 from muster_operator import manifests
 from muster_operator.jobs import Job, read, tasks_of

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from builders.cluster import World, without
 from muster.scheduling.decisions import Decision, Place
+from muster.scheduling.gang import Gang
 from muster.scheduling.planner import plan
 from muster.scheduling.settings import Settings
-from muster.scheduling.snapshot import Gang, Node, Snapshot
+from muster.scheduling.snapshot import Snapshot
+from muster.scheduling.topology.node import Node
 
 CALM = Settings(preemption=False)
 
@@ -29,7 +31,7 @@ def ended(seen: World, gang: Gang) -> World:
     nodes: dict[str, Node] = dict(seen.nodes)
     for place in gang.placement:
         node = nodes[place.node]
-        nodes[place.node] = replace(node, free=node.free | place.gpus, rest=node.rest + place.task.rest)
+        nodes[place.node] = replace(node, free=node.free | place.gpus, resources=node.resources + place.task.resources)
     return Snapshot(nodes, tuple(g for g in seen.gangs if g.name != gang.name), seen.queues)
 
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from builders.cluster import World, gang, known, tasks, without, world
-from muster.scheduling.snapshot import PLENTY, Assigned, Gang, Level, Node, Resources, Sensitivity, Task
+from muster.scheduling.gang import Assigned, Gang, Sensitivity, Task
+from muster.scheduling.resources import PLENTY, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Requirement, Taint, Toleration
 from muster.scheduling.topology.links import GpuSet, gpu_set, indices
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Level, Node
 
 QUEUES = ("default", "other", "third")
 MACHINES = (unknown_machine(2), unknown_machine(4), known("pcie-8"), known("a100-pcie"), known("v100"))
@@ -39,7 +41,7 @@ def nodes(draw: st.DrawFn, name: str) -> Node:
         healthy,
         free=healthy & ~foreign,
         leaving=foreign if draw(st.booleans()) else 0,
-        rest=draw(st.sampled_from((PLENTY, PLENTY, Resources(8000, 8 << 30, 6)))),
+        resources=draw(st.sampled_from((PLENTY, PLENTY, Resources(8000, 8 << 30, 6)))),
         rack=draw(st.sampled_from(("r0", "r1"))),
         block=draw(st.sampled_from(("b0", "b0", "b1"))),
         labels={"pool": draw(st.sampled_from(("a", "b")))},
@@ -53,9 +55,9 @@ def gangs(draw: st.DrawFn, name: str) -> Gang:
     where = draw(st.sampled_from((ANYWHERE, ANYWHERE, *CONSTRAINTS)))
     rest = draw(st.sampled_from(RESTS))
     count = draw(st.integers(1, 4))
-    members = tasks(name, count, draw(st.sampled_from((1, 1, 2, 2, 3, 4, 0))), rest=rest, where=where)
+    members = tasks(name, count, draw(st.sampled_from((1, 1, 2, 2, 3, 4, 0))), resources=rest, where=where)
     if draw(st.integers(0, 3)) == 3:
-        members += tasks(name, draw(st.integers(1, 2)), draw(st.integers(0, 1)), role="ps", rest=rest)
+        members += tasks(name, draw(st.integers(1, 2)), draw(st.integers(0, 1)), role="ps", resources=rest)
     return gang(
         name,
         tasks=members,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from muster.scheduling.decisions import Decision, Migrate, Pack, Place, Preempt, Reason, Resume, Suspend, Wait
-from muster.scheduling.snapshot import Assigned, Gang, Node, Placement, Snapshot
+from muster.scheduling.gang import Assigned, Gang, Placement
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.machine import machine_type, unknown_machine
+from muster.scheduling.topology.node import Node
 
 Share = tuple[str, Iterable[int]]
 Order = Callable[[Snapshot], Decision]

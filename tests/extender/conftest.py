@@ -23,7 +23,7 @@ from muster_extender import rules
 from muster_extender.app import create_app
 from muster_extender.guard import Guard
 from muster_extender.metrics import Metrics
-from muster_extender.promises import GuardedView
+from muster_extender.reservations import GuardedView
 from muster_extender.rules import Verdict, filter_nodes
 from muster_extender.scores import Policy
 from muster_extender.waking import Waking

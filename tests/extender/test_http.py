@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muster_extender import room
+from muster_extender import fit_cache
 
 if TYPE_CHECKING:
     from extender.conftest import Extender, Json, Patches, Serving, Until, World
@@ -149,7 +149,7 @@ async def test_a_failure_inside_is_logged_and_told(
     world: World, extender: Extender, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.node("n1")
-    monkeypatch.setattr(room.Rooms, "of", lambda *_: 1 / 0)
+    monkeypatch.setattr(fit_cache.FitCache, "of", lambda *_: 1 / 0)
     status, answer = await extender.post("filter", question(world.pod("job", 1), "n1"))
     assert (status, answer["NodeNames"]) == (200, None)
     assert answer["Error"] == "the extender failed: ZeroDivisionError: division by zero"

@@ -16,7 +16,7 @@ from muster_agent.metrics import Gauges
 from muster_agent.reading import Sample
 from muster_extender import rules
 from muster_extender.metrics import Metrics
-from muster_extender.promises import GuardedView
+from muster_extender.reservations import GuardedView
 from muster_extender.waking import Waking
 from muster_operator import metrics as operator
 

@@ -15,7 +15,7 @@ import pytest
 from kind import traces
 from kind.jobs import Jobs
 from muster.kind import cluster as kind_cluster
-from muster.kind import engine, island
+from muster.kind import engine, rootless_docker
 from muster.kind.cluster import Cluster
 from muster.local.errors import LocalError
 from muster.local.progress import Quiet, Shown
@@ -31,7 +31,7 @@ def kind() -> Iterator[Cluster]:
         return
     if engine.running() is None:
         try:
-            island.check()
+            rootless_docker.check()
         except LocalError as error:
             pytest.skip(str(error))
     before = traces.seen()

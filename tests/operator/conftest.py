@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from builders.office import Office, opened
+from builders.operator_harness import OperatorHarness, opened
 
 
 @pytest.fixture
-async def office() -> AsyncIterator[Office]:
-    """An office with two nodes of four GPUs."""
+async def harness() -> AsyncIterator[OperatorHarness]:
+    """An operator harness with two nodes of four GPUs."""
     async with opened() as found:
         found.node("n1")
         found.node("n2")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from builders.dljobs import NOW, roles
-from builders.office import SPACE, Office
+from builders.operator_harness import SPACE, OperatorHarness
 from muster.kube import paths
 from muster.scheduling.settings import Settings
 from muster_operator import controller as module
@@ -19,42 +19,44 @@ from muster_operator.steps import Steps
 
 
 @pytest.fixture
-async def running(office: Office) -> AsyncIterator[asyncio.Task[None]]:
-    """The loop over the office, by a clock that goes."""
+async def running(harness: OperatorHarness) -> AsyncIterator[asyncio.Task[None]]:
+    """The loop over the operator harness, by a clock that goes."""
     begun = time.monotonic()
-    office.desk.clock = lambda: NOW + time.monotonic() - begun
-    task = asyncio.create_task(Controller(office.desk, Settings()).run())
+    harness.work_queue.clock = lambda: NOW + time.monotonic() - begun
+    task = asyncio.create_task(Controller(harness.work_queue, Settings()).run())
     yield task
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("late", ["nodes", "pods", "dljobs", "dlqueues", "services", "priorityclasses", "podtemplates"])
-async def test_nothing_is_decided_before_the_first_lists(office: Office, running: asyncio.Task[None], late: str) -> None:
-    office.submit()
-    office.sync(but=late)
+async def test_nothing_is_decided_before_the_first_lists(
+    harness: OperatorHarness, running: asyncio.Task[None], late: str
+) -> None:
+    harness.submit()
+    harness.sync(but=late)
     for _ in range(100):
         await asyncio.sleep(0)
-    assert (office.server.asked, office.desk.jobs, running.done()) == ([], {}, False)
-    assert not office.stores.synced
-    office.sync()
-    assert office.stores.synced
-    await office.until(lambda: office.server.asked)
+    assert (harness.server.asked, harness.work_queue.jobs, running.done()) == ([], {}, False)
+    assert not harness.stores.synced
+    harness.sync()
+    assert harness.stores.synced
+    await harness.until(lambda: harness.server.asked)
 
 
-async def test_a_job_comes_to_its_pods_and_its_end(office: Office, running: asyncio.Task[None]) -> None:
-    office.submit()
-    office.sync()
-    await office.until(lambda: office.pods() == ["vgg16-worker-0", "vgg16-worker-1"])
-    office.run_pods("Succeeded")
-    office.sync()
-    await office.until(lambda: office.status()["phase"] == "Succeeded")
-    await office.until(lambda: not office.server.of("services"))
+async def test_a_job_comes_to_its_pods_and_its_end(harness: OperatorHarness, running: asyncio.Task[None]) -> None:
+    harness.submit()
+    harness.sync()
+    await harness.until(lambda: harness.pods() == ["vgg16-worker-0", "vgg16-worker-1"])
+    harness.run_pods("Succeeded")
+    harness.sync()
+    await harness.until(lambda: harness.status()["phase"] == "Succeeded")
+    await harness.until(lambda: not harness.server.of("services"))
     assert not running.done()
 
 
 async def test_a_fault_in_one_job_leaves_the_others_alone(
-    office: Office, running: asyncio.Task[None], monkeypatch: pytest.MonkeyPatch
+    harness: OperatorHarness, running: asyncio.Task[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     well = Steps.look_at
 
@@ -64,16 +66,16 @@ async def test_a_fault_in_one_job_leaves_the_others_alone(
         well(steps, key, now)
 
     monkeypatch.setattr(Steps, "look_at", faulty)
-    office.submit("bad")
-    office.submit("good")
-    office.sync()
-    await office.until(lambda: office.status("good").get("phase") == "Admitted")
+    harness.submit("bad")
+    harness.submit("good")
+    harness.sync()
+    await harness.until(lambda: harness.status("good").get("phase") == "Admitted")
     assert not running.done()
-    assert office.desk.wakes["vision/bad"] > office.now
+    assert harness.work_queue.requeue_at["vision/bad"] > harness.now
 
 
 async def test_a_fault_in_a_plan_is_tried_again(
-    office: Office, running: asyncio.Task[None], monkeypatch: pytest.MonkeyPatch
+    harness: OperatorHarness, running: asyncio.Task[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     well, faults = Planning.run, [RuntimeError("a fault of ours")] * 2
 
@@ -84,16 +86,16 @@ async def test_a_fault_in_a_plan_is_tried_again(
 
     monkeypatch.setattr(Planning, "run", faulty)
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
-    office.submit(roles=roles(workers=1))
-    office.sync()
-    await office.until(lambda: office.status().get("phase") == "Admitted")
+    harness.submit(roles=roles(workers=1))
+    harness.sync()
+    await harness.until(lambda: harness.status().get("phase") == "Admitted")
     assert (faults, running.done()) == ([], False)
 
 
-async def test_stopping_drops_the_work_under_way(office: Office) -> None:
-    loop = Controller(office.desk, Settings())
+async def test_stopping_drops_the_work_under_way(harness: OperatorHarness) -> None:
+    loop = Controller(harness.work_queue, Settings())
     task = asyncio.create_task(loop.run())
-    office.sync()
+    harness.sync()
     started = asyncio.Event()
     dropped = asyncio.Event()
 
@@ -104,9 +106,9 @@ async def test_stopping_drops_the_work_under_way(office: Office) -> None:
         finally:
             dropped.set()
 
-    office.desk.start("vision/x", endless())
+    harness.work_queue.start("vision/x", endless())
     await started.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await asyncio.wait_for(dropped.wait(), 30)
-    assert office.server.of(paths.pods(SPACE)) == []
+    assert harness.server.of(paths.pods(SPACE)) == []

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from builders.dljobs import BORN, NOW, Json, condition, time
-from builders.foreign import foreign
+from builders.external_pods import external_pods
 from muster.api import names
-from muster.scheduling.snapshot import Assigned, Task
+from muster.scheduling.gang import Assigned, Task
 from muster.scheduling.topology.links import gpu_set
 from muster_operator import gates
 from muster_operator.gates import PodGang, gangs_of
@@ -41,19 +41,19 @@ def owner(kind: str) -> Json:
     ],
 )
 def test_whose_a_pod_is(fields: Json, ours: bool) -> None:
-    pod = foreign("a", **fields)
-    assert gates.is_foreign(pod) is ours
+    pod = external_pods("a", **fields)
+    assert gates.is_external(pod) is ours
     if pod.gated:
         assert shown(gangs_of([pod])) == ({"vision/pod:a": (["a"], 0)} if ours else {})
 
 
 def test_pods_are_grouped_by_namespace_and_label() -> None:
     pods = [
-        foreign("b", gang="g", size=2),
-        foreign("alone"),
-        foreign("a", gang="g", size=2),
-        foreign("c", gang="h", size=2),
-        foreign("a", gang="g", size=2, metadata={"namespace": "audio"}),
+        external_pods("b", gang="g", size=2),
+        external_pods("alone"),
+        external_pods("a", gang="g", size=2),
+        external_pods("c", gang="h", size=2),
+        external_pods("a", gang="g", size=2, metadata={"namespace": "audio"}),
     ]
     assert shown(gangs_of(pods)) == {
         "audio/gang:g": (["a"], 1),
@@ -64,7 +64,10 @@ def test_pods_are_grouped_by_namespace_and_label() -> None:
 
 
 def test_a_pod_and_a_gang_of_one_name_are_two() -> None:
-    assert list(shown(gangs_of([foreign("g"), foreign("x", gang="g", size=1)]))) == ["vision/gang:g", "vision/pod:g"]
+    assert list(shown(gangs_of([external_pods("g"), external_pods("x", gang="g", size=1)]))) == [
+        "vision/gang:g",
+        "vision/pod:g",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -83,16 +86,16 @@ def test_a_pod_and_a_gang_of_one_name_are_two() -> None:
     ],
 )
 def test_how_many_are_missing(sizes: list[int | str | None], absent: int) -> None:
-    pods = [foreign(f"p{number}", gang="g", size=size) for number, size in enumerate(sizes)]
+    pods = [external_pods(f"p{number}", gang="g", size=size) for number, size in enumerate(sizes)]
     assert shown(gangs_of(pods)) == {"vision/gang:g": (["p0", "p1"], absent)}
 
 
 def test_a_size_without_a_label_says_nothing() -> None:
-    assert shown(gangs_of([foreign("a", size=5)])) == {"vision/pod:a": (["a"], 0)}
+    assert shown(gangs_of([external_pods("a", size=5)])) == {"vision/pod:a": (["a"], 0)}
 
 
 def test_members_already_let_go_count_but_are_not_placed_again() -> None:
-    pods = [foreign("a", gang="g", size=3), foreign("b", gang="g", size=3, gated=False, pin="n1")]
+    pods = [external_pods("a", gang="g", size=3), external_pods("b", gang="g", size=3, gated=False, pin="n1")]
     found = gangs_of(pods)
     assert shown(found) == {"vision/gang:g": (["a"], 1)}
     assert [pod.metadata.name for pod in found[0].members] == ["a", "b"]
@@ -100,18 +103,18 @@ def test_members_already_let_go_count_but_are_not_placed_again() -> None:
 
 
 def test_a_gang_without_a_gate_is_none() -> None:
-    assert gangs_of([foreign("a", gated=False, pin="n1"), foreign("b", gated=False, node="n1")]) == []
+    assert gangs_of([external_pods("a", gated=False, pin="n1"), external_pods("b", gated=False, node="n1")]) == []
 
 
 @pytest.mark.parametrize("gone", [{"phase": "Failed"}, {"phase": "Succeeded"}, {"metadata": {"deletionTimestamp": time(NOW)}}])
 def test_pods_that_go_are_no_members(gone: Json) -> None:
-    pods = [foreign("a", gang="g", size=2), foreign("b", gang="g", size=2, **gone)]
+    pods = [external_pods("a", gang="g", size=2), external_pods("b", gang="g", size=2, **gone)]
     assert shown(gangs_of(pods)) == {"vision/gang:g": (["a"], 1)}
 
 
 @pytest.mark.parametrize(("sizes", "away", "absent"), [([2], 1, 1), ([4], 1, 3), ([None], 2, 2), ([None], 0, 0)])
 def test_pods_that_are_to_be_created_again_are_absent(sizes: list[int | None], away: int, absent: int) -> None:
-    pods = [foreign(f"p{i}", gang="g", size=size) for i, size in enumerate(sizes)]
+    pods = [external_pods(f"p{i}", gang="g", size=size) for i, size in enumerate(sizes)]
     (found,) = gangs_of(pods, {"vision/gang:g": away, "vision/gang:other": 9})
     assert found.gang.absent == absent
 
@@ -127,7 +130,7 @@ def test_pods_that_are_to_be_created_again_are_absent(sizes: list[int | None], a
     ],
 )
 def test_a_pod_that_was_taken_back_keeps_its_first_arrival(text: str, arrived: float) -> None:
-    pods = [foreign("a", gang="g", annotations={names.QUEUED_AT: text}), foreign("b", gang="g")]
+    pods = [external_pods("a", gang="g", annotations={names.QUEUED_AT: text}), external_pods("b", gang="g")]
     assert gangs_of(pods)[0].gang.arrived == arrived
 
 
@@ -135,21 +138,21 @@ def test_a_pod_that_was_taken_back_keeps_its_first_arrival(text: str, arrived: f
     ("times", "pause"), [(["1", None], 1), (["1", "3"], 4), (["9", None], 256), (["10", None], 300), (["999999", "1"], 300)]
 )
 def test_the_back_off_doubles_with_each_time_taken_back(times: list[str | None], pause: float) -> None:
-    pods = [foreign(f"p{i}", gang="g", annotations={names.REQUEUES: t} if t else {}) for i, t in enumerate(times)]
+    pods = [external_pods(f"p{i}", gang="g", annotations={names.REQUEUES: t} if t else {}) for i, t in enumerate(times)]
     assert gangs_of(pods)[0].gang.not_before == BORN + pause
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", None])
 def test_a_pod_that_was_not_taken_back_may_start_at_once(text: str | None) -> None:
-    assert gangs_of([foreign("a", annotations={names.REQUEUES: text} if text else {})])[0].gang.not_before == 0.0
+    assert gangs_of([external_pods("a", annotations={names.REQUEUES: text} if text else {})])[0].gang.not_before == 0.0
 
 
 def test_what_a_gang_asks_for() -> None:
     pods = [
-        foreign(
+        external_pods(
             "a", 2, gang="g", spec={"priority": 5, "nodeSelector": {"pool": "x"}}, metadata={"creationTimestamp": time(NOW)}
         ),
-        foreign("b", 3, gang="g", spec={"priority": 9}),
+        external_pods("b", 3, gang="g", spec={"priority": 9}),
     ]
     gang = gangs_of(pods)[0].gang
     assert (gang.queue, gang.arrived, gang.priority, gang.gpus, gang.preemptible) == ("vision/default", BORN, 9, 5, False)
@@ -167,7 +170,7 @@ def test_what_a_gang_asks_for() -> None:
     ],
 )
 def test_a_pod_that_was_let_go_counts_against_its_queue(fields: Json, holds: bool) -> None:
-    found = gates.placed_gang(foreign("a", **fields))
+    found = gates.placed_gang(external_pods("a", **fields))
     assert (found is not None) is holds
     if found is not None:
         assert (found.name, found.queue, found.placement[0].node) == ("vision/pod:a", "vision/default", "n1")
@@ -175,8 +178,8 @@ def test_a_pod_that_was_let_go_counts_against_its_queue(fields: Json, holds: boo
 
 
 def test_pods_of_a_labelled_gang_that_were_let_go_count_each_by_its_own_name() -> None:
-    let_go = [foreign(name, gang="pair", size=2, gated=False, node="n1") for name in ("a", "b")]
-    assert [found.name for pod in let_go if (found := gates.placed_gang(pod))] == ["vision/pod:a", "vision/pod:b"]
+    ungate = [external_pods(name, gang="pair", size=2, gated=False, node="n1") for name in ("a", "b")]
+    assert [found.name for pod in ungate if (found := gates.placed_gang(pod))] == ["vision/pod:a", "vision/pod:b"]
 
 
 # The reservation
@@ -189,16 +192,16 @@ def assigned(*places: tuple[str, str, list[int], int]) -> tuple[Assigned, ...]:
 def promised(text: str | None, holder: str = "a", gpus: int = 2) -> PodGang:
     """A gang of a, b and c, one of which carries a reservation."""
     notes = {names.RESERVATION: text} if text is not None else {}
-    pods = [foreign(name, gpus, gang="g", size=3, annotations=notes if name == holder else {}) for name in "abc"]
-    return gangs_of([*pods, foreign("gone-ahead", gang="g", gated=False, pin="n9")])[0]
+    pods = [external_pods(name, gpus, gang="g", size=3, annotations=notes if name == holder else {}) for name in "abc"]
+    return gangs_of([*pods, external_pods("gone-ahead", gang="g", gated=False, pin="n9")])[0]
 
 
 def test_a_reservation_counts_once_a_pod_was_let_go() -> None:
     """Before that anybody could have written it, to be placed past queue and quota."""
     text = gates.reservation_text(assigned(("a", "n1", [0], 0)))
-    pods = [foreign("a", gang="g", annotations={names.RESERVATION: text}), foreign("b", gang="g")]
+    pods = [external_pods("a", gang="g", annotations={names.RESERVATION: text}), external_pods("b", gang="g")]
     assert gates.reservation(gangs_of(pods)[0]) is None
-    pods[1] = foreign("b", gang="g", gated=False)
+    pods[1] = external_pods("b", gang="g", gated=False)
     assert gates.reservation(gangs_of(pods)[0]) is not None
 
 
@@ -214,7 +217,7 @@ def test_a_reservation_is_read_as_it_was_written(holder: str) -> None:
 
 def test_only_gated_pods_are_still_to_be_let_go() -> None:
     text = gates.reservation_text(assigned(("a", "n1", [0], 0), ("b", "n1", [1], 1), ("gone", "n1", [2], 2)))
-    pods = [foreign("a", gang="g", annotations={names.RESERVATION: text}, gated=False), foreign("b", gang="g")]
+    pods = [external_pods("a", gang="g", annotations={names.RESERVATION: text}, gated=False), external_pods("b", gang="g")]
     found = gates.reservation(gangs_of(pods)[0])
     assert found is not None
     assert [a.task.name for a in found] == ["b"]
@@ -256,7 +259,7 @@ def test_no_reservation() -> None:
 
 
 def test_one_patch_drops_the_gate_and_pins() -> None:
-    pod = foreign(
+    pod = external_pods(
         "a", 2, spec={"schedulingGates": [{"name": names.GATE}, {"name": "other"}]}, metadata={"resourceVersion": "77"}
     )
     place = assigned(("a", "n1", [1, 3], 4))[0]
@@ -274,7 +277,7 @@ def test_one_patch_drops_the_gate_and_pins() -> None:
 
 
 def test_a_pod_without_gpus_is_told_none() -> None:
-    patch = gates.release(foreign("a", 0), None, Assigned(Task("a", 0), "n1", 0))
+    patch = gates.release(external_pods("a", 0), None, Assigned(Task("a", 0), "n1", 0))
     assert patch["metadata"]["annotations"][names.GPUS] is None
     assert patch["spec"]["schedulingGates"] == []
 
@@ -309,5 +312,5 @@ AFTER = NOW - 1 + REFUSED_SECONDS
     ],
 )
 def test_a_pod_that_cannot_start_where_it_is_pinned(fields: Any, dead: bool, answer: tuple[bool, float | None]) -> None:
-    pod = foreign("a", **({"gated": False, "pin": "n1", "annotations": GIVEN} | fields))
+    pod = external_pods("a", **({"gated": False, "pin": "n1", "annotations": GIVEN} | fields))
     assert gates.stranded(pod, lambda node: not (dead and node == "n1"), NOW) == answer

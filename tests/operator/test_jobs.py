@@ -11,8 +11,10 @@ import pytest
 from builders.dljobs import BORN, NOW, Json, after, dljob, job, placed, roles, spots, started, template
 from muster.api import names
 from muster.kube.objects import DLJob
-from muster.scheduling.snapshot import Level, Resources, Sensitivity
+from muster.scheduling.gang import Sensitivity
+from muster.scheduling.resources import Resources
 from muster.scheduling.topology.links import gpu_set
+from muster.scheduling.topology.node import Level
 from muster_operator.jobs import Unreadable, gang_of, placement_of, read, tasks_of, written
 
 
@@ -36,7 +38,7 @@ def test_a_task_asks_for_what_its_template_does() -> None:
     one = template(nodeSelector={"pool": "a"}, tolerations=[{"key": "gpu", "operator": "Exists"}])
     one["spec"]["containers"][0]["resources"]["requests"] = {"cpu": "500m", "memory": "1Ki"}
     task = tasks_of(job(roles={"worker": {"replicas": 1, "template": one}}))[0]
-    assert task.rest == Resources(500, 1024, 1)
+    assert task.resources == Resources(500, 1024, 1)
     assert task.where.labels == (("pool", "a"),)
     assert task.where.tolerations[0].key == "gpu"
 
@@ -76,7 +78,7 @@ def test_a_wish_to_move(text: str, leave: str) -> None:
 
 def test_what_the_status_brings() -> None:
     one = placed(job())
-    one = after(one, lambda record: record.take_back("NodeLost", "gone", avoid=["n1"]), NOW)
+    one = after(one, lambda record: record.requeue("NodeLost", "gone", avoid=["n1"]), NOW)
     found = gang_of(one, {})
     assert (found.not_before, found.avoid, found.arrived) == (NOW + 1, frozenset({"n1"}), BORN)
     later = job(metadata={"creationTimestamp": None}, status={"queuedAt": "2027-01-01T00:00:00Z"})

@@ -44,9 +44,9 @@ def test_the_deadline_does_not_count_time_in_the_queue() -> None:
 def test_the_nearer_time_wakes() -> None:
     gang = started(job(activeDeadlineSeconds=100))
     ran = after(placed(gang, ["n3"]), Record.run)
-    for notice, wakes in ((7, 7), (700, 100)):
+    for notice, requeue_at in ((7, 7), (700, 100)):
         old = {name: changed(pod, annotations={names.STOP_AT: time(NOW + notice)}) for name, pod in pods_of(gang).items()}
-        assert look(ran, old)["wake"] == NOW + wakes
+        assert look(ran, old)["wake"] == NOW + requeue_at
 
 
 @pytest.mark.parametrize("succeeded", [True, False])

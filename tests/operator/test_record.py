@@ -23,7 +23,7 @@ def events(one: Job) -> list[tuple[str, str]]:
 
 
 def requeued(one: Job, at: float = NOW, **fields: Any) -> Job:
-    return after(one, lambda record: record.take_back("PodLost", "a pod was taken away", **fields), at)
+    return after(one, lambda record: record.requeue("PodLost", "a pod was taken away", **fields), at)
 
 
 def test_a_whole_life() -> None:
@@ -112,8 +112,8 @@ def there_and_back(record: Record) -> None:
 
 
 ENDS: dict[str, Callable[[Record], None]] = {
-    "taken back": lambda record: record.take_back("NodeLost", "gone"),
-    "failed": lambda record: record.take_back("PodFailed", "gone", failed=True),
+    "taken back": lambda record: record.requeue("NodeLost", "gone"),
+    "failed": lambda record: record.requeue("PodFailed", "gone", failed=True),
     "preempted": lambda record: record.preempt("gave way"),
     "suspended": there_and_back,
     "waits": lambda record: record.wait("InsufficientGPUs", "needs 4 GPUs"),
@@ -142,7 +142,7 @@ def test_giving_way_costs_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [lambda r: r.preempt("gave way"), lambda r: r.take_back("PodLost", "lost"), lambda r: r.stop("stop")]
+    "end", [lambda r: r.preempt("gave way"), lambda r: r.requeue("PodLost", "lost"), lambda r: r.stop("stop")]
 )
 def test_the_service_of_a_placement_is_counted_when_it_ends(end: Callable[[Record], None]) -> None:
     one = after(started(job(), at=NOW), end, NOW + 60)
@@ -319,7 +319,7 @@ def test_a_first_patch_brings_generation_and_size() -> None:
 def test_the_record_leaves_the_job_alone() -> None:
     one = started(job())
     before = one.status.model_copy(deep=True)
-    Record(one, NOW).take_back("NodeLost", "gone", avoid=["n1"])
+    Record(one, NOW).requeue("NodeLost", "gone", avoid=["n1"])
     assert one.status == before
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from builders.dljobs import BORN, NOW, Json, time
-from builders.foreign import foreign, foreign_json
+from builders.external_pods import external_json, external_pods
 from muster.api import names
-from muster.scheduling.snapshot import Assigned, Task
+from muster.scheduling.gang import Assigned, Task
 from muster_operator import gates, templates
 from muster_operator.templates import Step, next_step
 
@@ -31,11 +31,11 @@ def merged(body: Json, patch: Json) -> Json:
     return {**body, "metadata": metadata, "spec": body["spec"] | patch["spec"]}
 
 
-def let_go(**fields: Any) -> Json:
+def ungate(**fields: Any) -> Json:
     """A pod that was told to wait, let go, bound, and has run a little, as the API server has it."""
-    before = foreign_json("a", 1, metadata=GIVEN, spec=SPEC | fields)
+    before = external_json("a", 1, metadata=GIVEN, spec=SPEC | fields)
     place = Assigned(Task("a", 1), "n1", 0b1, 0)
-    body = merged(before, gates.release(foreign("a", metadata=GIVEN, spec=SPEC), before["spec"].get("affinity"), place))
+    body = merged(before, gates.release(external_pods("a", metadata=GIVEN, spec=SPEC), before["spec"].get("affinity"), place))
     body["metadata"]["managedFields"] = [{"manager": "kubectl"}]
     body["metadata"]["annotations"] |= {names.WAKE: "1", names.RESERVATION: "{}", names.WAITING: "no"}
     body["metadata"]["labels"] = body["metadata"]["labels"] | {
@@ -72,39 +72,39 @@ def again(body: Json) -> Json:
     ids=["no-node-affinity", "preferred", "required"],
 )
 def test_a_pod_comes_again_as_its_user_made_it(fields: Json) -> None:
-    body = again(let_go(**fields))
+    body = again(ungate(**fields))
     notes = GIVEN["annotations"] | {names.QUEUED_AT: time(BORN), names.REQUEUES: "1"}
     assert body["metadata"] == {**GIVEN, "name": "a", "namespace": "vision", "annotations": notes}
-    assert body["spec"] == foreign_json("a", 1, spec=SPEC | fields)["spec"]
+    assert body["spec"] == external_json("a", 1, spec=SPEC | fields)["spec"]
 
 
 def test_a_pod_without_affinity_has_none_again() -> None:
-    body = foreign_json("a", gated=False, pin="n1", annotations={names.RANK: "0"})
+    body = external_json("a", gated=False, pin="n1", annotations={names.RANK: "0"})
     assert "affinity" not in again(body)["spec"]
 
 
 def test_a_pod_that_muster_did_not_let_go_keeps_its_own_pin() -> None:
-    body = foreign_json("a", gated=False, pin="n1")
+    body = external_json("a", gated=False, pin="n1")
     assert again(body)["spec"]["affinity"] == body["spec"]["affinity"]
 
 
 @pytest.mark.parametrize("affinity", [None, {}, {"nodeAffinity": {}}, {"nodeAffinity": None}])
 def test_a_forged_rank_does_no_harm(affinity: Json | None) -> None:
-    body = foreign_json("a", gated=False, annotations={names.RANK: "0"}, spec={"affinity": affinity})
+    body = external_json("a", gated=False, annotations={names.RANK: "0"}, spec={"affinity": affinity})
     assert "affinity" not in again(body)["spec"]
 
 
 def test_it_is_gated_once_whatever_the_policy_does() -> None:
     own = {"name": "example.com/own"}
-    assert again(foreign_json("a", gated=False, spec={"schedulingGates": [own]}))["spec"]["schedulingGates"] == [
+    assert again(external_json("a", gated=False, spec={"schedulingGates": [own]}))["spec"]["schedulingGates"] == [
         own,
         {"name": names.GATE},
     ]
-    assert again(foreign_json("a"))["spec"]["schedulingGates"] == [{"name": names.GATE}]
+    assert again(external_json("a"))["spec"]["schedulingGates"] == [{"name": names.GATE}]
 
 
 def test_the_first_arrival_stays_and_requeues_add_up() -> None:
-    once = again(let_go())
+    once = again(ungate())
     once["metadata"] |= {"uid": "later", "creationTimestamp": time(NOW)}
     twice = again(once)["metadata"]["annotations"]
     assert (twice[names.QUEUED_AT], twice[names.REQUEUES]) == (time(BORN), "2")
@@ -116,7 +116,7 @@ def test_requeues_are_a_number_whatever_is_written(text: str | None, times: int)
 
 
 def test_a_template_is_named_by_its_pod_alone() -> None:
-    body = templates.template(let_go())
+    body = templates.template(ungate())
     assert body["metadata"] == {"name": "uid-a", "namespace": "vision", "labels": {names.TAKEN_BACK: "true"}}
 
 
@@ -132,7 +132,7 @@ def test_a_template_is_named_by_its_pod_alone() -> None:
     ],
 )
 def test_what_is_there_tells_the_next_step(fields: Json, step: Step) -> None:
-    assert next_step("uid-a", foreign("a", gated=False, **fields)) is step
+    assert next_step("uid-a", external_pods("a", gated=False, **fields)) is step
 
 
 def test_what_is_not_there_is_created() -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from builders.cluster import World
 from builders.contended import contended
 from builders.passes import CALM, carried_out, starts
+from muster.scheduling.admission.queueing import in_order
 from muster.scheduling.decisions import Decision, Place, Preempt, Reason, Wait
+from muster.scheduling.gang import Gang
 from muster.scheduling.planner import plan
-from muster.scheduling.queueing import in_order
-from muster.scheduling.snapshot import Gang
 
 SEEDS = st.integers(0, 2**32)
 FOR_GPUS = {Reason.INSUFFICIENT_GPUS, Reason.PODS_STOPPING, Reason.PREEMPTING}

@@ -7,15 +7,18 @@ from dataclasses import replace
 from random import Random
 
 from builders.cluster import cluster, gang, node, tasks
-from muster.scheduling.census import Census
 from muster.scheduling.decisions import Place
+from muster.scheduling.gang import Gang, Sensitivity, Sharing, Task
+from muster.scheduling.gang_index import GangIndex
 from muster.scheduling.placing.demand import ENOUGH, Demand
 from muster.scheduling.placing.fragmentation import Fragmentation, Free
 from muster.scheduling.planner import plan
-from muster.scheduling.profile import ALONE, Profile
-from muster.scheduling.snapshot import PLENTY, Gang, Node, Resources, Sensitivity, Sharing, Snapshot, Task
+from muster.scheduling.profile import NO_NEIGHBOURS, Profile
+from muster.scheduling.resources import PLENTY, Resources
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.occupancy import gpus_by_node, shape_of
 from muster.scheduling.topology.fleet import Fleet
+from muster.scheduling.topology.node import Node
 
 NODES = {name: node(name, 8) for name in ("a", "b")}
 
@@ -24,7 +27,7 @@ class Counted:
     """A demand that follows a census, as in the planner's memory."""
 
     def __init__(self) -> None:
-        self._census, self._demand = Census(), Demand()
+        self._census, self._demand = GangIndex(), Demand()
 
     def said(self, gangs: list[Gang], fleet: Fleet) -> Fragmentation | None:
         self._demand.follow(*self._census.follow(gangs))
@@ -79,7 +82,9 @@ def test_a_gang_goes_where_what_is_left_stays_useful_to_those_that_are_there() -
     """They need eight CPUs beside each GPU: where there are but four, the GPUs are lost to them anyway."""
     needs = Resources(cpu=8, pods=1)
     others = [gang(f"r{i:02}", tasks=(Task("t", 1, needs),), not_before=1.0) for i in range(ENOUGH)]
-    nodes = cluster(node("many", 8, free=3, rest=Resources(64, 64, 64)), node("few", 8, free=4, rest=Resources(4, 64, 64)))
+    nodes = cluster(
+        node("many", 8, free=3, resources=Resources(64, 64, 64)), node("few", 8, free=4, resources=Resources(4, 64, 64))
+    )
     wanted = gang("wanted", tasks=(Task("t", 1, Resources(cpu=1, pods=1)),))
     assert placed(wanted, nodes, others) == {"few": 1}
     assert placed(wanted, nodes, others[1:-1]) == {"many": 1}, "too few to tell: the tightest fit"
@@ -87,7 +92,7 @@ def test_a_gang_goes_where_what_is_left_stays_useful_to_those_that_are_there() -
 
 def test_a_gang_goes_where_it_is_known_to_train_fastest() -> None:
     nodes = cluster(node("old", 8, free=2, model="K80"), node("new", 8, model="V100"))
-    rates = {(shape_of({name: 0b11}, nodes), ALONE): rate for name, rate in (("old", 1.0), ("new", 3.0))}
+    rates = {(shape_of({name: 0b11}, nodes), NO_NEIGHBOURS): rate for name, rate in (("old", 1.0), ("new", 3.0))}
     measured = {"vgg": Profile(rates=rates)}
     wanted = gang("g", 1, 2, kind="vgg")
     assert placed(wanted, nodes, profiles=measured) == {"new": 2}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from builders.boards import board, said, turning
 from builders.cluster import node, tasks
-from muster.scheduling.mechanisms import elasticity
-from muster.scheduling.snapshot import Assigned, Gang, Resources, Task
+from builders.sessions import said, session, turning
+from muster.scheduling.gang import Assigned, Gang, Task
+from muster.scheduling.policies.gandiva import elasticity
+from muster.scheduling.resources import Resources
 
 
 def elastic(held: int, most: int, asked: int = 1, **fields: Any) -> Gang:
@@ -20,7 +21,7 @@ def elastic(held: int, most: int, asked: int = 1, **fields: Any) -> Gang:
 
 
 def test_it_grows_to_the_idle_gpus_of_its_server_after_a_while() -> None:
-    seen = board([node("n", 4), node("m", 4)], [elastic(1, 8)], now=600.0)
+    seen = session([node("n", 4), node("m", 4)], [elastic(1, 8)], now=600.0)
     elasticity.grow(seen, 600.0)
     assert said(seen.decisions) == [("Grow", "e")]
     assert seen.gangs["e"].held == 4
@@ -28,25 +29,25 @@ def test_it_grows_to_the_idle_gpus_of_its_server_after_a_while() -> None:
 
 
 def test_it_waits_until_they_stayed_idle() -> None:
-    seen = board([node("n", 4)], [elastic(1, 4)], now=599.0)
+    seen = session([node("n", 4)], [elastic(1, 4)], now=599.0)
     elasticity.grow(seen, 600.0)
     assert seen.decisions == []
 
 
 def test_it_grows_no_further_than_it_may() -> None:
-    seen = board([node("n", 4)], [elastic(1, 2)], now=600.0)
+    seen = session([node("n", 4)], [elastic(1, 2)], now=600.0)
     elasticity.grow(seen, 600.0)
     assert seen.gangs["e"].held == 2
 
 
 def test_gpus_of_neighbours_are_not_idle() -> None:
-    seen = board([node("n", 4)], [elastic(1, 4), turning("b", ("n", [1, 2]), running=False)], now=600.0)
+    seen = session([node("n", 4)], [elastic(1, 4), turning("b", ("n", [1, 2]), running=False)], now=600.0)
     elasticity.grow(seen, 600.0)
     assert seen.gangs["e"].held == 2
 
 
 def test_it_shrinks_to_what_it_asked_for_at_once() -> None:
-    seen = board([node("n", 4)], [elastic(4, 4, asked=2)], now=1.0)
+    seen = session([node("n", 4)], [elastic(4, 4, asked=2)], now=1.0)
     assert elasticity.shrink(seen, "n", 2)
     assert said(seen.decisions) == [("Shrink", "e")]
     assert [place.task.index for place in seen.gangs["e"].placement] == [0, 1]
@@ -56,30 +57,30 @@ def test_it_shrinks_to_what_it_asked_for_at_once() -> None:
 def test_ranks_have_no_gap_after_it_shrank() -> None:
     grown = elastic(3, 3)
     server = Assigned(Task("ps", 0, role="ps"), "n", 0, 3)
-    seen = board([node("n", 4)], [replace(grown, tasks=(*grown.tasks, server.task), placement=(*grown.placement, server))])
+    seen = session([node("n", 4)], [replace(grown, tasks=(*grown.tasks, server.task), placement=(*grown.placement, server))])
     assert elasticity.shrink(seen, "n", 2)
     assert [(place.task.role, place.rank) for place in seen.gangs["e"].placement] == [("worker", 0), ("ps", 1)]
 
 
 def test_it_gives_no_more_than_is_needed() -> None:
-    seen = board([node("n", 4)], [elastic(4, 4, asked=1)], now=1.0)
+    seen = session([node("n", 4)], [elastic(4, 4, asked=1)], now=1.0)
     assert elasticity.shrink(seen, "n", 2)
     assert seen.gangs["e"].held == 2
 
 
 def test_what_it_asked_for_is_not_taken() -> None:
-    seen = board([node("n", 4)], [elastic(2, 4, asked=2)], now=1.0)
+    seen = session([node("n", 4)], [elastic(2, 4, asked=2)], now=1.0)
     assert not elasticity.shrink(seen, "n", 2)
 
 
 def test_it_grows_within_its_queues_quota() -> None:
-    seen = board([node("n", 4)], [elastic(1, 4, queue="q")], now=600.0, queues={"q": 2})
+    seen = session([node("n", 4)], [elastic(1, 4, queue="q")], now=600.0, queues={"q": 2})
     elasticity.grow(seen, 600.0)
     assert seen.gangs["e"].held == 2
 
 
 def test_it_grows_where_there_is_cpu_for_its_pods_too() -> None:
-    seen = board([node("n", 4, rest=Resources(pods=3))], [elastic(1, 4)], now=600.0)
+    seen = session([node("n", 4, resources=Resources(pods=3))], [elastic(1, 4)], now=600.0)
     elasticity.grow(seen, 600.0)
     assert seen.gangs["e"].held == 3
 
@@ -88,14 +89,14 @@ def test_its_workers_are_the_first_that_there_are() -> None:
     """One that does not fit is not left out for one behind it: workers are counted from 0 without a gap."""
     grown = elastic(1, 3)
     large = replace(grown, tasks=(grown.tasks[0], replace(grown.tasks[1], gpus=4), grown.tasks[2]))
-    seen = board([node("n", 4)], [large], now=600.0)
+    seen = session([node("n", 4)], [large], now=600.0)
     elasticity.grow(seen, 600.0)
     assert seen.decisions == []
 
 
 def test_room_is_made_on_every_node() -> None:
     other = replace(turning("f", ("m", [0]), ("m", [1])), asked=1, fewest=1)
-    seen = board([node("m", 2), node("n", 2)], [elastic(2, 2), other], now=1.0)
+    seen = session([node("m", 2), node("n", 2)], [elastic(2, 2), other], now=1.0)
     assert elasticity.make_room(seen, 1)
     assert said(seen.decisions) == [("Shrink", "f"), ("Shrink", "e")]
     assert not elasticity.make_room(seen, 1)
@@ -105,12 +106,12 @@ def test_it_does_not_grow_onto_gpus_of_company_nor_beyond_one_server() -> None:
     packed = [elastic(1, 4, packed="b"), turning("b", ("n", [0]))]
     apart = replace(turning("apart", ("m", [0]), ("o", [0])), asked=2)
     apart = replace(apart, tasks=tasks("apart", 4))
-    seen = board([node("m", 4), node("n", 4), node("o", 4)], [*packed, apart], now=600.0)
+    seen = session([node("m", 4), node("n", 4), node("o", 4)], [*packed, apart], now=600.0)
     elasticity.grow(seen, 600.0)
     assert seen.decisions == []
 
 
 def test_however_much_is_needed_it_keeps_what_it_asked_for() -> None:
-    seen = board([node("n", 4)], [elastic(4, 4, asked=2)], now=1.0)
+    seen = session([node("n", 4)], [elastic(4, 4, asked=2)], now=1.0)
     assert elasticity.shrink(seen, "n", 100)
     assert seen.gangs["e"].held == 2

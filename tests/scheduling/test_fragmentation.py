@@ -9,16 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.cluster import cluster, gang, known, node, shares
+from muster.scheduling.gang import Task
 from muster.scheduling.placing.batches import Ask
 from muster.scheduling.placing.fragmentation import Fragmentation, Free, TaskMix
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
-from muster.scheduling.snapshot import PLENTY, WHOLE, Node, Resources, Task
+from muster.scheduling.resources import PLENTY, WHOLE, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
 from muster.scheduling.topology.fleet import Fleet
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Node
 
 POOL_A = Constraint(labels=(("pool", "a"),))
 FLEET = Fleet(cluster(node("a", labels={"pool": "a"}), node("b", labels={"pool": "b"})))
@@ -46,7 +48,7 @@ def chance(free: Free, sizes: list[int], size: int, mix: TaskMix) -> float:
         total += weight
         able = sum(other >= ask.share for other in sizes)
         if size >= ask.share and able >= ask.gpus and (free.admits & 1 or ask.where == ANYWHERE):
-            found += weight * min(1.0, copies(free.rest, ask.rest) * ask.gpus / able)
+            found += weight * min(1.0, copies(free.resources, ask.resources) * ask.gpus / able)
     return found / total
 
 
@@ -99,7 +101,7 @@ def test_what_stays_unused_is_what_no_task_to_come_can_use(free: Free, mix: Task
 def test_one_task_ahead_and_nothing_scarce_it_is_the_measure_of_fgd(free: Free, mix: TaskMix) -> None:
     """Weng et al., ATC'23: the free GPUs that a task cannot use, all if it does not fit, on average over the mix."""
     measure = Fragmentation(mix, FLEET, horizon=1.0)
-    free = as_masks(free._replace(rest=PLENTY, admits=1), measure)
+    free = as_masks(free._replace(resources=PLENTY, admits=1), measure)
     sizes = [*free.parts, *[WHOLE] * free.gpus]
     expected = 0.0
     for ask, weight in mix.weights.items():
@@ -111,7 +113,7 @@ def test_one_task_ahead_and_nothing_scarce_it_is_the_measure_of_fgd(free: Free, 
 @settings(max_examples=200)
 @given(frees, mixes(), st.sampled_from([90, 190, 470]))
 def test_a_part_goes_where_it_leaves_least_unused(free: Free, mix: TaskMix, share: int) -> None:
-    measure, task = Fragmentation(mix, FLEET), part(share, rest=Resources())
+    measure, task = Fragmentation(mix, FLEET), part(share, resources=Resources())
     free = as_masks(free, measure)
     sizes = [*free.parts, *[WHOLE] * free.gpus]
     outcomes = []
@@ -119,7 +121,7 @@ def test_a_part_goes_where_it_leaves_least_unused(free: Free, mix: TaskMix, shar
         left = sorted(size - share * (at == index) for at, size in enumerate(sizes))
         if sizes[index] >= share:
             parts = tuple(size for size in left if 0 < size < WHOLE)
-            outcomes.append(measure.unused(Free(left.count(WHOLE), parts, free.rest, free.admits)))
+            outcomes.append(measure.unused(Free(left.count(WHOLE), parts, free.resources, free.admits)))
     if outcomes:
         assert measure.unused(free.after(task)[measure.choice(free, task)]) == pytest.approx(min(outcomes))
     else:
@@ -143,8 +145,8 @@ def test_a_mix_counts_tasks_by_what_they_ask_for() -> None:
 
 
 def find(wanted: Task, mix: list[Task], *nodes: Node) -> dict[str, int]:
-    room = Room(cluster(*nodes))
-    found = place(gang("g", tasks=(wanted,)), room, fragmentation=Fragmentation(TaskMix.of(mix), room.fleet))
+    capacity = FreeCapacity(cluster(*nodes))
+    found = place(gang("g", tasks=(wanted,)), capacity, fragmentation=Fragmentation(TaskMix.of(mix), capacity.fleet))
     assert not isinstance(found, Shortage)
     return shares(found)
 
@@ -158,10 +160,10 @@ def test_a_task_goes_where_it_breaks_nothing_that_is_asked_for() -> None:
 
 def test_a_gpu_is_no_use_where_the_cpu_is_gone() -> None:
     """Both have two free GPUs; where the CPU is scarce the task would leave a GPU that nobody can feed."""
-    nodes = (node("few", 2, rest=Resources(10, 0, 9)), node("many", 2, rest=Resources(40, 0, 9)))
+    nodes = (node("few", 2, resources=Resources(10, 0, 9)), node("many", 2, resources=Resources(40, 0, 9)))
     hungry = Task("t", 1, Resources(8, 0, 1))
     assert list(find(hungry, [hungry], *nodes)) == ["many"]
-    assert list(find(replace(hungry, rest=Resources(2, 0, 1)), [hungry], *nodes)) == ["few"]
+    assert list(find(replace(hungry, resources=Resources(2, 0, 1)), [hungry], *nodes)) == ["few"]
 
 
 def test_nodes_that_the_tasks_to_come_may_not_use_are_used_first() -> None:
@@ -180,7 +182,7 @@ def test_a_sensitive_gang_takes_the_faster_ring_and_of_equals_what_leaves_pairs(
     """The tightest fit of two GPUs leaves one alone."""
     slow, nvlink = unknown_machine(8), known("dgx-a100")
     free = {"three": 3, "four": 4}
-    room = Room(cluster(*(node(name, machine=nvlink if name == fast else slow, free=free[name]) for name in free)))
-    found = place(gang("g", 1, 2), room, fragmentation=Fragmentation(TaskMix.of([Task("a", 2)]), room.fleet))
+    capacity = FreeCapacity(cluster(*(node(name, machine=nvlink if name == fast else slow, free=free[name]) for name in free)))
+    found = place(gang("g", 1, 2), capacity, fragmentation=Fragmentation(TaskMix.of([Task("a", 2)]), capacity.fleet))
     assert not isinstance(found, Shortage)
     assert list(shares(found)) == [expected]

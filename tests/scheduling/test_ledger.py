@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from builders.cluster import known
 from muster.scheduling.ledger import Holding, Ledger, Source, unheld
-from muster.scheduling.snapshot import Resources
+from muster.scheduling.resources import Resources
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.machine import unknown_machine
 
@@ -14,11 +14,11 @@ RESERVATION, POD = Source.RESERVATION, Source.POD
 
 def test_a_reservation_and_then_its_pod_hold_the_gpus_once() -> None:
     ledger = Ledger()
-    assert ledger.put("t", RESERVATION, Holding("n1", gpus=0b0011, rest=Resources(100, 5, 1))) == {"n1"}
-    assert ledger.put("t", POD, Holding("n1", count=2, rest=Resources(200, 4, 1))) == {"n1"}
+    assert ledger.put("t", RESERVATION, Holding("n1", gpus=0b0011, resources=Resources(100, 5, 1))) == {"n1"}
+    assert ledger.put("t", POD, Holding("n1", count=2, resources=Resources(200, 4, 1))) == {"n1"}
     assert ledger.free("n1", FOUR, FOUR.all) == 0b1100
     assert ledger.on_node("n1") == [("t", Holding("n1", 0b0011, 2, Resources(200, 5, 1)))]
-    assert ledger.rest("n1") == Resources(200, 5, 1)
+    assert ledger.resources("n1") == Resources(200, 5, 1)
 
 
 def test_it_does_not_matter_which_word_comes_first() -> None:
@@ -66,12 +66,12 @@ def test_news_that_is_no_news_changes_nothing() -> None:
 
 def test_what_others_hold() -> None:
     ledger = Ledger()
-    ledger.put("b", POD, Holding("n1", gpus=0b0001, rest=Resources(1, 1, 1)))
-    ledger.put("a", POD, Holding("n1", gpus=0b0010, rest=Resources(2, 2, 1)))
+    ledger.put("b", POD, Holding("n1", gpus=0b0001, resources=Resources(1, 1, 1)))
+    ledger.put("a", POD, Holding("n1", gpus=0b0010, resources=Resources(2, 2, 1)))
     assert ledger.free("n1", FOUR, FOUR.all, but="a") == 0b1110
     assert [task for task, _ in ledger.on_node("n1")] == ["a", "b"]
     assert [task for task, _ in ledger.on_node("n1", but="b")] == ["a"]
-    assert ledger.rest("n1") == Resources(3, 3, 2)
+    assert ledger.resources("n1") == Resources(3, 3, 2)
 
 
 def test_broken_gpus_are_never_free() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builders.cluster import known
 from muster.machines.catalogue import catalogue
 from muster.scheduling.topology.links import (
-    ALONE,
+    UNLIMITED,
     BadLinks,
     Links,
     bandwidth,
@@ -56,8 +56,8 @@ def test_rings_of_any_machine_are_exact(links: Links) -> None:
 
 
 def test_one_gpu_is_limited_by_no_link() -> None:
-    assert ring_bandwidth(known("pcie-8").links, 0b100) == ALONE
-    assert ring_bandwidth(known("pcie-8").links, 0) == ALONE
+    assert ring_bandwidth(known("pcie-8").links, 0b100) == UNLIMITED
+    assert ring_bandwidth(known("pcie-8").links, 0) == UNLIMITED
 
 
 def test_sixteen_gpus_behind_one_kind_of_switch() -> None:

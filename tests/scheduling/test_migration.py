@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from builders.boards import TURNS, board, said, turning
 from builders.cluster import known, node, tasks
-from muster.scheduling.mechanisms import migration
+from builders.sessions import TURNS, said, session, turning
+from muster.scheduling.gang import Gang, Sensitivity
+from muster.scheduling.policies.gandiva import migration
 from muster.scheduling.profile import Profile
-from muster.scheduling.snapshot import Gang, Sensitivity
 
 SERVERS = [node("m", machine=known("aws-4gpu")), node("n", machine=known("aws-4gpu"))]
 
@@ -23,27 +23,27 @@ def apart(**fields: Any) -> Gang:
 
 
 def test_a_gang_on_two_servers_moves_together_once_there_is_room() -> None:
-    seen = board(SERVERS, [apart()], now=3600.0)
+    seen = session(SERVERS, [apart()], now=3600.0)
     migration.improve(seen)
     assert said(seen.decisions) == [("Migrate", "apart")]
     assert len(seen.spots(seen.gangs["apart"])) == 1
 
 
 def test_a_gang_that_does_not_mind_stays() -> None:
-    seen = board(SERVERS, [apart(sensitivity=Sensitivity.LOW)], now=3600.0)
+    seen = session(SERVERS, [apart(sensitivity=Sensitivity.LOW)], now=3600.0)
     migration.improve(seen)
     assert seen.decisions == []
 
 
 def test_a_move_has_to_pay_within_as_long_as_the_gang_has_run() -> None:
     profile = Profile(migrate_seconds=3000.0)
-    seen = board(SERVERS, [apart()], 60.0, {"apart": profile})
+    seen = session(SERVERS, [apart()], 60.0, {"apart": profile})
     migration.improve(seen)
     assert seen.decisions == []
 
 
 def test_a_gang_that_shares_nothing_is_never_moved() -> None:
-    seen = board(SERVERS, [apart(sharing=replace(TURNS, slices=False))], now=3600.0)
+    seen = session(SERVERS, [apart(sharing=replace(TURNS, slices=False))], now=3600.0)
     migration.improve(seen)
     assert seen.decisions == []
 
@@ -59,7 +59,7 @@ def test_what_pays(gain: float, so_far: float, cost: float, worth: bool) -> None
 
 def test_crowded_servers_give_gangs_to_empty_ones() -> None:
     gangs = [turning(name, ("m", [0, 1, 2, 3]), running=name == "a") for name in ("a", "b")]
-    seen = board(SERVERS, gangs, now=60.0)
+    seen = session(SERVERS, gangs, now=60.0)
     migration.level(seen)
     assert said(seen.decisions) == [("Migrate", "b")]
     assert seen.height("m") == seen.height("n") == 1.0
@@ -67,7 +67,7 @@ def test_crowded_servers_give_gangs_to_empty_ones() -> None:
 
 def test_a_server_with_three_of_four_idle_is_emptied() -> None:
     gangs = [turning("small", ("m", [0])), turning("other", ("n", [0, 1]))]
-    seen = board(SERVERS, gangs, now=60.0)
+    seen = session(SERVERS, gangs, now=60.0)
     migration.defragment(seen)
     assert said(seen.decisions) == [("Migrate", "small")]
     assert seen.idle("m") == 0b1111
@@ -75,7 +75,7 @@ def test_a_server_with_three_of_four_idle_is_emptied() -> None:
 
 def test_a_server_with_two_of_four_idle_is_let_be() -> None:
     gangs = [turning("pair", ("m", [0, 1])), turning("other", ("n", [0, 1]))]
-    seen = board(SERVERS, gangs, now=60.0)
+    seen = session(SERVERS, gangs, now=60.0)
     migration.defragment(seen)
     assert seen.decisions == []
 
@@ -85,14 +85,14 @@ def test_a_gang_moves_in_the_size_that_it_has() -> None:
     whole = tasks("apart", 3)
     found = apart()
     placement = tuple(place._replace(task=whole[place.task.index]) for place in found.placement)
-    seen = board(SERVERS, [replace(found, tasks=whole, placement=placement, fewest=1)], now=3600.0)
+    seen = session(SERVERS, [replace(found, tasks=whole, placement=placement, fewest=1)], now=3600.0)
     migration.improve(seen)
     assert said(seen.decisions) == [("Migrate", "apart")]
     assert seen.gangs["apart"].held == 2
 
 
 def test_who_grew_moves_with_all_that_it_has() -> None:
-    seen = board(SERVERS, [apart(asked=1, fewest=1)], now=3600.0)
+    seen = session(SERVERS, [apart(asked=1, fewest=1)], now=3600.0)
     migration.improve(seen)
     assert said(seen.decisions) == [("Migrate", "apart")]
     assert seen.gangs["apart"].held == 2
@@ -100,20 +100,20 @@ def test_who_grew_moves_with_all_that_it_has() -> None:
 
 def test_who_leaves_a_crowded_server_does_not_shrink_for_it() -> None:
     wide = turning("wide", ("m", [0]), ("m", [1]), running=False, fewest=1)
-    seen = board([node("m", 2), node("n", 1)], [turning("a", ("m", [0, 1])), wide])
+    seen = session([node("m", 2), node("n", 1)], [turning("a", ("m", [0, 1])), wide])
     migration.level(seen)
     assert seen.decisions == []
 
 
 def test_no_more_gangs_leave_a_crowded_server_than_have_to() -> None:
     there = [turning(name, ("m", [0]), running=name == "a") for name in "abc"]
-    seen = board([node("m", 1), node("n", 4)], there)
+    seen = session([node("m", 1), node("n", 4)], there)
     migration.level(seen)
     assert said(seen.decisions) == [("Migrate", "b"), ("Migrate", "c")]
 
 
 def test_packed_gangs_stay_together() -> None:
-    seen = board(SERVERS, [apart(), turning("guest", ("m", [0]), packed="apart")], now=3600.0)
+    seen = session(SERVERS, [apart(), turning("guest", ("m", [0]), packed="apart")], now=3600.0)
     migration.improve(seen)
     assert seen.decisions == []
 
@@ -124,6 +124,6 @@ def test_nobody_moves_to_where_others_wait_for_their_turn() -> None:
     servers = [*SERVERS, node("o", machine=known("aws-4gpu"))]
     wide = turning("wide", ("o", [0, 1]), running=False)
     for gangs, moves in (([apart(), *busy], [("Migrate", "apart")]), ([apart(), *busy, wide], [])):
-        seen = board(servers, gangs, now=3600.0)
+        seen = session(servers, gangs, now=3600.0)
         migration.improve(seen)
         assert said(seen.decisions) == moves

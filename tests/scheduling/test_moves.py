@@ -8,7 +8,9 @@ import pytest
 
 from builders.cluster import decide, gang, node, placed, reasons, running, shares, tasks, world
 from muster.scheduling.decisions import Reason
-from muster.scheduling.snapshot import Gang, Node, Resources
+from muster.scheduling.gang import Gang
+from muster.scheduling.resources import Resources
+from muster.scheduling.topology.node import Node
 
 
 def mover(leave: str | None, *held: tuple[str, range]) -> Gang:
@@ -132,8 +134,10 @@ def test_it_stays_as_it_is_where_it_cannot_grow() -> None:
 
 def test_cpu_is_taken_by_a_move_as_well() -> None:
     each = Resources(5000, 1, 1)
-    nodes = [node("n1", 4), node("n2", 4, rest=Resources(8000, 9, 9))]
-    wanted = gang("g", 1, 4, each={"rest": each})
-    seen = world(nodes, [running("m", ("n1", [0]), rest=each, leave="n1"), replace(wanted, tasks=tasks("g", 1, 3, rest=each))])
+    nodes = [node("n1", 4), node("n2", 4, resources=Resources(8000, 9, 9))]
+    wanted = gang("g", 1, 4, each={"resources": each})
+    seen = world(
+        nodes, [running("m", ("n1", [0]), resources=each, leave="n1"), replace(wanted, tasks=tasks("g", 1, 3, resources=each))]
+    )
     assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.PLACED}
     assert list(shares(placed(decide(seen)["g"]))) == ["n1"]

@@ -6,9 +6,9 @@ import pytest
 
 from builders.cluster import cluster, node
 from muster.scheduling.profile import Shape
-from muster.scheduling.snapshot import Level
 from muster.scheduling.speed.occupancy import shape_of
 from muster.scheduling.topology.network import GOODPUT, between, exchange, level, network
+from muster.scheduling.topology.node import Level
 
 NODES = cluster(
     node("a", rack="r1", block="b1"),

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from builders.boards import PACKS, board, measured, said, turning
 from builders.cluster import gang, node, running
-from muster.scheduling.mechanisms import packing
-from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.snapshot import Effect, Gang, Trial
+from builders.sessions import PACKS, measured, said, session, turning
+from muster.scheduling.gang import Effect, Gang, Trial
+from muster.scheduling.packing import packing
+from muster.scheduling.session import Session
 
 SERVER = [node("n", 1)]
 
@@ -24,11 +24,11 @@ def guest(**fields: Any) -> Gang:
     return turning("guest", ("n", [0]), running=False, **({"sharing": PACKS} | fields))
 
 
-def pair(packed: float, *, utilisation: float = 0.3, memory: float = 0.4, **fields: Any) -> Board:
+def pair(packed: float, *, utilisation: float = 0.3, memory: float = 0.4, **fields: Any) -> Session:
     """Two gangs of one kind on one GPU; alone each reaches 10 mini-batches/s, packed `packed`."""
     gangs = [host(kind="k"), guest(kind="k", **fields)]
     profile = measured(gangs[0], SERVER, 10.0, {("k",): packed}, utilisation=utilisation, memory=memory)
-    return board(SERVER, gangs, 120.0, {"k": profile})
+    return session(SERVER, gangs, 120.0, {"k": profile})
 
 
 def test_a_gain_that_is_known_is_taken() -> None:
@@ -52,7 +52,7 @@ def test_memory_has_to_suffice() -> None:
 
 
 def test_who_was_never_profiled_is_not_packed() -> None:
-    seen = board(SERVER, [host(), guest()], 120.0)
+    seen = session(SERVER, [host(), guest()], 120.0)
     packing.pack(seen)
     assert seen.decisions == []
 
@@ -78,7 +78,7 @@ def test_the_least_utilised_go_together() -> None:
     ]
     use = {"busy": 0.6, "calm": 0.1, "new": 0.2}
     profiles = {g.name: measured(g, server, 10.0, utilisation=use[g.name], memory=0.2) for g in gangs}
-    seen = board(server, gangs, 120.0, profiles)
+    seen = session(server, gangs, 120.0, profiles)
     packing.pack(seen)
     assert seen.gangs["new"].packed == "calm"
 
@@ -88,7 +88,7 @@ def test_a_packing_on_trial_is_judged_by_what_was_measured(rate: float, kept: bo
     trial = Trial("Pack", 60.0, Effect(1.0, 1.6))
     gangs = [host(kind="k"), turning("guest", ("n", [0]), sharing=PACKS, packed="host", kind="k", trial=trial)]
     profile = measured(gangs[0], SERVER, 10.0, {("k",): rate}, utilisation=0.3, memory=0.4)
-    seen = board(SERVER, gangs, 120.0, {"k": profile})
+    seen = session(SERVER, gangs, 120.0, {"k": profile})
     packing.judge(seen)
     assert said(seen.decisions) == ([] if kept else [("Unpack", "guest")])
     assert seen.gangs["host"].running
@@ -102,7 +102,7 @@ def test_undoing_restores_the_state_before() -> None:
     trial = Trial("Pack", 120.0, Effect(1.0, 1.6), state["guest"][0])
     packed = [replace(g, trial=trial if g.packed else None) for g in before.gangs.values()]
     profile = measured(packed[0], SERVER, 10.0, {("k",): 3.0}, utilisation=0.3, memory=0.4)
-    after = board(SERVER, packed, 180.0, {"k": profile})
+    after = session(SERVER, packed, 180.0, {"k": profile})
     packing.judge(after)
     assert {name: (g.placement, g.running, g.packed) for name, g in after.gangs.items()} == state
 
@@ -116,7 +116,7 @@ def test_a_gang_without_a_place_is_offered_the_gpus_where_it_gains_most() -> Non
         "bad": measured(hosts[1], server, 10.0, {("new",): 7.0}, utilisation=0.4, memory=0.2),
         "new": measured(hosts[0], server, 5.0, {("good",): 4.5, ("bad",): 3.5}, utilisation=0.4, memory=0.2),
     }
-    seen = board(server, [*hosts, new], 120.0, profiles)
+    seen = session(server, [*hosts, new], 120.0, profiles)
     packing.offer(seen, [new])
     assert said(seen.decisions) == [("Pack", "new")]
     assert seen.gangs["new"].packed == "good"
@@ -129,19 +129,19 @@ def test_a_small_gain_is_not_worth_an_offer() -> None:
         "there": measured(hosts[0], SERVER, 10.0, {("new",): 5.4}, utilisation=0.4, memory=0.2),
         "new": measured(hosts[0], SERVER, 10.0, {("there",): 5.4}, utilisation=0.4, memory=0.2),
     }
-    seen = board(SERVER, [*hosts, new], 120.0, profiles)
+    seen = session(SERVER, [*hosts, new], 120.0, profiles)
     packing.offer(seen, [new])
     assert seen.decisions == []
 
 
-def undone(*gangs: Gang) -> Board:
+def undone(*gangs: Gang) -> Session:
     """A guest that waited on GPU 1, was packed onto the host's GPU 0, and does badly there; beside these gangs."""
     before = turning("guest", ("n", [1])).placement
     trial = Trial("Pack", 60.0, Effect(1.0, 1.6), before)
     there = [host(kind="k"), turning("guest", ("n", [0]), sharing=PACKS, packed="host", kind="k", trial=trial)]
     server = [node("n", 2)]
     profile = measured(there[0], server, 10.0, {("k",): 3.0}, utilisation=0.3, memory=0.4)
-    seen = board(server, [*there, *gangs], 120.0, {"k": profile})
+    seen = session(server, [*there, *gangs], 120.0, {"k": profile})
     packing.judge(seen)
     return seen
 
@@ -166,16 +166,16 @@ def test_a_guest_counts_for_its_queues_quota() -> None:
         "new": measured(there[0], SERVER, 10.0, {("there",): 9.0}, **profile),
     }
     for quota, packed in ((0, []), (1, [("Pack", "new")])):
-        seen = board(SERVER, [*there, new], 120.0, profiles, {"q": quota})
+        seen = session(SERVER, [*there, new], 120.0, profiles, {"q": quota})
         packing.offer(seen, [new])
         assert said(seen.decisions) == packed
 
 
-def of_three(rates: dict[int, float], *gangs: Gang) -> Board:
+def of_three(rates: dict[int, float], *gangs: Gang) -> Session:
     """Gangs of one kind on one GPU, where alone, in a pair and in a company of three each has these rates."""
     beside = {("k",) * others: rate for others, rate in rates.items()}
     profile = measured(gangs[0], SERVER, 10.0, beside, utilisation=0.1, memory=0.1)
-    return board(SERVER, gangs, 120.0, {"k": profile})
+    return session(SERVER, gangs, 120.0, {"k": profile})
 
 
 def packed_pair() -> list[Gang]:

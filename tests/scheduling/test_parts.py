@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.cluster import cluster, gang, known, node, shares, tasks
+from muster.scheduling.gang import Gang, Placement, Task
 from muster.scheduling.placing.fragmentation import Fragmentation, TaskMix
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
-from muster.scheduling.snapshot import WHOLE, Gang, Node, Placement, Task
+from muster.scheduling.resources import WHOLE
 from muster.scheduling.topology.links import gpu_set, indices
+from muster.scheduling.topology.node import Node
 
 SIZES = ((1, 190), (1, 470), (1, 810), (1, WHOLE), (2, WHOLE), (0, WHOLE))
 
@@ -26,7 +28,7 @@ def of_parts(name: str, *sizes: int, spread: bool = False) -> Gang:
 
 
 def find(wanted: Gang, *nodes: Node) -> Placement:
-    found = place(wanted, Room(cluster(*nodes)))
+    found = place(wanted, FreeCapacity(cluster(*nodes)))
     assert not isinstance(found, Shortage), found.message
     return found
 
@@ -41,10 +43,10 @@ def taken(placements: list[Placement]) -> Counter[tuple[str, int]]:
     return held
 
 
-def left(room: Room) -> dict[tuple[str, int], int]:
+def left(capacity: FreeCapacity) -> dict[tuple[str, int], int]:
     """Thousandths that a room has, by node and GPU."""
-    whole = {(name, gpu): WHOLE for name, free in room.free.items() for gpu in indices(free)}
-    parts = {(name, gpu): part for name, found in room.parts.items() for gpu, part in found}
+    whole = {(name, gpu): WHOLE for name, free in capacity.free.items() for gpu in indices(free)}
+    parts = {(name, gpu): part for name, found in capacity.parts.items() for gpu, part in found}
     assert not whole.keys() & parts.keys()
     return {**whole, **parts}
 
@@ -68,26 +70,26 @@ def test_no_gpu_and_no_part_is_given_twice_and_what_is_given_back_is_there_again
         node("n0", 2),
         node("n1", machine=known("pcie-8"), healthy=gpu_set(range(4)), free_set=gpu_set(range(3)), parts=((3, 190),)),
     )
-    room = Room(nodes)
-    before, at_first = left(room), dict(room.states)
+    capacity = FreeCapacity(nodes)
+    before, at_first = left(capacity), dict(capacity.states)
     mix = TaskMix.of(Task("t", gpus, share=share) for gpus, share in SIZES)
-    measure = Fragmentation(mix, room.fleet) if measured else None
+    measure = Fragmentation(mix, capacity.fleet) if measured else None
     there: list[Placement] = []
     for step in steps:
         if isinstance(step, Gang):
-            found = place(step, room, fragmentation=measure)
+            found = place(step, capacity, fragmentation=measure)
             if not isinstance(found, Shortage):
                 assert [one.gpus.bit_count() for one in found] == [one.task.gpus for one in found]
-                room.take(found)
+                capacity.take(found)
                 there.append(found)
         elif there:
-            room.give_back(there.pop(step % len(there)))
+            capacity.give_back(there.pop(step % len(there)))
         held = taken(there)
-        assert {key: whole - held[key] for key, whole in before.items() if whole > held[key]} == left(room)
+        assert {key: whole - held[key] for key, whole in before.items() if whole > held[key]} == left(capacity)
         assert all(held[key] <= whole for key, whole in before.items())
     for placement in there:
-        room.give_back(placement)
-    assert room.states == at_first
+        capacity.give_back(placement)
+    assert capacity.states == at_first
 
 
 @settings(max_examples=300)
@@ -100,7 +102,7 @@ def test_a_part_is_placed_exactly_where_one_is_free(free: list[tuple[int, list[i
         node(f"n{i}", 4, free=whole, parts=tuple((whole + j, part) for j, part in enumerate(parts)))
         for i, (whole, parts) in enumerate(free)
     ]
-    found = place(of_parts("g", share), Room(cluster(*nodes)))
+    found = place(of_parts("g", share), FreeCapacity(cluster(*nodes)))
     fits = any(whole or any(part >= share for part in parts) for whole, parts in free)
     assert isinstance(found, Shortage) != fits
 
@@ -127,21 +129,21 @@ def test_parts_spread_over_nodes() -> None:
 
 
 def test_a_copy_of_a_room_goes_its_own_way() -> None:
-    room = Room(cluster(node("n", 1)))
-    twin = room.copy()
+    capacity = FreeCapacity(cluster(node("n", 1)))
+    twin = capacity.copy()
     twin.take(find(of_parts("g", 300), node("n", 1)))
-    assert (left(room), left(twin)) == ({("n", 0): 1000}, {("n", 0): 700})
+    assert (left(capacity), left(twin)) == ({("n", 0): 1000}, {("n", 0): 700})
 
 
 def test_parts_of_a_gpu_that_failed_do_not_come_back() -> None:
-    room = Room(cluster(node("n", 1, healthy=0)))
-    room.give_back(find(of_parts("g", 300), node("n", 1)))
-    assert left(room) == {}
+    capacity = FreeCapacity(cluster(node("n", 1, healthy=0)))
+    capacity.give_back(find(of_parts("g", 300), node("n", 1)))
+    assert left(capacity) == {}
 
 
 def test_a_closed_node_takes_no_part() -> None:
-    room = Room(cluster(node("n", 2, free=1, parts=((1, 500),))))
-    assert isinstance(place(of_parts("g", 100), room.without(["n"])), Shortage)
+    capacity = FreeCapacity(cluster(node("n", 2, free=1, parts=((1, 500),))))
+    assert isinstance(place(of_parts("g", 100), capacity.without(["n"])), Shortage)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +155,6 @@ def test_a_closed_node_takes_no_part() -> None:
 )
 def test_a_shortage_counts_parts(sizes: tuple[int, ...], message: str) -> None:
     nodes = cluster(node("n0", 1, free=0, parts=((0, 400),)), node("n1", 1, free=0, parts=((0, 500),)))
-    found = place(of_parts("g", *sizes), Room(nodes))
+    found = place(of_parts("g", *sizes), FreeCapacity(nodes))
     assert isinstance(found, Shortage)
     assert found.message == message

@@ -5,18 +5,20 @@ from __future__ import annotations
 import pytest
 
 from builders.cluster import cluster, gang, known, node, shares, tasks
+from muster.scheduling.gang import Gang, Placement, Sensitivity, Task
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
-from muster.scheduling.snapshot import Gang, Level, Node, Placement, Resources, Sensitivity, Task
+from muster.scheduling.resources import Resources
 from muster.scheduling.topology.eligibility import Constraint, Taint
 from muster.scheduling.topology.links import gpu_set
+from muster.scheduling.topology.node import Level, Node
 
 POOL_A = Constraint(labels=(("pool", "a"),))
 
 
 def find(wanted: Gang, *nodes: Node) -> Placement:
-    found = place(wanted, Room(cluster(*nodes)))
+    found = place(wanted, FreeCapacity(cluster(*nodes)))
     assert not isinstance(found, Shortage), found.message
     return found
 
@@ -27,7 +29,7 @@ def sizes(found: Placement) -> dict[str, int]:
 
 
 def lacks(wanted: Gang, *nodes: Node) -> str:
-    found = place(wanted, Room(cluster(*nodes)))
+    found = place(wanted, FreeCapacity(cluster(*nodes)))
     assert isinstance(found, Shortage), found
     return found.message
 
@@ -164,7 +166,7 @@ def test_the_chief_comes_first_and_servers_last() -> None:
     ("free", "fewest", "expected"), [(8, 2, 4), (3, 2, 3), (2, 2, 2), (3, None, None), (1, 2, None), (8, 9, 4)]
 )
 def test_elastic_gangs_take_what_fits(free: int, fewest: int | None, expected: int | None) -> None:
-    found = place(gang("g", 4, fewest=fewest), Room(cluster(node("n1", 8, free=free))))
+    found = place(gang("g", 4, fewest=fewest), FreeCapacity(cluster(node("n1", 8, free=free))))
     assert (None if isinstance(found, Shortage) else len(found)) == expected
 
 
@@ -180,11 +182,14 @@ def test_a_node_where_it_failed_is_the_last_resort() -> None:
     assert sizes(find(wanted, node("n1"), node("n2", 8, free=1))) == {"n1": 2}
 
 
-@pytest.mark.parametrize("rest", [Resources(3000, 64, 9), Resources(9000, 32, 9), Resources(9000, 64, 1)])
-def test_cpu_memory_and_pods_bound_what_a_node_takes(rest: Resources) -> None:
-    each = {"rest": Resources(2000, 32, 1)}
-    assert sizes(find(gang("g", 2, each=each), node("n1", rest=rest), node("n2", rest=rest))) == {"n1": 1, "n2": 1}
-    assert "but not together with its CPU and memory" in lacks(gang("g", 2, each=each), node("n1", rest=rest))
+@pytest.mark.parametrize("resources", [Resources(3000, 64, 9), Resources(9000, 32, 9), Resources(9000, 64, 1)])
+def test_cpu_memory_and_pods_bound_what_a_node_takes(resources: Resources) -> None:
+    each = {"resources": Resources(2000, 32, 1)}
+    assert sizes(find(gang("g", 2, each=each), node("n1", resources=resources), node("n2", resources=resources))) == {
+        "n1": 1,
+        "n2": 1,
+    }
+    assert "but not together with its CPU and memory" in lacks(gang("g", 2, each=each), node("n1", resources=resources))
 
 
 def test_tasks_of_all_roles_bound_what_a_node_takes() -> None:
@@ -192,8 +197,8 @@ def test_tasks_of_all_roles_bound_what_a_node_takes() -> None:
     each = Resources(1000, 32, 1)
     wanted = gang("g", tasks=(Task("chief", 1, each, role="chief"), Task("worker", 1, each)))
     rest = Resources(9000, 48, 9)
-    assert sizes(find(wanted, node("n1", rest=rest), node("n2", rest=rest))) == {"n1": 1, "n2": 1}
-    assert "but not together with its CPU and memory" in lacks(wanted, node("n1", rest=rest))
+    assert sizes(find(wanted, node("n1", resources=rest), node("n2", resources=rest))) == {"n1": 1, "n2": 1}
+    assert "but not together with its CPU and memory" in lacks(wanted, node("n1", resources=rest))
 
 
 def test_constraints_and_taints_are_kept() -> None:

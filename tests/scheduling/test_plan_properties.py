@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from builders.cluster import World
 from builders.random_clusters import worlds
 from muster.scheduling.decisions import Decision, Place, Preempt, Wait
+from muster.scheduling.gang import Gang, Placement
 from muster.scheduling.planner import plan
-from muster.scheduling.snapshot import Gang, Placement, Resources
+from muster.scheduling.resources import Resources
 
 
 def given_gpus(decisions: list[Decision]) -> list[Place]:
@@ -72,13 +73,13 @@ def check_every_task_goes_where_it_may(seen: World, decisions: list[Decision]) -
 
 
 def check_cpu_memory_and_pods_suffice(seen: World, decisions: list[Decision]) -> None:
-    left = {name: node.rest for name, node in seen.nodes.items()}
+    left = {name: node.resources for name, node in seen.nodes.items()}
     for decision in given_gpus(decisions):
         for place in decision.placement:
-            left[place.node] = left[place.node] - place.task.rest
+            left[place.node] = left[place.node] - place.task.resources
         back = {name: Resources() for name in seen.nodes}
         for place in decision.gang.placement:
-            back[place.node] = back[place.node] + place.task.rest
+            back[place.node] = back[place.node] + place.task.resources
         assert all((left[name] + back[name]).covers(Resources()) for name in {p.node for p in decision.placement})
 
 

@@ -6,46 +6,46 @@ from dataclasses import replace
 
 import pytest
 
-from builders.boards import PACKS, TURNS, board, measured, said, turning
 from builders.cluster import gang, node, running, tasks, world
+from builders.sessions import PACKS, TURNS, measured, said, session, turning
 from muster.scheduling.decisions import Reason
-from muster.scheduling.mechanisms.board import Board
+from muster.scheduling.gang import Effect, Trial
 from muster.scheduling.planner import plan
-from muster.scheduling.policies import gandiva
+from muster.scheduling.policies.gandiva import policy as gandiva
+from muster.scheduling.session import Session
 from muster.scheduling.settings import Policy, Settings
-from muster.scheduling.snapshot import Effect, Trial
 
 SETTINGS = Settings(policy=Policy.GANDIVA)
 
 
-def where(seen: Board) -> set[str]:
+def where(seen: Session) -> set[str]:
     return set(seen.spots(seen.gangs["new"]))
 
 
 def test_first_a_server_that_serves_its_size_and_has_idle_gpus() -> None:
     there = [turning("pair", ("b", [0, 1])), turning("single", ("c", [0]))]
-    seen = board([node("a", 4), node("b", 4), node("c", 4)], [*there, gang("new", 2, 1, sharing=TURNS)])
+    seen = session([node("a", 4), node("b", 4), node("c", 4)], [*there, gang("new", 2, 1, sharing=TURNS)])
     gandiva.react(seen, SETTINGS)
     assert where(seen) == {"b"}
 
 
 def test_of_these_the_least_loaded() -> None:
     there = [turning("a1", ("a", [0])), turning("a2", ("a", [1])), turning("b1", ("b", [0]))]
-    seen = board([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
+    seen = session([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen, SETTINGS)
     assert where(seen) == {"b"}
 
 
 def test_then_an_empty_server() -> None:
     there = [turning("pair", ("a", [0, 1]))]
-    seen = board([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
+    seen = session([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen, SETTINGS)
     assert where(seen) == {"b"}
 
 
 def test_then_idle_gpus_wherever_they_are() -> None:
     there = [turning("pair", ("a", [0, 1])), turning("four", ("b", [0, 1, 2, 3]))]
-    seen = board([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
+    seen = session([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen, SETTINGS)
     assert where(seen) == {"a"}
 
@@ -59,7 +59,7 @@ def test_then_turns_on_the_least_loaded_server_of_its_size() -> None:
         turning("c1", ("c", [0, 1])),
         turning("c2", ("c", [2, 3])),
     ]
-    seen = board([node("a", 4), node("b", 4), node("c", 4)], [*there, gang("new", 2, 1, sharing=TURNS)])
+    seen = session([node("a", 4), node("b", 4), node("c", 4)], [*there, gang("new", 2, 1, sharing=TURNS)])
     gandiva.react(seen, SETTINGS)
     assert where(seen) == {"c"}
     assert said(seen.decisions) == [("Join", "new")]
@@ -67,7 +67,7 @@ def test_then_turns_on_the_least_loaded_server_of_its_size() -> None:
 
 
 def test_else_it_waits_and_hears_why() -> None:
-    seen = board([node("a", 4)], [turning("four", ("a", [0, 1, 2, 3])), gang("new", 1, 1, sharing=TURNS)])
+    seen = session([node("a", 4)], [turning("four", ("a", [0, 1, 2, 3])), gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen, SETTINGS)
     (decision,) = seen.decided()
     assert "needs 1 GPU" in decision.message
@@ -75,21 +75,21 @@ def test_else_it_waits_and_hears_why() -> None:
 
 def test_gpus_of_those_who_share_nothing_are_never_oversubscribed() -> None:
     there = [running("mine", ("a", [0])), turning("single", ("a", [1]))]
-    seen = board([node("a", 2)], [*there, gang("new", 1, 1, sharing=TURNS)])
+    seen = session([node("a", 2)], [*there, gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen, SETTINGS)
     assert seen.spots(seen.gangs["new"]) == {"a": 0b10}
 
 
 def test_gpus_that_came_free_go_to_those_who_wait_there_first() -> None:
     there = [turning("waits", ("a", [0]), running=False)]
-    seen = board([node("a", 1)], [*there, gang("new", 1, 1, sharing=TURNS)])
+    seen = session([node("a", 1)], [*there, gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen, SETTINGS)
     assert said(seen.decisions)[0] == ("Resume", "waits")
 
 
 def test_a_pass_takes_turns() -> None:
     there = [turning("a", ("n", [0])), turning("b", ("n", [0]), running=False)]
-    seen = board([node("n", 1)], there, now=60.0)
+    seen = session([node("n", 1)], there, now=60.0)
     gandiva.introspect(seen, SETTINGS)
     assert said(seen.decisions) == [("Suspend", "a"), ("Resume", "b")]
 
@@ -97,7 +97,7 @@ def test_a_pass_takes_turns() -> None:
 def test_quotas_hold_for_those_who_take_turns() -> None:
     there = [turning("mine", ("a", [0]), queue="q")]
     new = [gang("head", 2, 1, sharing=TURNS, queue="q"), gang("small", 1, 1, sharing=TURNS, queue="q", arrived=1.0)]
-    seen = board([node("a", 4)], [*there, *new], queues={"q": 2})
+    seen = session([node("a", 4)], [*there, *new], queues={"q": 2})
     gandiva.react(seen, SETTINGS)
     assert [(wait.gang.name, wait.reason, wait.message) for wait in seen.waits.values()] == [
         ("head", Reason.QUOTA_EXHAUSTED, "needs 2 GPUs; queue q uses 1 of 2 GPUs"),
@@ -117,7 +117,7 @@ def test_who_has_no_pods_yet_or_backs_off_does_not_start() -> None:
 def test_what_a_move_leaves_is_used_in_the_same_pass() -> None:
     """The one that waits on the crowded server has its turn as soon as a neighbour moves away."""
     there = [turning("a", ("m", [0])), turning("b", ("m", [0]), running=False)]
-    seen = board([node("m", 1), node("n", 1)], there)
+    seen = session([node("m", 1), node("n", 1)], there)
     gandiva.introspect(seen, SETTINGS)
     assert all(one.running for one in seen.gangs.values())
 
@@ -127,14 +127,14 @@ def test_who_joins_where_gpus_are_free_runs_at_once() -> None:
     first = turning("first", ("b", [0, 1]), priority=5)
     new = gang("new", tasks=tasks("new", 1, 2), sharing=TURNS, priority=1)
     for act in (gandiva.react, gandiva.introspect):
-        seen = board([node("a", 2), node("b", 2)], [wide, first, new])
+        seen = session([node("a", 2), node("b", 2)], [wide, first, new])
         act(seen, SETTINGS)
         assert seen.gangs["new"].running
 
 
 @pytest.mark.parametrize(("slices", "joins"), [(9, False), (11, True)])
 def test_who_is_in_the_queue_for_long_takes_turns_on_any_server(slices: int, joins: bool) -> None:
-    seen = board(
+    seen = session(
         [node("a", 4)],
         [turning("four", ("a", [0, 1, 2, 3])), gang("new", 1, 1, sharing=TURNS)],
         now=slices * SETTINGS.slice_seconds,
@@ -149,14 +149,14 @@ def test_who_grew_gives_back_to_gangs_that_share_nothing() -> None:
     assert ("Shrink", "grown") in said(decisions)
 
 
-def packed_pair(rate: float) -> Board:
+def packed_pair(rate: float) -> Session:
     """Two gangs that were packed onto one GPU, and reach so much of the ten that each has alone."""
     there = turning("a", ("n", [0]), sharing=PACKS, kind="k")
     trial = Trial("Pack", 0.0, Effect(1.0, 1.6), there.placement)
     guest = replace(there, name="b", packed="a", trial=trial)
     server = [node("n", 1)]
     profile = measured(there, server, 10.0, {("k",): rate}, utilisation=0.3, memory=0.3)
-    return board(server, [there, guest], 60.0, {"k": profile})
+    return session(server, [there, guest], 60.0, {"k": profile})
 
 
 @pytest.mark.parametrize(("rate", "verbs"), [(8.0, []), (3.0, [("Unpack", "b"), ("Suspend", "a"), ("Resume", "b")])])
@@ -173,7 +173,7 @@ def test_nobody_is_packed_while_there_are_gpus_for_all() -> None:
     ]
     servers = [node("m", 4), node("n", 1)]
     profile = measured(there[0], servers, 10.0, {("k",): 8.0}, utilisation=0.3, memory=0.3)
-    seen = board(servers, there, 60.0, {"k": profile})
+    seen = session(servers, there, 60.0, {"k": profile})
     gandiva.introspect(seen, SETTINGS)
     assert "Pack" not in {verb for verb, _ in said(seen.decisions)}
 
@@ -183,6 +183,6 @@ def test_nobody_grows_while_somebody_waits() -> None:
     grows = replace(grows, tasks=tasks("grows", 4))
     large = gang("large", tasks=tasks("large", 1, 4))
     for gangs, verbs in (([grows], ["Grow"]), ([grows, large], [])):
-        seen = board([node("a", 4)], gangs, now=3600.0)
+        seen = session([node("a", 4)], gangs, now=3600.0)
         gandiva.introspect(seen, SETTINGS)
         assert [verb for verb, _ in said(seen.decisions)] == verbs

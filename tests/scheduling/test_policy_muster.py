@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from builders.boards import TURNS, said
 from builders.cluster import gang, node, running, tasks, world
+from builders.sessions import TURNS, said
 from muster.scheduling.decisions import Place
+from muster.scheduling.gang import Gang, Sensitivity
 from muster.scheduling.planner import introspect, plan
-from muster.scheduling.snapshot import Gang, Resources, Sensitivity, Snapshot
+from muster.scheduling.resources import Resources
+from muster.scheduling.snapshot import Snapshot
 
 NOW = 100_000.0
 
@@ -87,8 +89,10 @@ def test_of_equal_promises_those_start_that_fill_the_gpus() -> None:
 
 def test_who_finds_too_little_memory_is_not_in_the_way_of_who_needs_less() -> None:
     there = runs("there", ("n", [0]), hours=10.0)
-    hungry = waits("hungry", each={"rest": Resources(memory=8, pods=1)})
-    seen = world([node("n", 1, rest=Resources(8, 4, 8), capacity=Resources(8, 16, 8))], [there, hungry, waits("modest")])
+    hungry = waits("hungry", each={"resources": Resources(memory=8, pods=1)})
+    seen = world(
+        [node("n", 1, resources=Resources(8, 4, 8), allocatable=Resources(8, 16, 8))], [there, hungry, waits("modest")]
+    )
     assert ("Place", "modest") in decided(seen)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builders.boards import TURNS, said, turning
 from builders.cluster import decide, gang, node, reasons, running, world
+from builders.sessions import TURNS, said, turning
 from muster.scheduling.decisions import Decision, Preempt, Reason
 from muster.scheduling.planner import plan
+from muster.scheduling.resources import Resources
 from muster.scheduling.settings import Policy, Settings
-from muster.scheduling.snapshot import Resources
 from muster.scheduling.topology.eligibility import Constraint
 from muster.scheduling.topology.links import gpu_set
 
@@ -107,9 +107,9 @@ def test_broken_gpus_that_a_victim_holds_are_no_gain() -> None:
 
 
 def test_cpu_alone_is_reason_enough() -> None:
-    held = running("low", ("n1", [0]), rest=Resources(6000, 1, 1))
-    wanted = gang("g", 1, 1, priority=5, each={"rest": Resources(4000, 1, 1)})
-    decisions = decide(world([node("n1", 4, rest=Resources(8000, 9, 9))], [held, wanted]))
+    held = running("low", ("n1", [0]), resources=Resources(6000, 1, 1))
+    wanted = gang("g", 1, 1, priority=5, each={"resources": Resources(4000, 1, 1)})
+    decisions = decide(world([node("n1", 4, resources=Resources(8000, 9, 9))], [held, wanted]))
     assert victims(decisions["g"]) == ["low"]
 
 

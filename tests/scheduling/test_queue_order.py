@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from builders.cluster import decide, gang, node, placed, reasons, running, shares, tasks, world
+from muster.scheduling.admission.queueing import in_order
 from muster.scheduling.decisions import Reason, Wait
-from muster.scheduling.queueing import in_order
-from muster.scheduling.snapshot import Gang, Level, Resources
+from muster.scheduling.gang import Gang
+from muster.scheduling.resources import Resources
 from muster.scheduling.topology.eligibility import Constraint
+from muster.scheduling.topology.node import Level
 
 POOL_A = Constraint(labels=(("pool", "a"),))
 
@@ -53,9 +55,9 @@ def test_a_small_gang_takes_what_the_head_could_not_use() -> None:
 
 
 def test_a_gang_without_gpus_takes_no_cpu_of_a_node_that_the_head_waits_for() -> None:
-    nodes = [node("a", 4, rest=Resources(9000, 9, 9)), node("b", 2, rest=Resources(9000, 9, 9))]
+    nodes = [node("a", 4, resources=Resources(9000, 9, 9)), node("b", 2, resources=Resources(9000, 9, 9))]
     head = gang("head", 1, 4)
-    helper = gang("helper", 2, 0, arrived=1.0, each={"rest": Resources(6000, 1, 1)})
+    helper = gang("helper", 2, 0, arrived=1.0, each={"resources": Resources(6000, 1, 1)})
     decisions = decide(world(nodes, [running("r", ("a", [0])), head, helper]))
     assert reasons(decisions) == {"head": Reason.INSUFFICIENT_GPUS, "helper": Reason.BEHIND_IN_QUEUE}
 
@@ -66,14 +68,14 @@ def test_a_gang_without_gpus_takes_no_cpu_of_a_node_that_the_head_waits_for() ->
         (gang("head", 9), Reason.NEVER_FITS),
         (gang("head", 1, 5), Reason.NEVER_FITS),
         (gang("head", 1, 1, each={"where": POOL_A}), Reason.NEVER_FITS),
-        (gang("head", 1, 1, each={"rest": Resources(cpu=9000)}), Reason.NEVER_FITS),
+        (gang("head", 1, 1, each={"resources": Resources(cpu=9000)}), Reason.NEVER_FITS),
         (gang("head", 6, queue="small"), Reason.OVER_QUOTA),
         (gang("head", 8, absent=2), Reason.PODS_ABSENT),
         (gang("head", 8, not_before=30.0), Reason.BACK_OFF),
     ],
 )
 def test_a_gang_that_cannot_start_whatever_ends_keeps_nothing(blocked: Gang, reason: Reason) -> None:
-    nodes = [node("n1", 4, capacity=Resources(8000, 1 << 40, 99)), node("n2", 4, capacity=Resources(8000, 1 << 40, 99))]
+    nodes = [node("n1", 4, allocatable=Resources(8000, 1 << 40, 99)), node("n2", 4, allocatable=Resources(8000, 1 << 40, 99))]
     seen = world(nodes, [running("r", ("n1", [0])), blocked, gang("next", 7, arrived=1.0)], {"small": 5})
     assert reasons(decide(seen)) == {"head": reason, "next": Reason.PLACED}
 

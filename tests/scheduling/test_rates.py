@@ -8,14 +8,15 @@ from itertools import pairwise
 import pytest
 
 from builders.cluster import cluster, gang, node, running
-from muster.scheduling.profile import ALONE, Company, Profile, Shape, Via
-from muster.scheduling.snapshot import Gang, Node, Sensitivity
+from muster.scheduling.gang import Gang, Sensitivity
+from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Profile, Shape, Via
 from muster.scheduling.speed.interference import Interference, packing_loss
 from muster.scheduling.speed.occupancy import Occupancy, kind_of
 from muster.scheduling.speed.rates import Rates
-from muster.scheduling.speed.steptime import Point, fit
+from muster.scheduling.speed.step_time import Point, fit
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.machine import machine_type
+from muster.scheduling.topology.node import Node
 
 PAIRS = machine_type(
     [["X", "PIX", "SYS", "SYS"], ["PIX", "X", "SYS", "SYS"], ["SYS", "SYS", "X", "PIX"], ["SYS", "SYS", "PIX", "X"]]
@@ -35,14 +36,14 @@ def rates(nodes: Mapping[str, Node] = NODES, **profiles: Profile) -> Rates:
 
 def measured(*points: tuple[Shape, float], **fields: float) -> Profile:
     """A profile of a kind that always ran alone."""
-    return Profile({(shape, ALONE): rate for shape, rate in points}, **fields)
+    return Profile({(shape, NO_NEIGHBOURS): rate for shape, rate in points}, **fields)
 
 
 def of(kind: str, gpus: int = 2, sensitivity: Sensitivity = Sensitivity.AUTO) -> Gang:
     return gang(f"job-{kind}", gpus, kind=kind, sensitivity=sensitivity)
 
 
-def beside(via: Via, *kinds: str) -> Company:
+def beside(via: Via, *kinds: str) -> CoLocation:
     return tuple((via, kind) for kind in sorted(kinds))
 
 
@@ -131,13 +132,13 @@ def test_a_measured_neighbour_beats_the_prediction_whatever_it_says() -> None:
         < apart.relative(of("lm", 1), ONE, beside(Via.SWITCH, "rn"))
         < 1
     )
-    harmless = {(ONE, ALONE): 10.0, (ONE, beside(Via.SWITCH, "lm")): 10.0}
+    harmless = {(ONE, NO_NEIGHBOURS): 10.0, (ONE, beside(Via.SWITCH, "lm")): 10.0}
     assert rates(lm=Profile(harmless, model_mb=252.0)).relative(of("lm", 1), ONE, beside(Via.SWITCH, "lm")) == 1.0
 
 
 def test_losses_to_several_neighbours_add_up() -> None:
     one, two = beside(Via.NIC, "b"), beside(Via.NIC, "b", "c")
-    profile = Profile({(APART, ALONE): 10.0, (APART, one): 10.0 / 1.3, (APART, two): 10.0 / 1.5})
+    profile = Profile({(APART, NO_NEIGHBOURS): 10.0, (APART, one): 10.0 / 1.3, (APART, two): 10.0 / 1.5})
     losses = Interference({"a": profile})
     assert losses.added("a", one, 0.0) == pytest.approx(0.3)
     assert losses.added("a", two, 0.0) == pytest.approx(0.5)
@@ -147,7 +148,9 @@ def test_losses_to_several_neighbours_add_up() -> None:
 
 def test_kinds_that_never_met_are_judged_by_what_each_did_to_others() -> None:
     def met(*losses: tuple[str, float]) -> Profile:
-        return Profile({(ONE, ALONE): 1.0, **{(ONE, beside(Via.SWITCH, kind)): 1 / (1 + loss) for kind, loss in losses}})
+        return Profile(
+            {(ONE, NO_NEIGHBOURS): 1.0, **{(ONE, beside(Via.SWITCH, kind)): 1 / (1 + loss) for kind, loss in losses}}
+        )
 
     known = Interference(
         {"touchy": met(("rowdy", 0.4)), "stoic": met(("rowdy", 0.0)), "third": met(("quiet", 0.0), ("rowdy", 0.1))}
@@ -160,7 +163,7 @@ def test_kinds_that_never_met_are_judged_by_what_each_did_to_others() -> None:
 
 def test_what_packing_costs_is_found_though_others_are_under_the_same_switch() -> None:
     crowd = ((Via.GPU, "b"), (Via.SWITCH, "c"))
-    profile = Profile({(ONE, ALONE): 10.0, (ONE, ((Via.SWITCH, "c"),)): 10.0, (ONE, crowd): 5.0}, utilisation=0.1)
+    profile = Profile({(ONE, NO_NEIGHBOURS): 10.0, (ONE, ((Via.SWITCH, "c"),)): 10.0, (ONE, crowd): 5.0}, utilisation=0.1)
     known = rates(a=profile, b=Profile(utilisation=0.1))
     assert known.relative(of("a", 1), ONE, beside(Via.GPU, "b")) == pytest.approx(0.5)
 
@@ -181,7 +184,9 @@ def test_a_kind_that_always_shares_its_gpu_is_taken_to_have_taken_turns() -> Non
 def test_a_company_that_was_measured_as_a_whole_beats_the_sum_of_its_members() -> None:
     whole = beside(Via.NIC, "b", "c")
     losses = {beside(Via.NIC, "b"): 0.3, beside(Via.NIC, "c"): 0.3, whole: 1.5}
-    profile = Profile({(APART, ALONE): 1.0, **{(APART, company): 1 / (1 + loss) for company, loss in losses.items()}})
+    profile = Profile(
+        {(APART, NO_NEIGHBOURS): 1.0, **{(APART, co_location): 1 / (1 + loss) for co_location, loss in losses.items()}}
+    )
     assert Interference({"a": profile}).added("a", whole, 0.0) == pytest.approx(1.5)
 
 
@@ -194,10 +199,10 @@ def test_busier_pairs_lose_more_and_the_idle_nothing() -> None:
 
 def test_sharing_cards_costs_only_what_crosses_them() -> None:
     known = rates(large=Profile(model_mb=528.0))
-    company = beside(Via.NIC, "other")
+    co_location = beside(Via.NIC, "other")
     low = of("k", sensitivity=Sensitivity.LOW)
-    assert known.relative(of("large"), APART, company) < 0.85 * known.relative(of("large"), APART)
-    assert known.relative(low, APART, company) == 1.0
+    assert known.relative(of("large"), APART, co_location) < 0.85 * known.relative(of("large"), APART)
+    assert known.relative(low, APART, co_location) == 1.0
 
 
 # Where to go
@@ -214,9 +219,9 @@ def best_gpu(known: Rates, arriving: Gang, others: list[Gang], free: Mapping[str
 
 def test_a_newcomer_weighs_what_it_does_to_others() -> None:
     """ "rude" loses nothing itself; "meek" loses half beside it."""
-    rude = Profile({(ONE, ALONE): 1.0, (ONE, beside(Via.SWITCH, "meek")): 1.0, (ONE, beside(Via.SWITCH, "stoic")): 1.0})
-    meek = Profile({(ONE, ALONE): 1.0, (ONE, beside(Via.SWITCH, "rude")): 0.5})
-    stoic = Profile({(ONE, ALONE): 1.0, (ONE, beside(Via.SWITCH, "rude")): 1.0})
+    rude = Profile({(ONE, NO_NEIGHBOURS): 1.0, (ONE, beside(Via.SWITCH, "meek")): 1.0, (ONE, beside(Via.SWITCH, "stoic")): 1.0})
+    meek = Profile({(ONE, NO_NEIGHBOURS): 1.0, (ONE, beside(Via.SWITCH, "rude")): 0.5})
+    stoic = Profile({(ONE, NO_NEIGHBOURS): 1.0, (ONE, beside(Via.SWITCH, "rude")): 1.0})
     known = rates(rude=rude, meek=meek, stoic=stoic)
     others = [running("meek-0", ("n0", [3]), kind="meek"), running("stoic-0", ("n0", [0]), kind="stoic")]
     newcomer = of("rude", 1)
@@ -239,8 +244,8 @@ def test_gangs_of_one_gpu_meet_at_a_switch_and_spread_ones_at_the_cards() -> Non
     other = running("other", ("n0", [1]), ("n1", [1]))
     single = running("single", ("n0", [1]))
     gpus = {"n0": gpu_set([0]), "n1": gpu_set([0])}
-    assert Occupancy([other]).company(spread.name, gpus, NODES) == ((Via.NIC, kind_of(other)),)
-    assert Occupancy([single]).company(spread.name, gpus, NODES) == ((Via.SWITCH, kind_of(single)),)
+    assert Occupancy([other]).co_location(spread.name, gpus, NODES) == ((Via.NIC, kind_of(other)),)
+    assert Occupancy([single]).co_location(spread.name, gpus, NODES) == ((Via.SWITCH, kind_of(single)),)
 
 
 # The law
@@ -262,12 +267,16 @@ def test_noise_makes_no_coefficient_negative() -> None:
 def test_the_order_of_the_profiles_decides_nothing() -> None:
     """Not even the last digit: of equal moves the one that seems better by it would be made."""
     known = {
-        f"k{i}": Profile({(ONE, ALONE): 1.0 + i / 7, (ONE, beside(Via.GPU, "other")): 0.7 / (i + 1)}, utilisation=0.5)
+        f"k{i}": Profile({(ONE, NO_NEIGHBOURS): 1.0 + i / 7, (ONE, beside(Via.GPU, "other")): 0.7 / (i + 1)}, utilisation=0.5)
         for i in range(7)
     }
     turned = dict(reversed(known.items()))
-    company = beside(Via.GPU, "other")
-    assert Rates(known, NODES).expected(of("new"), ONE, company) == Rates(turned, NODES).expected(of("new"), ONE, company)
+    co_location = beside(Via.GPU, "other")
+    assert Rates(known, NODES).expected(of("new"), ONE, co_location) == Rates(turned, NODES).expected(
+        of("new"), ONE, co_location
+    )
     known |= {"new": measured((ONE, 1.0))}
     turned |= {"new": measured((ONE, 1.0))}
-    assert Rates(known, NODES).expected(of("new"), ONE, company) == Rates(turned, NODES).expected(of("new"), ONE, company)
+    assert Rates(known, NODES).expected(of("new"), ONE, co_location) == Rates(turned, NODES).expected(
+        of("new"), ONE, co_location
+    )

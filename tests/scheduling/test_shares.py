@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from builders.boards import TURNS, said
 from builders.cluster import gang, node, running, tasks, world
+from builders.sessions import TURNS, said
 from muster.scheduling.decisions import Decision, Grow, Place, Put, Shrink
-from muster.scheduling.mechanisms.speed_up import curve, rate
+from muster.scheduling.elastic.speed_up import curve, rate
+from muster.scheduling.gang import Assigned, Gang
 from muster.scheduling.planner import introspect, plan
-from muster.scheduling.profile import ALONE, Company, Profile, Shape, Via
-from muster.scheduling.snapshot import Assigned, Gang, Node
+from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Profile, Shape, Via
 from muster.scheduling.topology.links import gpu_set
+from muster.scheduling.topology.node import Node
 
 NOW = 100_000.0
 LINEAR = {1: 1.0, 2: 2.0, 4: 4.0, 8: 8.0}
@@ -28,7 +29,7 @@ def shape(*counts: int) -> Shape:
 
 def scaling(rates: Mapping[int, float], restart: float = 0.0) -> Profile:
     """A profile with these rates by number of GPUs, each measured on one node."""
-    return Profile({(shape(gpus), ALONE): value for gpus, value in rates.items()}, migrate_seconds=restart)
+    return Profile({(shape(gpus), NO_NEIGHBOURS): value for gpus, value in rates.items()}, migrate_seconds=restart)
 
 
 def elastic(name: str, most: int = 8, asked: int = 1, **fields: Any) -> Gang:
@@ -73,13 +74,13 @@ def test_beyond_them_it_grows_a_little_less_up_to_the_double() -> None:
 
 
 def test_shapes_on_more_nodes_than_needed_count_only_where_there_is_nothing_else() -> None:
-    seen = Profile({(shape(2), ALONE): 2.0, (shape(1, 1), ALONE): 1.0, (shape(2, 1), ALONE): 1.5})
+    seen = Profile({(shape(2), NO_NEIGHBOURS): 2.0, (shape(1, 1), NO_NEIGHBOURS): 1.0, (shape(2, 1), NO_NEIGHBOURS): 1.5})
     assert curve(seen, 4) == [(2, 2.0), (3, 1.5)]
 
 
 def test_the_order_of_measurements_makes_no_difference() -> None:
-    beside: Company = ((Via.NIC, "b"),)
-    rates = {(shape(2), ALONE): 0.1, (shape(2), beside): 0.2, (shape(2), (*beside, *beside)): 0.3}
+    beside: CoLocation = ((Via.NIC, "b"),)
+    rates = {(shape(2), NO_NEIGHBOURS): 0.1, (shape(2), beside): 0.2, (shape(2), (*beside, *beside)): 0.3}
     assert curve(Profile(rates), 4) == curve(Profile(dict(reversed(rates.items()))), 4)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from builders.cluster import cluster, gang, known, node
+from muster.scheduling.gang import Gang, Sensitivity
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.search import Rate
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Shape
-from muster.scheduling.snapshot import Gang, Level, Node, Sensitivity
+from muster.scheduling.topology.node import Level, Node
 
 
 def counts(wanted: Gang, rate: Rate | None, *nodes: Node) -> dict[str, int]:
     """GPUs by node."""
-    found = place(wanted, Room(cluster(*nodes)), rate=rate)
+    found = place(wanted, FreeCapacity(cluster(*nodes)), rate=rate)
     assert not isinstance(found, Shortage), found.message
     held: dict[str, int] = {}
     for one in found:

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from builders.boards import TURNS, board, said, turning
 from builders.cluster import node, running
-from muster.scheduling.mechanisms import turns
-from muster.scheduling.snapshot import Sharing
+from builders.sessions import TURNS, said, session, turning
+from muster.scheduling.gang import Sharing
+from muster.scheduling.policies.gandiva import turns
 
 
 def test_who_waits_goes_next_and_who_ran_waits() -> None:
-    seen = board([node("n", 1)], [turning("a", ("n", [0])), turning("b", ("n", [0]), running=False)], now=60.0)
+    seen = session([node("n", 1)], [turning("a", ("n", [0])), turning("b", ("n", [0]), running=False)], now=60.0)
     turns.next_slice(seen)
     assert said(seen.decisions) == [("Suspend", "a"), ("Resume", "b")]
 
 
 def test_nobody_is_suspended_where_nobody_waits() -> None:
-    seen = board([node("n", 2)], [turning("a", ("n", [0])), turning("b", ("n", [1]))], now=60.0)
+    seen = session([node("n", 2)], [turning("a", ("n", [0])), turning("b", ("n", [1]))], now=60.0)
     turns.next_slice(seen)
     assert seen.decisions == []
 
@@ -30,7 +30,7 @@ def test_who_waited_longest_goes_first() -> None:
         turning("new", ("n", [0]), running=False, since=50.0),
         turning("old", ("n", [0]), running=False, since=10.0),
     ]
-    seen = board([node("n", 1)], gangs, now=60.0)
+    seen = session([node("n", 1)], gangs, now=60.0)
     turns.next_slice(seen)
     assert said(seen.decisions) == [("Suspend", "ran"), ("Resume", "old")]
 
@@ -41,7 +41,7 @@ def test_a_weight_counts_the_wait_double() -> None:
         turning("heavy", ("n", [0]), running=False, since=20.0, sharing=Sharing(slices=True, weight=2.0)),
         turning("light", ("n", [0]), running=False, since=0.0),
     ]
-    seen = board([node("n", 1)], gangs, now=60.0)
+    seen = session([node("n", 1)], gangs, now=60.0)
     turns.next_slice(seen)
     assert ("Resume", "heavy") in said(seen.decisions)
 
@@ -49,7 +49,7 @@ def test_a_weight_counts_the_wait_double() -> None:
 def test_slices_are_aligned_over_all_nodes_of_a_gang() -> None:
     wide = turning("wide", ("m", [0]), ("n", [0]), running=False)
     gangs = [turning("a", ("m", [0])), turning("b", ("n", [0])), wide]
-    seen = board([node("m", 1), node("n", 1)], gangs, now=60.0)
+    seen = session([node("m", 1), node("n", 1)], gangs, now=60.0)
     turns.next_slice(seen)
     assert said(seen.decisions) == [("Suspend", "a"), ("Suspend", "b"), ("Resume", "wide")]
 
@@ -57,35 +57,35 @@ def test_slices_are_aligned_over_all_nodes_of_a_gang() -> None:
 def test_a_gang_that_cannot_have_all_its_nodes_leaves_the_others_to_run() -> None:
     wide = turning("wide", ("m", [0]), ("n", [0]), running=False)
     gangs = [turning("a", ("m", [0])), turning("first", ("n", [0]), priority=5), wide]
-    seen = board([node("m", 1), node("n", 1)], gangs, now=60.0)
+    seen = session([node("m", 1), node("n", 1)], gangs, now=60.0)
     turns.next_slice(seen)
     assert seen.decisions == []
 
 
 def test_a_higher_priority_is_never_suspended_for_a_lower_one() -> None:
     gangs = [turning("high", ("n", [0]), priority=5), turning("low", ("n", [0]), running=False)]
-    seen = board([node("n", 1)], gangs, now=6000.0)
+    seen = session([node("n", 1)], gangs, now=6000.0)
     turns.next_slice(seen)
     assert seen.decisions == []
 
 
 def test_a_gang_that_shares_nothing_keeps_its_gpus() -> None:
     gangs = [running("mine", ("n", [0])), turning("waits", ("n", [0]), running=False)]
-    seen = board([node("n", 1)], gangs, now=60.0)
+    seen = session([node("n", 1)], gangs, now=60.0)
     turns.next_slice(seen)
     assert seen.decisions == []
 
 
 def test_packed_gangs_take_their_turn_together() -> None:
     pair = [turning("a", ("n", [0])), turning("b", ("n", [0]), packed="a")]
-    seen = board([node("n", 1)], [*pair, turning("c", ("n", [0]), running=False)], now=60.0)
+    seen = session([node("n", 1)], [*pair, turning("c", ("n", [0]), running=False)], now=60.0)
     turns.next_slice(seen)
     assert said(seen.decisions) == [("Suspend", "a"), ("Suspend", "b"), ("Resume", "c")]
 
 
 def test_a_packed_pair_comes_back_on_the_same_gpus() -> None:
     pair = [replace(turning(name, ("n", [0]), packed=packed), running=False) for name, packed in (("a", ""), ("b", "a"))]
-    seen = board([node("n", 2)], [*pair, turning("c", ("n", [0])), turning("d", ("n", [1]))], now=60.0)
+    seen = session([node("n", 2)], [*pair, turning("c", ("n", [0])), turning("d", ("n", [1]))], now=60.0)
     turns.next_slice(seen)
     assert seen.spots(seen.gangs["a"]) == seen.spots(seen.gangs["b"])
     assert seen.gangs["a"].running
@@ -94,7 +94,7 @@ def test_a_packed_pair_comes_back_on_the_same_gpus() -> None:
 
 def test_gpus_that_came_free_are_filled_at_once_and_nobody_is_suspended() -> None:
     gangs = [turning("a", ("n", [0])), turning("b", ("n", [1]), running=False), turning("c", ("n", [0]), running=False)]
-    seen = board([node("n", 2)], gangs, now=30.0)
+    seen = session([node("n", 2)], gangs, now=30.0)
     turns.fill(seen, ["n"])
     assert said(seen.decisions) == [("Resume", "b")]
 
@@ -107,7 +107,7 @@ def test_everybody_gets_the_same_share(gangs: int) -> None:
     for _ in range(gangs * 6):
         now += 60.0
         ran = {name: count + there[names.index(name)].running for name, count in ran.items()}
-        seen = board([node("n", 1)], there, now)
+        seen = session([node("n", 1)], there, now)
         turns.next_slice(seen)
         there = [seen.gangs[name] for name in names]
     assert set(ran.values()) == {6}
@@ -121,7 +121,7 @@ def test_a_weight_of_two_runs_more_than_one_of_one() -> None:
         now += 60.0
         for gang in there:
             ran[gang.name] += gang.running
-        seen = board([node("n", 1)], there, now)
+        seen = session([node("n", 1)], there, now)
         turns.next_slice(seen)
         there = [seen.gangs[name] for name in names]
     assert ran["heavy"] >= 1.5 * max(ran["a"], ran["b"])
@@ -131,28 +131,28 @@ def test_a_weight_of_two_runs_more_than_one_of_one() -> None:
 def test_a_gang_that_weighs_more_runs_longer_before_its_turn_is_over() -> None:
     heavy = turning("heavy", ("n", [0]), sharing=replace(TURNS, weight=2.0), since=0.0)
     gangs = [heavy, turning("light", ("n", [1]), since=20.0), turning("waits", ("n", [0]), running=False)]
-    seen = board([node("n", 2)], gangs, now=60.0)
+    seen = session([node("n", 2)], gangs, now=60.0)
     turns.next_slice(seen)
     assert said(seen.decisions) == [("Suspend", "light"), ("Resume", "waits")]
 
 
 def test_packed_gangs_have_the_turn_of_the_first_of_them() -> None:
     pair = [turning("a", ("n", [0])), turning("b", ("n", [0]), packed="a", priority=5)]
-    seen = board([node("n", 1)], [*pair, turning("c", ("n", [0]), running=False, priority=3)], now=60.0)
+    seen = session([node("n", 1)], [*pair, turning("c", ("n", [0]), running=False, priority=3)], now=60.0)
     turns.next_slice(seen)
     assert seen.decisions == []
 
 
 def test_who_is_packed_with_one_that_runs_joins_it() -> None:
     pair = [turning("a", ("n", [0])), turning("b", ("n", [0]), packed="a", running=False)]
-    seen = board([node("n", 1)], pair, now=60.0)
+    seen = session([node("n", 1)], pair, now=60.0)
     turns.next_slice(seen)
     assert said(seen.decisions) == [("Resume", "b")]
 
 
 def test_a_gang_takes_other_gpus_of_its_server_where_its_own_are_not_all_free() -> None:
     gangs = [turning("a", ("n", [0])), turning("wide", ("n", [0, 1]), running=False)]
-    seen = board([node("n", 3)], gangs, now=60.0)
+    seen = session([node("n", 3)], gangs, now=60.0)
     turns.fill(seen, ["n"])
     assert said(seen.decisions) == [("Resume", "wide")]
     assert seen.spots(seen.gangs["wide"]) == {"n": 0b110}

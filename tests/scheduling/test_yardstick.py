@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.yardstick import KINDS, outcomes
 
-from muster.scheduling.snapshot import Level
+from muster.scheduling.topology.node import Level
 
 
 def test_hardly_any_placement_is_worse_than_the_optimum_and_none_is_missed() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from muster.scheduling.decisions import Put
-from muster.scheduling.snapshot import Node
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Node
 from muster.simulator.cluster import Cluster
 from muster.simulator.engine import Simulation
 from muster.simulator.jobs import Job, gang

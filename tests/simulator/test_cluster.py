@@ -9,7 +9,7 @@ import pytest
 
 from builders.cluster import gang, running
 from builders.scripted import servers
-from muster.scheduling.snapshot import Gang, Sharing
+from muster.scheduling.gang import Gang, Sharing
 from muster.simulator.cluster import Cluster, Invalid
 
 PACKS = Sharing(slices=True, packs=True)

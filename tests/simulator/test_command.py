@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.cli import main, whole
+from muster.cli import atomic_write, main
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "scenarios"
 SCENARIO = """\
@@ -112,11 +112,11 @@ def test_a_bad_trace_is_told_and_nothing_is_written(tmp_path: Path, capsys: pyte
 
 def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "result"
-    whole.write(path, b"old")
+    atomic_write.write(path, b"old")
     with pytest.raises(TypeError):
-        whole.write(path, "no bytes")  # type: ignore[arg-type]
+        atomic_write.write(path, "no bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
-    whole.write(path, b"new")
+    atomic_write.write(path, b"new")
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"new"
 

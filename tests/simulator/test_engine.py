@@ -23,9 +23,9 @@ from builders.scripted import (
     switched,
     wait,
 )
-from muster.scheduling.profile import Company, Shape, Via
+from muster.scheduling.gang import Assigned, Sharing
+from muster.scheduling.profile import CoLocation, Shape, Via
 from muster.scheduling.settings import Policy, Settings
-from muster.scheduling.snapshot import Assigned, Sharing
 from muster.simulator.engine import Run, Simulation
 from muster.simulator.jobs import Job, gang
 from muster.simulator.physics import Ideal
@@ -41,14 +41,14 @@ class Neighbours(Ideal):
 
     placement_matters = True
 
-    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:  # noqa: ARG002 (the protocol's)
-        return min((0.6 if via is Via.GPU else 0.5 for via, _ in company), default=1.0)
+    def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:  # noqa: ARG002 (the protocol's)
+        return min((0.6 if via is Via.GPU else 0.5 for via, _ in co_location), default=1.0)
 
 
 class Faster(Ideal):
     """Twice as fast in the second half."""
 
-    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:  # noqa: ARG002 (the protocol's)
+    def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:  # noqa: ARG002 (the protocol's)
         return 1.0 if done < job.work / 2 else 2.0
 
     def milestone(self, job: Job, done: float) -> float:
@@ -216,7 +216,7 @@ def test_a_run_that_is_cut_short_counts_to_its_end() -> None:
 
 def test_gpus_are_busy_as_the_job_keeps_them_wherever_it_is_moved() -> None:
     class Half(Ideal):
-        def busy(self, job: Job, company: Company) -> float:  # noqa: ARG002 (the protocol's)
+        def busy(self, job: Job, co_location: CoLocation) -> float:  # noqa: ARG002 (the protocol's)
             return 0.5
 
     orders = {0.0: [place("a", ("n0", [0, 1]))], 30.0: [migrate("a", ("n1", [0, 1]))]}

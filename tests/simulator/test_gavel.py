@@ -8,8 +8,8 @@ from statistics import fmean
 import pytest
 
 from muster.scheduling.profile import Shape, Via
-from muster.scheduling.snapshot import Node
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Node
 from muster.simulator.engine import Simulation
 from muster.simulator.jobs import Job
 from muster.simulator.physics.gavel import MODELS, Gavel, UnknownKind, kinds, known, rate

@@ -8,13 +8,13 @@ from random import Random
 import pytest
 from benchmarks.figures.openb import POLICIES, packed
 
-from muster.scheduling.snapshot import WHOLE, Resources
+from muster.scheduling.resources import WHOLE, Resources
 from muster.scheduling.topology.eligibility import Constraint
 from muster.simulator import scenario
 from muster.simulator.assembly import assemble
-from muster.simulator.located import BadInput
 from muster.simulator.records import Row
 from muster.simulator.traces import openb
+from muster.simulator.yaml_errors import BadInput
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data" / "openb"
 NODES = DATA / "openb_node_list_gpu_node.csv"
@@ -33,22 +33,22 @@ def test_the_trace_is_all_there() -> None:
     nodes, pods = openb.nodes(NODES), openb.pods(PODS)
     assert (len(nodes), sum(node.free.bit_count() for node in nodes), len(pods)) == (1213, 6212, 8152)
     assert sum(pod.tasks[0].share < WHOLE for pod in pods) == 3078
-    assert nodes[0].rest.cpu == 64_000
-    assert nodes[0].rest.memory == 256 << 30
+    assert nodes[0].resources.cpu == 64_000
+    assert nodes[0].resources.memory == 256 << 30
 
 
 def test_a_pod_is_a_gang_of_one_that_may_go_to_nodes_of_its_models(tmp_path: Path) -> None:
     rows = (GOOD, GOOD.replace(",1,460,,", ",8,1000,V100M16|V100M32,"), GOOD.replace(",1,460,,", ",0,0,,"))
     (part,), (whole,), (none,) = (gang.tasks for gang in openb.pods(trace(tmp_path, *rows)))
     assert [(task.gpus, task.share) for task in (part, whole, none)] == [(1, 460), (8, WHOLE), (0, WHOLE)]
-    assert (part.where, part.rest.cpu, part.rest.memory) == (Constraint(), 12_000, 16 << 30)
+    assert (part.where, part.resources.cpu, part.resources.memory) == (Constraint(), 12_000, 16 << 30)
     assert [whole.where.admits("n", {openb.MODEL: model}, ()) for model in ("V100M32", "T4")] == [True, False]
 
 
 def test_jobs_last_as_long_as_their_pods_and_ask_for_the_same(tmp_path: Path) -> None:
     part, none = openb.jobs(trace(tmp_path, GOOD, GOOD.replace(",1,460,", ",0,0,")))
     assert (part.arrival, part.work, part.amount, none.amount) == (10.0, 60.0, 0.46, 0.0)
-    assert part.rest == none.rest == Resources(12_000, 16 << 30, 1)
+    assert part.resources == none.resources == Resources(12_000, 16 << 30, 1)
 
 
 def simulated(folder: Path, *rows: str) -> dict[str, Row]:

@@ -7,8 +7,8 @@ from statistics import fmean
 
 import pytest
 
-from muster.scheduling.snapshot import Node
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Node
 from muster.simulator.assembly import Foresight
 from muster.simulator.engine import Simulation
 from muster.simulator.jobs import Job

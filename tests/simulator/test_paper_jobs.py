@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.scheduling.profile import ALONE, Shape
+from muster.scheduling.profile import NO_NEIGHBOURS, Shape
 from muster.simulator.physics.gandiva import Gandiva
 from muster.simulator.traces import ffdl, gandiva
 
@@ -26,7 +26,7 @@ def test_the_mix_has_the_papers_classes_and_gpu_time() -> None:
     assert {job.gpus for job in jobs if job.kind not in gandiva.ON_SEVERAL_GPUS} == {1}
     assert 0 <= jobs[0].arrival <= jobs[-1].arrival <= 7200.0
     for job in jobs[:50]:
-        rate = Gandiva().rate(job, 0.0, Shape("P40", (job.gpus,), 12.0), ALONE)
+        rate = Gandiva().rate(job, 0.0, Shape("P40", (job.gpus,), 12.0), NO_NEIGHBOURS)
         assert 1800.0 <= job.work / rate * job.gpus <= 2700.0
 
 
@@ -34,7 +34,7 @@ def test_the_replay_has_the_papers_runtimes_and_ends_within_its_days() -> None:
     jobs = gandiva.replay(seed=1, count=4000, days=9.0)
     minutes = []
     for job in jobs:
-        runtime = job.work / Gandiva().rate(job, 0.0, gandiva.AS_RECORDED[job.gpus], ALONE) / 60.0
+        runtime = job.work / Gandiva().rate(job, 0.0, gandiva.AS_RECORDED[job.gpus], NO_NEIGHBOURS) / 60.0
         minutes.append(runtime)
         assert job.arrival == 0.0 or job.arrival / 60.0 + runtime <= 9 * 1440.0 + 1e-6
     for bound, published in ((5, 0.20), (50, 0.56), (500, 0.80), (1000, 0.92)):

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from muster.scheduling.profile import ALONE, Company, Shape, Via
+from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Shape, Via
 from muster.simulator.jobs import Job
 from muster.simulator.physics.gandiva import Gandiva, across, exchanged, within
 from muster.simulator.physics.gandiva_figures import HOPS, UnknownModel, model, models
@@ -22,8 +22,10 @@ def job(kind: str, gpus: int = 1) -> Job:
     return Job("j", 0.0, (gpus,), 1.0, kind)
 
 
-def rate(kind: str, counts: tuple[int, ...] = (1,), gbps: float = INF, company: Company = ALONE, gpu: str = "P100") -> float:
-    return PHYSICS.rate(job(kind, sum(counts)), 0.0, Shape(gpu, counts, gbps), company)
+def rate(
+    kind: str, counts: tuple[int, ...] = (1,), gbps: float = INF, co_location: CoLocation = NO_NEIGHBOURS, gpu: str = "P100"
+) -> float:
+    return PHYSICS.rate(job(kind, sum(counts)), 0.0, Shape(gpu, counts, gbps), co_location)
 
 
 def published(file: str) -> list[dict[str, str]]:
@@ -54,13 +56,13 @@ def test_figure_2(kind: str, two_by_two: float, four_by_one: float) -> None:
     [("LM", "LM", 0.81), ("LM", "GNMT", 0.90), ("GNMT", "LM", 0.95), ("LM", "ResNet-50", 0.99), ("ResNet-50", "LM", 1.0)],
 )
 def test_figure_3(kind: str, beside: str, expected: float) -> None:
-    assert rate(kind, company=((Via.SWITCH, beside),)) / rate(kind) == pytest.approx(expected, rel=WITHIN)
+    assert rate(kind, co_location=((Via.SWITCH, beside),)) / rate(kind) == pytest.approx(expected, rel=WITHIN)
 
 
 @pytest.mark.parametrize("row", published("fig4_nic_interference.csv"), ids=lambda row: f"{row['model']}-{row['jobs']}")
 def test_figure_4(row: dict[str, str]) -> None:
-    company = ((Via.NIC, row["model"]),) * (int(row["jobs"]) - 1)
-    ours = rate(row["model"], (1, 1), company=company) / rate(row["model"], (1, 1))
+    co_location = ((Via.NIC, row["model"]),) * (int(row["jobs"]) - 1)
+    ours = rate(row["model"], (1, 1), co_location=co_location) / rate(row["model"], (1, 1))
     assert ours == pytest.approx(float(row["normalized_performance"]), rel=WITHIN)
 
 
@@ -70,13 +72,13 @@ def test_table_1(row: dict[str, str]) -> None:
     kind = row["job"]
     assert rate(kind, gpu="P40") == pytest.approx(float(row["time_slicing_mb_s"]))
     copies = int(1 / PHYSICS.profile(job(kind)).memory)  # type: ignore[operator]
-    together = copies * rate(kind, company=((Via.GPU, kind),) * (copies - 1), gpu="P40")
+    together = copies * rate(kind, co_location=((Via.GPU, kind),) * (copies - 1), gpu="P40")
     assert together == pytest.approx(float(row["packing_max_mb_s"]), rel=0.05)
     assert (together > float(row["time_slicing_mb_s"])) == (float(row["packing_gain_pct"]) > 0)
 
 
 def test_figure_10_two_super_resolutions() -> None:
-    together = 2 * rate("SuperResolution", company=((Via.GPU, "SuperResolution"),), gpu="P40")
+    together = 2 * rate("SuperResolution", co_location=((Via.GPU, "SuperResolution"),), gpu="P40")
     assert together / rate("SuperResolution", gpu="P40") == pytest.approx(2300 / 1250, rel=WITHIN)
 
 
@@ -112,9 +114,9 @@ def test_more_to_cross_and_more_neighbours_never_help(kind: str) -> None:
     chains = [
         [rate(kind, (2,), gbps) for gbps in (60.0, 12.0, 11.0, 10.0, 9.0, 6.0, 1.0)],
         [rate(kind, counts) for counts in ((4,), (2, 2), (1, 1, 1, 1))],
-        [rate(kind, company=((Via.SWITCH, "LM"),) * n) for n in range(4)],
-        [rate(kind, (1, 1), company=((Via.NIC, "VGG16"),) * n) for n in range(8)],
-        [rate(kind, company=((Via.GPU, "LSTM"),) * n) for n in range(5)],
+        [rate(kind, co_location=((Via.SWITCH, "LM"),) * n) for n in range(4)],
+        [rate(kind, (1, 1), co_location=((Via.NIC, "VGG16"),) * n) for n in range(8)],
+        [rate(kind, co_location=((Via.GPU, "LSTM"),) * n) for n in range(5)],
     ]
     for chain in chains:
         assert all(0 < worse <= better * 1.006 for better, worse in pairwise(chain)), chain  # figure 1 reads 0.995, then 1.00
@@ -129,12 +131,14 @@ def test_what_is_not_published_follows_what_has_to_be_exchanged() -> None:
 
 
 def test_a_neighbour_with_little_to_send_hardly_counts_on_the_cards() -> None:
-    light, even, heavy = (rate("ResNet-50", (1, 1), company=((Via.NIC, kind),)) for kind in ("Wavenet", "ResNet-50", "VGG16"))
+    light, even, heavy = (
+        rate("ResNet-50", (1, 1), co_location=((Via.NIC, kind),)) for kind in ("Wavenet", "ResNet-50", "VGG16")
+    )
     assert even == heavy < light < rate("ResNet-50", (1, 1))
 
 
 def test_beyond_figure_4_each_job_more_still_costs() -> None:
-    few, many = (rate("ResNet-50", (1, 1), company=((Via.NIC, "ResNet-50"),) * n) for n in (3, 7))
+    few, many = (rate("ResNet-50", (1, 1), co_location=((Via.NIC, "ResNet-50"),) * n) for n in (3, 7))
     assert many < 0.7 * few
 
 

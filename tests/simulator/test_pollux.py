@@ -6,18 +6,18 @@ from statistics import fmean
 
 import pytest
 
-from muster.scheduling.profile import ALONE, Shape
-from muster.scheduling.snapshot import Node
+from muster.scheduling.profile import NO_NEIGHBOURS, Shape
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Node
 from muster.simulator.assembly import Foresight
 from muster.simulator.engine import Policy, Simulation
 from muster.simulator.jobs import Job
-from muster.simulator.located import BadInput
 from muster.simulator.physics import Ideal, Physics
 from muster.simulator.physics.pollux import APPLICATIONS, Pollux, application
 from muster.simulator.policies.optimus import Optimus
 from muster.simulator.policies.tiresias import Tiresias
 from muster.simulator.traces import pollux
+from muster.simulator.yaml_errors import BadInput
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data" / "pollux"
 PUBLISHED = json.loads((DATA / "published_jcts.json").read_text())
@@ -115,8 +115,8 @@ def test_a_rate_holds_until_the_end_of_its_epoch() -> None:
     physics, job = Pollux(), Job("a", 0.0, (1,), application("cifar10").epochs[-1], "cifar10/1024")
     end = physics.milestone(job, 0.0)
     assert end == pytest.approx(390.71439)
-    first, second = (physics.rate(job, done, shape(4), ALONE) for done in (0.0, end))
-    assert physics.rate(job, end - 1, shape(4), ALONE) == first
+    first, second = (physics.rate(job, done, shape(4), NO_NEIGHBOURS) for done in (0.0, end))
+    assert physics.rate(job, end - 1, shape(4), NO_NEIGHBOURS) == first
     assert second > first  # gradients become noisier as training goes on, so large batches pay more
     assert physics.milestone(job, job.work) == job.work
 
@@ -124,9 +124,10 @@ def test_a_rate_holds_until_the_end_of_its_epoch() -> None:
 def test_a_job_that_adapts_is_never_slower_than_with_a_fixed_batch() -> None:
     physics = Pollux()
     for counts in ((1,), (4,), (4, 4)):
-        adapts = physics.rate(Job("a", 0.0, (1,), 1.0, "deepspeech2"), 10_000, shape(*counts), ALONE)
+        adapts = physics.rate(Job("a", 0.0, (1,), 1.0, "deepspeech2"), 10_000, shape(*counts), NO_NEIGHBOURS)
         fixed = [
-            physics.rate(Job("a", 0.0, (1,), 1.0, f"deepspeech2/{b}"), 10_000, shape(*counts), ALONE) for b in (80, 320, 640)
+            physics.rate(Job("a", 0.0, (1,), 1.0, f"deepspeech2/{b}"), 10_000, shape(*counts), NO_NEIGHBOURS)
+            for b in (80, 320, 640)
         ]
         assert adapts > 0.98 * max(fixed)  # it tries fifty sizes, and may just miss the best
 
@@ -141,7 +142,7 @@ def test_a_gang_reports_what_it_would_reach_now_where_its_kind_was_measured() ->
         name: {where.counts: rate for (where, _), rate in simulation.cluster.profiles[name].rates.items()}
         for name in ("one", "four")
     }
-    now = {counts: Pollux().rate(one, simulation.runs["one"].done, shape(*counts), ALONE) for counts in ((1,), (4,))}
+    now = {counts: Pollux().rate(one, simulation.runs["one"].done, shape(*counts), NO_NEIGHBOURS) for counts in ((1,), (4,))}
     assert reported["one"] == now
     assert reported["four"][4,] != now[4,]
     simulation.cancel("four")
@@ -199,7 +200,7 @@ def test_a_start_costs_as_much_as_a_restart() -> None:
     job = pollux.jobs(DATA / "workloads" / "workload-1.csv")[2]
     row = run([job], Tiresias()).records.rows[job.name]
     work_alone = sum(
-        (end - begin) / Pollux().rate(job, begin, shape(1), ALONE)
+        (end - begin) / Pollux().rate(job, begin, shape(1), NO_NEIGHBOURS)
         for begin, end in zip([0.0, *application("ncf").epochs], application("ncf").epochs, strict=False)
     )
     assert row.started is not None

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from builders.boards import PACKS, TURNS, turning
 from builders.cluster import gang, node, running, world
+from builders.sessions import PACKS, TURNS, turning
 from muster.scheduling.decisions import (
     Decision,
     Grow,
@@ -26,8 +26,10 @@ from muster.scheduling.decisions import (
     Unpack,
     Wait,
 )
-from muster.scheduling.snapshot import Assigned, Effect, Gang, Level, Node, Snapshot
+from muster.scheduling.gang import Assigned, Effect, Gang
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.links import gpu_set
+from muster.scheduling.topology.node import Level, Node
 from muster.simulator.checked import Broken, Checked
 from muster.simulator.outcome import Outcome
 from muster.simulator.promises import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders.cluster import running
-from muster.scheduling.snapshot import Placement
+from muster.scheduling.gang import Placement
 from muster.simulator.jobs import Job
 from muster.simulator.records import Level, Records, Stay
 

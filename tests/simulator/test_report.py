@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from muster.scheduling.snapshot import Assigned, Node, Task
+from muster.scheduling.gang import Assigned, Task
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Node
 from muster.simulator.assembly import Foresight
 from muster.simulator.engine import Simulation
 from muster.simulator.fragmentation import MOST_SAMPLES, Fragmentation, unusable

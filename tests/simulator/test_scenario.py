@@ -9,14 +9,14 @@ from textwrap import dedent
 import pytest
 from pydantic import BaseModel
 
-from muster.scheduling.snapshot import Sharing
+from muster.scheduling.gang import Sharing
 from muster.simulator import scenario as scenarios
 from muster.simulator.assembly import assemble, jobs_of
-from muster.simulator.choices import Builder, settings_model
-from muster.simulator.located import BadInput
+from muster.simulator.plugin_fields import Builder, settings_model
 from muster.simulator.registry import PHYSICS, POLICIES, SOURCES
 from muster.simulator.scenario import Scenario
 from muster.simulator.traces.listed import Listed
+from muster.simulator.yaml_errors import BadInput
 
 GOOD = """\
     cluster:

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from muster.scheduling.snapshot import Node
 from muster.scheduling.sweeps import Halving, Rule, TopM, in_turn
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Node
 from muster.simulator.policies.sweep import Configuration, Training, configurations, reaching, seconds_to
 
 TRAINING = Training(seconds=1000.0, reports=20)

@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from muster.scheduling.snapshot import Node
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Node
 from muster.simulator.engine import Simulation
 from muster.simulator.jobs import Job
 from muster.simulator.physics import Ideal

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from muster.simulator.located import BadInput
 from muster.simulator.traces import philly, poisson, tiresias
+from muster.simulator.yaml_errors import BadInput
 
 DATA = Path(__file__).parents[2] / "benchmarks" / "data"
 HEADER = "timestamp,duration,num_gpus,gpu_time,cluster\n"

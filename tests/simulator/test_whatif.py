@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from builders.dljobs import BORN, NOW, Json, after, dljob, job, placed, pod_json, started, template, time
-from builders.foreign import foreign_json
+from builders.external_pods import external_json
 from muster.api import names
 from muster.api.status import DLJobStatus
 from muster.cli import main
 from muster.scheduling.decisions import Place, Wait
 from muster.simulator import dump, whatif
-from muster.simulator.located import BadInput
+from muster.simulator.yaml_errors import BadInput
 from muster_operator.jobs import Job
 
 
@@ -68,7 +68,7 @@ def test_jobs_that_the_operator_would_not_plan_are_left_out(tmp_path: Path) -> N
 
 
 def test_pods_of_others_wait_hold_and_count(tmp_path: Path) -> None:
-    gated = foreign_json("gated", 4)
+    gated = external_json("gated", 4)
     other = {"metadata": {"name": "other", "namespace": "x"}, "spec": {"nodeName": "n1", **template(3)["spec"]}}
     queue = {"metadata": {"name": "default", "namespace": "vision"}, "spec": {"gpus": 2}}
     (told,) = whatif.decide(whatif.load(written(tmp_path, pods=[gated, other], dlqueues=[queue])))

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from muster.cli import summary, whole
+from muster.cli import atomic_write, summary
 from muster.simulator import scenario as scenarios
 from muster.simulator.assembly import assemble
 from muster.simulator.engine import Moment, Simulation
-from muster.simulator.located import BadInput
 from muster.simulator.records import Records
 from muster.simulator.report import report
+from muster.simulator.yaml_errors import BadInput
 
 SHOWN_EVERY = 200
 """Moments of the simulation between two looks at the progress bar."""
@@ -100,7 +100,9 @@ def _what_if(args: argparse.Namespace) -> int:
 def _draw(path: Path, simulation: Simulation, records: Records, title: str) -> None:
     from muster.simulator import timeline  # matplotlib takes half a second to load
 
-    whole.write(path, timeline.render(records, simulation.cluster.nodes, "svg" if path.suffix == ".svg" else "png", title))
+    atomic_write.write(
+        path, timeline.render(records, simulation.cluster.nodes, "svg" if path.suffix == ".svg" else "png", title)
+    )
 
 
 def _tell(args: argparse.Namespace, figures: dict[str, Any], tables: list[Table]) -> None:
@@ -110,7 +112,7 @@ def _tell(args: argparse.Namespace, figures: dict[str, Any], tables: list[Table]
     else:
         text = summary.text(tables, terminal=sys.stdout.isatty() and not args.output)
     if args.output:
-        whole.write(args.output, text.encode())
+        atomic_write.write(args.output, text.encode())
     else:
         sys.stdout.write(text)
 

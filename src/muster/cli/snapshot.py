@@ -7,7 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from muster.cli import whole
+from muster.cli import atomic_write
 from muster.kube.client import Client
 from muster.kube.errors import KubeError
 from muster.simulator import dump
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         taken = asyncio.run(_take(args.kubeconfig))
         if args.output:
-            whole.write(args.output, taken)
+            atomic_write.write(args.output, taken)
         else:
             sys.stdout.buffer.write(taken)
     except (KubeError, OSError) as error:

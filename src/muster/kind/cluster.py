@@ -16,7 +16,7 @@ from typing import Any, Self
 import yaml
 
 from muster.api import names
-from muster.kind import default_scheduler, images, island, node_image
+from muster.kind import default_scheduler, images, node_image, rootless_docker
 from muster.kind import engine as engines
 from muster.kind.engine import Engine
 from muster.local import binaries
@@ -77,7 +77,7 @@ class Cluster:
 
 def up(progress: Progress) -> Cluster:
     """Create the cluster where there is none, load muster's images, install muster or bring it up to date."""
-    engine = engines.running() or island.start(progress)
+    engine = engines.running() or rootless_docker.start(progress)
     cluster = Cluster(engine, binaries.find(_PROGRAMS, progress))
     archive = images.make(engine, progress)
     existed = _exists(engine)
@@ -103,7 +103,7 @@ def down(progress: Progress) -> bool:
         with progress.step("deleting the cluster"):
             found.kind("delete", "cluster", "--name", NAME)
             _remove_network(found.engine)
-    return island.stop() or found is not None
+    return rootless_docker.stop() or found is not None
 
 
 def _exists(engine: Engine) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 
 from muster.api import names
 from muster.kube.quantity import milli, whole
-from muster.scheduling.snapshot import Resources
+from muster.scheduling.resources import Resources
 from muster.scheduling.topology.eligibility import Constraint, Requirement, Taint, Toleration
 
 

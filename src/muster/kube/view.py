@@ -19,9 +19,9 @@ from muster.api import names, topology
 from muster.kube.objects import DLJob, Node, Pod, gpus_of, pinned_to, resources_of, taints_of
 from muster.kube.quantity import milli, whole
 from muster.kube.store import Store
-from muster.scheduling import snapshot
 from muster.scheduling.ledger import Holding, Ledger, Source
-from muster.scheduling.snapshot import NOTHING, Resources
+from muster.scheduling.resources import NOTHING, Resources
+from muster.scheduling.topology import node as core
 from muster.scheduling.topology.links import BadLinks, GpuSet, gpu_set
 from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
 
@@ -36,8 +36,8 @@ class ClusterView:
         self.pods: Store[Pod] = Store()
         self.jobs: Store[DLJob] = Store()
         self.ledger = Ledger()
-        self._facts: dict[str, snapshot.Node] = {}
-        self._current: dict[str, snapshot.Node] = {}
+        self._facts: dict[str, core.Node] = {}
+        self._current: dict[str, core.Node] = {}
         self._stale: set[str] = set()
         self._listeners: list[Callable[[Collection[str]], None]] = []
         self.nodes.subscribe(self._node_changed)
@@ -52,17 +52,17 @@ class ClusterView:
         for store in (self.nodes, self.pods, self.jobs):
             await store.synced.wait()
 
-    def node(self, name: str) -> snapshot.Node | None:
+    def node(self, name: str) -> core.Node | None:
         """Return a node with what is free on it now; None if there is none, or it takes no pods."""
         self.refresh()
         return self._current.get(name)
 
-    def usable(self) -> Mapping[str, snapshot.Node]:
+    def usable(self) -> Mapping[str, core.Node]:
         """Return every node that takes pods, with what is free on it now; a copy."""
         self.refresh()
         return dict(self._current)
 
-    def current(self, name: str) -> snapshot.Node | None:
+    def current(self, name: str) -> core.Node | None:
         """Return a node as of the last refresh."""
         return self._current.get(name)
 
@@ -101,27 +101,27 @@ class ClusterView:
             if before.get(task) != after.get(task):
                 self._stale |= self.ledger.put(task, Source.RESERVATION, after.get(task))
 
-    def _with_holdings(self, facts: snapshot.Node) -> snapshot.Node:
+    def _with_holdings(self, facts: core.Node) -> core.Node:
         free = self.ledger.free(facts.name, facts.machine, facts.healthy)
         leaving = self.ledger.leaving(facts.name) & facts.healthy & ~free
-        rest = facts.rest - self.ledger.rest(facts.name)
-        return replace(facts, free=free, leaving=leaving, rest=rest)
+        rest = facts.resources - self.ledger.resources(facts.name)
+        return replace(facts, free=free, leaving=leaving, resources=rest)
 
 
-def node_facts(node: Node) -> snapshot.Node:
+def node_facts(node: Node) -> core.Node:
     """Translate a node on which nobody holds anything."""
     allocatable = node.status.allocatable or {}
     count = whole(allocatable.get(names.GPU, 0))
     machine, healthy = _gpus(node, count)
     labels = node.metadata.labels or {}
     rest = Resources(milli(allocatable.get("cpu", 0)), whole(allocatable.get("memory", 0)), whole(allocatable.get("pods", 110)))
-    return snapshot.Node(
+    return core.Node(
         name=node.metadata.name,
         machine=machine,
         healthy=healthy,
         free=healthy,
-        rest=rest,
-        capacity=rest,
+        resources=rest,
+        allocatable=rest,
         rack=labels.get(names.RACK, ""),
         block=labels.get(names.BLOCK, ""),
         labels=labels,

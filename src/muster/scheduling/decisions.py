@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from muster.scheduling.snapshot import Effect, Gang, Placement
+from muster.scheduling.gang import Effect, Gang, Placement
 
 
 class Reason(StrEnum):

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from muster.scheduling.snapshot import NOTHING, Resources
+from muster.scheduling.resources import NOTHING, Resources
 from muster.scheduling.topology.links import GpuSet
 from muster.scheduling.topology.machine import MachineType
 
@@ -33,7 +33,7 @@ class Holding:
     node: str
     gpus: GpuSet = 0
     count: int = 0
-    rest: Resources = NOTHING
+    resources: Resources = NOTHING
     leaving: bool = False
     """The pod is on its way out: what it holds comes free without anybody else having to go."""
 
@@ -90,11 +90,11 @@ class Ledger:
         holdings = [holding for _, holding in self.on_node(node, but)]
         return unheld(machine, healthy, holdings)
 
-    def rest(self, node: str) -> Resources:
+    def resources(self, node: str) -> Resources:
         """What the tasks of a node hold beside GPUs."""
         total = Resources()
         for _, holding in self.on_node(node):
-            total = total + holding.rest
+            total = total + holding.resources
         return total
 
 
@@ -110,6 +110,8 @@ def unheld(machine: MachineType, healthy: GpuSet, holdings: Iterable[Holding]) -
 def _joined(one: Holding, other: Holding) -> Holding:
     """A reservation and a pod of the same task on the same node: together what either says, and it stays if either does."""
     rest = Resources(
-        max(one.rest.cpu, other.rest.cpu), max(one.rest.memory, other.rest.memory), max(one.rest.pods, other.rest.pods)
+        max(one.resources.cpu, other.resources.cpu),
+        max(one.resources.memory, other.resources.memory),
+        max(one.resources.pods, other.resources.pods),
     )
     return Holding(one.node, one.gpus | other.gpus, max(one.count, other.count), rest, one.leaving and other.leaving)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from muster.scheduling.snapshot import Gang, Node
+from muster.scheduling.gang import Gang
 from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
 from muster.scheduling.topology.links import GpuSet
+from muster.scheduling.topology.node import Node
 
 
 class Places:

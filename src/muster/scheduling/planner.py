@@ -12,15 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from muster.scheduling.admission import admit
-from muster.scheduling.census import Census
+from muster.scheduling.admission.admission import admit
+from muster.scheduling.admission.queueing import is_ready
 from muster.scheduling.decisions import Admission, Decision, Wait
-from muster.scheduling.mechanisms.board import Board
-from muster.scheduling.memory import Memory
-from muster.scheduling.policies import gandiva, muster
-from muster.scheduling.queueing import is_ready
+from muster.scheduling.gang import Gang
+from muster.scheduling.gang_index import GangIndex
+from muster.scheduling.planner_cache import PlannerCache
+from muster.scheduling.policies.gandiva import policy as gandiva
+from muster.scheduling.policies.muster import policy as muster
+from muster.scheduling.session import Session
 from muster.scheduling.settings import DEFAULTS, Policy, Settings
-from muster.scheduling.snapshot import Gang, Snapshot
+from muster.scheduling.snapshot import Snapshot
 
 
 class Planner:
@@ -31,7 +33,7 @@ class Planner:
 
     def __init__(self, settings: Settings = DEFAULTS) -> None:
         self.settings = settings
-        self._memory = Memory()
+        self._memory = PlannerCache()
         self._at_rest: Snapshot | None = None
         """The last snapshot in which there was nothing to introspect."""
 
@@ -41,9 +43,10 @@ class Planner:
             if self.settings.policy is Policy.GANDIVA:
                 return self._gandiva(snapshot, now, gandiva.react)
             admitted = self._admit(snapshot, now)
-            census = self._memory.census
+            gang_index = self._memory.gang_index
             if not (
-                census.elastic or (census.slicing and any(isinstance(one, Wait) and muster.may_claim(one) for one in admitted))
+                gang_index.elastic
+                or (gang_index.slicing and any(isinstance(one, Wait) and muster.may_claim(one) for one in admitted))
             ):
                 return admitted
             return self._muster(snapshot, now, admitted, muster.react)
@@ -55,8 +58,8 @@ class Planner:
                 return self._gandiva(snapshot, now, gandiva.introspect)
             if snapshot is self._at_rest:
                 return ()
-            census = self._memory.follow(snapshot.gangs)
-            if not _can_change(census) or not (snapshot.profiles or census.waiting or census.sized):
+            gang_index = self._memory.follow(snapshot.gangs)
+            if not _can_change(gang_index) or not (snapshot.profiles or gang_index.waiting or gang_index.sized):
                 self._at_rest = snapshot
                 return ()
             return self._muster(snapshot, now, self._admit(snapshot, now), muster.introspect)
@@ -67,7 +70,7 @@ class Planner:
         try:
             yield
         except BaseException:
-            self._memory, self._at_rest = Memory(), None
+            self._memory, self._at_rest = PlannerCache(), None
             raise
 
     def _admit(self, snapshot: Snapshot, now: float, which: Callable[[Gang], bool] | None = None) -> list[Admission]:
@@ -81,17 +84,17 @@ class Planner:
     def _gandiva(self, snapshot: Snapshot, now: float, act: Act) -> Sequence[Decision]:
         """The paper's for gangs that take turns; the others, and those that cannot start yet, are admitted as ever."""
         admitted = self._admit(snapshot, now, lambda gang: not gang.sharing.slices or not is_ready(gang, now))
-        if not _can_change(self._memory.census):
+        if not _can_change(self._memory.gang_index):
             return admitted
         return self._act(snapshot, now, admitted, act)
 
     def _act(self, snapshot: Snapshot, now: float, decided: Iterable[Decision], act: Act) -> Sequence[Decision]:
-        board = Board(snapshot, now, decided, self._memory)
-        act(board, self.settings)
-        return board.decided()
+        session = Session(snapshot, now, decided, self._memory)
+        act(session, self.settings)
+        return session.decided()
 
 
-Act = Callable[[Board, Settings], None]
+Act = Callable[[Session, Settings], None]
 """A pass of a policy."""
 
 
@@ -105,6 +108,6 @@ def introspect(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) ->
     return Planner(settings).introspect(snapshot, now)
 
 
-def _can_change(census: Census) -> bool:
+def _can_change(gang_index: GangIndex) -> bool:
     """Whether an introspective pass may find something to do for one of the gangs."""
-    return bool(census.slicing or census.sized)
+    return bool(gang_index.slicing or gang_index.sized)

@@ -25,9 +25,9 @@ class Via(StrEnum):
     NIC = "nic"
 
 
-Company = tuple[tuple[Via, str], ...]
+CoLocation = tuple[tuple[Via, str], ...]
 """The kinds of the neighbours, each with what is shared, sorted; a kind that is there twice stands twice."""
-ALONE: Company = ()
+NO_NEIGHBOURS: CoLocation = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Shape:
 class Profile:
     """What is known of a kind of gang, or of one gang; None is not measured yet."""
 
-    rates: Mapping[tuple[Shape, Company], float] = field(default_factory=dict)
+    rates: Mapping[tuple[Shape, CoLocation], float] = field(default_factory=dict)
     utilisation: float | None = None
     """The share of time in which its GPUs are busy when it runs alone, 0 to 1."""
     memory: float | None = None

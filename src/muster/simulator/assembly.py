@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from muster.scheduling.profile import ALONE, Shape
-from muster.scheduling.snapshot import Sharing
-from muster.scheduling.topology.links import ALONE as NO_HOP
+from muster.scheduling.gang import Sharing
+from muster.scheduling.profile import NO_NEIGHBOURS, Shape
+from muster.scheduling.topology.links import UNLIMITED
 from muster.simulator.engine import Moment, Policy, Simulation
 from muster.simulator.jobs import Job, pods
-from muster.simulator.located import BadInput, Problem
 from muster.simulator.physics import Physics
 from muster.simulator.records import Records
 from muster.simulator.scenario import Failure, Scenario
+from muster.simulator.yaml_errors import BadInput, Problem
 
 
 class Foresight:
@@ -72,7 +72,7 @@ def _check_known(jobs: Iterable[Job], physics: Physics, models: Iterable[str], s
     for job in {job.kind: job for job in jobs}.values():
         for model in sorted(models):
             try:
-                physics.rate(job, 0.0, Shape(model, (1,), NO_HOP), ALONE)
+                physics.rate(job, 0.0, Shape(model, (1,), UNLIMITED), NO_NEIGHBOURS)
             except (ValueError, LookupError) as error:
                 where = f"physics {scenario.physics.name} has no rate for job {job.name} of kind {job.kind!r} on GPUs {model!r}"
                 raise BadInput(f"source {scenario.jobs.name}", [Problem(None, "jobs", f"{where}: {error}")]) from None

@@ -18,9 +18,10 @@ from itertools import zip_longest
 from types import MappingProxyType
 
 from muster.scheduling.decisions import Decision, Pack, Put, Unpack
-from muster.scheduling.snapshot import Gang, Placement, Snapshot
+from muster.scheduling.gang import Gang, Placement
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.occupancy import gpus_by_node
-from muster.scheduling.standing import PATIENCE
+from muster.scheduling.time_sharing.rank import PATIENCE
 from muster.simulator.engine import Policy
 from muster.simulator.outcome import Outcome, runs
 from muster.simulator.promises import RULES

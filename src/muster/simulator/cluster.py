@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from muster.scheduling.gang import Gang, Placement
 from muster.scheduling.profile import Profile
-from muster.scheduling.snapshot import PLENTY, WHOLE, Gang, Node, Placement, Queue, Snapshot
+from muster.scheduling.resources import PLENTY, WHOLE
+from muster.scheduling.snapshot import Queue, Snapshot
 from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
 from muster.scheduling.topology.links import GpuSet, indices
+from muster.scheduling.topology.node import Node
 
 
 class Invalid(Exception):
@@ -32,7 +35,7 @@ class Cluster:
         self.running = Occupancy()
         self.gpus = sum(node.healthy.bit_count() for node in self.nodes.values())
         self._placed: dict[str, dict[str, GpuSet]] = {name: {} for name in self.nodes}
-        self._rest = {name: node.rest for name, node in self.nodes.items()}
+        self._rest = {name: node.resources for name, node in self.nodes.items()}
         self._shared: dict[str, dict[int, int]] = {}
         """The thousandths that tasks with parts take of GPUs, by node and index."""
         self._snapshot: Snapshot | None = None
@@ -94,8 +97,8 @@ class Cluster:
     def _use(self, placement: Placement, step: int) -> None:
         """Count what tasks take beside whole GPUs on or off their nodes."""
         for place in placement:
-            if self.nodes[place.node].capacity != PLENTY:
-                rest, asked = self._rest[place.node], place.task.rest
+            if self.nodes[place.node].allocatable != PLENTY:
+                rest, asked = self._rest[place.node], place.task.resources
                 self._rest[place.node] = rest - asked if step > 0 else rest + asked
             if place.task.share < WHOLE:
                 used = self._shared.setdefault(place.node, {})
@@ -126,4 +129,4 @@ class Cluster:
         node = self.nodes[name]
         shared = self._shared.get(name, {})
         parts = [(gpu, WHOLE - used) for gpu, used in shared.items() if used < WHOLE and node.healthy >> gpu & 1]
-        self.nodes[name] = replace(node, free=node.healthy & ~taken, rest=self._rest[name], parts=tuple(sorted(parts)))
+        self.nodes[name] = replace(node, free=node.healthy & ~taken, resources=self._rest[name], parts=tuple(sorted(parts)))

@@ -16,7 +16,7 @@ from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.objects import DLJob, DLQueue, Node, Pod
 from muster.kube.store import KubeObject, Store
-from muster.simulator.located import BadInput, Problem
+from muster.simulator.yaml_errors import BadInput, Problem
 from muster_operator.listeners import PRIORITY_CLASSES
 from muster_operator.stores import PriorityClass, Stores
 

@@ -16,10 +16,12 @@ from itertools import count
 from typing import Protocol
 
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend, Wait
-from muster.scheduling.profile import ALONE, Company, Profile, Shape
-from muster.scheduling.snapshot import Gang, Node, Placement, Queue, Snapshot, Trial
+from muster.scheduling.gang import Gang, Placement, Trial
+from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Profile, Shape
+from muster.scheduling.snapshot import Queue, Snapshot
 from muster.scheduling.speed.occupancy import gpus_by_node, kind_of, shape_of
 from muster.scheduling.topology.links import GpuSet
+from muster.scheduling.topology.node import Node
 from muster.simulator.cluster import Cluster
 from muster.simulator.jobs import Job, gang
 from muster.simulator.physics import Physics
@@ -55,7 +57,7 @@ class Run:
     """When it began to run at this rate, in this shape and company: what is younger nobody has measured."""
     version: int = 0
     shape: Shape = NOWHERE
-    company: Company = ALONE
+    co_location: CoLocation = NO_NEIGHBOURS
     gpus: dict[str, GpuSet] | None = None
     """Where it ran last."""
 
@@ -163,7 +165,7 @@ class Simulation:
     def rate_on(self, name: str, shape: Shape) -> float:
         """The progress a second that a job would make now, alone, on GPUs of a shape: for policies that are told."""
         run = self.runs[name]
-        return self.physics.rate(run.job, run.done, shape, ALONE)
+        return self.physics.rate(run.job, run.done, shape, NO_NEIGHBOURS)
 
     def set_node(self, node: Node) -> None:
         """Let GPUs of a node fail or come back; gangs on those that failed are queued again, with what they had saved."""
@@ -334,15 +336,15 @@ class Simulation:
 
     def _set_rate(self, run: Run) -> None:
         run.advance(self.now)
-        before = run.company, run.rate
+        before = run.co_location, run.rate
         if self.physics.placement_matters and run.gpus is not None:
-            run.company = self.cluster.running.company(run.job.name, run.gpus, self.cluster.nodes)
-        run.rate = self.physics.rate(run.job, run.done, run.shape, run.company)
-        if (run.company, run.rate) != before:
+            run.co_location = self.cluster.running.co_location(run.job.name, run.gpus, self.cluster.nodes)
+        run.rate = self.physics.rate(run.job, run.done, run.shape, run.co_location)
+        if (run.co_location, run.rate) != before:
             run.steady_since = run.counted_at
         run.until = min(self.physics.milestone(run.job, run.done), run.job.work)
         run.version += 1
-        self.records.busy(run.job, self.physics.busy(run.job, run.company), self.now)
+        self.records.busy(run.job, self.physics.busy(run.job, run.co_location), self.now)
         if run.rate > 0.0:
             version = run.version
             self.at(run.counted_at + (run.until - run.done) / run.rate, lambda: self._reached(run, version))
@@ -355,8 +357,8 @@ class Simulation:
             seen = self.cluster.gangs[name]
             if seen.placement and seen.running and run.steady_since < self.now:
                 known = self.cluster.profiles.get(kind_of(seen)) or self.physics.profile(run.job)
-                if known.rates.get((run.shape, run.company)) != run.rate:
-                    rates = {**known.rates, (run.shape, run.company): run.rate}
+                if known.rates.get((run.shape, run.co_location)) != run.rate:
+                    rates = {**known.rates, (run.shape, run.co_location): run.rate}
                     self.cluster.profiles = {**self.cluster.profiles, kind_of(seen): _with_rates(known, rates)}
         if self.physics.rates_drift:
             self.cluster.profiles = {**self.cluster.profiles, **self._reported()}
@@ -373,7 +375,7 @@ class Simulation:
         return found
 
 
-def _with_rates(profile: Profile, rates: dict[tuple[Shape, Company], float]) -> Profile:
+def _with_rates(profile: Profile, rates: dict[tuple[Shape, CoLocation], float]) -> Profile:
     return replace(profile, rates=rates)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from operator import attrgetter
 
-from muster.scheduling.snapshot import Node
+from muster.scheduling.topology.node import Node
 from muster.simulator.jobs import Job
 
 RECENT = 1000

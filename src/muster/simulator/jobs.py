@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from muster.scheduling.snapshot import EXCLUSIVE, ONE_POD, WHOLE, Gang, Level, Resources, Sensitivity, Sharing, Task
+from muster.scheduling.gang import EXCLUSIVE, Gang, Sensitivity, Sharing, Task
+from muster.scheduling.resources import ONE_POD, WHOLE, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
+from muster.scheduling.topology.node import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Job:
     """From its first placement to its first progress."""
     share: int = WHOLE
     """The thousandths that each worker takes of its GPU; less than all of it only with one GPU."""
-    rest: Resources = ONE_POD
+    resources: Resources = ONE_POD
     """What each worker needs beside GPUs."""
     where: Constraint = ANYWHERE
 
@@ -55,7 +57,8 @@ def gang(job: Job) -> Gang:
     """The gang that is queued when the job is submitted."""
     sizes = job.tasks + (job.tasks[0],) * max(0, (job.most or 0) - len(job.tasks))
     tasks = (
-        Task(f"{job.name}-{index}", gpus, job.rest, job.where, index=index, share=job.share) for index, gpus in enumerate(sizes)
+        Task(f"{job.name}-{index}", gpus, job.resources, job.where, index=index, share=job.share)
+        for index, gpus in enumerate(sizes)
     )
     return Gang(
         name=job.name,
@@ -77,5 +80,5 @@ def gang(job: Job) -> Gang:
 
 def pods(gpus: int, per_pod: int) -> tuple[int, ...]:
     """The workers of a job of `gpus` GPUs whose pods have at most `per_pod` each."""
-    whole, rest = divmod(gpus, per_pod)
-    return (per_pod,) * whole + ((rest,) if rest else ())
+    whole, resources = divmod(gpus, per_pod)
+    return (per_pod,) * whole + ((resources,) if resources else ())

@@ -1,6 +1,6 @@
 """What an answer of a policy makes of the cluster, worked out anew: for those who check the policy.
 
-It is worked out apart from the board on which the policies decide, so that a fault of theirs does not hide itself.
+It is worked out apart from the session on which the policies decide, so that a fault of theirs does not hide itself.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from muster.scheduling.admission.queueing import in_order, is_ready
 from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend, Wait
+from muster.scheduling.gang import Gang, Placement
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import fewest_gpus, place
-from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
-from muster.scheduling.queueing import in_order, is_ready
-from muster.scheduling.snapshot import Gang, Placement, Snapshot
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.occupancy import gpus_by_node
 from muster.scheduling.topology.links import GpuSet
 
@@ -87,8 +88,8 @@ class Outcome:
         """Say whether a gang that waits could start on these GPUs, as far as its queue's quota goes."""
         if not self.quota_allows(gang):
             return False
-        room = Room({name: replace(node, free=spots[name]) for name, node in self.snapshot.nodes.items()})
-        return not isinstance(place(gang, room), Shortage)
+        capacity = FreeCapacity({name: replace(node, free=spots[name]) for name, node in self.snapshot.nodes.items()})
+        return not isinstance(place(gang, capacity), Shortage)
 
     def quota_allows(self, gang: Gang) -> bool:
         """What is left of a quota is kept for who comes first, in the order of the policy: sure of it is who waits alone."""

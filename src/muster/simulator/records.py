@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from muster.scheduling.decisions import Decision, Reason
-from muster.scheduling.snapshot import WHOLE, Node, Placement
+from muster.scheduling.gang import Placement
+from muster.scheduling.resources import WHOLE
 from muster.scheduling.topology.links import indices
+from muster.scheduling.topology.node import Node
 from muster.simulator.fragmentation import Fragmentation
 from muster.simulator.jobs import Job
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Annotated
 
 from muster.scheduling.settings import Policy, Settings
-from muster.simulator.choices import Builder, Fixed
 from muster.simulator.physics import Ideal
 from muster.simulator.physics.gandiva import Gandiva
 from muster.simulator.physics.gavel import Gavel
 from muster.simulator.physics.pollux import Pollux
+from muster.simulator.plugin_fields import Builder, Fixed
 from muster.simulator.policies import Oracle
 from muster.simulator.policies.kubernetes import KubeScheduler
 from muster.simulator.policies.muster import Muster

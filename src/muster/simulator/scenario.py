@@ -12,13 +12,13 @@ from pydantic import Field, model_validator
 
 from muster import machines
 from muster.machines import UnknownMachine
-from muster.scheduling.snapshot import Node
 from muster.scheduling.topology.links import BadLinks, canonical, gpu_set, uniform
 from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
-from muster.simulator.choices import Choice, one_of
-from muster.simulator.located import Strict, complaint, read_yaml
+from muster.scheduling.topology.node import Node
+from muster.simulator.plugin_fields import Choice, one_of
 from muster.simulator.registry import PHYSICS, POLICIES, SOURCES
 from muster.simulator.traces import openb
+from muster.simulator.yaml_errors import Strict, complaint, read_yaml
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Gpus = Annotated[int, Field(ge=1, le=16)]

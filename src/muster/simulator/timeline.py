@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
-from muster.scheduling.snapshot import Node
 from muster.scheduling.topology.links import indices
+from muster.scheduling.topology.node import Node
 from muster.simulator.records import Records, Stay
 
 Format = Literal["png", "svg"]

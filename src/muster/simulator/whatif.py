@@ -13,17 +13,19 @@ from typing import Any
 
 from muster.kube.objects import Pod
 from muster.scheduling.decisions import Decision, Preempt, Put
+from muster.scheduling.gang import Gang
 from muster.scheduling.planner import plan
 from muster.scheduling.settings import Settings
-from muster.scheduling.snapshot import Gang, Node, Snapshot
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.links import indices
+from muster.scheduling.topology.node import Node
 from muster.simulator import dump
 from muster.simulator.engine import Moment, Simulation
 from muster.simulator.jobs import Job
-from muster.simulator.located import BadInput, Problem
 from muster.simulator.physics import Ideal
 from muster.simulator.policies.muster import Muster
 from muster.simulator.records import Records
+from muster.simulator.yaml_errors import BadInput, Problem
 from muster_operator import gates
 from muster_operator.jobs import Unreadable, gang_of
 from muster_operator.jobs import read as read_job
@@ -59,7 +61,7 @@ def gangs(stores: Stores) -> list[Gang]:
         owner = pod.metadata.controller
         owned.setdefault(owner.uid if owner else "", []).append(pod)
     ready = [job for job in jobs if job.status.placement or all(pod.finished for pod in owned.get(job.meta.uid, ()))]
-    placed = [gates.placed_gang(pod) for pod in pods if gates.is_foreign(pod) and gates.counts(pod)]
+    placed = [gates.placed_gang(pod) for pod in pods if gates.is_external(pod) and gates.counts(pod)]
     return [
         *(gang_of(job, stores.priority_classes()) for job in ready),
         *(found.gang for found in gates.gangs_of(pods)),
@@ -118,10 +120,10 @@ def _as_job(gang: Gang, at: float, seconds: float) -> tuple[Gang, Job]:
 def _without_others(snapshot: Snapshot) -> list[Node]:
     """The nodes with what is free, or what gangs have; the rest is out of reach."""
     gpus = {name: node.free for name, node in snapshot.nodes.items()}
-    rest = {name: node.rest for name, node in snapshot.nodes.items()}
+    rest = {name: node.resources for name, node in snapshot.nodes.items()}
     for gang in snapshot.gangs:
         for place in gang.placement:
             if place.node in gpus:
                 gpus[place.node] |= place.gpus
-                rest[place.node] += place.task.rest
-    return [replace(n, healthy=gpus[n.name] & n.healthy, rest=rest[n.name], leaving=0) for n in snapshot.nodes.values()]
+                rest[place.node] += place.task.resources
+    return [replace(n, healthy=gpus[n.name] & n.healthy, resources=rest[n.name], leaving=0) for n in snapshot.nodes.values()]

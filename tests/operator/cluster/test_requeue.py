@@ -102,7 +102,7 @@ def test_an_operator_killed_at_any_step_carries_on(live: Live, operator: Operato
     live.add_nodes(SIZE)
     before = gang(live)
     operator.kill()
-    made = take_back(live, last)
+    made = requeue(live, last)
     operator.start()
 
     wait_queued_again(live, before)
@@ -113,7 +113,7 @@ def test_an_operator_killed_at_any_step_carries_on(live: Live, operator: Operato
     live.wait_pods(SIZE, "Running")
 
 
-def take_back(live: Live, last: str) -> str | None:
+def requeue(live: Live, last: str) -> str | None:
     """Do what the operator does, up to and with the step `last`; return the uid of the pod that was created."""
     steps = ["template-of-one", "templates", "one-deleted", "one-created", "one-forgotten"]
     done = steps[: steps.index(last) + 1]

@@ -16,7 +16,7 @@ from builders.history import History
 from builders.live import HOLD, Json, Live, Operator
 from muster.api import names
 from muster.kube.objects import DLJob, Pod
-from muster.scheduling.snapshot import Assigned, Task
+from muster.scheduling.gang import Assigned, Task
 from muster_operator import gates, manifests
 from muster_operator.jobs import Job, read, tasks_of
 from muster_operator.record import Record

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter, mul
 from typing import NamedTuple
 
-from muster.scheduling.snapshot import NOTHING, WHOLE, Resources, Task
+from muster.scheduling.gang import Task
+from muster.scheduling.resources import NOTHING, WHOLE, Resources
 from muster.scheduling.topology.eligibility import Constraint
 
 ROLE_ORDER = {"chief": 0, "worker": 1, "ps": 2, "evaluator": 3}
@@ -24,12 +25,12 @@ class Ask(NamedTuple):
 
     gpus: int
     share: int
-    rest: Resources
+    resources: Resources
     where: Constraint
 
     @classmethod
     def of(cls, task: Task) -> Ask:
-        return cls(task.gpus, task.share, task.rest, task.where)
+        return cls(task.gpus, task.share, task.resources, task.where)
 
 
 class Batch(NamedTuple):
@@ -47,7 +48,7 @@ class Batches:
     def __init__(self, tasks: Iterable[Task]) -> None:
         alike: dict[tuple[str, int, int, Resources, Constraint], list[Task]] = {}
         for task in tasks:
-            alike.setdefault((task.role, task.gpus, task.share, task.rest, task.where), []).append(task)
+            alike.setdefault((task.role, task.gpus, task.share, task.resources, task.where), []).append(task)
         self.all = [
             Batch(Ask(gpus, share, rest, where), ROLE_ORDER.get(role, len(ROLE_ORDER)), sorted(tasks, key=_BY_INDEX))
             for (role, gpus, share, rest, where), tasks in alike.items()
@@ -59,10 +60,10 @@ class Batches:
         self._gpus = [ask.gpus if ask.share == WHOLE else 0 for ask in self.asks]
         self.shares: list[int] = []
         """The parts of GPUs that are asked for."""
-        self.rest = NOTHING
+        self.resources = NOTHING
         """What all tasks ask for beside GPUs."""
         for ask, number in zip(self.asks, self.counts, strict=True):
-            self.rest = self.rest + ask.rest.times(number)
+            self.resources = self.resources + ask.resources.times(number)
             if ask.share < WHOLE:
                 self.shares += [ask.share] * number
 

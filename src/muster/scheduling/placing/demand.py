@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from muster.scheduling.gang import Gang
 from muster.scheduling.placing.batches import Ask
 from muster.scheduling.placing.fragmentation import Fragmentation, TaskMix
-from muster.scheduling.snapshot import Gang
 from muster.scheduling.topology.fleet import Fleet
 
 ENOUGH = 32
@@ -73,4 +73,4 @@ def _magnitude(count: int) -> int:
 def _order(kind: tuple[Ask, int]) -> tuple[object, ...]:
     """One order for all, since sums of floats depend on it."""
     ask, _ = kind
-    return (ask.gpus, ask.share, ask.rest.cpu, ask.rest.memory, ask.rest.pods, repr(ask.where))
+    return (ask.gpus, ask.share, ask.resources.cpu, ask.resources.memory, ask.resources.pods, repr(ask.where))

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import NamedTuple
 
+from muster.scheduling.gang import Task
 from muster.scheduling.placing.batches import Ask, Load
-from muster.scheduling.placing.room import State
-from muster.scheduling.snapshot import WHOLE, Resources, Task
+from muster.scheduling.placing.free_capacity import State
+from muster.scheduling.resources import WHOLE, Resources
 from muster.scheduling.topology.fleet import Fleet
 
 HORIZON = 10.0
@@ -58,18 +59,18 @@ class Free(NamedTuple):
     """GPUs of which everything is free."""
     parts: tuple[int, ...]
     """Thousandths that are free of each shared GPU, ascending."""
-    rest: Resources
+    resources: Resources
     admits: int
     """Which constraints of the mix admit the node, as a bit set."""
 
     @classmethod
     def of(cls, state: State, admits: int) -> Free:
         """What is free of a node in a state."""
-        return cls(state.free.bit_count(), tuple(sorted(part for _, part in state.parts)), state.rest, admits)
+        return cls(state.free.bit_count(), tuple(sorted(part for _, part in state.parts)), state.resources, admits)
 
     def after(self, ask: Ask | Task) -> list[Free]:
         """What may be left once the node has taken a task: one for each kind of GPU that it may share, the fullest first."""
-        rest = self.rest - ask.rest
+        rest = self.resources - ask.resources
         if ask.share == WHOLE:
             return [Free(self.gpus - ask.gpus, self.parts, rest, self.admits)]
         first = bisect_left(self.parts, ask.share)
@@ -98,7 +99,7 @@ class Fragmentation:
         self._kinds: dict[tuple[int, int], list[tuple[float, Resources, int]]] = {}
         for ask, weight in asked.items():
             kind = self._kinds.setdefault((ask.gpus, ask.share), [])
-            kind.append((weight / total, ask.rest, self.constraints[ask.where]))
+            kind.append((weight / total, ask.resources, self.constraints[ask.where]))
         self.uniform = all(len(names) == len(fleet) for names, _ in self._admitted)
         """Whether every node admits every task of the mix."""
         self.everything = (1 << len(self.constraints)) - 1
@@ -167,13 +168,13 @@ class Fragmentation:
 
 def _chance(free: Free, asks: Iterable[tuple[float, Resources, int]], gpus: int, able: int) -> float:
     """The chance that the next task is one of these and can use a certain one of `able` GPUs."""
-    cpu, memory, pods = free.rest.cpu, free.rest.memory, free.rest.pods
+    cpu, memory, pods = free.resources.cpu, free.resources.memory, free.resources.pods
     chance = 0.0
     for weight, rest, bit in asks:
         if free.admits & bit and cpu >= rest.cpu and memory >= rest.memory and pods >= rest.pods:
             wanted = -(-able // gpus)
             if cpu < wanted * rest.cpu or memory < wanted * rest.memory or pods < wanted * rest.pods:
-                weight *= min(1.0, _times(free.rest, rest) * gpus / able)
+                weight *= min(1.0, _times(free.resources, rest) * gpus / able)
             chance += weight
     return chance
 

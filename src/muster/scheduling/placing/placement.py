@@ -15,31 +15,35 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from operator import attrgetter
 
+from muster.scheduling.gang import Assigned, Gang, Placement, Task
 from muster.scheduling.placing.fragmentation import Fragmentation
-from muster.scheduling.placing.room import Room
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.search import Rate, Search
 from muster.scheduling.placing.shortage import Shortage, shortage
-from muster.scheduling.snapshot import Assigned, Gang, Placement, Task
 from muster.scheduling.speed.occupancy import gpus_of
 
 NOWHERE: frozenset[str] = frozenset()
 
 
 def place(
-    gang: Gang, room: Room, *, fragmentation: Fragmentation | None = None, rate: Rate | None = None
+    gang: Gang, capacity: FreeCapacity, *, fragmentation: Fragmentation | None = None, rate: Rate | None = None
 ) -> Placement | Shortage:
     """Return a placement of the whole gang in `room`, with ranks, or what it lacks.
 
     An elastic gang that does not fit whole gets as many workers as fit, not fewer than `gang.fewest`.
     """
-    return find(gang, room, fragmentation=fragmentation, rate=rate) or shortage(gang, room, room.eligible(gang.tasks))
+    return find(gang, capacity, fragmentation=fragmentation, rate=rate) or shortage(
+        gang, capacity, capacity.eligible(gang.tasks)
+    )
 
 
-def find(gang: Gang, room: Room, *, fragmentation: Fragmentation | None = None, rate: Rate | None = None) -> Placement | None:
+def find(
+    gang: Gang, capacity: FreeCapacity, *, fragmentation: Fragmentation | None = None, rate: Rate | None = None
+) -> Placement | None:
     """Return what `place` does, without a word where there is no room."""
     for tasks in _versions(gang):
         for avoid in (gang.avoid, NOWHERE) if gang.avoid else (NOWHERE,):
-            found = Search(gang, tasks, room, avoid=avoid, fragmentation=fragmentation, rate=rate).run()
+            found = Search(gang, tasks, capacity, avoid=avoid, fragmentation=fragmentation, rate=rate).run()
             if found:
                 return found
     return None
@@ -63,9 +67,9 @@ def renumbered(placement: Iterable[Assigned]) -> Placement:
     return tuple(one._replace(rank=rank) for rank, one in enumerate(sorted(placement, key=attrgetter("rank"))))
 
 
-def form(gang: Gang) -> Hashable:
+def fit_key(gang: Gang) -> Hashable:
     """What decides whether a gang fits: those of one form all fit in a room, or none does."""
-    tasks = tuple([(task.role, task.index, task.gpus, task.share, task.rest, task.where) for task in gang.tasks])
+    tasks = tuple([(task.role, task.index, task.gpus, task.share, task.resources, task.where) for task in gang.tasks])
     return (gang.spread, gang.required, gang.fewest, gang.asked, tasks)
 
 

@@ -13,14 +13,16 @@ from heapq import heappop, heappush
 from itertools import accumulate, chain, islice
 from operator import itemgetter, sub
 
+from muster.scheduling.gang import Assigned, Gang, Placement, Task
 from muster.scheduling.placing.batches import Batches, Counts
 from muster.scheduling.placing.fragmentation import Fragmentation, Free
-from muster.scheduling.placing.room import Room, State, shared
-from muster.scheduling.placing.taking import ALL, Bin, Kind, Limits, after, choices, holds, taken
+from muster.scheduling.placing.free_capacity import FreeCapacity, State, shared
+from muster.scheduling.placing.taking import ALL, Bin, Limits, NodeKey, after, choices, holds, taken
 from muster.scheduling.profile import Shape
-from muster.scheduling.snapshot import WHOLE, Assigned, Gang, Level, Placement, Task
+from muster.scheduling.resources import WHOLE
 from muster.scheduling.speed.occupancy import shape_of
-from muster.scheduling.topology.links import ALONE, GpuSet
+from muster.scheduling.topology.links import UNLIMITED, GpuSet
+from muster.scheduling.topology.node import Level
 
 Rate = Callable[[Gang, Shape], float]
 """How fast a gang is expected to train in a shape; only the order of the answers counts."""
@@ -43,21 +45,21 @@ class Search:
         self,
         gang: Gang,
         tasks: Sequence[Task],
-        room: Room,
+        capacity: FreeCapacity,
         *,
         avoid: frozenset[str] = frozenset(),
         fragmentation: Fragmentation | None = None,
         rate: Rate | None = None,
     ) -> None:
-        self._gang, self._room, self._avoid, self._fragmentation = gang, room, avoid, fragmentation
+        self._gang, self._room, self._avoid, self._fragmentation = gang, capacity, avoid, fragmentation
         self._batches = Batches(tasks)
         self._gpus = self._batches.whole(self._batches.counts)
         self._spread, self._joins = gang.spread, gang.sensitive  # who spreads, or takes parts, joins its GPUs on a node as well
         self._sensitive = self._joins and not self._spread and not self._batches.shares
         self._rate = rate if self._sensitive else None
-        alike = room.fleet.one_kind if self._rate else ("", ALONE)
+        alike = capacity.fleet.one_kind if self._rate else ("", UNLIMITED)
         self._one_kind = alike is not None and (fragmentation is None or fragmentation.uniform)
-        self._usual = Kind(*(alike or ("", ALONE)), fragmentation.everything if fragmentation else 0)
+        self._usual = NodeKey(*(alike or ("", UNLIMITED)), fragmentation.everything if fragmentation else 0)
 
     def run(self) -> Placement | None:
         """Return a node and GPUs for every task, or None."""
@@ -85,11 +87,11 @@ class Search:
     @cached_property
     def _open(self) -> list[tuple[str, int]]:
         """The nodes, by name, that have room for some task, with their free GPUs."""
-        room, asks = self._room, self._batches.asks
+        capacity, asks = self._room, self._batches.asks
         without = any(not ask.gpus for ask in asks)
         least = 0 if without else min((ask.gpus for ask in asks if ask.share == WHOLE), default=0)
-        counts = [(name, room.free[name].bit_count()) for name in room.eligible(asks) if name not in self._avoid]
-        return [(name, free) for name, free in counts if free >= least and (free or without or name in room.parts)]
+        counts = [(name, capacity.free[name].bit_count()) for name in capacity.eligible(asks) if name not in self._avoid]
+        return [(name, free) for name, free in counts if free >= least and (free or without or name in capacity.parts)]
 
     def _domains(self, level: Level) -> Iterator[list[str]]:
         """The nodes of each domain that has enough free GPUs: the emptiest first when spreading, else the fullest.
@@ -131,8 +133,8 @@ class Search:
         largest = max(ask.gpus for ask in self._batches.asks)
         if fullest > largest and (not self._sensitive or self._rate):
             yield limits._replace(gpus=fullest - 1)
-        hop = self._slowest_hop(found) if self._sensitive else ALONE
-        if hop < ALONE:
+        hop = self._slowest_hop(found) if self._sensitive else UNLIMITED
+        if hop < UNLIMITED:
             yield limits._replace(hop=hop)
         if self._rate:
             yield limits._replace(card=min(self._room.nodes[name].nic_gbps for name in found))
@@ -161,10 +163,10 @@ class Search:
     def _on_best_node(self) -> Layout | None:
         """Put all tasks on one node: when packing, as `_merit` has it; when spreading, on the emptiest."""
         batches, gpus = self._batches, self._gpus
-        shares, rest, allowed = batches.shares, batches.rest, self._allowed
+        shares, rest, allowed = batches.shares, batches.resources, self._allowed
         best: tuple[tuple[float, ...], str] | None = None
         for state, alike in self._room.states.items():
-            if state.free.bit_count() < gpus or not state.rest.covers(rest) or (shares and not holds(state, gpus, shares)):
+            if state.free.bit_count() < gpus or not state.resources.covers(rest) or (shares and not holds(state, gpus, shares)):
                 continue
             for name, kind in self._by_kind(alike, allowed):
                 merit = self._merit(state, kind, batches.counts, gpus, whole=True)
@@ -179,9 +181,9 @@ class Search:
         allowed = self._room.admitted(first)
         return allowed.intersection(*map(self._room.admitted, others)) if others else allowed
 
-    def _by_kind(self, alike: Sequence[str], allowed: frozenset[str]) -> Iterable[tuple[str, Kind]]:
+    def _by_kind(self, alike: Sequence[str], allowed: frozenset[str]) -> Iterable[tuple[str, NodeKey]]:
         """The first node of each kind, by name."""
-        first: dict[Kind, str] = {}
+        first: dict[NodeKey, str] = {}
         for name in alike:
             if name in allowed and name not in self._avoid:
                 if self._one_kind:
@@ -189,12 +191,12 @@ class Search:
                 first.setdefault(self._kind(name), name)
         return ((name, kind) for kind, name in first.items())
 
-    def _kind(self, name: str) -> Kind:
+    def _kind(self, name: str) -> NodeKey:
         if self._one_kind:
             return self._usual
         node = self._room.nodes[name]
-        model, card = (node.model, node.nic_gbps) if self._rate else ("", ALONE)
-        return Kind(model, card, self._fragmentation.admits(name) if self._fragmentation else 0)
+        model, card = (node.model, node.nic_gbps) if self._rate else ("", UNLIMITED)
+        return NodeKey(model, card, self._fragmentation.admits(name) if self._fragmentation else 0)
 
     def _fill(self, bins: Mapping[Bin, Sequence[str]], limits: Limits) -> Layout | None:
         """Put every task on one of the nodes, largest first and within limits, or return None."""
@@ -244,7 +246,7 @@ class Search:
                     best, chosen = (merit, names[0]), (one, counts)
         return chosen
 
-    def _merit(self, state: State, kind: Kind, counts: Counts, gpus: int, *, whole: bool) -> tuple[float, ...]:
+    def _merit(self, state: State, kind: NodeKey, counts: Counts, gpus: int, *, whole: bool) -> tuple[float, ...]:
         """Less is better."""
         spare = state.free.bit_count() - gpus
         if self._spread:
@@ -297,7 +299,7 @@ class Search:
                 gpus = choices(state, ask.share)[choice]
                 yield gpus
                 free, parts = shared(gpus, free, parts, -ask.share)
-            rest = rest - ask.rest.times(number)
+            rest = rest - ask.resources.times(number)
 
 
 def _most(bins: Mapping[Bin, Sequence[str]], limits: Limits) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from muster.scheduling.placing.room import Room
-from muster.scheduling.snapshot import WHOLE, Gang, Level
+from muster.scheduling.gang import Gang
+from muster.scheduling.placing.free_capacity import FreeCapacity
+from muster.scheduling.resources import WHOLE
+from muster.scheduling.topology.node import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +18,12 @@ class Shortage:
     message: str
 
 
-def shortage(gang: Gang, room: Room, names: Sequence[str]) -> Shortage:
+def shortage(gang: Gang, capacity: FreeCapacity, names: Sequence[str]) -> Shortage:
     """Say what the gang needs and what there is of it on the nodes named."""
     usable = frozenset(names)
     free = {
         name: state.free.bit_count() * WHOLE + sum(part for _, part in state.parts)
-        for state, alike in room.states.items()
+        for state, alike in capacity.states.items()
         if state.free or state.parts
         for name in usable.intersection(alike)
     }
@@ -32,27 +34,29 @@ def shortage(gang: Gang, room: Room, names: Sequence[str]) -> Shortage:
         needs += f" ({len(gang.tasks)} pods of up to {largest})" if largest else f" ({len(gang.tasks)} pods)"
     if gang.required is not Level.CLUSTER:
         needs += f" in one {gang.required.name.lower()}"
-        best = _best_domain(gang.required, free, room)
+        best = _best_domain(gang.required, free, capacity)
         has = f"at most {_gpus(best[1])} are free in one ({best[0]})" if best else "none are free"
         return Shortage(f"{needs}; {has}")
     total = sum(free.values())
     has = f"{_gpus(total)} free on {len(free)} of {len(names)} nodes that it may use"
-    return Shortage(f"{needs}; {has}{_obstacle(gang, largest, room, free)}" if free and total >= needed else f"{needs}; {has}")
+    return Shortage(
+        f"{needs}; {has}{_obstacle(gang, largest, capacity, free)}" if free and total >= needed else f"{needs}; {has}"
+    )
 
 
 def _gpus(thousandths: int) -> str:
     return f"{thousandths / WHOLE:g}"
 
 
-def _obstacle(gang: Gang, largest: int, room: Room, free: Mapping[str, int]) -> str:
+def _obstacle(gang: Gang, largest: int, capacity: FreeCapacity, free: Mapping[str, int]) -> str:
     """Why enough GPUs are not enough."""
     share = max((task.share for task in gang.tasks if task.gpus == largest), default=WHOLE)
     if share < WHOLE:
-        most = max(WHOLE if room.free[name] else max(part for _, part in room.parts[name]) for name in free)
+        most = max(WHOLE if capacity.free[name] else max(part for _, part in capacity.parts[name]) for name in free)
         if most < share:
             return f", at most {_gpus(most)} of one GPU"
         return ", but not together with its CPU and memory"
-    whole = {name: room.free[name].bit_count() for name in free}
+    whole = {name: capacity.free[name].bit_count() for name in free}
     most = max(whole.values())
     if most < largest:
         return f", at most {most} on one node"
@@ -63,9 +67,9 @@ def _obstacle(gang: Gang, largest: int, room: Room, free: Mapping[str, int]) -> 
     return ", but not together with its CPU and memory"
 
 
-def _best_domain(level: Level, free: Mapping[str, int], room: Room) -> tuple[str, int] | None:
+def _best_domain(level: Level, free: Mapping[str, int], capacity: FreeCapacity) -> tuple[str, int] | None:
     sums: dict[str, int] = {}
     for name, count in free.items():
-        domain = room.nodes[name].domain(level)
+        domain = capacity.nodes[name].domain(level)
         sums[domain] = sums.get(domain, 0) + count
     return max(sums.items(), key=lambda item: (item[1], item[0])) if sums else None

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from muster.scheduling.placing.batches import Batches, Counts
-from muster.scheduling.placing.room import State, shared
-from muster.scheduling.snapshot import WHOLE
-from muster.scheduling.topology.links import ALONE, GpuSet
+from muster.scheduling.placing.free_capacity import State, shared
+from muster.scheduling.resources import WHOLE
+from muster.scheduling.topology.links import UNLIMITED, GpuSet
 
 ALL = -1
 """Every batch, as a bit set."""
 
 
-class Kind(NamedTuple):
+class NodeKey(NamedTuple):
     """What of a node counts for a search beside its state."""
 
     model: str = ""
-    card: float = ALONE
+    card: float = UNLIMITED
     admits: int = 0
     """Which of the tasks to come it admits."""
 
@@ -27,7 +27,7 @@ class Bin(NamedTuple):
     """What of a node decides how many tasks it takes, and how well. Nodes that are alike in it are tried once for all."""
 
     state: State
-    kind: Kind
+    kind: NodeKey
     allowed: int = ALL
     """The batches that may go there, as a bit set."""
     held: int = 0
@@ -55,7 +55,7 @@ def taken(one: Bin, batches: Batches, waiting: Counts, limits: Limits) -> Counts
         whole = ask.share == WHOLE
         if not waiting[number] or not one.allowed >> number & 1 or (whole and ask.gpus > left):
             continue
-        fit = rest.holds(ask.rest, min(waiting[number], most))
+        fit = rest.holds(ask.resources, min(waiting[number], most))
         if not whole:
             fit, left = _cut_off(pieces, ask.share, fit, left)
         elif ask.gpus:
@@ -64,7 +64,7 @@ def taken(one: Bin, batches: Batches, waiting: Counts, limits: Limits) -> Counts
         chosen[number] = fit
         most -= fit
         if number + 1 < len(waiting):
-            rest = rest - ask.rest.times(fit)
+            rest = rest - ask.resources.times(fit)
     counts = tuple(chosen)
     while limits.hop and any(counts) and machine.speed(free, batches.whole(counts)) <= limits.hop:
         counts = _one_less(counts)
@@ -82,7 +82,7 @@ def after(one: Bin, batches: Batches, chosen: Counts) -> Bin:
     machine, free, rest, parts = one.state
     for ask, number in batches.load(chosen):
         for _ in range(number):
-            rest = rest - ask.rest
+            rest = rest - ask.resources
             if ask.share < WHOLE:
                 free, parts = shared(choices(State(machine, free, rest, parts), ask.share)[0], free, parts, -ask.share)
             for _ in range(ask.gpus if ask.share == WHOLE else 0):

@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import pairwise
 from math import fsum, sqrt
 
-from muster.scheduling.profile import UNKNOWN, Company, Profile, Shape, Via
+from muster.scheduling.profile import UNKNOWN, CoLocation, Profile, Shape, Via
 
 Neighbour = tuple[Via, str]
 
@@ -31,15 +31,15 @@ class Interference:
 
     def __init__(self, profiles: Mapping[str, Profile]) -> None:
         self._profiles = profiles
-        self._measured: dict[str, dict[Company, float]] = {}
+        self._measured: dict[str, dict[CoLocation, float]] = {}
         self._singles: dict[str, dict[Neighbour, float]] = {}
 
-    def added(self, kind: str, company: Company, flow: float) -> float:
+    def added(self, kind: str, co_location: CoLocation, flow: float) -> float:
         """Return what a company adds to a step of `kind`, as a share; its exchange over the network is `flow` of a step."""
-        if not company:
+        if not co_location:
             return 0.0
-        measured = self._totals(kind).get(company)
-        return sum(self._one(kind, one, flow) for one in company) if measured is None else measured
+        measured = self._totals(kind).get(co_location)
+        return sum(self._one(kind, one, flow) for one in co_location) if measured is None else measured
 
     def _one(self, kind: str, one: Neighbour, flow: float) -> float:
         known = self._learned(kind)
@@ -59,7 +59,7 @@ class Interference:
             return SWITCH_LOSS * _share(mine.model_mb, LARGE_MB) * _share(theirs.model_mb, LARGE_MB)
         return flow
 
-    def _totals(self, kind: str) -> dict[Company, float]:
+    def _totals(self, kind: str) -> dict[CoLocation, float]:
         if kind not in self._measured:
             self._measured[kind] = _losses(self._profiles.get(kind, UNKNOWN).rates)
         return self._measured[kind]
@@ -68,10 +68,10 @@ class Interference:
         """The loss to each neighbour: of companies that share the most in one way, what the lesser ones leave of the total."""
         if kind not in self._singles:
             found = self._singles[kind] = {}
-            for company, total in sorted(self._totals(kind).items(), key=lambda item: (len(set(item[0])), item)):
-                most = min((via for via, _ in company), key=_WORST_FIRST.__getitem__)
-                unknown = [one for one in company if one[0] is most and one not in found]
-                rest = sum(found.get(one, self._predicted(kind, one, 0.0)) for one in company if one not in unknown)
+            for co_location, total in sorted(self._totals(kind).items(), key=lambda item: (len(set(item[0])), item)):
+                most = min((via for via, _ in co_location), key=_WORST_FIRST.__getitem__)
+                unknown = [one for one in co_location if one[0] is most and one not in found]
+                rest = sum(found.get(one, self._predicted(kind, one, 0.0)) for one in co_location if one not in unknown)
                 for one in unknown:
                     found[one] = max(0.0, total - rest) / len(unknown)
         return self._singles[kind]
@@ -95,29 +95,29 @@ def packing_loss(utilisation: float) -> float:
     return 2.0 / y1 * utilisation / x1 - 1.0
 
 
-def unhindered(rates: Mapping[tuple[Shape, Company], float]) -> dict[Shape, float]:
+def unhindered(rates: Mapping[tuple[Shape, CoLocation], float]) -> dict[Shape, float]:
     """Return the rate of each shape without neighbours.
 
     Where it was never alone, the best that it had on GPUs of its own; where it never had any, as if it had taken turns on them.
     """
     found: dict[Shape, tuple[bool, bool, float]] = {}
-    for (shape, company), rate in rates.items():
+    for (shape, co_location), rate in rates.items():
         if rate > 0:
-            turns = 1 + sum(via is Via.GPU for via, _ in company)
-            found[shape] = max(found.get(shape, (False, False, 0.0)), (not company, turns == 1, rate * turns))
+            turns = 1 + sum(via is Via.GPU for via, _ in co_location)
+            found[shape] = max(found.get(shape, (False, False, 0.0)), (not co_location, turns == 1, rate * turns))
     return {shape: rate for shape, (_, _, rate) in found.items()}
 
 
-def _losses(rates: Mapping[tuple[Shape, Company], float]) -> dict[Company, float]:
+def _losses(rates: Mapping[tuple[Shape, CoLocation], float]) -> dict[CoLocation, float]:
     """What each company was measured to add to a step: the mean over shapes."""
     if len(rates) < 2:
         return {}
     free = unhindered(rates)
-    found: dict[Company, list[float]] = {}
-    for (shape, company), rate in rates.items():
-        if company and rate > 0:
-            found.setdefault(company, []).append(max(0.0, free[shape] / rate - 1.0))
-    return {company: sum(losses) / len(losses) for company, losses in found.items()}
+    found: dict[CoLocation, list[float]] = {}
+    for (shape, co_location), rate in rates.items():
+        if co_location and rate > 0:
+            found.setdefault(co_location, []).append(max(0.0, free[shape] / rate - 1.0))
+    return {co_location: sum(losses) / len(losses) for co_location, losses in found.items()}
 
 
 def _share(value: float | None, whole: float = 1.0) -> float:

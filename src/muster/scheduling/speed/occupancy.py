@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from muster.scheduling.profile import Company, Shape, Via
-from muster.scheduling.snapshot import Gang, Node, Placement
-from muster.scheduling.topology.links import ALONE as NO_HOP
-from muster.scheduling.topology.links import GpuSet
+from muster.scheduling.gang import Gang, Placement
+from muster.scheduling.profile import CoLocation, Shape, Via
+from muster.scheduling.topology.links import UNLIMITED, GpuSet
 from muster.scheduling.topology.network import between
+from muster.scheduling.topology.node import Node
 
 
 def gpus_by_node(placement: Placement) -> dict[str, GpuSet]:
@@ -39,7 +39,7 @@ def shape_of(gpus: Mapping[str, GpuSet], nodes: Mapping[str, Node]) -> Shape:
     """The shape of GPUs by node."""
     models = "+".join(sorted({nodes[name].model for name in gpus}))
     counts = tuple(sorted((held.bit_count() for held in gpus.values()), reverse=True))
-    hops = min((nodes[name].machine.ring(held) for name, held in gpus.items() if held & (held - 1)), default=NO_HOP)
+    hops = min((nodes[name].machine.ring(held) for name, held in gpus.items() if held & (held - 1)), default=UNLIMITED)
     return Shape(models, counts, hops, between(gpus, nodes))
 
 
@@ -60,7 +60,7 @@ class Occupancy:
         for name in gpus_by_node(gang.placement):
             self.on_node.get(name, {}).pop(gang.name, None)
 
-    def company(self, name: str, gpus: Mapping[str, GpuSet], nodes: Mapping[str, Node]) -> Company:
+    def co_location(self, name: str, gpus: Mapping[str, GpuSet], nodes: Mapping[str, Node]) -> CoLocation:
         """The company that gang `name` has, or would have, on these GPUs by node."""
         return tuple(sorted(self.neighbours(name, gpus, nodes).values()))
 

@@ -15,16 +15,16 @@ from functools import cached_property
 from math import exp, fsum, log
 from typing import Any, TypeVar
 
-from muster.scheduling.profile import ALONE, UNKNOWN, Company, Profile, Shape, Via
-from muster.scheduling.snapshot import Gang, Node, Sensitivity
+from muster.scheduling.gang import Gang, Sensitivity
+from muster.scheduling.profile import NO_NEIGHBOURS, UNKNOWN, CoLocation, Profile, Shape, Via
 from muster.scheduling.speed.interference import Interference, Neighbour, unhindered
 from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node, kind_of, shape_of
-from muster.scheduling.speed.steptime import Law, Point, exposure, fit
-from muster.scheduling.topology.links import ALONE as NO_HOP
-from muster.scheduling.topology.links import GpuSet
+from muster.scheduling.speed.step_time import Law, Point, exposure, fit
+from muster.scheduling.topology.links import UNLIMITED, GpuSet
 from muster.scheduling.topology.network import GOODPUT, exchange, network
+from muster.scheduling.topology.node import Node
 
-Kind = tuple[str, Sensitivity]
+RateKey = tuple[str, Sensitivity]
 T = TypeVar("T")
 
 
@@ -34,11 +34,11 @@ class Rates:
     def __init__(self, profiles: Mapping[str, Profile], nodes: Mapping[str, Node]) -> None:
         self._profiles, self._nodes = profiles, nodes
         self._interference = Interference(profiles)
-        self._laws: dict[Kind, Law] = {}
+        self._laws: dict[RateKey, Law] = {}
         self._free: dict[str, Mapping[Shape, float]] = {}
         self._speeds: dict[str, dict[str, float]] = {}
-        self._known: dict[tuple[Kind, Shape, Company], float] = {}
-        self._bests: dict[tuple[Kind, int], float] = {}
+        self._known: dict[tuple[RateKey, Shape, CoLocation], float] = {}
+        self._bests: dict[tuple[RateKey, int], float] = {}
         self._ideals: dict[int, list[Shape]] = {}
         self._kept: dict[object, Any] = {}
 
@@ -53,14 +53,14 @@ class Rates:
         """Return what the gang reports of itself, else what was measured of its kind."""
         return self._profiles.get(gang.name) or self._profiles.get(kind_of(gang), UNKNOWN)
 
-    def expected(self, gang: Gang, shape: Shape, company: Company = ALONE) -> float | None:
+    def expected(self, gang: Gang, shape: Shape, co_location: CoLocation = NO_NEIGHBOURS) -> float | None:
         """Return the rate to expect, in mini-batches/s; None where nothing was measured of the kind."""
-        return self._value(self._kind(gang), shape, company) if self.profile(gang).rates else None
+        return self._value(self._kind(gang), shape, co_location) if self.profile(gang).rates else None
 
-    def relative(self, gang: Gang, shape: Shape, company: Company = ALONE) -> float:
+    def relative(self, gang: Gang, shape: Shape, co_location: CoLocation = NO_NEIGHBOURS) -> float:
         """Return the rate to expect beside that of as many GPUs in the best shape there is, alone: 0 to 1."""
         best = self._best(self._kind(gang), shape.gpus)
-        return min(1.0, self._value(self._kind(gang), shape, company) / best) if best > 0 else 1.0
+        return min(1.0, self._value(self._kind(gang), shape, co_location) / best) if best > 0 else 1.0
 
     def by_shape(self, gang: Gang) -> Callable[[Gang, Shape], float] | None:
         """Return what to choose a placement of the gang by, where it is known: it is declared sensitive, or was measured."""
@@ -89,32 +89,32 @@ class Rates:
 
     # The laws put together
 
-    def _kind(self, gang: Gang) -> Kind:
+    def _kind(self, gang: Gang) -> RateKey:
         """A gang that reports of itself is a kind of its own; kinds of which nothing is known are one."""
         name = gang.name if gang.name in self._profiles else kind_of(gang)
         return name if name in self._profiles else "", gang.sensitivity
 
-    def _value(self, kind: Kind, shape: Shape, company: Company) -> float:
-        key = (kind, shape, company)
+    def _value(self, kind: RateKey, shape: Shape, co_location: CoLocation) -> float:
+        key = (kind, shape, co_location)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._work_out(kind, shape, company)
+            found = self._known[key] = self._work_out(kind, shape, co_location)
         return found
 
-    def _work_out(self, kind: Kind, shape: Shape, company: Company) -> float:
-        measured = self._profiles.get(kind[0], UNKNOWN).rates.get((shape, company))
+    def _work_out(self, kind: RateKey, shape: Shape, co_location: CoLocation) -> float:
+        measured = self._profiles.get(kind[0], UNKNOWN).rates.get((shape, co_location))
         if measured is not None:
             return measured
         alone = self._alone(kind, shape)
-        if not company:
+        if not co_location:
             return alone
         flow = 0.0
-        if any(via is Via.NIC for via, _ in company):
+        if any(via is Via.NIC for via, _ in co_location):
             law = self._law(kind)
             flow = law.volume * network(shape) / law.seconds(shape.gpus, exchange(shape))
-        return alone / (1 + self._interference.added(kind[0], company, flow))
+        return alone / (1 + self._interference.added(kind[0], co_location, flow))
 
-    def _alone(self, kind: Kind, shape: Shape) -> float:
+    def _alone(self, kind: RateKey, shape: Shape) -> float:
         """The rate without neighbours: measured in this shape, else in the one most like it and scaled by the law."""
         free = self._unhindered(kind[0])
         if shape in free:
@@ -125,10 +125,10 @@ class Rates:
         nearest = min(free, key=lambda other: _unlikeness(other, shape))
         return free[nearest] * here / self._by_law(kind, nearest)
 
-    def _by_law(self, kind: Kind, shape: Shape) -> float:
+    def _by_law(self, kind: RateKey, shape: Shape) -> float:
         return shape.gpus * self._speed(kind[0], shape.model) / self._law(kind).seconds(shape.gpus, exchange(shape))
 
-    def _law(self, kind: Kind) -> Law:
+    def _law(self, kind: RateKey) -> Law:
         found = self._laws.get(kind)
         if found is None:
             points = [
@@ -146,12 +146,12 @@ class Rates:
             found = self._free[kind] = unhindered(self._profiles.get(kind, UNKNOWN).rates)
         return found
 
-    def _best(self, kind: Kind, gpus: int) -> float:
+    def _best(self, kind: RateKey, gpus: int) -> float:
         """The rate in the best shape of so many GPUs that the machines have or that was measured."""
         key = (kind, gpus)
         if key not in self._bests:
             shapes = {*self._ideal(gpus), *(shape for shape in self._unhindered(kind[0]) if shape.gpus == gpus)}
-            self._bests[key] = max((self._value(kind, shape, ALONE) for shape in shapes), default=0.0)
+            self._bests[key] = max((self._value(kind, shape, NO_NEIGHBOURS) for shape in shapes), default=0.0)
         return self._bests[key]
 
     def _ideal(self, gpus: int) -> list[Shape]:
@@ -165,7 +165,7 @@ class Rates:
                     servers, rest = divmod(gpus, machine.gpus)
                     counts = (machine.gpus,) * servers + ((rest,) if rest else ())
                     ring = machine.speed(machine.all, counts[0])
-                    self._ideals[gpus].append(Shape(model, counts, ring, NO_HOP if len(counts) < 2 else nic * GOODPUT))
+                    self._ideals[gpus].append(Shape(model, counts, ring, UNLIMITED if len(counts) < 2 else nic * GOODPUT))
         return self._ideals[gpus]
 
     # GPU models

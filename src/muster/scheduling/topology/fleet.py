@@ -12,8 +12,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
-from muster.scheduling.snapshot import Level, Node
 from muster.scheduling.topology.eligibility import Constraint
+from muster.scheduling.topology.node import Level, Node
 
 
 class Asks(Protocol):
@@ -34,7 +34,7 @@ class Fleet:
         self._admitted: dict[Constraint, frozenset[str]] = {}
         self._eligible: dict[frozenset[tuple[Constraint, int]], tuple[str, ...]] = {}
         self._domains: dict[Level, Mapping[str, str]] = {}
-        self.hopeless: dict[object, str | None] = {}
+        self.infeasible: dict[object, str | None] = {}
         """What the largest hope of a gang of some shape lacks, with nobody else running; None where it fits."""
 
     def __len__(self) -> int:
@@ -88,9 +88,11 @@ class Fleet:
     @cached_property
     def empty(self) -> Mapping[str, Node]:
         """The nodes if nobody held anything: what a gang can hope for at best."""
-        return {name: replace(node, free=node.healthy, parts=(), rest=node.capacity) for name, node in self._nodes.items()}
+        return {
+            name: replace(node, free=node.healthy, parts=(), resources=node.allocatable) for name, node in self._nodes.items()
+        }
 
 
 def _fixed(node: Node) -> tuple[object, ...]:
     place = (node.rack, node.block, node.labels, node.taints)
-    return (node.machine, node.model, node.healthy, node.capacity, node.nic_gbps, *place)
+    return (node.machine, node.model, node.healthy, node.allocatable, node.nic_gbps, *place)

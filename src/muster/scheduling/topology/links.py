@@ -17,7 +17,7 @@ Links = tuple[tuple[str, ...], ...]
 GBPS_PER_NVLINK = 20.0
 GBPS = {"PIX": 12.0, "PXB": 11.0, "PHB": 10.0, "NODE": 9.0, "SYS": 6.0}
 _OLD_NAMES = {"SOC": "SYS"}
-ALONE = float("inf")
+UNLIMITED = float("inf")
 """The worth of a single GPU: no link limits it."""
 
 
@@ -54,7 +54,7 @@ def uniform(size: int, link: str = "SYS") -> Links:
 def bandwidth(link: str) -> float:
     """GB/s between two GPUs joined by `link`."""
     if link == "X":
-        return ALONE
+        return UNLIMITED
     return GBPS_PER_NVLINK * int(link[2:]) if link.startswith("NV") else GBPS[link]
 
 
@@ -78,7 +78,7 @@ def ring_bandwidth(links: Links, gpus: GpuSet) -> float:
     """
     members = indices(gpus)
     if len(members) < 2:
-        return ALONE
+        return UNLIMITED
     speeds = [[bandwidth(links[a][b]) for b in members] for a in members]
     if len(members) == 2:
         return speeds[0][1]
@@ -90,7 +90,7 @@ def ring_bandwidth(links: Links, gpus: GpuSet) -> float:
 def _best_cycle(speeds: list[list[float]]) -> float:
     size = len(speeds)
     best: list[list[float]] = [[0.0] * size for _ in range(1 << size)]
-    best[1][0] = ALONE
+    best[1][0] = UNLIMITED
     for visited in range(1, 1 << size, 2):  # every ring is entered at GPU 0
         for last in indices(visited):
             here = best[visited][last]

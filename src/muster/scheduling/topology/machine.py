@@ -12,7 +12,16 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import combinations
 
-from muster.scheduling.topology.links import ALONE, GpuSet, Links, bandwidth, gpu_set, indices, matrix, ring_bandwidth, uniform
+from muster.scheduling.topology.links import (
+    GpuSet,
+    Links,
+    bandwidth,
+    gpu_set,
+    indices,
+    matrix,
+    ring_bandwidth,
+    uniform,
+)
 
 EXHAUSTIVE_GPUS = 8
 """Free sets up to this size are searched in full; larger ones are narrowed greedily first."""
@@ -118,6 +127,3 @@ def machine_type(links: list[list[str]] | Links) -> MachineType:
 def unknown_machine(gpus: int) -> MachineType:
     """Return the type assumed for a node whose links nobody has reported: every way through the system."""
     return _compiled(uniform(gpus))
-
-
-__all__ = ["ALONE", "MachineType", "machine_type", "unknown_machine"]

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from muster.scheduling.profile import Shape
-from muster.scheduling.snapshot import Level, Node
-from muster.scheduling.topology.links import ALONE
+from muster.scheduling.topology.links import UNLIMITED
+from muster.scheduling.topology.node import Level, Node
 
 GOODPUT = 0.45
 """The share of a card's rate that training gets: 2.2 of 5 GB/s by the jobs over 40 Gb/s of Gandiva (OSDI'18, figure 2)."""
@@ -25,7 +25,7 @@ def between(names: Iterable[str], nodes: Mapping[str, Node]) -> float:
     """GB/s that the slowest of these nodes can send to the farthest of the others; infinite for a single node."""
     members = [nodes[name] for name in names]
     if len(members) < 2:
-        return ALONE
+        return UNLIMITED
     return min(node.nic_gbps for node in members) * GOODPUT * UPLINK[level(members)]
 
 

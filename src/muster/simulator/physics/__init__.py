@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from muster.scheduling.profile import UNKNOWN, Company, Profile, Shape
+from muster.scheduling.profile import UNKNOWN, CoLocation, Profile, Shape
 from muster.simulator.jobs import Job
 
 
@@ -20,7 +20,7 @@ class Physics(Protocol):
     rates_drift: bool
     """Whether a job's rates change with its progress: then each gang has a profile of its own beside that of its kind."""
 
-    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
+    def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:
         """Progress a second of a job that has `done` of its work behind it."""
 
     def milestone(self, job: Job, done: float) -> float:
@@ -35,7 +35,7 @@ class Physics(Protocol):
     def profile(self, job: Job) -> Profile:
         """What can be measured of the job while it runs alone, but its rates."""
 
-    def busy(self, job: Job, company: Company) -> float:
+    def busy(self, job: Job, co_location: CoLocation) -> float:
         """The share of time in which the job keeps its GPUs busy, 0 to 1."""
 
 
@@ -48,7 +48,7 @@ class Ideal:
     def __init__(self, resume_seconds: float = 0.0, move_seconds: float = 0.0) -> None:
         self._resume, self._move = resume_seconds, move_seconds
 
-    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
+    def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:
         return 1.0
 
     def milestone(self, job: Job, done: float) -> float:
@@ -63,5 +63,5 @@ class Ideal:
     def profile(self, job: Job) -> Profile:
         return UNKNOWN
 
-    def busy(self, job: Job, company: Company) -> float:
+    def busy(self, job: Job, co_location: CoLocation) -> float:
         return 1.0

@@ -16,7 +16,7 @@ data/gandiva/SOURCE.md says where each figure is from and what is assumed.
 
 from __future__ import annotations
 
-from muster.scheduling.profile import Company, Profile, Shape, Via
+from muster.scheduling.profile import CoLocation, Profile, Shape, Via
 from muster.simulator.jobs import Job
 from muster.simulator.physics import gandiva_figures as figures
 from muster.simulator.physics.gandiva_figures import Model, UnknownModel, curve, model
@@ -46,10 +46,10 @@ class Gandiva:
     def __init__(self, warm: bool = True) -> None:
         self._warm = warm
 
-    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
+    def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:
         kind = model(job.kind)
         alone = shape.gpus * gpu_rate(kind, shape.model) / (1 + kind.scaling * (shape.gpus - 1))
-        return alone / step(kind, shape) / crowding(kind, company) * packed(kind, shape.gpus, company)
+        return alone / step(kind, shape) / crowding(kind, co_location) * packed(kind, shape.gpus, co_location)
 
     def milestone(self, job: Job, done: float) -> float:
         return job.work
@@ -66,9 +66,9 @@ class Gandiva:
         kind = model(job.kind)
         return Profile({}, kind.utilisation, kind.memory, kind.model_mb, self.resume_seconds(job), migration(kind)[1])
 
-    def busy(self, job: Job, company: Company) -> float:
+    def busy(self, job: Job, co_location: CoLocation) -> float:
         kind = model(job.kind)
-        return kind.utilisation * packed(kind, job.gpus, company)
+        return kind.utilisation * packed(kind, job.gpus, co_location)
 
 
 def gpu_rate(kind: Model, gpus: str) -> float:
@@ -113,11 +113,11 @@ def exchanged(kind: Model) -> tuple[float, float]:
     return (four - two) / 2, (four - two) / 2 - two
 
 
-def crowding(kind: Model, company: Company) -> float:
+def crowding(kind: Model, co_location: CoLocation) -> float:
     """Return the time of a step beside neighbours under the same switch and on the same cards, beside that alone."""
     suffers = figures.bus()[kind.bus][0]
-    switch = sum(suffers * figures.bus()[model(other).bus][1] for via, other in company if via is Via.SWITCH)
-    flows = sum(_flow(kind, model(other)) for via, other in company if via is Via.NIC)
+    switch = sum(suffers * figures.bus()[model(other).bus][1] for via, other in co_location if via is Via.SWITCH)
+    flows = sum(_flow(kind, model(other)) for via, other in co_location if via is Via.NIC)
     return (1 + switch) * card(kind, 1 + flows)
 
 
@@ -134,9 +134,9 @@ def _flow(kind: Model, other: Model) -> float:
     return min(1.0, other.traffic / kind.traffic) if kind.traffic else 0.0
 
 
-def packed(kind: Model, gpus: int, company: Company) -> float:
+def packed(kind: Model, gpus: int, co_location: CoLocation) -> float:
     """Return the rate of a job beside that alone on its GPUs; its neighbours there are taken to be spread over them."""
-    others = [model(other).utilisation for via, other in company if via is Via.GPU]
+    others = [model(other).utilisation for via, other in co_location if via is Via.GPU]
     if not others:
         return 1.0
     utilisation = kind.utilisation + max(max(others), sum(others) / gpus)

@@ -16,8 +16,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.scheduling.profile import Company, Profile, Shape, Via
-from muster.scheduling.topology.links import ALONE as NO_HOP
+from muster.scheduling.profile import CoLocation, Profile, Shape, Via
+from muster.scheduling.topology.links import UNLIMITED
 from muster.simulator.jobs import Job
 
 MODELS = ("V100", "P100", "K80")
@@ -39,8 +39,8 @@ class Gavel:
     def __init__(self, move_seconds: Seconds = 0.0, resume_seconds: Seconds = 0.0) -> None:
         self._move, self._resume = move_seconds, resume_seconds
 
-    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
-        return rate(job.kind, shape.model, company)
+    def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:
+        return rate(job.kind, shape.model, co_location)
 
     def milestone(self, job: Job, done: float) -> float:
         return job.work
@@ -57,18 +57,18 @@ class Gavel:
         rate(job.kind, MODELS[0])
         return Profile(suspend_seconds=self._resume, migrate_seconds=self._move)
 
-    def busy(self, job: Job, company: Company) -> float:
-        return 1.0 / (1 + sum(via is Via.GPU for via, _ in company))  # a GPU that two share is busy once
+    def busy(self, job: Job, co_location: CoLocation) -> float:
+        return 1.0 / (1 + sum(via is Via.GPU for via, _ in co_location))  # a GPU that two share is busy once
 
 
 @cache
-def rate(kind: str, model: str, company: Company = ()) -> float:
+def rate(kind: str, model: str, co_location: CoLocation = ()) -> float:
     """Return the mini-batches/s of a job on a GPU of `model`; of several neighbours there each takes its share.
 
     Raise UnknownKind.
     """
     row = _row(kind, model)
-    beside = [other for via, other in company if via is Via.GPU]
+    beside = [other for via, other in co_location if via is Via.GPU]
     for other in beside:
         _row(other, model)
     return row[_ALONE] * prod(row[other] / row[_ALONE] for other in beside)
@@ -84,9 +84,13 @@ def known() -> dict[str, Profile]:
     return {kind: Profile(rates=_rates(kind)) for kind in kinds()}
 
 
-def _rates(kind: str) -> dict[tuple[Shape, Company], float]:
-    companies: list[Company] = [(), *(((Via.GPU, other),) for other in kinds())]
-    return {(Shape(model, (1,), NO_HOP), company): rate(kind, model, company) for model in MODELS for company in companies}
+def _rates(kind: str) -> dict[tuple[Shape, CoLocation], float]:
+    companies: list[CoLocation] = [(), *(((Via.GPU, other),) for other in kinds())]
+    return {
+        (Shape(model, (1,), UNLIMITED), co_location): rate(kind, model, co_location)
+        for model in MODELS
+        for co_location in companies
+    }
 
 
 def _row(kind: str, model: str) -> Mapping[str, float]:

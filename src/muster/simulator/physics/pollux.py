@@ -20,7 +20,7 @@ from importlib.resources import files
 from math import ceil
 from statistics import fmean
 
-from muster.scheduling.profile import Company, Profile, Shape
+from muster.scheduling.profile import CoLocation, Profile, Shape
 from muster.simulator.jobs import Job
 
 RESTART_SECONDS = 30.0
@@ -126,7 +126,7 @@ class Pollux:
     placement_matters = True
     rates_drift = True
 
-    def rate(self, job: Job, done: float, shape: Shape, company: Company) -> float:
+    def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:
         app, batch = trained(job.kind)
         epoch = app.epoch(done)
         return app.goodput(shape.counts, batch or app.best_batch(shape.counts, epoch), epoch)
@@ -144,7 +144,7 @@ class Pollux:
     def profile(self, job: Job) -> Profile:
         return Profile(suspend_seconds=RESTART_SECONDS, migrate_seconds=RESTART_SECONDS)
 
-    def busy(self, job: Job, company: Company) -> float:
+    def busy(self, job: Job, co_location: CoLocation) -> float:
         return 1.0
 
 

@@ -13,8 +13,9 @@ from enum import StrEnum
 from random import Random
 
 from muster.scheduling.decisions import Decision, Join, Place, Reason
-from muster.scheduling.placing.room import Room
-from muster.scheduling.snapshot import Assigned, Gang, Placement, Snapshot, Task
+from muster.scheduling.gang import Assigned, Gang, Placement, Task
+from muster.scheduling.placing.free_capacity import FreeCapacity
+from muster.scheduling.snapshot import Snapshot
 
 
 class Order(StrEnum):
@@ -35,17 +36,17 @@ class KubeScheduler:
         self._random, self._order = Random(seed), order
 
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        room = Room(snapshot.nodes)
+        capacity = FreeCapacity(snapshot.nodes)
         partial = [gang for gang in snapshot.gangs if len(gang.placement) < len(gang.tasks)]
         bound = {gang.name: list(gang.placement) for gang in partial}
         changed: dict[str, Gang] = {}
         for gang, task in self._queue(partial):
-            node = self._emptiest(room, task)
+            node = self._emptiest(capacity, task)
             if node is None:
                 continue
-            gpus = room.nodes[node].machine.leftover(room.free[node], task.gpus)
+            gpus = capacity.nodes[node].machine.leftover(capacity.free[node], task.gpus)
             place = Assigned(task, node, gpus, task.index)
-            room.take((place,))
+            capacity.take((place,))
             bound[gang.name].append(place)
             changed[gang.name] = gang
         return [_decision(gang, tuple(bound[gang.name])) for gang in changed.values()]
@@ -62,8 +63,8 @@ class KubeScheduler:
             self._random.shuffle(pods)
         return pods
 
-    def _emptiest(self, room: Room, task: Task) -> str | None:
-        free: Mapping[str, int] = {node: gpus.bit_count() for node, gpus in room.free.items() if gpus}
+    def _emptiest(self, capacity: FreeCapacity, task: Task) -> str | None:
+        free: Mapping[str, int] = {node: gpus.bit_count() for node, gpus in capacity.free.items() if gpus}
         most = max(free.values(), default=0)
         if most < task.gpus or not free:
             return None

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from muster.scheduling.decisions import Decision
+from muster.scheduling.gang import Gang
 from muster.scheduling.profile import Shape
-from muster.scheduling.snapshot import Gang, Snapshot
+from muster.scheduling.snapshot import Snapshot
 from muster.simulator.policies import Oracle
 from muster.simulator.policies.tiresias import INTERVAL, reassign
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.scheduling.decisions import Decision, Place, Reason, Suspend, Wait
+from muster.scheduling.gang import Gang
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import describe, place
-from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Shape
-from muster.scheduling.snapshot import Gang, Snapshot
+from muster.scheduling.snapshot import Snapshot
 from muster.simulator.policies import Oracle
 
 
@@ -107,19 +108,19 @@ class Ordered:
 
     def _start(self, snapshot: Snapshot, waiting: Sequence[Gang], stopped: Sequence[Gang]) -> list[Decision]:
         """Stop some, then start those that find room, in turn."""
-        room = Room(snapshot.nodes)
+        capacity = FreeCapacity(snapshot.nodes)
         decisions: list[Decision] = []
         for gang in stopped:
-            room.give_back(gang.placement)
+            capacity.give_back(gang.placement)
             decisions.append(Suspend(gang, Reason.PREEMPTED, "others come first", stays=False))
         full: dict[object, Shortage] = {}
         """Requests that found no room: from here on it only shrinks."""
         for gang in waiting:
-            tasks = tuple((task.gpus, task.rest, task.where) for task in gang.tasks)
+            tasks = tuple((task.gpus, task.resources, task.where) for task in gang.tasks)
             request = (tasks, gang.spread, gang.required, gang.fewest)
-            found = full.get(request) or place(gang, room)
+            found = full.get(request) or place(gang, capacity)
             if not isinstance(found, Shortage):
-                room.take(found)
+                capacity.take(found)
                 decisions.append(Place(gang, found, Reason.PLACED, describe(found)))
                 continue
             full[request] = found

@@ -15,7 +15,9 @@ from typing import Annotated
 from pydantic import Field
 
 from muster.scheduling.decisions import Decision, Place, Reason, Suspend
-from muster.scheduling.snapshot import Assigned, Gang, Node, Snapshot
+from muster.scheduling.gang import Assigned, Gang
+from muster.scheduling.snapshot import Snapshot
+from muster.scheduling.topology.node import Node
 
 SETTLED = 1920.0
 """Seconds for which shares stand (Gavel's simulator, `minimum_time_between_allocation_resets`)."""

@@ -12,11 +12,13 @@ from math import exp
 from random import Random
 
 from muster.scheduling.decisions import Decision, Place, Reason, Suspend
+from muster.scheduling.gang import Gang
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.room import Room
 from muster.scheduling.placing.shortage import Shortage
-from muster.scheduling.snapshot import Gang, Node, Snapshot
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.sweeps import Rule, Trial, Verdict
+from muster.scheduling.topology.node import Node
 from muster.simulator.engine import Run, Simulation
 from muster.simulator.jobs import Job
 from muster.simulator.physics import Ideal
@@ -75,7 +77,7 @@ class _Reporting(Ideal):
         super().__init__(SUSPEND_SECONDS, SUSPEND_SECONDS)
         self._interval, self._rate = training.interval, training.interval * training.reports / training.seconds
 
-    def rate(self, job: Job, done: float, shape: object, company: object) -> float:
+    def rate(self, job: Job, done: float, shape: object, co_location: object) -> float:
         return self._rate
 
     def milestone(self, job: Job, done: float) -> float:
@@ -119,16 +121,16 @@ class Sweep:
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         """Suspend those that wait, then start those that run."""
         verdicts = self._verdicts(snapshot.gangs, snapshot.nodes.values())
-        room = Room(snapshot.nodes)
+        capacity = FreeCapacity(snapshot.nodes)
         decisions: list[Decision] = []
         for gang in snapshot.gangs:
             if gang.placement and verdicts[gang.name] is not Verdict.RUN:
-                room.give_back(gang.placement)
+                capacity.give_back(gang.placement)
                 decisions.append(Suspend(gang, Reason.PREEMPTED, "others promise more", stays=False))
         for gang in snapshot.gangs:
-            found = place(gang, room) if not gang.placement and verdicts[gang.name] is Verdict.RUN else None
+            found = place(gang, capacity) if not gang.placement and verdicts[gang.name] is Verdict.RUN else None
             if found is not None and not isinstance(found, Shortage):
-                room.take(found)
+                capacity.take(found)
                 decisions.append(Place(gang, found, Reason.PLACED, "one of the most promising"))
         return decisions
 

@@ -13,9 +13,10 @@ from typing import Annotated
 from pydantic import Field
 
 from muster.scheduling.decisions import Decision, Place, Reason, Suspend, Wait
+from muster.scheduling.gang import Assigned, Gang, Placement
+from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import shrunk
-from muster.scheduling.placing.room import Room
-from muster.scheduling.snapshot import Assigned, Gang, Placement, Snapshot
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.links import GpuSet
 
 INTERVAL = 60.0
@@ -57,16 +58,16 @@ class Tiresias:
 def reassign(snapshot: Snapshot, chosen: Sequence[tuple[Gang, int]]) -> list[Decision]:
     """Let exactly these run, in this order, each with so many workers; those that have as many already stay where they are."""
     wanted = {gang.name: workers for gang, workers in chosen}
-    room = Room(snapshot.nodes)
+    capacity = FreeCapacity(snapshot.nodes)
     decisions: list[Decision] = []
     for gang in snapshot.gangs:
         if gang.placement and len(gang.placement) != wanted.get(gang.name):
-            room.give_back(gang.placement)
+            capacity.give_back(gang.placement)
             decisions.append(Suspend(gang, Reason.PREEMPTED, "its GPUs are given out anew", stays=False))
     for gang, workers in chosen:
         if len(gang.placement) != workers:
-            found = emptiest_first(gang, workers, room)
-            room.take(found)
+            found = emptiest_first(gang, workers, capacity)
+            capacity.take(found)
             decisions.append(
                 Place(gang, found, Reason.PLACED, f"{workers} workers")
                 if found
@@ -75,9 +76,9 @@ def reassign(snapshot: Snapshot, chosen: Sequence[tuple[Gang, int]]) -> list[Dec
     return decisions
 
 
-def emptiest_first(gang: Gang, workers: int, room: Room) -> Placement:
+def emptiest_first(gang: Gang, workers: int, capacity: FreeCapacity) -> Placement:
     """Put so many workers on the nodes with the most free GPUs, each filled before the next; nowhere if they do not all fit."""
-    free: dict[str, GpuSet] = dict(room.free)
+    free: dict[str, GpuSet] = dict(capacity.free)
     places: list[Assigned] = []
     node = ""
     for task in shrunk(gang.tasks, workers):
@@ -85,7 +86,7 @@ def emptiest_first(gang: Gang, workers: int, room: Room) -> Placement:
             node = min(free, key=lambda name: (-free[name].bit_count(), name))
         if free[node].bit_count() < task.gpus:
             return ()
-        part = room.nodes[node].machine.fastest(free[node], task.gpus)
+        part = capacity.nodes[node].machine.fastest(free[node], task.gpus)
         free[node] &= ~part
         places.append(Assigned(task, node, part, len(places)))
     return tuple(places)

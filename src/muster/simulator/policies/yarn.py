@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from muster.scheduling.admission.queueing import in_order
 from muster.scheduling.decisions import Decision, Place, Reason, Wait
-from muster.scheduling.placing.room import Room
-from muster.scheduling.queueing import in_order
-from muster.scheduling.snapshot import Assigned, Gang, Placement, Snapshot
+from muster.scheduling.gang import Assigned, Gang, Placement
+from muster.scheduling.placing.free_capacity import FreeCapacity
+from muster.scheduling.snapshot import Snapshot
 
 
 class Yarn:
@@ -26,15 +27,15 @@ class Yarn:
         self._random = Random(seed)
 
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        room = Room(snapshot.nodes)
+        capacity = FreeCapacity(snapshot.nodes)
         blocked: set[str] = set()
         decisions: list[Decision] = []
         for gang in in_order(gang for gang in snapshot.gangs if not gang.placement):
             if gang.queue in blocked:
                 continue
-            found = self._scattered(gang, room)
+            found = self._scattered(gang, capacity)
             if found:
-                room.take(found)
+                capacity.take(found)
                 decisions.append(Place(gang, found, Reason.PLACED, "the containers that reported first"))
             else:
                 blocked.add(gang.queue)
@@ -44,14 +45,14 @@ class Yarn:
     def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         return ()
 
-    def _scattered(self, gang: Gang, room: Room) -> Placement | None:
+    def _scattered(self, gang: Gang, capacity: FreeCapacity) -> Placement | None:
         """As many tasks as fit on each server in the order of their reports, larger tasks first."""
         waiting = sorted(gang.tasks, key=lambda task: (-task.gpus, task.index))
-        reports = sorted(node for node, gpus in room.free.items() if gpus)
+        reports = sorted(node for node, gpus in capacity.free.items() if gpus)
         self._random.shuffle(reports)
         found: list[Assigned] = []
         for node in reports:
-            free, left = room.free[node], []
+            free, left = capacity.free[node], []
             for task in waiting:
                 gpus = lowest(free, task.gpus) if task.gpus <= free.bit_count() else 0
                 free &= ~gpus

@@ -17,8 +17,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.scheduling.profile import ALONE, Shape
-from muster.scheduling.topology.links import ALONE as ALONE_GBPS
+from muster.scheduling.profile import NO_NEIGHBOURS, Shape
+from muster.scheduling.topology.links import UNLIMITED as ALONE_GBPS
 from muster.simulator.jobs import Job
 from muster.simulator.physics.gandiva import Gandiva, warm_up
 
@@ -90,7 +90,7 @@ def replay(
 def _job(name: str, arrival: float, kind: str, shape: Shape, seconds: float) -> Job:
     """A job that would run for `seconds` on GPUs of a shape, once its processes are ready."""
     job = Job(name, arrival, (1,) * shape.gpus, 1.0, kind, start_seconds=warm_up(shape.gpus))
-    return replace(job, work=seconds * Gandiva().rate(job, 0.0, shape, ALONE))
+    return replace(job, work=seconds * Gandiva().rate(job, 0.0, shape, NO_NEIGHBOURS))
 
 
 def _drawn(random: Random, groups: Sequence[tuple[float, Sequence[str]]]) -> str:

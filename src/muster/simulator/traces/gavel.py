@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.scheduling.snapshot import Sharing
+from muster.scheduling.gang import Sharing
 from muster.simulator.jobs import Job
 from muster.simulator.physics import gavel
 

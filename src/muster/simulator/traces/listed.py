@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from muster.simulator.jobs import Job
-from muster.simulator.located import Strict
+from muster.simulator.yaml_errors import Strict
 
 
 class Listed(Strict):

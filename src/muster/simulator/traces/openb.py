@@ -10,12 +10,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from muster.scheduling.snapshot import WHOLE, Gang, Node, Resources
+from muster.scheduling.gang import Gang
+from muster.scheduling.resources import WHOLE, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Requirement
 from muster.scheduling.topology.machine import unknown_machine
+from muster.scheduling.topology.node import Node
 from muster.simulator.jobs import Job, gang
-from muster.simulator.located import complaint
 from muster.simulator.traces.table import read_table
+from muster.simulator.yaml_errors import complaint
 
 MODEL = "gpu-model"
 """The label of a node that names the model of its GPUs."""
@@ -75,7 +77,7 @@ def jobs(path: Path) -> list[Job]:
 def _node(row: NodeRow) -> Node:
     machine, rest = unknown_machine(row.gpu), Resources(row.cpu_milli, row.memory_mib * _MIB, PODS)
     labels = {MODEL: row.model}
-    return Node(row.sn, machine, machine.all, machine.all, row.model, rest=rest, capacity=rest, labels=labels)
+    return Node(row.sn, machine, machine.all, machine.all, row.model, resources=rest, allocatable=rest, labels=labels)
 
 
 def _job(row: PodRow) -> Job:
@@ -83,7 +85,7 @@ def _job(row: PodRow) -> Job:
     share = row.gpu_milli if row.num_gpu else WHOLE
     seconds = row.deletion_time - row.creation_time
     where = _constraint(row.gpu_spec)
-    return Job(row.name, row.creation_time, (row.num_gpu,), seconds, share=share, rest=rest, where=where)
+    return Job(row.name, row.creation_time, (row.num_gpu,), seconds, share=share, resources=rest, where=where)
 
 
 def _constraint(models: str) -> Constraint:

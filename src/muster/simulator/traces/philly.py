@@ -12,8 +12,8 @@ from typing import Annotated
 from pydantic import BaseModel, Field, NaiveDatetime
 
 from muster.simulator.jobs import Job, pods
-from muster.simulator.located import BadInput, Problem
 from muster.simulator.traces.table import read_table
+from muster.simulator.yaml_errors import BadInput, Problem
 
 LARGEST_POD = 8
 """GPUs of a pod unless the scenario says otherwise: Philly's servers have at most 8."""

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from muster.simulator.jobs import Job
-from muster.simulator.located import BadInput
 from muster.simulator.physics.pollux import APPLICATIONS, RESTART_SECONDS, application
 from muster.simulator.traces.table import bad_row, read_table
+from muster.simulator.yaml_errors import BadInput
 
 MOST_GPUS = 64
 """GPUs to which a job may grow: as far as step times were measured."""

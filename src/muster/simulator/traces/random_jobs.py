@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from muster.scheduling.snapshot import Level, Sensitivity, Sharing
+from muster.scheduling.gang import Sensitivity, Sharing
+from muster.scheduling.topology.node import Level
 from muster.simulator.jobs import Job
 
 KINDS = ("vgg16", "resnet50", "lm", "vae", "gnmt")

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from muster.simulator.located import BadInput, Problem, expected
+from muster.simulator.yaml_errors import BadInput, Problem, expected
 
 R = TypeVar("R", bound=BaseModel)
 

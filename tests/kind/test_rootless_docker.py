@@ -1,0 +1,75 @@
+"""What surrounds our engine: the runtime that leaves a withheld capability out, and what the command says without an engine."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from muster import cli
+from muster.kind import engine, rootless_docker, sysctls
+from muster.local.errors import LocalError
+
+SPEC = '{"bounding":["CAP_CHOWN","CAP_SYS_RESOURCE"],"permitted":["CAP_SYS_RESOURCE","CAP_KILL"]}'
+
+
+@pytest.mark.parametrize(
+    ("words", "touched"),
+    [
+        ("--root r create --bundle {bundle} id", "config.json"),
+        ("run --bundle={bundle} id", "config.json"),
+        ("exec --process {bundle}/process.json id", "process.json"),
+        ("exec -p {bundle}/process.json id", "process.json"),
+        ("delete --force id", None),
+        ("state id", None),
+    ],
+)
+def test_the_runtime_leaves_the_capability_out_of_what_it_is_to_start(words: str, touched: str | None, tmp_path: Path) -> None:
+    wrapper = tmp_path / "runc"
+    wrapper.write_text(rootless_docker.RUNC.replace("@RUNC@", "echo"))
+    for name in ("config.json", "process.json"):
+        (tmp_path / name).write_text(SPEC)
+    arguments = words.format(bundle=tmp_path).split()
+    done = subprocess.run(["sh", wrapper, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == arguments  # passed on as they came
+    for name in ("config.json", "process.json"):
+        assert ("CAP_SYS_RESOURCE" in (tmp_path / name).read_text()) == (name != touched)
+    if touched:
+        assert (tmp_path / touched).read_text() == '{"bounding":["CAP_CHOWN"],"permitted":["CAP_KILL"]}'
+
+
+@pytest.fixture
+def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without an engine, and a state directory of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_without_an_engine_there_is_no_cluster(nothing: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert engine.running() is None
+    assert cli.main(["kind", "status"]) == 1
+    assert "`muster kind up` creates one" in capsys.readouterr().err
+    assert cli.main(["kind", "run"]) == 1
+    assert "say which program" in capsys.readouterr().err
+    assert cli.main(["kind", "down"]) == 0
+    assert "there was no kind cluster" in capsys.readouterr().out
+    assert list(nothing.iterdir()) == []
+
+
+def test_what_an_engine_takes_is_named_before_anything_starts(nothing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(LocalError, match=r"takes root.*muster local up"):
+        rootless_docker.check()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(LocalError, match="on Debian alone"):
+        rootless_docker.check()
+    assert list(nothing.iterdir()) == []
+
+
+def test_sysctls_that_nobody_changed_are_not_written() -> None:
+    before = sysctls.read()
+    assert "kernel/panic" in before
+    sysctls.restore(before)  # would be refused to anybody but root
+    assert sysctls.read() == before

@@ -1,0 +1,168 @@
+"""Usage: gangs go where the GPUs make most of them, apart or two on the same GPUs, and nothing moves for little."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from builders.cluster import node
+from builders.sessions import PACKS, TURNS, said, session, turning
+from muster.machines.catalogue import machine
+from muster.scheduling.decisions import Pack, Put
+from muster.scheduling.gang import Gang
+from muster.scheduling.profile import Profile, Shape, Via
+from muster.scheduling.rebalancing import local_search
+from muster.scheduling.session import Session
+from muster.scheduling.topology.machine import machine_type
+from muster.scheduling.topology.node import Node
+
+NOW = 36_000.0
+FAST, SLOW = node("fast", 1, model="V100"), node("slow", 1, model="K80")
+
+
+def known(fast: float, slow: float, beside: dict[str, float] | None = None, **fields: Any) -> Profile:
+    """A kind's rates on both models alone, and beside other kinds on the fast one and half as much on the slow one."""
+    rates: dict[Any, float] = {(Shape(m, (1,), float("inf")), ()): rate for m, rate in (("V100", fast), ("K80", slow))}
+    for other, rate in (beside or {}).items():
+        rates[Shape("V100", (1,), float("inf")), ((Via.GPU, other),)] = rate
+        rates[Shape("K80", (1,), float("inf")), ((Via.GPU, other),)] = rate / 2
+    return Profile(rates, **fields)
+
+
+def pairable(first: float, second: float, **fields: Any) -> dict[str, Profile]:
+    """Two kinds a tenth as fast on the slow GPU, and these rates beside each other."""
+    return {"a": known(1.0, 0.1, {"b": first}, **fields), "b": known(1.0, 0.1, {"a": second}, **fields)}
+
+
+def on(name: str, where: str, **fields: Any) -> Gang:
+    return turning(name, (where, [0]), **{"sharing": PACKS, **fields})
+
+
+def improved(profiles: dict[str, Profile], *gangs: Gang, nodes: tuple[Node, ...] = (FAST, SLOW), **wishes: Any) -> Session:
+    seen = session(nodes, gangs, NOW, profiles)
+    local_search.improve(seen, **wishes)
+    return seen
+
+
+def where(seen: Session) -> dict[str, str]:
+    return {name: next(iter(seen.spots(gang))) for name, gang in seen.gangs.items() if gang.placement}
+
+
+def test_a_gang_goes_to_idle_gpus_on_which_it_is_faster() -> None:
+    seen = improved({"a": known(2.0, 1.0)}, on("a", "slow"))
+    assert said(seen.decisions) == [("Migrate", "a")]
+    assert where(seen) == {"a": "fast"}
+
+
+def test_the_faster_gpus_go_to_who_gains_most() -> None:
+    """Both are faster there; the one that is ten times as fast has them, whoever was there first."""
+    profiles = {"a": known(1.0, 0.8), "b": known(1.0, 0.1)}
+    seen = improved(profiles, on("a", "fast", sharing=TURNS), on("b", "slow", sharing=TURNS))
+    assert where(seen) == {"a": "slow", "b": "fast"}
+
+
+def test_two_change_places_so_that_each_step_is_possible() -> None:
+    seen = improved({"a": known(1.0, 0.8), "b": known(1.0, 0.1)}, on("a", "fast"), on("b", "slow"), packing=False)
+    assert [verb for verb, _ in said(seen.decisions)] == ["Suspend", "Migrate", "Place"]
+    (effect,) = {decision.effect for decision in seen.decisions if isinstance(decision, Put)}
+    assert effect is not None
+    assert effect.before == pytest.approx(1.1)
+    assert effect.after == pytest.approx(1.8)
+
+
+def test_nothing_moves_below_the_threshold() -> None:
+    """Changing places gains 0.19 GPUs, and each of the two that move has to bring 0.1."""
+    profiles = {"a": known(1.0, 0.8), "b": known(1.0, 0.61)}
+    assert improved(profiles, on("a", "fast", sharing=TURNS), on("b", "slow", sharing=TURNS)).decisions == []
+    profiles["b"] = known(1.0, 0.59)
+    assert improved(profiles, on("a", "fast", sharing=TURNS), on("b", "slow", sharing=TURNS)).decisions != []
+
+
+def test_two_share_the_fast_gpu_where_that_is_measured_to_be_worth_it() -> None:
+    seen = improved(pairable(0.8, 0.8), on("a", "fast"), on("b", "slow"))
+    assert said(seen.decisions) == [("Suspend", "b"), ("Pack", "b")]
+    (pack,) = (decision for decision in seen.decisions if isinstance(decision, Pack))
+    assert pack.onto == "a"
+    assert where(seen) == {"a": "fast", "b": "fast"}
+
+
+@pytest.mark.parametrize("beside", [0.4, 0.0])
+def test_a_pair_that_loses_is_not_made(beside: float) -> None:
+    assert improved(pairable(beside, 0.75), on("a", "fast"), on("b", "slow")).decisions == []
+
+
+def test_a_pair_that_loses_comes_apart() -> None:
+    host, guest = on("a", "fast"), on("b", "fast", packed="a")
+    seen = improved(pairable(0.4, 0.4) | {"b": known(1.0, 0.9, {"a": 0.4})}, host, guest)
+    assert where(seen) == {"a": "fast", "b": "slow"}
+
+
+def test_only_gangs_that_let_themselves_be_packed_share_a_gpu() -> None:
+    assert improved(pairable(0.8, 0.8), on("a", "fast", sharing=TURNS), on("b", "slow")).decisions == []
+    assert improved(pairable(0.8, 0.8), on("a", "fast"), on("b", "slow"), packing=False).decisions == []
+
+
+def test_a_pair_has_to_fit_into_the_memory() -> None:
+    assert improved(pairable(0.8, 0.8, memory=0.6), on("a", "fast"), on("b", "slow")).decisions == []
+    assert improved(pairable(0.8, 0.8, memory=0.5), on("a", "fast"), on("b", "slow")).decisions != []
+
+
+def test_a_lower_priority_neither_joins_nor_displaces_a_higher_one() -> None:
+    gains = {"a": known(1.0, 0.8, {"b": 1.0}), "b": known(1.0, 0.1, {"a": 1.0})}
+    assert improved(gains, on("a", "fast", priority=5), on("b", "slow")).decisions == []
+    assert improved(gains, on("a", "fast", priority=5), on("b", "slow", priority=5)).decisions != []
+
+
+def test_a_gang_that_shares_nothing_stays() -> None:
+    mine = on("a", "fast", sharing=replace(TURNS, slices=False))
+    assert improved({"a": known(1.0, 0.8), "b": known(1.0, 0.1)}, mine, on("b", "slow")).decisions == []
+
+
+def test_a_move_has_to_pay_within_as_long_as_the_gang_has_run() -> None:
+    profiles = {"a": known(2.0, 1.0, migrate_seconds=600.0)}
+    assert improved(profiles, on("a", "slow", started=NOW - 1100.0)).decisions == []
+    assert improved(profiles, on("a", "slow", started=NOW - 1300.0)).decisions != []
+
+
+def test_no_move_pays_where_neighbours_lose_more_than_the_gang_is_worth() -> None:
+    """Under each of the two switches its neighbour nearly stops: a little less under the one where a GPU is idle."""
+    server = node("n", machine=machine_type(machine("pcie-8").links), healthy=0b1111)
+    alone = Shape("", (1,), float("inf"))
+
+    def slowed(**beside: float) -> Profile:
+        return Profile({(alone, ()): 1.0} | {(alone, ((Via.SWITCH, kind),)): rate for kind, rate in beside.items()})
+
+    profiles = {"new": slowed(much=0.2, less=0.2), "much": slowed(new=0.0), "less": slowed(new=0.3)}
+    there = [turning(name, ("n", [gpu])) for name, gpu in (("new", 2), ("much", 3), ("less", 1))]
+    seen = session([server], [replace(there[0], started=NOW), *there[1:]], NOW, profiles)
+    gpus = [seen.spots(seen.gangs["new"]), {"n": 0b1}]
+    assert [round(seen.rates.worth(seen.gangs["new"], one, seen.running), 2) for one in gpus] == [-0.8, -0.5]
+    local_search.improve(seen)
+    assert seen.decisions == []
+
+
+def test_gangs_of_several_gpus_change_places() -> None:
+    nodes = (node("fast", 4, model="V100"), node("slow", 4, model="K80"))
+    rates = {"a": 0.9, "b": 0.2}
+    profiles = {
+        name: Profile({(Shape(model, (4,), 12.0), ()): rate for model, rate in (("V100", 1.0), ("K80", slow))})
+        for name, slow in rates.items()
+    }
+    gangs = [turning(name, (where, [0, 1, 2, 3])) for name, where in (("a", "fast"), ("b", "slow"))]
+    assert where(improved(profiles, *gangs, nodes=nodes)) == {"a": "slow", "b": "fast"}
+
+
+def test_a_gang_that_a_node_does_not_admit_is_not_moved_there() -> None:
+    closed = replace(FAST, resources=FAST.resources._replace(cpu=0))
+    heavy = on("b", "slow", resources=FAST.resources._replace(cpu=1, memory=0, pods=1))
+    assert improved({"b": known(1.0, 0.1)}, heavy, nodes=(closed, SLOW)).decisions == []
+
+
+def test_what_is_best_stays_as_it_is() -> None:
+    """Nothing is decided again: neither by the same rates, which remember it, nor by new ones."""
+    gangs = [on("a", "fast"), on("b", "slow")]
+    seen = improved(pairable(0.8, 0.8), *gangs)
+    again = improved(pairable(0.8, 0.8), *(replace(seen.gangs[gang.name], since=NOW) for gang in gangs))
+    assert again.decisions == []

@@ -1,0 +1,40 @@
+"""Standings: what is kept from pass to pass is what would be worked out anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders.cluster import gang, running
+from builders.sessions import TURNS
+from muster.scheduling.gang import Gang
+from muster.scheduling.time_sharing.rank import DAY, Rank, Ranks
+
+SLICE = 60.0
+SPANS = st.floats(1.0, 20 * DAY)
+
+
+def came(there: float, share: float, runs: bool) -> Gang:
+    """A gang that came `there` seconds before, ran for a share of them, and now runs on or waits."""
+    one = running("a", ("n", [0]), sharing=TURNS) if runs else gang("a", 1, 1, sharing=TURNS)
+    return replace(one, arrived=-there, attained=there * share, since=0.0)
+
+
+@given(there=SPANS, share=st.floats(0.0, 1.0), runs=st.booleans(), steps=st.lists(SPANS, min_size=1, max_size=6))
+def test_a_standing_that_is_kept_is_what_it_would_be_anew(there: float, share: float, runs: bool, steps: list[float]) -> None:
+    one = came(there, share, runs)
+    kept, now = Ranks(), 0.0
+    for step in (0.0, *steps):
+        now += step
+        assert kept.of([one], now, SLICE)["a"].alike == Rank.of(one, now, SLICE).alike
+
+
+@given(there=SPANS, share=st.floats(0.0, 1.0), runs=st.booleans())
+def test_a_standing_says_how_long_it_holds(there: float, share: float, runs: bool) -> None:
+    one = came(there, share, runs)
+    found = Rank.of(one, 0.0, SLICE)
+    for part in (0.25, 0.5, 0.999):
+        moment = part * min(found.until, 100 * DAY)
+        assert moment <= 0 or Rank.of(one, moment, SLICE).alike == found.alike
