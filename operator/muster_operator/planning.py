@@ -17,12 +17,10 @@ import msgspec
 from muster.api import names
 from muster.kube.errors import KubeError
 from muster.scheduling.decisions import Assignment, Decision, Move, Place, Preempt, Reason, Requeue, Resize, Verb, Wait
-from muster.scheduling.gang import Gang
-from muster.scheduling.placing.placement import describe
+from muster.scheduling.gang import Gang, describe, gpus_by_node
 from muster.scheduling.planner import Planner
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.speed.occupancy import gpus_by_node
 from muster_operator import metrics
 from muster_operator.external_pods import ExternalPods
 from muster_operator.jobs import Job, gang_of, stamp

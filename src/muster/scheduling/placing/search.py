@@ -20,7 +20,7 @@ from muster.scheduling.placing.free_capacity import FreeCapacity, State, shared
 from muster.scheduling.placing.taking import ALL, Bin, Limits, NodeKey, after, choices, holds, taken
 from muster.scheduling.profile import Shape
 from muster.scheduling.resources import WHOLE
-from muster.scheduling.speed.occupancy import shape_of
+from muster.scheduling.speed.shapes import shape_of
 from muster.scheduling.topology.links import UNLIMITED, GpuSet
 from muster.scheduling.topology.node import Level
 
