@@ -42,8 +42,9 @@ class GangIndex:
             return Changes()
         self._snapshot = gangs
         before, now = self.occupancy.gangs, {gang.name: gang for gang in gangs}
-        gone = [gang for name, gang in before.items() if _differ(gang, now.get(name))]
-        came = [gang for name, gang in now.items() if _differ(gang, before.get(name))]
+        # comparing objects first spares comparing what they hold: most are the same ones
+        gone = [gang for name, gang in before.items() if (new := now.get(name)) is not gang and new != gang]
+        came = [gang for name, gang in now.items() if (old := before.get(name)) is not gang and old != gang]
         for gang in gone:
             self._drop(gang)
         for gang in came:
@@ -74,7 +75,3 @@ class GangIndex:
         self.slicing += change * slicing
         self.sized += change * sized
         self.elastic += change * (slicing and sized)
-
-
-def _differ(gang: Gang, other: Gang | None) -> bool:
-    return other is not gang and other != gang  # the first spares comparing what is the same object, which most are

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from muster.scheduling.admission.quotas import Quotas
 from muster.scheduling.decisions import (
@@ -35,7 +35,7 @@ from muster.scheduling.gang import EXCLUSIVE, Gang, Placement, gpus_by_node
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
-from muster.scheduling.planner_cache import GangFacts, PlannerCache
+from muster.scheduling.planner_cache import PlannerCache
 from muster.scheduling.settings import DEFAULTS, Policy, Settings
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.rates import Rates
@@ -63,6 +63,8 @@ class Session:
         self.occupancy = self.index.occupancy
         self.quotas = Quotas(snapshot.queues, self.index.placed.values())
         self.ranks = self._cache.ranks
+        self.facts = partial(self._cache.facts, fleet)
+        """What follows of a waiting gang and of the fleet, by gang."""
         self.decisions: list[AnyAssignment | Suspend | Requeue | Preempt] = []
         self.waits: dict[str, Wait] = {}
         """Why gangs wait, or stay where they are although they are to change, of which nothing else is decided."""
@@ -80,7 +82,16 @@ class Session:
     @cached_property
     def rates(self) -> Rates:
         """What to expect of placements."""
-        return self._cache.rates(self.profiles, self.capacity)
+        return self._cache.rates(self.profiles, self.nodes)
+
+    @property
+    def settled(self) -> bool:
+        """Whether a search of everything that could change found nothing, and nothing changed since."""
+        return self._cache.settled
+
+    def settle(self) -> None:
+        """Note that there is nothing to change until a gang, a node or a rate changes."""
+        self._cache.settled = True
 
     @cached_property
     def gittins(self) -> GittinsIndex:
@@ -96,10 +107,6 @@ class Session:
     def largest(self) -> int:
         """The healthy GPUs of the largest node."""
         return max((node.healthy.bit_count() for node in self.nodes.values()), default=0)
-
-    def facts(self, gang: Gang) -> GangFacts:
-        """Return what follows of a waiting gang and of the fleet."""
-        return self._cache.facts(gang, self.capacity)
 
     def can(self, *verbs: Verb) -> bool:
         """Say whether the caller can execute all of these verbs."""
@@ -159,7 +166,10 @@ class Session:
     def apply_all(self, decisions: Iterable[Decision]) -> None:
         """Put decisions on the session, in order."""
         for decision in decisions:
-            self.apply(decision)
+            if isinstance(decision, Wait) and not decision.keeps:
+                self.waits[decision.gang.name] = decision
+            else:
+                self.apply(decision)
 
     def wait(self, gang: Gang, reason: Reason, message: str) -> None:
         """Say why a gang waits, unless the pass finds it a placement later."""

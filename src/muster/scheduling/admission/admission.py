@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from muster.scheduling.admission.backfill import Backfill
 from muster.scheduling.admission.preemption import preempt, release, wait_for_stopping_pods
@@ -20,6 +21,8 @@ from muster.scheduling.placing.placement import place
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.planner_cache import GangFacts
 from muster.scheduling.session import Session
+
+T = TypeVar("T", bound=Place | Move | Resize | Preempt)
 
 
 def admit(session: Session, which: Callable[[Gang], bool] | None = None) -> list[Admission]:
@@ -39,7 +42,7 @@ class _Turn:
     """What the gangs so far reserve, and which of those that run may still be preempted."""
 
     def __init__(self, session: Session) -> None:
-        self._session, self._backfill = session, Backfill()
+        self._session, self._facts, self._backfill = session, session.facts, Backfill()
         self._capacity, self._quotas = session.capacity, session.quotas
         self._running = dict(session.index.placed)
         self._to_close: list[str] = []
@@ -47,7 +50,13 @@ class _Turn:
 
     def admit(self, gang: Gang) -> Admission:
         """Place the gang, make room for it, or say why it waits."""
-        return self._decide(self._admission(gang))
+        facts = self._facts(gang)
+        if gang.absent or gang.not_before > self._session.now or facts.infeasible:
+            return self._cannot_start(facts)
+        if self._quotas.limit(gang.queue) is not None:
+            return self._wait_for_quota(facts) or self._within_quota(facts)
+        blocking = self._blocking(facts)  # spares the search; a long queue is mostly this
+        return facts.behind(blocking) if blocking else self._search(facts, gang)
 
     def move(self, gang: Gang) -> Admission:
         """Find a placement apart from the one that the gang has if there is one, else one that overlaps with it."""
@@ -64,20 +73,6 @@ class _Turn:
         self._close_reserved()
         return self._change(Resize, Reason.RESIZED, gang, self._elsewhere(gang))
 
-    def _admission(self, gang: Gang) -> Admission:
-        facts = self._session.facts(gang)
-        if gang.absent or gang.not_before > self._session.now or facts.infeasible:
-            return self._cannot_start(facts)
-        if self._quotas.limit(gang.queue) is not None:
-            return self._wait_for_quota(facts) or self._within_quota(facts)
-        blocking = self._blocking(facts)  # spares the search; a long queue is mostly this
-        return facts.behind(blocking) if blocking else self._search(facts, gang)
-
-    def _decide(self, decision: Admission) -> Admission:
-        if not isinstance(decision, Wait):
-            self._session.apply(decision)
-        return decision
-
     def _blocking(self, facts: GangFacts) -> Gang | None:
         return self._backfill.blocking(facts.demands, facts.eligible)
 
@@ -90,7 +85,7 @@ class _Turn:
             return self._blocked(facts, placement)
         if session.profiles:
             placement = avoid_interference(allowed, placement, self._capacity, session.occupancy, session.rates)
-        return Place(gang, placement, Reason.PLACED, describe(placement))
+        return self._decide(Place(gang, placement, Reason.PLACED, describe(placement)))
 
     def _blocked(self, facts: GangFacts, shortage: Shortage) -> Admission:
         session, gang = self._session, facts.gang
@@ -103,8 +98,10 @@ class _Turn:
         if Preempt not in self._session.settings.verbs:
             return None
         decision = preempt(self._session, gang, list(self._running.values()))
-        for victim in decision.victims if decision else ():
-            del self._running[victim.name]
+        if decision:
+            for victim in decision.victims:
+                del self._running[victim.name]
+            self._decide(decision)
         return decision
 
     def _cannot_start(self, facts: GangFacts) -> Wait:
@@ -179,6 +176,10 @@ class _Turn:
             return Wait(gang, Reason.QUOTA_EXHAUSTED, f"stays as it is: {self._quotas.usage(gang.queue)}")
         del self._running[gang.name]
         return self._decide(verb(gang, placement, reason, f"moves to {describe(placement)}"))
+
+    def _decide(self, decision: T) -> T:
+        self._session.apply(decision)
+        return decision
 
     def _left_behind(self, gang: Gang) -> list[str]:
         """The nodes that the gang is to leave."""

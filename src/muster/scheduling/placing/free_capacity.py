@@ -50,7 +50,12 @@ class FreeCapacity:
         """Nodes onto which nothing more goes, as they would be if they were open."""
         self._undo: list[tuple[str, State, State | None]] | None = None
         for name, node in nodes.items():
-            self._insert(name, node.free, node.resources, node.parts)
+            self.free[name], self._resources[name] = node.free, node.resources
+            if node.parts:
+                self.parts[name] = node.parts
+            self.total += node.free.bit_count()
+            state = State(node.machine, node.free, node.resources, node.parts)
+            self._by_state.setdefault(state, []).append(name)
         for names in self._by_state.values():
             names.sort()
 

@@ -44,42 +44,54 @@ class _Move(NamedTuple):
 
 def improve(session: Session) -> None:
     """Move gangs so that the GPUs make more of them: to idle ones, then among each other."""
-    if not session.can(Migrate):
+    if not session.can(Migrate) or session.settled:
         return
     decided = {decision.gang.name for decision in session.decisions}
     found = sorted(sites(session, decided, can_pack(session)), key=lambda site: (-site.loss, site.name))
+    done: list[bool] = []
     if session.capacity.total:
         slowed = [site for site in found if site.loss >= LEAST_GAIN]
-        for site in slowed[:MOST_MOVES]:
-            _move_to_idle(session, site)
+        done += [_move_to_idle(session, site) for site in slowed[:MOST_MOVES]]
     if session.can(Requeue, Place):
         moved = {decision.gang.name for decision in session.decisions}
         unmoved = [site for site in found if moved.isdisjoint(gang.name for gang in site.gangs)]
-        for one, other, change in _changes(session.rates.kept(SwapTable), unmoved):
-            _carry_out(session, one, other, change)
+        changes = _changes(session.rates.kept(SwapTable), unmoved)
+        done += [_carry_out(session, one, other, change) for one, other, change in changes]
+    if all(done) and not session.decisions:
+        session.settle()
 
 
 # To idle GPUs
 
 
-def _move_to_idle(session: Session, site: Site) -> None:
-    """Move the gang of the site that gains most by it to idle GPUs, if that pays."""
+def _move_to_idle(session: Session, site: Site) -> bool:
+    """Move the gang of the site that gains most by it to idle GPUs; False where that would not pay yet."""
     offers = (_offer(session, gang) for gang in site.gangs)
     gang, placement, before, after = max(offers, key=lambda offer: offer[3] - offer[2])
-    if after - before < LEAST_GAIN or not _pays(session, [gang], before, after):
-        return
+    if after - before < LEAST_GAIN:
+        return True
+    if not _pays(session, [gang], before, after):
+        return False
     effect = Effect(max(0.0, before), after, UNIT)
     message = f"worth {effect.before:.2f} {UNIT}; {after:.2f} expected on idle ones"
     session.apply(Migrate(gang, placement, _reason(session, gang, gpus_by_node(placement)), message, effect))
+    return True
 
 
 def _offer(session: Session, gang: Gang) -> tuple[Gang, Placement, float, float]:
     """Where the gang is fastest, and what it is worth where it is and there."""
     held, placement = gpus_by_node(gang.placement), _fastest(session, gang)
     before = session.rates.worth(gang, held, session.occupancy)
-    if placement is None or gpus_by_node(placement) == held:
+    there = gpus_by_node(placement or ())
+    if placement is None or there == held or not (_is_measured(session, gang, held) and _is_measured(session, gang, there)):
         return gang, gang.placement, before, before
-    return gang, placement, before, session.rates.worth(gang, gpus_by_node(placement), session.occupancy)
+    return gang, placement, before, session.rates.worth(gang, there, session.occupancy)
+
+
+def _is_measured(session: Session, gang: Gang, gpus: GpusByNode) -> bool:
+    """Whether the gang's rate on these GPUs, with the neighbours that it meets there, was measured."""
+    neighbours = session.occupancy.co_location(gang.name, gpus, session.nodes)
+    return session.rates.is_measured(gang, shape_of(gpus, session.nodes), neighbours)
 
 
 def _fastest(session: Session, gang: Gang) -> Placement | None:
@@ -119,8 +131,8 @@ def _best_changes(table: SwapTable, examples: list[Site]) -> Iterator[tuple[Site
                 yield one, other, table.best(one, other)
 
 
-def _carry_out(session: Session, one: Site, other: Site, change: Change) -> None:
-    """Decide on a change between two sites, if it is possible and pays.
+def _carry_out(session: Session, one: Site, other: Site, change: Change) -> bool:
+    """Decide on a change between two sites; False where it is not possible, or would not pay yet.
 
     Of two gangs that change places the second is taken off its GPUs first, so that the first can go there.
     """
@@ -128,14 +140,16 @@ def _carry_out(session: Session, one: Site, other: Site, change: Change) -> None
     comes = other.gangs[change.comes] if change.comes is not None else None
     moves = [_Move(gang, to, back) for gang, to, back in ((comes, one, goes), (goes, other, comes)) if gang]
     placements = [_placement_on(session, move) for move in moves]
-    effect = Effect(one.worth + other.worth, one.worth + other.worth + change.gain, UNIT)
+    before = (one.worth or 0.0) + (other.worth or 0.0)
+    effect = Effect(before, before + change.gain, UNIT)
     if not all(placements) or not _pays(session, [move.gang for move in moves], effect.before, effect.after):
-        return
+        return False
     for move in moves[1:]:
         message = f"changes places with {moves[0].gang.name}"
         session.apply(Requeue(move.gang, _reason(session, move.gang, move.to.gpus), message))
     for move, placement in zip(moves, placements, strict=True):
         _place(session, move, placement, effect)
+    return True
 
 
 def _place(session: Session, move: _Move, placement: Placement, effect: Effect) -> None:

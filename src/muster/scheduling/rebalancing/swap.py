@@ -58,13 +58,13 @@ class Site:
     keys: tuple[SwapKey, ...]
     number: int
     """The same for sites that are alike."""
-    worth: float
-    """GPUs at full speed."""
+    worth: float | None
+    """GPUs at full speed; None where the rates of its gangs were not measured yet."""
 
     @property
     def loss(self) -> float:
-        """What the gangs would gain if each ran at its best: no change gains more."""
-        return self.shape.gpus * len(self.gangs) - self.worth
+        """What the gangs would gain if each ran at its best: no change gains more, and none is known to gain without rates."""
+        return 0.0 if self.worth is None else self.shape.gpus * len(self.gangs) - self.worth
 
     @property
     def name(self) -> str:
@@ -96,7 +96,7 @@ class SwapTable:
         members = sorted((SwapKey.of(gang, packing), gang.name, gang) for gang in gangs)
         keys = tuple(key for key, _, _ in members)
         number = self._numbers.setdefault((shape, around, keys), len(self._numbers))
-        worth = sum(self._relative_rates(shape, around, keys)) * shape.gpus
+        worth = self._worth(shape, around, keys)
         return Site(gpus, shape, around, tuple(gang for _, _, gang in members), keys, number, worth)
 
     def best(self, one: Site, other: Site) -> Change:
@@ -110,39 +110,37 @@ class SwapTable:
 
     def _changes(self, one: Site, other: Site) -> Iterable[Change]:
         yield Change(-LEAST_GAIN, 0.0, None, None)
+        if one.worth is None or other.worth is None:
+            return
         before = one.worth + other.worth
         for goes, comes in product((None, *range(len(one.gangs))), (None, *range(len(other.gangs)))):
             moving = (*_only(one.keys, goes), *_only(other.keys, comes))
-            here = self._worth(one, [*_without(one.keys, goes), *_only(other.keys, comes)])
-            there = self._worth(other, [*_without(other.keys, comes), *_only(one.keys, goes)])
+            if not moving:
+                continue
+            here = self._worth_on(one, (*_without(one.keys, goes), *_only(other.keys, comes)))
+            there = self._worth_on(other, (*_without(other.keys, comes), *_only(one.keys, goes)))
             if len({key.priority for key in moving}) == 1 and here is not None and there is not None:
                 gain = round(here + there - before, 9)
                 yield Change(gain - LEAST_GAIN * len(moving), gain, goes, comes)
 
-    def _worth(self, site: Site, keys: list[SwapKey]) -> float | None:
-        """What gangs with these keys would be worth there; None where they may not be there together."""
-        kept = (site.shape, site.around, *sorted(keys))
-        if kept not in self._worths:
-            self._worths[kept] = self._work_out(site, tuple(sorted(keys)))
-        return self._worths[kept]
-
-    def _work_out(self, site: Site, keys: tuple[SwapKey, ...]) -> float | None:
-        if len(keys) > 2:
+    def _worth_on(self, site: Site, keys: tuple[SwapKey, ...]) -> float | None:
+        """What gangs with these keys would be worth on a site; None where they may not share it, or were not measured."""
+        may_share = len({key.priority for key in keys}) == 1 and all(key.packs for key in keys)
+        if len(keys) > 2 or (len(keys) == 2 and not may_share):
             return None
-        rates = self._relative_rates(site.shape, site.around, keys)
-        if len(keys) == 2:
-            memory = sum(self._rates.profile(key.example).memory or 0.0 for key in keys)
-            may_share = len({key.priority for key in keys}) == 1 and all(key.packs for key in keys)
-            if not may_share or memory > MEMORY or min(rates) <= 0.0:
-                return None
-        return sum(rates) * site.shape.gpus
+        memory = sum(self._rates.profile(key.example).memory or 0.0 for key in keys)
+        return None if len(keys) == 2 and memory > MEMORY else self._worth(site.shape, site.around, tuple(sorted(keys)))
 
-    def _relative_rates(self, shape: Shape, around: CoLocation, keys: Sequence[SwapKey]) -> list[float]:
-        rates = []
-        for index, key in enumerate(keys):
-            packed = [(Via.GPU, other.kind) for other in _without(keys, index)]
-            rates.append(self._rates.relative(key.example, shape, tuple(sorted((*around, *packed)))))
-        return rates
+    def _worth(self, shape: Shape, around: CoLocation, keys: tuple[SwapKey, ...]) -> float | None:
+        """The GPUs at full speed of gangs there; None where one of their rates was never measured, or is 0."""
+        kept = (shape, around, *keys)
+        if kept not in self._worths:
+            co_locations = [_co_location(around, keys, index) for index in range(len(keys))]
+            seen = list(zip([key.example for key in keys], co_locations, strict=True))
+            measured = all(self._rates.is_measured(gang, shape, neighbours) for gang, neighbours in seen)
+            rates = [self._rates.relative(gang, shape, neighbours) for gang, neighbours in seen] if measured else [0.0]
+            self._worths[kept] = sum(rates) * shape.gpus if min(rates, default=1.0) > 0.0 else None
+        return self._worths[kept]
 
 
 def sites(session: Session, decided: Collection[str], packing: bool) -> Iterator[Site]:
@@ -187,3 +185,7 @@ def _without(keys: Sequence[SwapKey], index: int | None) -> Sequence[SwapKey]:
 
 def _only(keys: Sequence[SwapKey], index: int | None) -> Sequence[SwapKey]:
     return () if index is None else (keys[index],)
+
+
+def _co_location(around: CoLocation, keys: Sequence[SwapKey], index: int) -> CoLocation:
+    return tuple(sorted((*around, *((Via.GPU, other.kind) for other in _without(keys, index)))))

@@ -63,6 +63,10 @@ class Rates:
         best = self._best(self._kind(gang), shape.gpus)
         return min(1.0, self._value(self._kind(gang), shape, co_location) / best) if best > 0 else 1.0
 
+    def is_measured(self, gang: Gang, shape: Shape, co_location: CoLocation = NO_NEIGHBOURS) -> bool:
+        """Say whether the rate in this very shape and co-location was measured, of the gang or of its kind."""
+        return (shape, co_location) in self.profile(gang).rates
+
     def effect(self, gang: Gang, placement: Placement) -> Effect | None:
         """Return what is expected of another placement, compared with the present one; None where nothing was measured."""
         before = self.expected(gang, shape(gang.placement, self._nodes))

@@ -31,7 +31,7 @@ class Asks(Protocol):
 
 
 class Fleet:
-    """The fixed parts of nodes; answers are kept for as long as `holds_for` says so."""
+    """The fixed parts of nodes; answers are kept for as long as `follow` says so."""
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self._nodes = dict(nodes)
@@ -44,16 +44,18 @@ class Fleet:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def holds_for(self, nodes: Mapping[str, Node]) -> bool:
-        """Say whether what is kept of the fleet is true of these nodes as well."""
+    def follow(self, nodes: Mapping[str, Node]) -> list[str] | None:
+        """Return which nodes differ from the last ones; None where what is kept of the fleet is not true of these."""
         if len(self._nodes) != len(nodes):
-            return False
-        for name, node in nodes.items():
+            return None
+        others = [(name, node) for name, node in nodes.items() if self._nodes.get(name) is not node]
+        for name, node in others:
             before = self._nodes.get(name)
-            if before is not node and (before is None or _fixed(before) != _fixed(node)):
-                return False
-        self._nodes = dict(nodes)
-        return True
+            if before is None or _fixed(before) != _fixed(node):
+                return None
+        changed = [name for name, node in others if self._nodes[name] != node]
+        self._nodes.update(others)
+        return changed
 
     @staticmethod
     def demands(tasks: Iterable[Asks]) -> Demands:
