@@ -100,9 +100,9 @@ class Kinds(Ideal):
         return Profile(utilisation=_hashed(job.kind, "busy"), memory=0.2 + 0.4 * _hashed(job.kind, "memory"))
 
 
-def _hashed(*things: object) -> float:
+def _hashed(*values: object) -> float:
     """A pseudo-random number from 0 to 1 that depends on the arguments alone."""
-    return crc32(repr(things).encode()) % 1001 / 1000
+    return crc32(repr(values).encode()) % 1001 / 1000
 
 
 def queue(policy: Policy, sharing: Sharing, repeats: int) -> dict[str, list[float]]:

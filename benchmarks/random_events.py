@@ -55,14 +55,15 @@ class MadeUp(Ideal):
     placement_matters = True
 
     def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:  # noqa: ARG002 (the protocol's)
-        return SLOWEST + _from_0_to_1(job.kind, shape, co_location)
+        return SLOWEST + _hashed(job.kind, shape, co_location)
 
     def profile(self, job: Job) -> Profile:
-        return Profile(utilisation=_from_0_to_1(job.kind), memory=0.2 + 0.5 * _from_0_to_1(job.kind, "memory"))
+        return Profile(utilisation=_hashed(job.kind), memory=0.2 + 0.5 * _hashed(job.kind, "memory"))
 
 
-def _from_0_to_1(*things: object) -> float:
-    return crc32(repr(things).encode()) % 1001 / 1000
+def _hashed(*values: object) -> float:
+    """A pseudo-random number from 0 to 1 that depends on the arguments alone."""
+    return crc32(repr(values).encode()) % 1001 / 1000
 
 
 @dataclass(slots=True)

@@ -63,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="JOBS")
     parser.add_argument("--policy", default="muster")
-    parser.add_argument("--one", type=int, metavar="JOBS", help="measure this size in this process")
+    parser.add_argument("--measure", type=int, metavar="JOBS", help="measure this size in this process")
     options = parser.parse_args(argv)
-    if options.one:
-        print(json.dumps(measure(options.one, options.policy)))
+    if options.measure:
+        print(json.dumps(measure(options.measure, options.policy)))
         return
     results = [_in_a_process(size, options.policy) for size in options.sizes]
     costs = {result["jobs"]: result["us_per_event"] for result in results}
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _in_a_process(size: int, policy: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", str(size), "--policy", policy]
+    command = [sys.executable, __file__, "--measure", str(size), "--policy", policy]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     cost = f"{result['us_per_event']} us per event, {result['peak_mib']} MiB"

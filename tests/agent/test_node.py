@@ -124,11 +124,11 @@ async def test_driver_restart_keeps_the_annotation(nodes: Nodes, client: Client,
         await until(lambda: len(nodes.patches) == 1)
         shown = nodes.annotation("n1")
         override(library, nvmlDeviceGetCount_v2=lambda _count: 9, nvmlInitWithFlags=start)
-        seen = reader.count
-        await until(lambda: reader.count >= seen + 3)
+        count_before = reader.count
+        await until(lambda: reader.count >= count_before + 3)
         override(library, nvmlDeviceGetCount_v2=count)
-        seen = reader.count
-        await until(lambda: reader.count >= seen + 2)
+        count_before = reader.count
+        await until(lambda: reader.count >= count_before + 2)
     assert inits, "the connection to the driver is reopened"
     assert nodes.annotation("n1") == shown
     assert len(nodes.patches) == 1

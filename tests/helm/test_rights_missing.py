@@ -52,9 +52,9 @@ def seen_in_log(world: World, name: str, text: str) -> str:
 
 def reserving(world: World) -> str:
     world.submit("poor")
-    said = seen_in_log(world, "operator", 'cannot patch resource "dljobs/status"')
+    log = seen_in_log(world, "operator", 'cannot patch resource "dljobs/status"')
     assert not world.pods("poor")
-    return said
+    return log
 
 
 def recording_an_event(world: World) -> str:
@@ -64,27 +64,27 @@ def recording_an_event(world: World) -> str:
 
 def ungating(world: World) -> str:
     world.cluster.api.create(world.path("pods"), bare_pod("gated"))
-    said = seen_in_log(world, "operator", 'cannot patch resource "pods"')
+    log = seen_in_log(world, "operator", 'cannot patch resource "pods"')
     assert world.cluster.api.get(world.path("pods", "gated"))["spec"]["schedulingGates"]
-    return said
+    return log
 
 
 def storing_a_pod(world: World) -> str:
     before = rob(world, "gated")
-    said = seen_in_log(world, "operator", 'cannot create resource "podtemplates"')
+    log = seen_in_log(world, "operator", 'cannot create resource "podtemplates"')
     assert uid(world, "gated") == before, "a pod without a stored template is not deleted"
     world.remove("pods", "gated")
     world.remove("pods", "robber")
-    return said
+    return log
 
 
 def stopping(world: World) -> str:
     world.submit("poor")
     world.await_phase("poor", "Running")
     world.cluster.kubectl("annotate", "dljob", "poor", f"{names.SUSPEND}=true", "-n", TEAM)
-    said = seen_in_log(world, "operator", 'cannot delete resource "pods"')
+    log = seen_in_log(world, "operator", 'cannot delete resource "pods"')
     assert world.pods("poor")
-    return said
+    return log
 
 
 def reading_for_pinning(world: World) -> str:
@@ -110,16 +110,16 @@ def tidying_up(world: World) -> str:
 def recreating_a_pod(world: World) -> str:
     """The pod was stored and deleted; it is created again once allowed (`settle`)."""
     rob(world, "gated")
-    said = seen_in_log(world, "operator", 'cannot get resource "podtemplates"')
+    log = seen_in_log(world, "operator", 'cannot get resource "podtemplates"')
     world.remove("pods", "robber")
-    return said
+    return log
 
 
 def deleting_a_stored_pod(world: World) -> str:
     rob(world, "gated")
-    said = seen_in_log(world, "operator", 'cannot delete resource "podtemplates"')
+    log = seen_in_log(world, "operator", 'cannot delete resource "podtemplates"')
     world.remove("pods", "robber")
-    return said
+    return log
 
 
 def forwarding_an_annotation(world: World) -> str:
@@ -131,9 +131,9 @@ def forwarding_an_annotation(world: World) -> str:
 
 def removing_an_expired_job(world: World) -> str:
     world.submit("poor", ttlSecondsAfterFinished=0, template={"annotations": {names.RUN_SECONDS: "1"}})
-    said = seen_in_log(world, "operator", 'cannot delete resource "dljobs"')
+    log = seen_in_log(world, "operator", 'cannot delete resource "dljobs"')
     assert world.cluster.exists(world.path("dljobs", "poor"))
-    return said
+    return log
 
 
 def counting_a_queue(world: World) -> str:
@@ -204,8 +204,8 @@ def test_missing_right_is_reported_and_work_continues(
     world: World, part: str, right: Right, provoke: Callable[[World], str]
 ) -> None:
     with without_rights(world, part, {right}):
-        said = provoke(world)
-    assert ("cannot set blockOwnerDeletion" if right == OWNING else refusal(right)) in said
+        log = provoke(world)
+    assert ("cannot set blockOwnerDeletion" if right == OWNING else refusal(right)) in log
     settle(world)
 
 
@@ -293,7 +293,7 @@ def test_operator_without_lease_right_waits(world: World, verb: str) -> None:
 def test_kube_scheduler_without_lease_right_waits(world: World, verb: str) -> None:
     candidate = f"poor-scheduler-{verb}"
 
-    def said(text: str) -> bool:
+    def logged(text: str) -> bool:
         return text in world.parts.log(candidate).replace('\\"', '"').lower()
 
     for part in ("scheduler", "extender"):
@@ -302,9 +302,9 @@ def test_kube_scheduler_without_lease_right_waits(world: World, verb: str) -> No
     try:
         with without_lease_right(world, "scheduler", verb) as right:
             world.parts.start_scheduler(extender, candidate)
-            world.cluster.wait(lambda: said(refusal(right).lower()), "the missing right is reported")
-            assert not said("successfully acquired lease")
-        world.cluster.wait(lambda: said("successfully acquired lease"), "kube-scheduler leads")
+            world.cluster.wait(lambda: logged(refusal(right).lower()), "the missing right is reported")
+            assert not logged("successfully acquired lease")
+        world.cluster.wait(lambda: logged("successfully acquired lease"), "kube-scheduler leads")
     finally:
         world.parts.stop(candidate)
         world.parts.start_scheduler(extender)

@@ -245,7 +245,8 @@ def test_preemption_triggers_another_pass_after_the_victims_stop() -> None:
     policy = Script({0.0: [place("a", ("n0", [0]))], 30.0: [preempt("b", "a")]})
     jobs = [Job("a", 0.0, (1,), 100.0), Job("b", 30.0, (1,), 100.0)]
     Simulation(servers(), jobs, Ideal(), policy, until=200.0).run()
-    assert [(now, bool(seen.gangs[0].placement)) for now, seen in policy.reacted] == [(0.0, False), (30.0, True), (30.0, False)]
+    passes = [(now, bool(snapshot.gangs[0].placement)) for now, snapshot in policy.reacted]
+    assert passes == [(0.0, False), (30.0, True), (30.0, False)]
 
 
 def test_wait_with_a_deadline_triggers_a_pass_at_that_time() -> None:
@@ -260,8 +261,8 @@ def test_all_events_of_a_moment_precede_the_pass() -> None:
     policy = Script({0.0: [place("a", ("n0", [0]))]}, period=60.0)
     jobs = [Job("a", 0.0, (1,), 60.0), Job("b", 60.0, (1,), 1.0), Job("c", 0.0, (1,), 1.0)]
     Simulation(servers(), jobs, Ideal(), policy, until=100.0).run()
-    (react,) = [seen for now, seen in policy.reacted if now == 60.0]
-    (introspect,) = [seen for now, seen in policy.introspected if now == 60.0]
+    (react,) = [snapshot for now, snapshot in policy.reacted if now == 60.0]
+    (introspect,) = [snapshot for now, snapshot in policy.introspected if now == 60.0]
     assert {gang.name for gang in react.gangs} == {gang.name for gang in introspect.gangs} == {"b", "c"}
 
 
@@ -288,7 +289,8 @@ def test_rate_enters_the_profile_only_after_running() -> None:
     policy = Script({0.0: [place("a", ("n0", [0]))], 60.0: [pack("b", "a", ("n0", [0]))]}, period=60.0)
     Simulation(servers(1), jobs, Neighbours(), policy, until=130.0).run()
     measured = {
-        now: {kind: set(profile.rates.values()) for kind, profile in seen.profiles.items()} for now, seen in policy.introspected
+        now: {kind: set(profile.rates.values()) for kind, profile in snapshot.profiles.items()}
+        for now, snapshot in policy.introspected
     }
     assert measured == {60.0: {"a": {1.0}}, 120.0: {"a": {1.0, 0.6}, "b": {0.6}}}
 

@@ -217,13 +217,13 @@ def test_answer_that_differs_for_the_same_snapshot_is_nondeterminism() -> None:
 
 
 def test_answer_that_depends_on_the_order_of_gangs_is_nondeterminism() -> None:
-    checked = Checked(lambda: Scripted(lambda seen: [waits(next(gang for gang in seen.gangs if not gang.placement))]))
+    checked = Checked(lambda: Scripted(lambda snapshot: [waits(next(gang for gang in snapshot.gangs if not gang.placement))]))
     with pytest.raises(InvariantError, match="nondeterminism: first Wait new: so, then Wait pair: so"):
         checked.react(world([node("n", 1)], [RUNS, NEW, PAIR]), 0.0)
 
 
 def test_policy_cannot_change_the_snapshot() -> None:
-    checked = Checked(lambda: Scripted(lambda seen: seen.nodes.clear()))  # type: ignore[attr-defined]
+    checked = Checked(lambda: Scripted(lambda snapshot: snapshot.nodes.clear()))  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match="clear"):
         checked.react(world(SERVER, [RUNS]), 0.0)
 
@@ -235,7 +235,7 @@ def test_unpack_must_restore_the_placement_before_the_pack(back: int, restored: 
     guest = turning("guest", ("n", [1]), sharing=PACKS, running=False)
     pack, unpack = put(guest, ("n", [0]), verb=Pack, onto="runs"), put(guest, ("n", [back]), verb=Unpack)
     packed = replace(guest, placement=pack.placement, running=True, packed="runs")
-    checked = Checked(lambda: Scripted(lambda seen: [unpack if packed in seen.gangs else pack]))
+    checked = Checked(lambda: Scripted(lambda snapshot: [unpack if packed in snapshot.gangs else pack]))
     checked.introspect(world(SERVER, [host, other, guest]), 0.0)
     after = world(SERVER, [host, other, packed])
     if restored:
@@ -248,43 +248,43 @@ def test_unpack_must_restore_the_placement_before_the_pack(back: int, restored: 
 @pytest.mark.parametrize(("weight", "bound"), [(1.0, 6), (3.0, 12)])
 def test_suspended_gang_starves_beyond_the_weighted_turns_of_its_neighbours(weight: float, bound: int) -> None:
     heavy = replace(RUNS, sharing=replace(TURNS, weight=weight))
-    seen = world([node("n", 1)], [heavy, QUEUED])
+    snapshot = world([node("n", 1)], [heavy, QUEUED])
     checked = Checked(lambda: Scripted(lambda _: []))
     for number in range(bound):
-        checked.introspect(seen, 60.0 * number)
+        checked.introspect(snapshot, 60.0 * number)
     with pytest.raises(InvariantError, match=f"starvation: queued was skipped {bound + 1} times; expected at most {bound}"):
-        checked.introspect(seen, 60.0 * bound)
+        checked.introspect(snapshot, 60.0 * bound)
 
 
 def test_queued_gang_starves_beyond_its_patience() -> None:
-    seen = world([node("n", 1)], [RUNS, NEW])
+    snapshot = world([node("n", 1)], [RUNS, NEW])
     checked = Checked(lambda: Scripted(lambda _: [waits(NEW)]))
     for number in range(22):
-        checked.introspect(seen, 60.0 * number)
+        checked.introspect(snapshot, 60.0 * number)
     with pytest.raises(InvariantError, match="starvation: new was skipped 23 times; expected at most 22"):
-        checked.introspect(seen, 60.0 * 22)
+        checked.introspect(snapshot, 60.0 * 22)
 
 
 def test_gang_behind_a_higher_priority_does_not_starve() -> None:
-    seen = world([node("n", 1)], [replace(RUNS, priority=5), NEW])
+    snapshot = world([node("n", 1)], [replace(RUNS, priority=5), NEW])
     checked = Checked(lambda: Scripted(lambda _: [waits(NEW)]))
     for number in range(100):
-        checked.introspect(seen, 60.0 * number)
+        checked.introspect(snapshot, 60.0 * number)
 
 
 def test_endless_calls_in_one_moment_are_a_livelock() -> None:
-    checked, seen = Checked(lambda: Scripted(lambda _: [waits(NEW)])), world([node("n", 1, free=0)], [RUNS, NEW])
+    checked, snapshot = Checked(lambda: Scripted(lambda _: [waits(NEW)])), world([node("n", 1, free=0)], [RUNS, NEW])
     for second in range(20):
-        checked.react(seen, float(second))
+        checked.react(snapshot, float(second))
     for _ in range(12):
-        checked.react(seen, 50.0)
+        checked.react(snapshot, 50.0)
     with pytest.raises(InvariantError, match="livelock: called 13 times at 50 s, with 2 gangs"):
-        checked.react(seen, 50.0)
+        checked.react(snapshot, 50.0)
 
 
 def test_gang_that_ran_between_two_passes_does_not_starve() -> None:
     crowded, alone = world([node("n", 1)], [RUNS, QUEUED]), world([node("n", 1)], [QUEUED])
-    checked = Checked(lambda: Scripted(lambda seen: [put(QUEUED, ("n", [0]), verb=Resume)] if seen == alone else []))
+    checked = Checked(lambda: Scripted(lambda snapshot: [put(QUEUED, ("n", [0]), verb=Resume)] if snapshot == alone else []))
     for number in range(6):
         checked.introspect(crowded, 60.0 * number)
     checked.react(alone, 330.0)

@@ -162,15 +162,15 @@ def test_trace_path_is_relative_to_the_scenario(tmp_path: Path) -> None:
 def test_gpus_fail_and_recover_as_scheduled(tmp_path: Path) -> None:
     failing = "    failures: [{at: 4, node: dgx-a100-0, gpus: [0, 1], until: 6}, {at: 4, node: dgx-a100-1}]\n"
     simulation = assemble(load(tmp_path, GOOD + failing), tmp_path)
-    seen: dict[float, tuple[int, int]] = {}
+    healthy_gpus: dict[float, tuple[int, int]] = {}
     for time in (3.0, 5.0, 7.0):
-        simulation.at(time, lambda time=time: bool(seen.update({time: tuple(n.healthy.bit_count() for n in nodes())})))  # type: ignore[misc]
+        simulation.at(time, lambda time=time: bool(healthy_gpus.update({time: tuple(n.healthy.bit_count() for n in nodes())})))  # type: ignore[misc]
 
     def nodes() -> list:  # type: ignore[type-arg]
         return [simulation.cluster.nodes[name] for name in ("dgx-a100-0", "dgx-a100-1")]
 
     row = simulation.run().rows["a"]
-    assert seen == {3.0: (8, 8), 5.0: (6, 0), 7.0: (8, 0)}
+    assert healthy_gpus == {3.0: (8, 8), 5.0: (6, 0), 7.0: (8, 0)}
     assert row.finished is not None
     assert row.finished > 10.0, "the failure interrupted it"
 

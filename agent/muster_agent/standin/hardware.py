@@ -61,7 +61,7 @@ def lay_out(machine: Machine, node: str) -> Hardware:
     cells = _cells(machine)
     affine = _affine(machine, cells)
     groups = _all_groups(machine.gpus + len(machine.nics), cells, affine)
-    numa = _numa(machine, groups["NODE"], known=bool(affine))
+    numa = _numa(machine, groups["NODE"], has_affinity=bool(affine))
     positions = [Position(path, numa[i]) for i, path in enumerate(_paths(groups))]
     gpus = tuple(positions[: machine.gpus])
     return Hardware(
@@ -118,9 +118,9 @@ def _distance(groups: Groups, a: int, b: int) -> str:
     return next(level for level in LEVELS if groups[level][a] == groups[level][b])
 
 
-def _numa(machine: Machine, groups: list[int], known: bool) -> list[int]:
+def _numa(machine: Machine, groups: list[int], has_affinity: bool) -> list[int]:
     """The NUMA node of each device: that of its group's GPUs, else the ordinal of the group; -1 if unknown."""
-    if not known:
+    if not has_affinity:
         return [-1] * len(groups)
     node_of = {groups[gpu]: node for gpu, node in enumerate(machine.numa) if node is not None}
     if not node_of:

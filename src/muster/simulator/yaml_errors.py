@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-Where = tuple[int | str, ...]
+FieldPath = tuple[int | str, ...]
 """The path to a field from the top of a document: ("cluster", "groups", 0, "count")."""
 
 
@@ -79,7 +79,7 @@ def read_yaml(path: Path, model: type[M]) -> M:
         raise BadInput(path, [_problem(details, lines) for details in error.errors()]) from None
 
 
-def _lines(node: yaml.Node, where: Where, seen: set[int]) -> Iterator[tuple[Where, int]]:
+def _lines(node: yaml.Node, where: FieldPath, seen: set[int]) -> Iterator[tuple[FieldPath, int]]:
     """The line of each field; a field repeated by an alias has the line of its anchor."""
     if id(node) in seen:
         return
@@ -95,7 +95,7 @@ def _lines(node: yaml.Node, where: Where, seen: set[int]) -> Iterator[tuple[Wher
             yield from _lines(value, (*where, index), seen)
 
 
-def _problem(details: ErrorDetails, lines: Mapping[Where, int]) -> Problem:
+def _problem(details: ErrorDetails, lines: Mapping[FieldPath, int]) -> Problem:
     key = details.get("ctx", {}).get("key") if details["type"] == "complaint" else None
     where = (*details["loc"], key) if key else details["loc"]
     line = next((lines[where[:size]] for size in range(len(where), 0, -1) if where[:size] in lines), 1)
@@ -114,7 +114,7 @@ def expected(details: ErrorDetails) -> str:
     return f"found {shown}; {words}"
 
 
-def _path(where: Where) -> str:
+def _path(where: FieldPath) -> str:
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
     return text.removeprefix(".")
 
