@@ -19,9 +19,9 @@ from typing import Annotated, Any
 
 import msgspec
 
+from muster.allocation.pods import constraint_of, gpus_of, pinned_to, pod_holding, resources_of
 from muster.api import names
-from muster.kube.objects import Pod, constraint_of, gpus_of, pinned_to, resources_of
-from muster.kube.view import pod_holding
+from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Gang, Placement, Task
 from muster.scheduling.topology.links import gpu_set, indices
 from muster_operator.jobs import stamp

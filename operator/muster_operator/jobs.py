@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
+from muster.allocation.pods import constraint_of, gpus_of, resources_of
 from muster.api import names
 from muster.api.dljob import DLJobSpec
 from muster.api.status import DLJobStatus, RoleName, TaskPlacement
-from muster.kube.objects import DLJob, Meta, Pod, PodSpec, constraint_of, gpus_of, resources_of
+from muster.kube.objects import DLJob, Meta, Pod, PodSpec
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
 from muster.scheduling.topology.links import gpu_set, indices
 from muster.scheduling.topology.node import Level

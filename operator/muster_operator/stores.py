@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from muster.allocation.view import ClusterView
 from muster.kube.objects import DLQueue, Meta, Pod
 from muster.kube.store import Store
-from muster.kube.view import ClusterView
 from muster.scheduling.snapshot import Queue
 
 

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
+from muster.allocation.pods import gpus_of
 from muster.api import names
 from muster.kube.errors import Forbidden, KubeError
 from muster.kube.events import EventType, Recorder, Reference
-from muster.kube.objects import DLJob, DLQueue, Meta, Node, Pod, gpus_of
+from muster.kube.objects import DLJob, DLQueue, Meta, Node, Pod
 from muster_operator import metrics
 from muster_operator.api_writer import ApiWriter
 from muster_operator.jobs import Job, Unreadable, read

@@ -141,7 +141,7 @@ def test_a_reservation_follows_its_job(reserved: World) -> None:
     reserved.job_gone("vgg16")
     assert reserved.ask(pod).rule is Rule.AWAITED
     assert reserved.ask(reserved.pod("other", 8)).passed == ["n1", "n2", "n3"]
-    assert not reserved.view.outstanding
+    assert not reserved.cluster.outstanding
 
 
 def test_a_job_takes_only_its_own_reservation_along(reserved: World) -> None:
@@ -162,7 +162,7 @@ def test_the_label_alone_keeps_a_pod_out(reserved: World) -> None:
     pod["metadata"]["labels"] = {names.JOB: "vgg16"}
     verdict = reserved.ask(pod)
     assert (verdict.rule, verdict.passed) == (Rule.WITHDRAWN, [])
-    assert "take it off" in verdict.unresolvable["n3"]
+    assert "remove the label" in verdict.unresolvable["n3"]
 
 
 # 4. Pinned by the operator

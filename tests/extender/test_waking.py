@@ -35,7 +35,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def waking(world: World, patches: Patches, clock: Clock) -> AsyncIterator[Waking]:
-    found = Waking(world.seen, patches, apart=APART, pause=0.0, now=clock)
+    found = Waking(world.cluster, patches, apart=APART, pause=0.0, now=clock)
     task = asyncio.create_task(found.run())
     yield found
     assert not task.done()
@@ -175,13 +175,13 @@ async def test_pods_refused_for_others_on_their_way_are_woken_when_these_have_ar
 ) -> None:
     world.node("n1")
     world.job("gang", {"gang-worker-0": ("n1", [0, 1, 2, 3])})
-    world.seen.passed.note("vision/first", 4, ["n1"], 100.0, "")
+    world.cluster.assumed.assume("vision/first", 4, ["n1"], 100.0, "")
     pod = world.store(world.pod("second", 4))
     verdict = world.ask(pod)
-    assert (verdict.rule, verdict.passed, verdict.passing) == (Rule.OPEN, [], True)
+    assert (verdict.rule, verdict.passed, verdict.transient) == (Rule.OPEN, [], True)
     waking.note(msgspec.convert(pod, Pod), verdict)
     await idle()
     assert patches.made == []
-    world.seen.passed.forget("vision/first")
+    world.cluster.assumed.forget("vision/first")
     world.node("elsewhere", 1)
     await until(lambda: patches.pods == ["vision/second"])

@@ -169,6 +169,6 @@ def test_the_reservation_that_the_extender_reads_is_the_same() -> None:
     one = placed(job())
     status = one.status.model_dump(mode="json", by_alias=True, exclude_none=True)
     obj = msgspec.json.decode(json.dumps(dljob(status=status)), type=DLJob)
-    assert [(p.pod, p.node, gpu_set(p.gpus)) for p in obj.reservation] == [
+    assert [(p.pod, p.node, gpu_set(p.gpus)) for p in obj.reserved.placement] == [
         (place.task.name, place.node, place.gpus) for place in placement_of(one)
     ]

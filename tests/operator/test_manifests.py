@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.dljobs import Json, job, placed, roles, template
+from muster.allocation.pods import pinned_to
 from muster.api import names
-from muster.kube.objects import Pod, pinned_to
+from muster.kube.objects import Pod
 from muster_operator import manifests
 from muster_operator.manifests import ANNOTATIONS_VOLUME, pinned, unpinned
 from muster_operator.rendezvous import MOUNT

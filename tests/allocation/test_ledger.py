@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from builders.cluster import known
-from muster.scheduling.ledger import Holding, Ledger, Source, unheld
+from muster.allocation.holding import Holding, Source
+from muster.allocation.ledger import Ledger, unheld
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.machine import unknown_machine
@@ -99,3 +100,18 @@ def test_more_claimed_than_there_is_leaves_nothing() -> None:
 def test_the_size_of_a_holding_is_the_larger_word() -> None:
     assert Holding("n1", gpus=0b111, count=2).size == 3
     assert Holding("n1", gpus=0b1, count=2).size == 2
+
+
+def test_two_tasks_hold_one_gpu_while_their_shares_allow() -> None:
+    ledger = Ledger()
+    ledger.put("a", POD, Holding("n1", gpus=0b0001, share=300))
+    assert (ledger.free("n1", FOUR, FOUR.all), ledger.parts("n1", FOUR.all)) == (0b1110, ((0, 700),))
+    ledger.put("b", POD, Holding("n1", gpus=0b0001, share=700))
+    assert (ledger.free("n1", FOUR, FOUR.all), ledger.parts("n1", FOUR.all)) == (0b1110, ())
+
+
+def test_whole_gpu_has_no_parts_and_an_unhealthy_one_neither() -> None:
+    ledger = Ledger()
+    ledger.put("a", POD, Holding("n1", gpus=0b0001))
+    ledger.put("b", POD, Holding("n1", gpus=0b0010, share=300))
+    assert ledger.parts("n1", 0b1101) == ()
