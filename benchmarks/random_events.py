@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from muster.machines.catalogue import machine
+from muster.scheduling.decisions import VERBS, Migrate, Pack
 from muster.scheduling.gang import Gang, Task
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import fewest_gpus, place
@@ -89,8 +90,7 @@ def run(seed: int, policy: Policy, jobs: int = JOBS) -> Tally:
         policy=policy,
         slice_seconds=random.choice((30.0, 60.0)),
         grow_after=random.choice((60.0, 600.0)),
-        packing=random.random() < 0.8,
-        migration=random.random() < 0.8,
+        verbs=VERBS - {verb for verb in (Pack, Migrate) if random.random() >= 0.8},
     )
     checked = Checked(lambda: Muster(settings))
 

@@ -21,8 +21,9 @@ from muster.kube.client import Client
 from muster.kube.events import Recorder
 from muster.kube.objects import Node, Pod
 from muster.kube.reflector import Reflector
+from muster.scheduling.decisions import Preempt
 from muster.scheduling.settings import Settings
-from muster_operator import listeners, watch_health
+from muster_operator import listeners, planning, watch_health
 from muster_operator.api_writer import ApiWriter
 from muster_operator.controller import Controller
 from muster_operator.definitions import Definitions
@@ -108,7 +109,8 @@ async def _decide(options: argparse.Namespace, client: Client, endpoints: Endpoi
     endpoints.waits_for = lambda: "" if stores.synced else "waiting for the first lists"
     recorder = Recorder(client, "muster-operator")
     work_queue = WorkQueue(stores, ApiWriter(client, stores), recorder)
-    controller = Controller(work_queue, Settings(preemption=not options.no_preemption, slice_seconds=options.slice_seconds))
+    verbs = planning.VERBS - {Preempt} if options.no_preemption else planning.VERBS
+    controller = Controller(work_queue, Settings(verbs=verbs, slice_seconds=options.slice_seconds))
     audit = listeners.Audit(client, stores.view.jobs, stores.queues)
     reflectors = _reflectors(client, stores)
     work = [

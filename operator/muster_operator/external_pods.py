@@ -8,7 +8,7 @@ import logging
 from muster.api import names
 from muster.kube.errors import KubeError
 from muster.kube.objects import Pod
-from muster.scheduling.decisions import Preempt, Put, Reason, Wait
+from muster.scheduling.decisions import Assignment, Preempt, Reason, Wait
 from muster.scheduling.gang import Gang, Placement
 from muster_operator import gates
 from muster_operator.gates import PodGang
@@ -58,7 +58,7 @@ class ExternalPods:
         placed = (gates.placed_gang(pod) for pod in self._pods.values())
         return [*(found.gang for found in self._gangs.values()), *(gang for gang in placed if gang is not None)]
 
-    async def place(self, decision: Put) -> None:
+    async def place(self, decision: Assignment) -> None:
         """Let a gang go. The placement of a gang of several is written to its first pod before, and cleared at the end."""
         found = self._gangs[decision.gang.name]
         log.info("%s: %s", decision.gang.name, decision.message)

@@ -16,7 +16,7 @@ import msgspec
 
 from muster.api import names
 from muster.kube.errors import KubeError
-from muster.scheduling.decisions import Decision, Preempt, Put, Reason, Suspend, Wait
+from muster.scheduling.decisions import Assignment, Decision, Move, Place, Preempt, Reason, Requeue, Resize, Verb, Wait
 from muster.scheduling.gang import Gang
 from muster.scheduling.placing.placement import describe
 from muster.scheduling.planner import Planner
@@ -36,6 +36,8 @@ SAY_SECONDS = 10.0
 SAY_AT_ONCE = 100
 """Most waiting jobs that are told their reason after one plan; the others hear after the next."""
 
+VERBS: frozenset[Verb] = frozenset({Place, Move, Resize, Requeue, Preempt, Wait})
+"""What the operator can execute."""
 ENDED = 500
 """Jobs that ended last, from whose run times it is told what others promise."""
 
@@ -111,7 +113,7 @@ class Planning:
         told = 0
         for decision in decisions:
             metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
-            possible = not isinstance(decision, Put) or _is_free(decision, snapshot)
+            possible = not isinstance(decision, Assignment) or _is_free(decision, snapshot)
             if possible:
                 writes += self._writes(decision, now)
             job, news = self._work_queue.jobs.get(decision.gang.name), _news(decision, possible)
@@ -128,9 +130,9 @@ class Planning:
     def _writes(self, decision: Decision, now: float) -> list[Coroutine[Any, Any, None]]:
         job = self._work_queue.jobs.get(decision.gang.name)
         match decision:
-            case Put():
+            case Assignment():
                 return [self._place(job, decision, now) if job else self._external_pods.place(decision)]
-            case Suspend():
+            case Requeue():
                 return self._give_way([decision.gang], decision.message, now)
             case Preempt():
                 message = f"gave way to {decision.gang.name}, which has priority {decision.gang.priority}"
@@ -147,7 +149,7 @@ class Planning:
             self._work_queue.failed("a decision could not be written", error)
             self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
 
-    async def _place(self, job: Job, decision: Put, now: float) -> None:
+    async def _place(self, job: Job, decision: Assignment, now: float) -> None:
         record = Record(job, now)
         record.admit(decision.placement, decision.reason, decision.message)
         log.info("%s: %s: %s", job.key, decision.reason, decision.message)
@@ -208,7 +210,7 @@ class Planning:
                 await self._logged(self._work_queue.api_writer.patch_queue(queue.metadata, status))
 
 
-def _is_free(decision: Put, snapshot: Snapshot) -> bool:
+def _is_free(decision: Assignment, snapshot: Snapshot) -> bool:
     """Say whether the GPUs of a placement are free by now, or the gang's own."""
     own = gpus_by_node(decision.gang.placement)
     wanted = gpus_by_node(decision.placement).items()
@@ -217,7 +219,7 @@ def _is_free(decision: Put, snapshot: Snapshot) -> bool:
 
 def _news(decision: Decision, possible: bool) -> Wait | Preempt | None:
     """What the gang is told: why it waits, be it for others that give way to it and are still stopping."""
-    if isinstance(decision, Put) and not possible:
+    if isinstance(decision, Assignment) and not possible:
         message = f"waits for pods that are stopping; then has {describe(decision.placement)}"
         return Wait(decision.gang, Reason.PODS_STOPPING, message)
     return decision if isinstance(decision, Wait | Preempt) else None

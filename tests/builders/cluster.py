@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from muster.machines.catalogue import machine
-from muster.scheduling.decisions import Decision, Place
+from muster.scheduling.decisions import Decision, Move, Place, Resize
 from muster.scheduling.gang import Assigned, Gang, Placement, Task
 from muster.scheduling.planner import plan
 from muster.scheduling.resources import ONE_POD, Resources
@@ -102,5 +102,5 @@ def shares(placement: Placement) -> dict[str, GpuSet]:
 
 def placed(decision: Decision) -> Placement:
     """The placement that a decision gives; fails the test where it gives none."""
-    assert isinstance(decision, Place), decision
+    assert isinstance(decision, Place | Move | Resize), decision
     return decision.placement

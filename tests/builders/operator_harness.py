@@ -23,7 +23,7 @@ from muster.kube.objects import DLJob, DLQueue, Node, Pod
 from muster.scheduling.settings import Settings
 from muster_operator import listeners
 from muster_operator.api_writer import ApiWriter
-from muster_operator.planning import Planning
+from muster_operator.planning import VERBS, Planning
 from muster_operator.steps import Steps
 from muster_operator.stores import PodTemplate, PriorityClass, Service, Stores
 from muster_operator.work_queue import NEVER, WorkQueue
@@ -39,7 +39,7 @@ class OperatorHarness:
         self.stores = Stores()
         self.recorder = Recorder(client, "muster-operator", per_second=1e6)
         self.work_queue = WorkQueue(self.stores, ApiWriter(client, self.stores), self.recorder, clock=lambda: self.now)
-        self.steps, self.planning = Steps(self.work_queue), Planning(self.work_queue, Settings())
+        self.steps, self.planning = Steps(self.work_queue), Planning(self.work_queue, Settings(verbs=VERBS))
 
     # The cluster
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from builders.cluster import World, without
-from muster.scheduling.decisions import Decision, Place
+from muster.scheduling.decisions import VERBS, Decision, Place, Preempt
 from muster.scheduling.gang import Gang
 from muster.scheduling.planner import plan
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.node import Node
 
-CALM = Settings(preemption=False)
+CALM = Settings(verbs=VERBS - {Preempt})
 
 
 def carried_out(seen: World, decisions: Sequence[Decision]) -> World:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from muster.scheduling.decisions import Decision, Migrate, Pack, Place, Preempt, Reason, Resume, Suspend, Wait
+from muster.scheduling.decisions import Decision, Migrate, Pack, Place, Preempt, Reason, Requeue, Resume, Suspend, Wait
 from muster.scheduling.gang import Assigned, Gang, Placement
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.links import gpu_set
@@ -61,8 +61,12 @@ def pack(name: str, onto: str, *shares: Share) -> Order:
     return lambda seen: Pack(_gang(seen, name), _on(_gang(seen, name), shares), Reason.PACKED, "as told", onto=onto)
 
 
-def suspend(name: str, *, stays: bool = True) -> Order:
-    return lambda seen: Suspend(_gang(seen, name), Reason.TIME_SLICED, "as told", stays)
+def suspend(name: str) -> Order:
+    return lambda seen: Suspend(_gang(seen, name), Reason.TIME_SLICED, "as told")
+
+
+def requeue(name: str) -> Order:
+    return lambda seen: Requeue(_gang(seen, name), Reason.TIME_SLICED, "as told")
 
 
 def preempt(name: str, *victims: str) -> Order:

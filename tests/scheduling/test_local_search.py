@@ -10,7 +10,7 @@ import pytest
 from builders.cluster import node
 from builders.sessions import PACKS, TURNS, said, session, turning
 from muster.machines.catalogue import machine
-from muster.scheduling.decisions import Pack, Put
+from muster.scheduling.decisions import Assignment, Pack
 from muster.scheduling.gang import Gang
 from muster.scheduling.profile import Profile, Shape, Via
 from muster.scheduling.rebalancing import local_search
@@ -65,8 +65,8 @@ def test_the_faster_gpus_go_to_who_gains_most() -> None:
 
 def test_two_change_places_so_that_each_step_is_possible() -> None:
     seen = improved({"a": known(1.0, 0.8), "b": known(1.0, 0.1)}, on("a", "fast"), on("b", "slow"), packing=False)
-    assert [verb for verb, _ in said(seen.decisions)] == ["Suspend", "Migrate", "Place"]
-    (effect,) = {decision.effect for decision in seen.decisions if isinstance(decision, Put)}
+    assert [verb for verb, _ in said(seen.decisions)] == ["Requeue", "Migrate", "Place"]
+    (effect,) = {decision.effect for decision in seen.decisions if isinstance(decision, Assignment)}
     assert effect is not None
     assert effect.before == pytest.approx(1.1)
     assert effect.after == pytest.approx(1.8)
@@ -82,7 +82,7 @@ def test_nothing_moves_below_the_threshold() -> None:
 
 def test_two_share_the_fast_gpu_where_that_is_measured_to_be_worth_it() -> None:
     seen = improved(pairable(0.8, 0.8), on("a", "fast"), on("b", "slow"))
-    assert said(seen.decisions) == [("Suspend", "b"), ("Pack", "b")]
+    assert said(seen.decisions) == [("Requeue", "b"), ("Pack", "b")]
     (pack,) = (decision for decision in seen.decisions if isinstance(decision, Pack))
     assert pack.onto == "a"
     assert where(seen) == {"a": "fast", "b": "fast"}

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from builders.cluster import World
 from builders.random_clusters import worlds
-from muster.scheduling.decisions import Decision, Place, Preempt, Wait
+from muster.scheduling.decisions import Decision, Move, Place, Preempt, Resize, Wait
 from muster.scheduling.gang import Gang, Placement
 from muster.scheduling.planner import plan
 from muster.scheduling.resources import Resources
 
 
 def given_gpus(decisions: list[Decision]) -> list[Place]:
-    return [decision for decision in decisions if isinstance(decision, Place)]
+    return [decision for decision in decisions if isinstance(decision, Place | Move | Resize)]
 
 
 def check_every_gang_that_waits_or_wants_to_move_gets_one_decision(seen: World, decisions: list[Decision]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from builders.cluster import gang, known, node, running, tasks
 from builders.sessions import TURNS, said
-from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Suspend
+from muster.scheduling.decisions import Assignment, Decision, Join, Pack, Preempt, Requeue, Suspend
 from muster.scheduling.gang import EXCLUSIVE, Gang, Placement, Sharing
 from muster.scheduling.placing import demand
 from muster.scheduling.planner import Planner, introspect, plan
@@ -68,11 +68,13 @@ class World:
         """Let the first of the decisions come true, mostly all."""
         for decision in decisions[: self.random.choice((1, 3, 100, 100))]:
             match decision:
-                case Put():
+                case Assignment():
                     onto = decision.onto if isinstance(decision, Pack) else ""
                     self.put(decision.gang, decision.placement, not isinstance(decision, Join), packed=onto)
                 case Suspend():
-                    self.put(decision.gang, decision.gang.placement if decision.stays else (), False)
+                    self.put(decision.gang, decision.gang.placement, False)
+                case Requeue():
+                    self.put(decision.gang, (), False)
                 case Preempt():
                     for victim in decision.victims:
                         self.put(victim, (), False)

@@ -25,7 +25,7 @@ def waits(name: str, gpus: int = 1, **fields: Any) -> Gang:
     return gang(name, gpus, 1, sharing=TURNS, since=NOW, arrived=NOW, **fields)
 
 
-def decided(seen: Snapshot, verbs: tuple[str, ...] = ("Place", "Suspend")) -> list[tuple[str, str]]:
+def decided(seen: Snapshot, verbs: tuple[str, ...] = ("Place", "Requeue")) -> list[tuple[str, str]]:
     return [(verb, name) for verb, name in said(plan(seen, NOW)) if verb in verbs]
 
 
@@ -43,12 +43,12 @@ def test_nobody_is_suspended_shortly_before_it_is_expected_to_end() -> None:
     hours = replace(seen, ended=(3600.0,) * 50)
     minutes = replace(seen, ended=(300.0,) * 50)
     assert decided(hours) == []
-    assert decided(minutes) == [("Suspend", "old"), ("Place", "new")]
+    assert decided(minutes) == [("Requeue", "old"), ("Place", "new")]
 
 
 def test_who_has_had_least_takes_the_place_of_who_has_had_most() -> None:
     seen = world([node("n", 2)], [runs("long", ("n", [0]), hours=10), runs("short", ("n", [1]), hours=1), waits("new")])
-    assert decided(seen) == [("Suspend", "long"), ("Place", "new")]
+    assert decided(seen) == [("Requeue", "long"), ("Place", "new")]
 
 
 def test_of_those_there_for_days_who_had_least_of_each_goes_first() -> None:
@@ -56,7 +56,7 @@ def test_of_those_there_for_days_who_had_least_of_each_goes_first() -> None:
     days = 86400.0
     newer = replace(runs("newer", ("n", [0]), hours=48), arrived=NOW - 2 * days)
     older = gang("older", 1, 1, sharing=TURNS, attained=3 * days, since=NOW - 1000, arrived=NOW - 9 * days)
-    assert decided(world([node("n", 1)], [newer, older])) == [("Suspend", "newer"), ("Place", "older")]
+    assert decided(world([node("n", 1)], [newer, older])) == [("Requeue", "newer"), ("Place", "older")]
     just_come = replace(older, arrived=NOW - 3 * days)
     assert decided(world([node("n", 1)], [newer, just_come])) == []
 
@@ -84,7 +84,7 @@ def test_gangs_that_promise_about_as_much_do_not_push_each_other_out() -> None:
 
 def test_of_equal_promises_those_start_that_fill_the_gpus() -> None:
     there = [runs("long", ("n", [0, 1, 2, 3]), hours=100), waits("a-single", 1), waits("b-four", 4)]
-    assert decided(world([node("n", 4)], there)) == [("Suspend", "long"), ("Place", "b-four")]
+    assert decided(world([node("n", 4)], there)) == [("Requeue", "long"), ("Place", "b-four")]
 
 
 def test_who_finds_too_little_memory_is_not_in_the_way_of_who_needs_less() -> None:
@@ -99,7 +99,7 @@ def test_who_finds_too_little_memory_is_not_in_the_way_of_who_needs_less() -> No
 def test_no_more_gangs_are_suspended_than_needed() -> None:
     there = [runs(f"g{i}", ("n", [2 * i, 2 * i + 1]), hours=i + 1) for i in range(4)]
     seen = world([node("n", 8)], [*there, waits("new", 2)])
-    assert decided(seen) == [("Suspend", "g3"), ("Place", "new")]
+    assert decided(seen) == [("Requeue", "g3"), ("Place", "new")]
 
 
 def test_a_higher_priority_is_never_suspended_for_a_lower_one() -> None:
@@ -115,7 +115,7 @@ def test_gangs_that_share_nothing_are_never_suspended() -> None:
 def test_a_gang_that_shares_nothing_takes_from_those_who_share() -> None:
     mine = gang("mine", 1, 1, arrived=NOW)
     seen = world([node("n", 1)], [runs("long", ("n", [0]), hours=10), mine])
-    assert decided(seen) == [("Suspend", "long"), ("Place", "mine")]
+    assert decided(seen) == [("Requeue", "long"), ("Place", "mine")]
 
 
 def test_small_gangs_go_where_a_large_one_cannot_yet() -> None:
@@ -172,21 +172,21 @@ def test_packed_gangs_that_lose_their_gpus_find_others_each_for_itself() -> None
         ("Place", "guest"),
         ("Place", "host"),
         ("Place", "new"),
-        ("Suspend", "guest"),
-        ("Suspend", "host"),
+        ("Requeue", "guest"),
+        ("Requeue", "host"),
     ]
 
 
 def test_who_grew_gives_back_before_anybody_is_suspended() -> None:
     grown = replace(runs("grown", ("n", [0]), ("n", [1])), asked=1, fewest=1)
     seen = world([node("n", 3)], [grown, runs("long", ("n", [2]), hours=100), waits("new")])
-    assert decided(seen, ("Shrink", "Place", "Suspend")) == [("Shrink", "grown"), ("Place", "new")]
+    assert decided(seen, ("Shrink", "Place", "Requeue")) == [("Shrink", "grown"), ("Place", "new")]
 
 
 def test_who_loses_its_gpus_has_its_quota_back_to_find_others() -> None:
     whole = gang("new", tasks=tasks("new", 1, 2), arrived=NOW, since=NOW)
     seen = world([node("m", 2), node("n", 1)], [runs("long", ("m", [0]), hours=10, queue="q"), whole], queues={"q": 1})
-    assert sorted(decided(seen)) == [("Place", "long"), ("Place", "new"), ("Suspend", "long")]
+    assert sorted(decided(seen)) == [("Place", "long"), ("Place", "new"), ("Requeue", "long")]
 
 
 def test_who_runs_is_not_suspended_for_one_that_promises_a_little_more() -> None:
@@ -196,7 +196,7 @@ def test_who_runs_is_not_suspended_for_one_that_promises_a_little_more() -> None
     assert decided(seen) == []
     less = waits("other", attained=ran * 0.1)
     seen = world([node("n", 1)], [runs("long", ("n", [0]), hours=10), less])
-    assert decided(seen) == [("Suspend", "long"), ("Place", "other")]
+    assert decided(seen) == [("Requeue", "long"), ("Place", "other")]
 
 
 def test_who_cannot_move_hears_so_though_others_share() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from builders.cluster import decide, gang, node, reasons, running, world
 from builders.sessions import TURNS, said, turning
-from muster.scheduling.decisions import Decision, Preempt, Reason
+from muster.scheduling.decisions import VERBS, Decision, Preempt, Reason
 from muster.scheduling.planner import plan
 from muster.scheduling.resources import Resources
 from muster.scheduling.settings import Policy, Settings
@@ -40,7 +40,7 @@ def test_what_is_not_preemptible_stays() -> None:
 
 def test_an_administrator_may_switch_it_off() -> None:
     seen = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5)])
-    assert reasons(decide(seen, settings=Settings(preemption=False))) == {"high": Reason.INSUFFICIENT_GPUS}
+    assert reasons(decide(seen, settings=Settings(verbs=VERBS - {Preempt}))) == {"high": Reason.INSUFFICIENT_GPUS}
 
 
 def test_nobody_goes_where_that_would_not_help() -> None:
@@ -143,4 +143,4 @@ def test_a_gang_that_takes_a_place_takes_no_other() -> None:
     there = turning("low", ("n1", [0])), turning("long", ("n2", [0]), preemptible=False)
     high, next_one = (gang(name, 1, priority=5 - index, sharing=TURNS) for index, name in enumerate(("high", "next")))
     decisions = plan(world([node("n1", 1), node("n2", 1)], [*there, high, next_one]), 0.0)
-    assert said(decisions) == [("Preempt", "high"), ("Suspend", "long"), ("Place", "next")]
+    assert said(decisions) == [("Preempt", "high"), ("Requeue", "long"), ("Place", "next")]

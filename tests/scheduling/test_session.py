@@ -25,20 +25,20 @@ def test_idle_is_where_nobody_has_a_place_and_free_where_nobody_runs() -> None:
 
 def test_service_is_counted_up_to_now() -> None:
     seen = two()
-    after = seen.suspend(seen.gangs["a"], Reason.TIME_SLICED, "so", stays=False)
+    after = seen.requeue(seen.gangs["a"], Reason.TIME_SLICED, "so")
     assert (after.attained, after.since, after.placement) == (60.0, 60.0, ())
 
 
 def test_gpus_on_which_others_have_a_place_are_not_idle_when_one_goes() -> None:
     seen = two()
-    seen.suspend(seen.gangs["a"], Reason.TIME_SLICED, "so", stays=False)
+    seen.requeue(seen.gangs["a"], Reason.TIME_SLICED, "so")
     assert seen.capacity.free["n"] == seen.idle("n") == 0b10
 
 
 def test_quotas_follow_the_decisions() -> None:
     seen = session([node("n", 2)], [running("a", ("n", [0]), queue="q"), gang("b", queue="q")], queues={"q": 1})
     assert not seen.quotas.allows(seen.gangs["b"], 1)
-    seen.suspend(seen.gangs["a"], Reason.PREEMPTED, "so", stays=False)
+    seen.requeue(seen.gangs["a"], Reason.PREEMPTED, "so")
     assert seen.quotas.allows(seen.gangs["b"], 1)
 
 
@@ -58,7 +58,7 @@ def test_what_is_kept_stays_so_whoever_comes_and_goes_on_the_node() -> None:
     keeps = (Assigned(first.tasks[0], "n", 0b110),)
     for decided in (Preempt(first, (), Reason.PREEMPTING, "so", keeps), Wait(first, Reason.PODS_STOPPING, "so", keeps=keeps)):
         found = Session(seen, 60.0, [decided])
-        found.suspend(there, Reason.TIME_SLICED, "so", stays=False)
+        found.requeue(there, Reason.TIME_SLICED, "so")
         assert found.capacity.free["n"] == found.idle("n") == 0b001
 
 

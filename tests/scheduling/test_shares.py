@@ -10,7 +10,7 @@ import pytest
 
 from builders.cluster import gang, node, running, tasks, world
 from builders.sessions import TURNS, said
-from muster.scheduling.decisions import Decision, Grow, Place, Put, Shrink
+from muster.scheduling.decisions import Assignment, Decision, Grow, Place, Shrink
 from muster.scheduling.elastic.speed_up import curve, rate
 from muster.scheduling.gang import Assigned, Gang
 from muster.scheduling.planner import introspect, plan
@@ -55,7 +55,7 @@ def sizes(nodes: Sequence[Node], gangs: Sequence[Gang], profiles: Mapping[str, P
     """The GPUs of each gang once the decisions came true."""
     found = {one.name: one.held for one in gangs}
     for decision in decisions(nodes, gangs, profiles, **fields):
-        placement = decision.placement if isinstance(decision, Put) else ()
+        placement = decision.placement if isinstance(decision, Assignment) else ()
         found[decision.gang.name] = sum(place.gpus.bit_count() for place in placement)
     return found
 
@@ -176,7 +176,7 @@ def test_those_that_shrink_go_before_those_that_grow() -> None:
     second = on(elastic("second"), ("n", 0))
     found = decisions([node("n", 8)], [second, first], {"first": scaling(LINEAR), "second": scaling(LINEAR)})
     assert [type(decision) for decision in found] == [Shrink, Grow]
-    assert all(isinstance(decision, Put) and decision.message and decision.effect for decision in found)
+    assert all(isinstance(decision, Assignment) and decision.message and decision.effect for decision in found)
 
 
 def test_gangs_that_change_places_make_way_for_each_other() -> None:
@@ -191,7 +191,7 @@ def test_gangs_that_change_places_make_way_for_each_other() -> None:
         held |= {(place.node, place.gpus): one.name for place in one.placement}
     for decision in found:
         held = {spot: name for spot, name in held.items() if name != decision.gang.name}
-        for place in decision.placement if isinstance(decision, Put) else ():
+        for place in decision.placement if isinstance(decision, Assignment) else ():
             assert (place.node, place.gpus) not in held
             held[place.node, place.gpus] = decision.gang.name
     assert sorted(held.values()) == ["a"] * 4 + ["b"] * 4

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from muster.scheduling.decisions import Put
+from muster.scheduling.decisions import Assignment
 from muster.scheduling.topology.machine import unknown_machine
 from muster.scheduling.topology.node import Node
 from muster.simulator.cluster import Cluster
@@ -55,7 +55,7 @@ def test_a_learner_goes_to_the_emptiest_node() -> None:
     cluster = Cluster(nodes(2))
     cluster.put(gang(Job("a", 0.0, (1, 1), 1.0)))
     (decision,) = KubeScheduler(0).react(cluster.snapshot(), 0.0)
-    assert isinstance(decision, Put)
+    assert isinstance(decision, Assignment)
     assert {place.node for place in decision.placement} == {"n00", "n01"}
 
 

@@ -11,6 +11,7 @@ import pytest
 from builders.cluster import gang, node, running, world
 from builders.sessions import PACKS, TURNS, turning
 from muster.scheduling.decisions import (
+    AnyAssignment,
     Decision,
     Grow,
     Join,
@@ -18,11 +19,10 @@ from muster.scheduling.decisions import (
     Pack,
     Place,
     Preempt,
-    Put,
     Reason,
+    Requeue,
     Resume,
     Shrink,
-    Suspend,
     Unpack,
     Wait,
 )
@@ -53,15 +53,15 @@ MINE = running("mine", ("n", [0]))
 GROWN = replace(turning("grown", ("n", [0]), ("n", [1])), asked=1, fewest=1)
 
 
-def put(found: Gang, *shares: tuple[str, Iterable[int]], verb: Any = Place, **fields: Any) -> Put:
+def put(found: Gang, *shares: tuple[str, Iterable[int]], verb: Any = Place, **fields: Any) -> AnyAssignment:
     """The decision to put the first tasks of a gang there."""
     placement = tuple(Assigned(found.tasks[i], where, gpu_set(list(gpus)), i) for i, (where, gpus) in enumerate(shares))
-    made: Put = verb(found, placement, Reason.PLACED, fields.pop("message", "so"), **fields)
+    made: AnyAssignment = verb(found, placement, Reason.PLACED, fields.pop("message", "so"), **fields)
     return made
 
 
-def suspended(found: Gang) -> Suspend:
-    return Suspend(found, Reason.PREEMPTED, "so", stays=False)
+def suspended(found: Gang) -> Requeue:
+    return Requeue(found, Reason.PREEMPTED, "so")
 
 
 def waits(found: Gang) -> Wait:

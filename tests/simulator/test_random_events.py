@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from muster.scheduling.settings import Policy
 
 USUAL = {
-    Policy.MUSTER: {"Place", "Wait", "Suspend", "Migrate"},
+    Policy.MUSTER: {"Place", "Wait", "Requeue", "Migrate"},
     Policy.GANDIVA: {"Place", "Join", "Suspend", "Resume", "Migrate"},
 }
 

@@ -80,7 +80,7 @@ def test_suspensions_and_what_they_cost_are_counted() -> None:
     assert figures["suspensions"] == 1
     assert figures["overhead"] == {"seconds": 5.0, "per_job": 2.5}
     assert figures["makespan"] == 125.0
-    assert figures["decisions"]["Suspend"] == {"Preempted": 1}
+    assert figures["decisions"]["Requeue"] == {"Preempted": 1}
 
 
 def test_the_same_run_gives_the_same_bytes_and_an_empty_one_gives_none() -> None:

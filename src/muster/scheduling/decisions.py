@@ -1,16 +1,16 @@
 """What the planner answers: values with a reason, in the order in which they are to be carried out.
 
-Deciding changes nothing. Whoever called carries the decisions out and may fail half-way: the next snapshot shows what came
-true, and the next plan goes on from there. A `Reason` is a word for machines; the message is a sentence with both numbers.
+Deciding changes nothing. The caller carries the decisions out and may fail half-way: the next snapshot shows what came true,
+and the next plan goes on from there. A `Reason` is a word for machines; the message is a sentence with both numbers.
 
-Most decisions put a gang somewhere (`Put`); the class says why it is done, and so what undoes it.
+Each class is a verb. A caller names the verbs that it can execute in `Settings.verbs`, and the planner decides nothing else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from muster.scheduling.gang import Effect, Gang, Placement
 
@@ -46,8 +46,8 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
-    """Let the gang run on these GPUs from now on."""
+class Assignment:
+    """Base of the verbs that give a gang a placement; the class says why, and so what undoes it."""
 
     gang: Gang
     placement: Placement
@@ -58,61 +58,79 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Place(Put):
-    """Start a gang that waits; for one that has a place already, move it here."""
+class Place(Assignment):
+    """Start a gang that has no placement."""
 
 
 @dataclass(frozen=True, slots=True)
-class Join(Put):
-    """Give a gang a place among those that take turns there; it runs when its turn comes."""
+class Move(Assignment):
+    """Start a gang elsewhere because its user, or whoever drains its node, asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Resume(Put):
-    """Let a gang that was suspended go on."""
+class Resize(Assignment):
+    """Start a gang in the size to which its user scaled it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Migrate(Put):
-    """Let a gang go on elsewhere."""
+class Join(Assignment):
+    """Give a gang a placement among gangs that take turns there; it runs when its turn comes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pack(Put):
-    """Let a gang run on GPUs on which another, `onto`, runs as well."""
+class Resume(Assignment):
+    """Let a suspended gang go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migrate(Assignment):
+    """Let a running gang go on elsewhere for the sake of speed: its own, or that of gangs to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack(Assignment):
+    """Let a gang run on GPUs on which another gang, `onto`, runs as well."""
 
     onto: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Unpack(Join):
-    """Undo a Pack: the gang takes turns again with those whose GPUs it shared."""
+    """Undo a Pack: the gang takes turns again with the gangs whose GPUs it shared."""
 
 
 @dataclass(frozen=True, slots=True)
-class Grow(Put):
+class Grow(Assignment):
     """Give an elastic gang more GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shrink(Put):
+class Shrink(Assignment):
     """Take GPUs from an elastic gang."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspend:
-    """Take a gang off its GPUs at the next mini-batch; with `stays` it keeps its place there and waits for its turn."""
+    """Take a gang off its GPUs at the next mini-batch; it keeps its placement and waits there for its turn."""
 
     gang: Gang
     reason: Reason
     message: str
-    stays: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """Take a gang off its GPUs and queue it again, so that gangs that rank before it can have them."""
+
+    gang: Gang
+    reason: Reason
+    message: str
 
 
 class Wait(NamedTuple):  # a pass makes thousands
     """Leave the gang as it is. `until` is when the answer changes by time alone, if it does.
 
-    `keeps` is where it will start when pods that are stopping have gone: in this pass nobody else gets these GPUs.
+    `keeps` is the placement in which it will start when stopping pods have gone: in this pass no other gang gets these GPUs.
     """
 
     gang: Gang
@@ -126,7 +144,7 @@ class Wait(NamedTuple):  # a pass makes thousands
 class Preempt:
     """Take `victims` off their GPUs and queue them again, so that `gang` can have them.
 
-    `keeps` is where it will start then, which may be idle in part: in this pass nobody else gets these GPUs.
+    `keeps` is the placement in which it will start then, which may be idle in part: in this pass no other gang gets these GPUs.
     """
 
     gang: Gang
@@ -136,6 +154,10 @@ class Preempt:
     keeps: Placement = ()
 
 
-Admission = Place | Wait | Preempt
-"""What a reactive pass answers for gangs that share nothing."""
-Decision = Put | Suspend | Wait | Preempt
+Admission = Place | Move | Resize | Wait | Preempt
+"""What admission answers for a gang that waits, or is to move or to be resized."""
+AnyAssignment = Place | Move | Resize | Join | Resume | Migrate | Pack | Unpack | Grow | Shrink
+Decision = AnyAssignment | Suspend | Requeue | Wait | Preempt
+Verb = type[Decision]
+VERBS: frozenset[Verb] = frozenset(get_args(Decision))
+"""Every verb: what the simulator can execute."""

@@ -12,7 +12,19 @@ from dataclasses import replace
 from functools import cached_property
 
 from muster.scheduling.admission.queueing import Quotas
-from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Reason, Resume, Suspend, Wait
+from muster.scheduling.decisions import (
+    AnyAssignment,
+    Assignment,
+    Decision,
+    Join,
+    Pack,
+    Preempt,
+    Reason,
+    Requeue,
+    Resume,
+    Suspend,
+    Wait,
+)
 from muster.scheduling.gang import EXCLUSIVE, Gang, Placement
 from muster.scheduling.places import Places
 from muster.scheduling.placing.fragmentation import Fragmentation
@@ -156,7 +168,7 @@ class Session:
         """Say why a gang waits, unless the pass finds it a place later."""
         self.waits[gang.name] = Wait(gang, reason, message)
 
-    def put(self, decision: Put) -> Gang:
+    def put(self, decision: AnyAssignment) -> Gang:
         """Decide where a gang runs, or joins those that take turns; return it as it will be."""
         before = self.gangs[decision.gang.name]
         after = replace(
@@ -170,25 +182,33 @@ class Session:
         self._decide(decision)
         return after
 
-    def suspend(self, gang: Gang, reason: Reason, message: str, *, stays: bool = True) -> Gang:
-        """Decide to take a gang off its GPUs."""
-        before = self.gangs[gang.name]
-        after = replace(self._counted(before), running=False, placement=before.placement if stays else ())
+    def suspend(self, gang: Gang, reason: Reason, message: str) -> Gang:
+        """Decide to take a gang off its GPUs for the turns of others."""
+        return self._take_off(Suspend(gang, reason, message))
+
+    def requeue(self, gang: Gang, reason: Reason, message: str) -> Gang:
+        """Decide to take a gang off its GPUs for good."""
+        return self._take_off(Requeue(gang, reason, message))
+
+    def _take_off(self, decision: Suspend | Requeue) -> Gang:
+        before = self.gangs[decision.gang.name]
+        placement = before.placement if isinstance(decision, Suspend) else ()
+        after = replace(self._counted(before), running=False, placement=placement)
         self._places.put(after)
         self._settle(before, after)
-        self._decide(Suspend(gang, reason, message, stays))
+        self._decide(decision)
         return after
 
-    def _decide(self, decision: Put | Suspend) -> None:
+    def _decide(self, decision: AnyAssignment | Suspend | Requeue) -> None:
         self.decisions.append(decision)
         self.waits.pop(decision.gang.name, None)
 
-    def _take_over(self, decision: Put | Suspend | Preempt) -> None:
+    def _take_over(self, decision: AnyAssignment | Suspend | Requeue | Preempt) -> None:
         """Start from what was decided before this board was made."""
-        if isinstance(decision, Put):
+        if isinstance(decision, Assignment):
             self.put(decision)
-        elif isinstance(decision, Suspend):
-            self.suspend(decision.gang, decision.reason, decision.message, stays=decision.stays)
+        elif isinstance(decision, Suspend | Requeue):
+            self._take_off(decision)
         else:
             self.decisions.append(decision)
             for victim in decision.victims:

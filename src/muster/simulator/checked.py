@@ -17,7 +17,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from types import MappingProxyType
 
-from muster.scheduling.decisions import Decision, Pack, Put, Unpack
+from muster.scheduling.decisions import Assignment, Decision, Pack, Unpack
 from muster.scheduling.gang import Gang, Placement
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.occupancy import gpus_by_node
@@ -163,5 +163,5 @@ def _difference(decisions: Sequence[Decision], again: Sequence[Decision]) -> str
 def _told(decision: Decision | None) -> str:
     if decision is None:
         return "nothing"
-    effect = f" {decision.effect}" if isinstance(decision, Put) else ""
+    effect = f" {decision.effect}" if isinstance(decision, Assignment) else ""
     return f"{type(decision).__name__} {decision.gang.name}: {decision.message}{effect}"

@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 
-from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend, Wait
+from muster.scheduling.decisions import Assignment, Decision, Join, Pack, Preempt, Requeue, Resume, Suspend, Wait
 from muster.scheduling.gang import Gang, Placement, Trial
 from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Profile, Shape
 from muster.scheduling.snapshot import Queue, Snapshot
@@ -249,10 +249,13 @@ class Simulation:
         match decision:
             case Join():
                 touched.update(self._off(self.runs[decision.gang.name], decision.placement))
-            case Put():
+            case Assignment():
                 touched.update(self._put(self.runs[decision.gang.name], decision))
             case Suspend():
-                touched.update(self._suspend(decision))
+                suspended = self.cluster.gangs[decision.gang.name]
+                touched.update(self._off(self.runs[suspended.name], suspended.placement, suspended.packed))
+            case Requeue():
+                touched.update(self._off(self.runs[decision.gang.name], ()))
             case Preempt():
                 for victim in decision.victims:
                     touched.update(self._off(self.runs[victim.name], ()))
@@ -261,7 +264,7 @@ class Simulation:
                 self._wakes.add(until)
                 self.at(until, lambda: True)
 
-    def _put(self, run: Run, decision: Put) -> dict[str, GpuSet]:
+    def _put(self, run: Run, decision: Assignment) -> dict[str, GpuSet]:
         if not decision.placement:
             return self._off(run, ())
         before = self.cluster.gangs[run.job.name]
@@ -297,11 +300,6 @@ class Simulation:
         if _sizes(run.gpus) == _sizes(gpus):
             return self.physics.resume_seconds(run.job)
         return self.physics.move_seconds(run.job, run.shape, shape)
-
-    def _suspend(self, decision: Suspend) -> dict[str, GpuSet]:
-        before = self.cluster.gangs[decision.gang.name]
-        kept = (before.placement, before.packed) if decision.stays else ((), "")
-        return self._off(self.runs[decision.gang.name], *kept)
 
     def _off(self, run: Run, placement: Placement, packed: str = "") -> dict[str, GpuSet]:
         """Take a job off its GPUs, or let it wait on others; with a placement it waits for its turn there."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from muster.scheduling.admission.queueing import in_order, is_ready
-from muster.scheduling.decisions import Decision, Join, Pack, Preempt, Put, Resume, Suspend, Wait
+from muster.scheduling.decisions import Assignment, Decision, Join, Pack, Preempt, Requeue, Resume, Suspend, Wait
 from muster.scheduling.gang import Gang, Placement
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import fewest_gpus, place
@@ -122,10 +122,12 @@ def bundle(gang: Gang) -> str:
 
 def _after(decision: Decision, before: Gang) -> Gang:
     match decision:
-        case Put():
+        case Assignment():
             placement, running = decision.placement, bool(decision.placement) and not isinstance(decision, Join)
         case Suspend():
-            placement, running = before.placement if decision.stays else (), False
+            placement, running = before.placement, False
+        case Requeue():
+            placement, running = (), False
         case _:
             placement, running = (), False
     packed = before.packed if isinstance(decision, Resume | Suspend) and placement else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from math import isfinite
 
-from muster.scheduling.decisions import Grow, Preempt, Put, Shrink
+from muster.scheduling.decisions import Assignment, Grow, Preempt, Shrink
 from muster.scheduling.gang import Gang, Placement
 from muster.scheduling.speed.occupancy import gpus_by_node
 from muster.scheduling.topology.links import GpuSet, indices
@@ -19,7 +19,7 @@ def unexplained(outcome: Outcome) -> Iterator[str]:
     for decision in outcome.decisions:
         if not decision.reason or not decision.message or decision.gang.name not in outcome.before:
             yield f"{type(decision).__name__} of {decision.gang.name} has no reason"
-        if isinstance(decision, Put) and decision.effect and not _is_told(decision.effect.before, decision.effect.after):
+        if isinstance(decision, Assignment) and decision.effect and not _is_told(decision.effect.before, decision.effect.after):
             yield f"{type(decision).__name__} of {decision.gang.name} expects {decision.effect}"
 
 
@@ -30,7 +30,7 @@ def _is_told(*figures: float) -> bool:
 def torn(outcome: Outcome) -> Iterator[str]:
     """No gang is split: one of its allowed sizes, each task once, with its GPUs, where it may go, as near as required."""
     for decision in outcome.decisions:
-        if isinstance(decision, Put) and decision.placement:
+        if isinstance(decision, Assignment) and decision.placement:
             yield from _torn(outcome.before[decision.gang.name], decision.placement)
             domains = {outcome.snapshot.nodes[one.node].domain(decision.gang.required) for one in decision.placement}
             if len(domains) > 1:

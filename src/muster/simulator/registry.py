@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
+from muster.scheduling.decisions import VERBS, Migrate, Pack, Preempt
 from muster.scheduling.settings import Policy, Settings
 from muster.simulator.physics import Ideal
 from muster.simulator.physics.gandiva import Gandiva
@@ -23,8 +24,15 @@ from muster.simulator.traces import ffdl, gandiva, gavel, listed, openb, philly,
 
 
 def _planner(policy: Policy) -> Builder:
-    def build(settings: Annotated[Settings, Fixed(frozenset({"policy"}))]) -> Muster:
-        return Muster(replace(settings, policy=policy))
+    def build(
+        settings: Annotated[Settings, Fixed(frozenset({"policy", "verbs"}))],
+        preemption: bool = True,
+        packing: bool = True,
+        migration: bool = True,
+    ) -> Muster:
+        switches = ((Preempt, preemption), (Pack, packing), (Migrate, migration))
+        off = {verb for verb, on in switches if not on}
+        return Muster(replace(settings, policy=policy, verbs=VERBS - off))
 
     return build
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from muster.kube.objects import Pod
-from muster.scheduling.decisions import Decision, Preempt, Put
+from muster.scheduling.decisions import Assignment, Decision, Preempt
 from muster.scheduling.gang import Gang
 from muster.scheduling.planner import plan
 from muster.scheduling.settings import Settings
@@ -82,7 +82,7 @@ def told(decision: Decision) -> dict[str, Any]:
         "reason": str(decision.reason),
         "message": decision.message,
     }
-    if isinstance(decision, Put):
+    if isinstance(decision, Assignment):
         said["placement"] = [
             {"pod": place.task.name, "rank": place.rank, "node": place.node, "gpus": list(indices(place.gpus))}
             for place in decision.placement

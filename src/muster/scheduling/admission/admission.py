@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from muster.scheduling.admission.queueing import Claims, Quotas, in_order
-from muster.scheduling.decisions import Admission, Place, Preempt, Reason, Wait
+from muster.scheduling.decisions import Admission, Move, Place, Preempt, Reason, Resize, Wait
 from muster.scheduling.gang import Gang, Placement
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.free_capacity import FreeCapacity
@@ -119,18 +119,16 @@ class _Pass:
         away = self._left_behind(gang)
         if not any(place.node in away for place in gang.placement):
             return Wait(gang, Reason.NOT_THERE, f"does not move: it is not on {gang.leave}")
-        return self._elsewhere(
-            gang, self.capacity.without(away), self._given_up(gang, self.capacity).without(away), Reason.MIGRATED
-        )
+        return self._elsewhere(gang, self.capacity.without(away), self._given_up(gang, self.capacity).without(away), Move)
 
     def resize(self, gang: Gang) -> Admission:
         """Find a place of the new size in turn: growing must not overtake those who wait for the same GPUs."""
-        return self._elsewhere(gang, self.open, self._given_up(gang, self.open), Reason.RESIZED)
+        return self._elsewhere(gang, self.open, self._given_up(gang, self.open), Resize)
 
     def _given_up(self, gang: Gang, capacity: FreeCapacity) -> FreeCapacity:
         return self._left_by([gang], capacity.copy())
 
-    def _elsewhere(self, gang: Gang, beside: FreeCapacity, within: FreeCapacity, reason: Reason) -> Admission:
+    def _elsewhere(self, gang: Gang, beside: FreeCapacity, within: FreeCapacity, verb: type[Move | Resize]) -> Admission:
         found = place(gang, beside)
         if isinstance(found, Shortage) and gang.leave != "":
             found = place(gang, within)
@@ -140,7 +138,8 @@ class _Pass:
             return Wait(gang, Reason.QUOTA_EXHAUSTED, f"stays as it is: {self.quotas.used(gang.queue)}")
         self._take(gang, found)
         self.running.remove(gang)
-        return Place(gang, found, reason, f"moves to {describe(found)}")
+        reason = Reason.MIGRATED if verb is Move else Reason.RESIZED
+        return verb(gang, found, reason, f"moves to {describe(found)}")
 
     def _take(self, gang: Gang, found: Placement) -> None:
         held = gpus_of(found) - gang.held
@@ -205,7 +204,7 @@ class _Pass:
 
     def _preempt(self, gang: Gang) -> Preempt | None:
         """The least that has to go: lowest priority first, of these the last to have started."""
-        if not self.settings.preemption:
+        if Preempt not in self.settings.verbs:
             return None
         lower = [g for g in self.running if g.preemptible and g.priority < gang.priority]
         victims: list[Gang] = []

@@ -138,7 +138,7 @@ def _carry_out(session: Session, one: Site, other: Site, change: Change) -> bool
         return False
     for move in moves[1:]:
         message = f"changes places with {moves[0].gang.name}"
-        session.suspend(move.gang, _reason(session, move.gang, move.to.gpus), message, stays=False)
+        session.requeue(move.gang, _reason(session, move.gang, move.to.gpus), message)
     for move, placement in zip(moves, found, strict=True):
         _put(session, move, placement, effect)
     return True
@@ -153,7 +153,7 @@ def _put(session: Session, move: _Move, placement: Placement, effect: Effect) ->
         session.put(verb(gang, placement, _reason(session, gang, move.to.gpus), told, effect))
         return
     if session.gangs[gang.name].placement:
-        session.suspend(gang, Reason.PACKED, f"goes onto the GPUs of {stays.name}", stays=False)
+        session.requeue(gang, Reason.PACKED, f"goes onto the GPUs of {stays.name}")
     message = f"with {stays.name}: {told}"
     session.put(Pack(gang, placement, Reason.PACKED, message, effect, session.gangs[stays.name].packed or stays.name))
 

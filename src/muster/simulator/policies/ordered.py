@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from muster.scheduling.decisions import Decision, Place, Reason, Suspend, Wait
+from muster.scheduling.decisions import Decision, Place, Reason, Requeue, Wait
 from muster.scheduling.gang import Gang
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import describe, place
@@ -112,7 +112,7 @@ class Ordered:
         decisions: list[Decision] = []
         for gang in stopped:
             capacity.give_back(gang.placement)
-            decisions.append(Suspend(gang, Reason.PREEMPTED, "others come first", stays=False))
+            decisions.append(Requeue(gang, Reason.PREEMPTED, "others come first"))
         full: dict[object, Shortage] = {}
         """Requests that found no room: from here on it only shrinks."""
         for gang in waiting:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.scheduling.decisions import Decision, Place, Reason, Suspend
+from muster.scheduling.decisions import Decision, Place, Reason, Requeue
 from muster.scheduling.gang import Assigned, Gang
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.node import Node
@@ -95,7 +95,7 @@ def _carried_out(chosen: Mapping[str, str], gangs: Mapping[str, Gang]) -> list[D
     stopped = [gangs[name] for name, node in now_at.items() if chosen.get(node) != name]
     coming = [(gangs[name], node) for node, name in chosen.items() if now_at.get(name) != node]
     return [
-        *(Suspend(gang, Reason.TIME_SLICED, "its round is over", stays=False) for gang in stopped),
+        *(Requeue(gang, Reason.TIME_SLICED, "its round is over") for gang in stopped),
         *(
             Place(gang, (Assigned(gang.tasks[0], node, 1),), Reason.PLACED, "it is owed most of these GPUs")
             for gang, node in coming

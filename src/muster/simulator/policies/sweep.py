@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import exp
 from random import Random
 
-from muster.scheduling.decisions import Decision, Place, Reason, Suspend
+from muster.scheduling.decisions import Decision, Place, Reason, Requeue
 from muster.scheduling.gang import Gang
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
@@ -126,7 +126,7 @@ class Sweep:
         for gang in snapshot.gangs:
             if gang.placement and verdicts[gang.name] is not Verdict.RUN:
                 capacity.give_back(gang.placement)
-                decisions.append(Suspend(gang, Reason.PREEMPTED, "others promise more", stays=False))
+                decisions.append(Requeue(gang, Reason.PREEMPTED, "others promise more"))
         for gang in snapshot.gangs:
             found = place(gang, capacity) if not gang.placement and verdicts[gang.name] is Verdict.RUN else None
             if found is not None and not isinstance(found, Shortage):

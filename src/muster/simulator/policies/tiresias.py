@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.scheduling.decisions import Decision, Place, Reason, Suspend, Wait
+from muster.scheduling.decisions import Decision, Place, Reason, Requeue, Wait
 from muster.scheduling.gang import Assigned, Gang, Placement
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import shrunk
@@ -63,7 +63,7 @@ def reassign(snapshot: Snapshot, chosen: Sequence[tuple[Gang, int]]) -> list[Dec
     for gang in snapshot.gangs:
         if gang.placement and len(gang.placement) != wanted.get(gang.name):
             capacity.give_back(gang.placement)
-            decisions.append(Suspend(gang, Reason.PREEMPTED, "its GPUs are given out anew", stays=False))
+            decisions.append(Requeue(gang, Reason.PREEMPTED, "its GPUs are given out anew"))
     for gang, workers in chosen:
         if len(gang.placement) != workers:
             found = emptiest_first(gang, workers, capacity)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from muster.scheduling.admission.queueing import is_ready
-from muster.scheduling.decisions import Join, Place, Reason
+from muster.scheduling.decisions import Join, Migrate, Pack, Place, Reason
 from muster.scheduling.gang import Gang, Placement
 from muster.scheduling.packing import packing
 from muster.scheduling.placing.free_capacity import FreeCapacity
@@ -27,7 +27,7 @@ QUEUED = 10.0
 def react(session: Session, settings: Settings) -> None:
     """Find nodes for those who wait, and use what came free."""
     fill(session, settings)
-    if settings.migration:
+    if Migrate in settings.verbs:
         migration.level(session)
         migration.improve(session)
     fill(session, settings)
@@ -37,9 +37,9 @@ def introspect(session: Session, settings: Settings) -> None:
     """Judge, take turns, pack, repair, grow."""
     packing.judge(session)
     turns.next_slice(session)
-    if settings.packing and session.cluster_height() > 1:
+    if Pack in settings.verbs and session.cluster_height() > 1:
         packing.pack(session)
-    if settings.migration:
+    if Migrate in settings.verbs:
         migration.level(session)
         migration.improve(session)
         migration.defragment(session)

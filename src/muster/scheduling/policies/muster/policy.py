@@ -21,7 +21,7 @@ from math import inf
 from operator import attrgetter, itemgetter
 
 from muster.scheduling.admission.queueing import Quotas
-from muster.scheduling.decisions import Place, Preempt, Reason, Wait
+from muster.scheduling.decisions import Migrate, Move, Pack, Place, Preempt, Reason, Resize, Wait
 from muster.scheduling.elastic import shares
 from muster.scheduling.elastic.reclaim import reclaim
 from muster.scheduling.gang import Gang, Placement
@@ -53,8 +53,8 @@ def react(session: Session, settings: Settings) -> None:
 def introspect(session: Session, settings: Settings) -> None:
     """Judge what was packed, repair placements, share the GPUs anew."""
     packing.judge(session)
-    if settings.migration:
-        local_search.improve(session, packing=settings.packing)
+    if Migrate in settings.verbs:
+        local_search.improve(session, packing=Pack in settings.verbs)
     react(session, settings)
 
 
@@ -66,7 +66,7 @@ def may_claim(wait: Wait) -> bool:
     return reason in (Reason.INSUFFICIENT_GPUS, Reason.QUOTA_EXHAUSTED) and not gang.placement
 
 
-def leaves_to_rank(decision: Place | Preempt) -> bool:
+def leaves_to_rank(decision: Place | Move | Resize | Preempt) -> bool:
     """Say whether a gang that admission would start claims its GPUs by rank instead, since others claim too."""
     return isinstance(decision, Place) and decision.gang.sharing.slices and not decision.gang.placement
 
@@ -79,13 +79,13 @@ def share(session: Session, settings: Settings) -> None:
     claims.make()
     for gang in claims.displaced:
         if gang.name not in elastic or gang.name not in claims.placements:
-            session.suspend(gang, Reason.PREEMPTED, "others have had less", stays=False)
+            session.requeue(gang, Reason.PREEMPTED, "others have had less")
     rigid = {name: found for name, found in claims.placements.items() if name not in elastic}
     kept = {name: least.gangs[name].placement for name in elastic if session.gangs[name].placement}
     at_least = kept | {name: found for name, found in claims.placements.items() if name in elastic}
     targets = rigid | shares.divide(session, at_least, rigid, claims.quotas)
     carry_out(session, reclaim(session, targets, claims.losers(), claims.quotas) if elastic else targets)
-    if settings.packing:
+    if Pack in settings.verbs:
         packing.offer(session, [session.gangs[gang.name] for gang in claims.packs() if not session.gangs[gang.name].placement])
 
 

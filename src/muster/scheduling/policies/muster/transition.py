@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from muster.scheduling.decisions import Grow, Migrate, Place, Put, Reason, Shrink
+from muster.scheduling.decisions import AnyAssignment, Grow, Migrate, Place, Reason, Shrink
 from muster.scheduling.gang import Gang, Placement
 from muster.scheduling.placing.placement import describe
 from muster.scheduling.policies.gandiva.elasticity import effect
@@ -29,7 +29,7 @@ def carry_out(session: Session, targets: Mapping[str, Placement]) -> None:
         gang = next((session.gangs[name] for name in pending if session.gangs[name].placement), None)
         if gang is None:
             return
-        session.suspend(gang, Reason.PREEMPTED, "changes places with others", stays=False)
+        session.requeue(gang, Reason.PREEMPTED, "changes places with others")
 
 
 def _is_possible(session: Session, gang: Gang, target: Placement) -> bool:
@@ -39,7 +39,7 @@ def _is_possible(session: Session, gang: Gang, target: Placement) -> bool:
     return fits and (more <= 0 or session.quotas.allows(gang, more))
 
 
-def _put(session: Session, gang: Gang, target: Placement) -> Put:
+def _put(session: Session, gang: Gang, target: Placement) -> AnyAssignment:
     """The decision that brings a gang there, by what it means to the gang."""
     if not gang.placement:
         return Place(gang, target, Reason.PLACED, describe(target))
