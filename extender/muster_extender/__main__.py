@@ -105,9 +105,7 @@ def _reflectors(client: Client, view: ClusterView) -> dict[str, Reflector[Any]]:
     return {
         "nodes": Reflector(client, paths.nodes(), Node, view.nodes),
         "dljobs": Reflector(client, paths.dljobs(), DLJob, view.jobs),
-        "pods": Reflector(
-            client, paths.pods(), Pod, view.pods, keep=lambda pod: gpus_of(pod) > 0, field_selector=_NOT_FINISHED
-        ),
+        "pods": Reflector(client, paths.pods(), Pod, view.pods, keep=lambda pod: gpus_of(pod) > 0, field_selector=_UNFINISHED),
     }
 
 

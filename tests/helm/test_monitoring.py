@@ -33,7 +33,7 @@ def shown() -> dict[str, set[str]]:
     operator.DECISIONS.labels("Place", "Placed")
     operator.JOBS.labels("Running")
     cluster = rules.cluster(ClusterView())
-    extender = Metrics(seen, Waking(seen, _never), {})
+    extender = Metrics(cluster, Waking(cluster, _never), {})
     extender.requests.labels("filter", "passed")
     extender.seconds.labels("filter")
     gauges = Gauges("n1", patience=60)
