@@ -29,7 +29,7 @@ async def _never(*_: object) -> None:
 
 def shown() -> dict[str, set[str]]:
     """Return the names that the three parts' /metrics show, each with its labels."""
-    operator.BLIND.labels("pods").set(0)
+    operator.WATCH_FAILED.labels("pods").set(0)
     operator.DECISIONS.labels("Place", "Placed")
     operator.JOBS.labels("Running")
     cluster = rules.cluster(ClusterView())

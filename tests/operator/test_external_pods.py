@@ -10,8 +10,7 @@ from builders.dljobs import Json, roles
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
-from muster_operator.external_pods import ExternalPods
-from muster_operator.planning import Planning
+from muster_operator.external_pods.controller import ExternalPods
 from muster_operator.work_queue import RETRY_SECONDS
 
 
@@ -66,9 +65,9 @@ async def test_who_starts_again_in_between_goes_on(harness: OperatorHarness) -> 
     assert gated(harness) == ["p1"]
     promised = json.loads(notes(harness, "p0")[names.RESERVATION])["p1"]
     harness.submit("thief", roles=roles(workers=1, gpus=4), priority=9)
-    harness.planning = Planning(harness.work_queue, harness.planning._planner.settings)  # the operator was started again
+    harness.restart()
     harness.sync()
-    await harness.planning.run(harness.now)
+    await harness.plan()
     assert (gated(harness), notes(harness, "p1")[names.GPUS]) == ([], ",".join(map(str, promised["gpus"])))
     await harness.turn()
     assert names.RESERVATION not in notes(harness, "p0")
@@ -103,7 +102,7 @@ async def test_a_pod_that_changed_meanwhile_is_looked_at_again(harness: Operator
     harness.pod("a", 1)
     harness.sync()
     harness.change(paths.pods(SPACE, "a"), metadata={"labels": {"new": "label"}})  # nobody has heard of it yet
-    await harness.planning.run(harness.now)
+    await harness.plan()
     assert gated(harness) == ["a"]
     await harness.turn()
     assert gated(harness) == []
@@ -146,6 +145,6 @@ async def test_pods_that_were_there_first_are_known(harness: OperatorHarness) ->
     harness.pod("a", 1)
     harness.pod("done", 1, phase="Succeeded")
     harness.sync()
-    found = ExternalPods(harness.work_queue)
-    await found.tend(harness.now)
-    assert [gang.name for gang in found.gangs()] == ["vision/pod:a"]
+    external = ExternalPods(harness.context)
+    await external.prepare(harness.now)
+    assert [gang.name for gang in external.gangs()] == ["vision/pod:a"]

@@ -15,11 +15,12 @@ from muster.scheduling.gang import Sensitivity
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.node import Level
-from muster_operator.jobs import Unreadable, gang_of, placement_of, read, tasks_of, written
+from muster_operator.dljob.job import Unreadable, gang_of, placement_of, priority_of, read, tasks_of, written
 
 
 def gang(**fields: Any) -> Any:
-    return gang_of(job(**fields), {"urgent": 7})
+    one = job(**fields)
+    return gang_of(one, priority_of(one, {"urgent": 7}))
 
 
 def test_the_tasks_are_the_pods_by_role() -> None:
@@ -48,7 +49,7 @@ def test_a_placement_is_written_and_read_back() -> None:
     placement = spots(one)
     assert placement_of(placed(one)) == placement
     assert [place.gpus for place in written(placement)] == [[0, 1], [0, 1], [2, 3], []]
-    assert gang_of(placed(one), {}).placement == placement
+    assert gang_of(placed(one), 0).placement == placement
 
 
 def test_a_gang_by_default() -> None:
@@ -79,34 +80,34 @@ def test_a_wish_to_move(text: str, leave: str) -> None:
 def test_what_the_status_brings() -> None:
     one = placed(job())
     one = after(one, lambda record: record.requeue("NodeLost", "gone", avoid=["n1"]), NOW)
-    found = gang_of(one, {})
+    found = gang_of(one, 0)
     assert (found.not_before, found.avoid, found.arrived) == (NOW + 1, frozenset({"n1"}), BORN)
     later = job(metadata={"creationTimestamp": None}, status={"queuedAt": "2027-01-01T00:00:00Z"})
-    assert gang_of(later, {}).arrived == 1798761600.0
+    assert gang_of(later, 0).arrived == 1798761600.0
 
 
 def test_a_job_that_lets_itself_be_suspended_takes_turns() -> None:
     plain, shares = job(), job(sharing={"timeSlicing": True})
-    assert (gang_of(plain, {}).sharing.slices, gang_of(shares, {}).sharing.slices) == (False, True)
+    assert (gang_of(plain, 0).sharing.slices, gang_of(shares, 0).sharing.slices) == (False, True)
     one = after(started(shares, at=NOW), lambda record: record.preempt("gave way"), NOW + 60)
-    waits, runs = gang_of(one, {}), gang_of(started(one, at=NOW + 90), {})
+    waits, runs = gang_of(one, 0), gang_of(started(one, at=NOW + 90), 0)
     assert (waits.since, waits.attained_at(NOW + 80)) == (NOW + 60, 60 * waits.gpus)
     assert (runs.running, runs.attained_at(NOW + 100)) == (True, 70 * runs.gpus)
-    assert not gang_of(placed(one), {}).running  # who is still starting is left alone
+    assert not gang_of(placed(one), 0).running  # who is still starting is left alone
 
 
 @pytest.mark.parametrize(("had", "wanted", "resize"), [(2, 2, False), (2, 3, True), (3, 2, True)])
 def test_a_job_that_was_scaled_wants_to_be_resized(had: int, wanted: int, resize: bool) -> None:
     before = placed(job(roles=roles(workers=had)))
     obj = dljob(roles=roles(workers=wanted), status=before.status.model_dump(mode="json", by_alias=True, exclude_none=True))
-    found = gang_of(decoded(obj), {})
+    found = gang_of(decoded(obj), 0)
     assert (found.resize, len(found.tasks), len(found.placement)) == (resize, wanted, had)
 
 
 def test_a_job_without_a_place_is_not_resized() -> None:
     one = after(placed(job()), lambda record: record.preempt("gave way"))
     one = after(one, lambda record: setattr(record.status, "wanted_replicas", 9))
-    assert not gang_of(one, {}).resize
+    assert not gang_of(one, 0).resize
 
 
 # Reading

@@ -7,8 +7,8 @@ import pytest
 from builders.dljobs import NOW, Json, after, changed, job, placed, pod_of, pods_of, roles, started, time
 from builders.steps import look, step_of
 from muster.api import names
-from muster_operator.jobs import Job
-from muster_operator.record import Record
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.status import Record
 
 W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
 PS0 = "vgg16-ps-0"

@@ -8,9 +8,10 @@ import pytest
 
 from builders.dljobs import NOW, Json, after, changed, condition, container, job, placed, pod_of, pods_of, roles, started
 from builders.steps import look, step_of
-from muster_operator.jobs import Job
-from muster_operator.lifecycle import HOPELESS, NOT_TO_BLAME, REFUSED_SECONDS
-from muster_operator.record import Record
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.lifecycle import CANNOT_START, DISRUPTIONS
+from muster_operator.dljob.status import Record
+from muster_operator.pinning import UNSCHEDULABLE_SECONDS
 
 W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
 STAYS: Json = {"service": True}
@@ -124,12 +125,12 @@ def test_the_backoff_limit(limit: int, restarts: int, ends: bool) -> None:
         assert (step.status.status.phase, step.status.status.restarts) == ("Queued", restarts + 1)
 
 
-@pytest.mark.parametrize("reason", sorted(NOT_TO_BLAME))
+@pytest.mark.parametrize("reason", sorted(DISRUPTIONS))
 def test_the_nodes_fault_costs_no_restart(reason: str) -> None:
     gang = started(job())
     pods = failed(gang, 1, reason=reason, containerStatuses=None, message="as the kubelet says")
     step = step_of(gang, pods)
-    assert look(gang, pods) == {"status": (*REQUEUED, "PodLost")}
+    assert look(gang, pods) == {"status": (*REQUEUED, "PodDisrupted")}
     assert step.status is not None
     assert (step.status.status.avoid, step.status.status.restarts, step.status.status.requeues) == (["n2"], 0, 1)
     assert step.status.status.message == f"pod {W1} on node n2 was taken away: as the kubelet says"
@@ -140,7 +141,7 @@ def test_a_disrupted_pod_costs_no_restart(status: str, blamed: bool) -> None:
     gang = started(job())
     disrupted = condition("DisruptionTarget", status, reason="EvictionByEvictionAPI", message="Eviction API: evicting")
     pods = failed(gang, containerStatuses=None, conditions=[disrupted])
-    assert look(gang, pods) == {"status": ("Queued", "Restarting", "PodFailed") if blamed else (*REQUEUED, "PodLost")}
+    assert look(gang, pods) == {"status": ("Queued", "Restarting", "PodFailed") if blamed else (*REQUEUED, "PodDisrupted")}
 
 
 def test_a_failed_pod_that_is_leaving_or_never_bound_is_not_to_blame() -> None:
@@ -148,7 +149,7 @@ def test_a_failed_pod_that_is_leaving_or_never_bound_is_not_to_blame() -> None:
     leaving = {name: changed(pod, leaving=True) if name == W0 else pod for name, pod in failed(gang).items()}
     unbound = {**pods_of(gang), W0: pod_of(gang, gang.status.placement[0], "Failed", bound=False)}
     for pods in (leaving, unbound):
-        assert look(gang, pods) == {"status": (*REQUEUED, "PodLost")}
+        assert look(gang, pods) == {"status": (*REQUEUED, "PodDisrupted")}
 
 
 def test_a_pod_that_failed_with_its_node_is_not_to_blame() -> None:
@@ -197,7 +198,7 @@ def test_a_pod_that_vanished_from_a_running_gang() -> None:
     pods = pods_of(gang)
     del pods[W1]
     step = step_of(gang, pods)
-    assert look(gang, pods) == {"status": (*REQUEUED, "PodVanished")}
+    assert look(gang, pods) == {"status": (*REQUEUED, "PodDeleted")}
     assert step.status is not None
     assert (step.status.status.message, step.status.status.avoid) == (f"pod {W1} on node n2 was deleted", [])
 
@@ -206,10 +207,10 @@ def test_a_pod_that_is_leaving_takes_the_gang_back() -> None:
     for gang in (placed(job()), started(job())):
         pods = pods_of(gang)
         pods[W0] = changed(pods[W0], leaving=True)
-        assert look(gang, pods) == {"status": (*REQUEUED, "PodLost")}
+        assert look(gang, pods) == {"status": (*REQUEUED, "PodDisrupted")}
 
 
-@pytest.mark.parametrize("reason", sorted(HOPELESS))
+@pytest.mark.parametrize("reason", sorted(CANNOT_START))
 @pytest.mark.parametrize("where", ["containerStatuses", "initContainerStatuses"])
 def test_a_container_that_will_never_start(reason: str, where: str) -> None:
     gang = placed(job())
@@ -219,7 +220,7 @@ def test_a_container_that_will_never_start(reason: str, where: str) -> None:
     assert step.status is not None
     assert step.status.status.message == f"pod {W1} on node n2: container b: {reason} no such image"
     assert step.status.status.avoid == []
-    assert look(gang, pods) == {"status": (*REQUEUED, "PodCannotStart")}
+    assert look(gang, pods) == {"status": (*REQUEUED, "PodStartFailed")}
 
 
 @pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing", "ErrImagePull", "CrashLoopBackOff"])
@@ -232,8 +233,8 @@ def test_a_container_that_may_still_start(reason: str) -> None:
 @pytest.mark.parametrize(
     ("status", "reason", "age", "answer"),
     [
-        ("False", "Unschedulable", REFUSED_SECONDS - 1, STAYS | {"wake": NOW + 1}),
-        ("False", "Unschedulable", REFUSED_SECONDS, {"status": (*REQUEUED, "PodUnschedulable")}),
+        ("False", "Unschedulable", UNSCHEDULABLE_SECONDS - 1, STAYS | {"wake": NOW + 1}),
+        ("False", "Unschedulable", UNSCHEDULABLE_SECONDS, {"status": (*REQUEUED, "PodUnschedulable")}),
         ("False", "Unschedulable", 600, {"status": (*REQUEUED, "PodUnschedulable")}),
         ("False", "SchedulerError", 600, STAYS),
         ("True", "Unschedulable", 600, STAYS),

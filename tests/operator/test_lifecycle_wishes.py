@@ -11,8 +11,8 @@ from builders.dljobs import NOW, Json, after, changed, job, placed, pod_of, pods
 from builders.steps import look, step_of
 from muster.api import names
 from muster.kube.objects import Pod
-from muster_operator.jobs import Job
-from muster_operator.record import Record
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.status import Record
 
 W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
 STAYS: Json = {"service": True}
@@ -173,7 +173,7 @@ def test_a_pod_that_is_leaving_wishes_nothing() -> None:
     gang = started(job())
     pods = noted(pods_of(gang), suspend="true")
     pods[W1] = changed(pods[W1], leaving=True)
-    assert look(gang, pods) == {"status": ("Queued", "Requeued", "PodLost")}
+    assert look(gang, pods) == {"status": ("Queued", "Requeued", "PodDisrupted")}
 
 
 def test_pods_of_an_earlier_placement_wish_nothing() -> None:

@@ -14,9 +14,10 @@ from builders.dljobs import Json, job, placed, roles, template
 from muster.allocation.pods import pinned_to
 from muster.api import names
 from muster.kube.objects import Pod
-from muster_operator import manifests
-from muster_operator.manifests import ANNOTATIONS_VOLUME, pinned, unpinned
-from muster_operator.rendezvous import MOUNT
+from muster_operator.dljob import manifests
+from muster_operator.dljob.manifests import ANNOTATIONS_VOLUME
+from muster_operator.dljob.rendezvous import MOUNT
+from muster_operator.pinning import pinned, unpinned
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 OWNER = {

@@ -8,8 +8,8 @@ from builders.dljobs import Json, roles, time
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
-from muster_operator import planning
-from muster_operator.planning import SAY_SECONDS
+from muster_operator.dljob import telling
+from muster_operator.dljob.telling import SAME_REASON_SECONDS
 from muster_operator.work_queue import RETRY_SECONDS
 
 WHOLE = roles(workers=1, gpus=4)
@@ -41,16 +41,14 @@ async def test_a_busy_job_keeps_what_it_holds(harness: OperatorHarness) -> None:
     """Its placement is written but its pods are not there yet, and its work goes on and on: the GPUs are taken all the same."""
     harness.submit("first", roles=WHOLE)
     await harness.turn(2)
-    harness.work_queue.in_flight.add("vision/first")
+    harness.keep_busy("first")
     harness.submit("second", roles=roles(workers=2, gpus=4))
     harness.submit("third", roles=WHOLE)
     harness.sync()
-    for key in harness.work_queue.due(harness.now):
-        harness.steps.look_at(key, harness.now)
-    await harness.until(lambda: harness.work_queue.in_flight == {"vision/first"})
+    await harness.look()
     for _ in range(3):
-        await harness.planning.run(harness.now)
-        await harness.until(lambda: harness.work_queue.in_flight == {"vision/first"})
+        await harness.plan()
+        await harness.idle()
     assert (once(harness), "first" in held(harness), len(held(harness)["first"])) == (True, True, 4)
 
 
@@ -58,11 +56,12 @@ async def test_a_busy_job_that_waits_is_not_planned(harness: OperatorHarness) ->
     harness.submit(roles=WHOLE)
     harness.sync()
     await harness.look()
-    harness.work_queue.in_flight.add("vision/vgg16")
-    await harness.planning.run(harness.now)
+    harness.keep_busy("vgg16")
+    await harness.plan()
     assert held(harness) == {}
-    harness.work_queue.in_flight.clear()
-    await harness.planning.run(harness.now)
+    await harness.release("vgg16")
+    assert harness.work_queue.plan_at == 0.0
+    await harness.plan()
     assert len(held(harness)["vgg16"]) == 4
 
 
@@ -134,8 +133,8 @@ async def test_newer_numbers_are_told_now_and_then(harness: OperatorHarness) -> 
     harness.pod("other", 3, gated=False, node="n3", spec={"schedulerName": "default-scheduler"})
     await harness.turn(2, seconds=1)
     assert harness.admitted("c") == before
-    assert harness.work_queue.plan_at <= harness.now + SAY_SECONDS
-    await harness.turn(2, seconds=SAY_SECONDS)
+    assert harness.work_queue.plan_at <= harness.now + SAME_REASON_SECONDS
+    await harness.turn(2, seconds=SAME_REASON_SECONDS)
     assert harness.admitted("c")[0] == before[0]
     assert harness.admitted("c") != before
 
@@ -148,7 +147,7 @@ async def test_another_reason_is_told_at_once(harness: OperatorHarness) -> None:
 
 
 async def test_not_everybody_is_told_at_once(harness: OperatorHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "SAY_AT_ONCE", 3)
+    monkeypatch.setattr(telling, "MOST_TOLD", 3)
     for number in range(8):
         harness.submit(f"job{number}", roles=roles(workers=1, gpus=64))
     await harness.turn(2)
@@ -165,7 +164,7 @@ async def test_the_reason_for_backing_off_is_not_overwritten(harness: OperatorHa
     await harness.turn(2)
     harness.server.refuse("POST", "pods", 403, "no pods today")
     await harness.turn(3)
-    assert harness.admitted() == ("PodRefused", "no pods today")
+    assert harness.admitted() == ("FailedCreate", "no pods today")
     assert harness.work_queue.plan_at <= harness.now + 2
     await harness.turn(3, seconds=2)
     assert harness.status()["phase"] == "Admitted"
@@ -183,7 +182,7 @@ async def test_a_job_of_higher_priority_takes_the_place(harness: OperatorHarness
     await harness.turn(3)
     assert (harness.status("low")["phase"], harness.admitted("low")[1]) == (
         "Queued",
-        "gave way to vision/high, which has priority 10",
+        "preempted by vision/high, which has priority 10",
     )
     await harness.turn(2, seconds=2)
     harness.end_pods()
@@ -269,7 +268,7 @@ async def test_a_job_that_cannot_move_stays_and_says_so_once(harness: OperatorHa
     harness.change(paths.dljobs(SPACE, "a"), metadata={"annotations": {names.MIGRATE: node}})
     await harness.turn(5, seconds=1)
     status = harness.status("a")
-    assert (status["attempt"], [e["event"] for e in status["timeline"]].count("Stays")) == (1, 1)
+    assert (status["attempt"], [e["event"] for e in status["timeline"]].count("ChangePending")) == (1, 1)
     assert status["message"].startswith("stays where it is")
 
 

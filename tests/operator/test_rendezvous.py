@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from builders.dljobs import job, placed, roles, template
-from muster_operator.jobs import Job
-from muster_operator.rendezvous import environment, hostfile
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.rendezvous import environment, hostfile
 
 
 def gang(rendezvous: str, **fields: Any) -> Job:

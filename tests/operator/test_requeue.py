@@ -10,11 +10,10 @@ from builders.dljobs import BORN, NOW, Json, condition, time
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
-from muster_operator import templates
-from muster_operator.lifecycle import REFUSED_SECONDS
-from muster_operator.planning import Planning
-from muster_operator.requeue import REFUSED_SECONDS as AGAIN_SECONDS
-from muster_operator.work_queue import NEVER, RETRY_SECONDS
+from muster_operator.external_pods import templates
+from muster_operator.external_pods.requeue import REJECTED_SECONDS as AGAIN_SECONDS
+from muster_operator.pinning import UNSCHEDULABLE_SECONDS
+from muster_operator.work_queue import RETRY_SECONDS
 
 GIVEN = {names.GPUS: "0", names.RANK: "0"}
 PINNED: Json = {"gated": False, "pin": "n1", "annotations": GIVEN}
@@ -40,7 +39,7 @@ def uid(harness: OperatorHarness, pod: str) -> str:
 
 
 def restart(harness: OperatorHarness) -> None:
-    harness.planning = Planning(harness.work_queue, harness.planning._planner.settings)
+    harness.restart()
 
 
 def gated(harness: OperatorHarness, pod: str) -> bool:
@@ -52,13 +51,13 @@ async def test_a_pod_that_cannot_start_is_taken_back_with_its_gang(harness: Oper
     harness.pod("p1", gang="g", size=3, **PINNED, node="n1")
     harness.pod("p2", gang="h", size=1, **PINNED, node="n1")
     await harness.turn()
-    assert harness.work_queue.plan_at == NOW + REFUSED_SECONDS
+    assert harness.work_queue.plan_at == NOW + UNSCHEDULABLE_SECONDS
     assert harness.pods() == ["p0", "p1", "p2"]
-    await harness.turn(seconds=REFUSED_SECONDS)
+    await harness.turn(seconds=UNSCHEDULABLE_SECONDS)
     assert harness.pods() == ["p1", "p2"]
     assert ("deletionTimestamp" in harness.metadata("p1"), "deletionTimestamp" in harness.metadata("p2")) == (True, False)
     events = [(name, reason) for _, name, reason in await harness.events()]
-    assert events == [("p0", "TakenBack"), ("p1", "TakenBack")]
+    assert events == [("p0", "Requeued"), ("p1", "Requeued")]
 
 
 async def test_bare_pods_come_again_and_their_gang_is_let_go_in_its_turn(harness: OperatorHarness) -> None:
@@ -69,7 +68,9 @@ async def test_bare_pods_come_again_and_their_gang_is_let_go_in_its_turn(harness
     writes = [line.split()[0] for line in harness.server.writes("POST", "DELETE") if not line.endswith("/events")]
     assert writes == ["POST", "POST", "DELETE", "DELETE"]
     assert kept(harness) == ["p0", "p1"]
-    assert sorted(harness.stores.templates) == [f"{SPACE}/uid-p0", f"{SPACE}/uid-p1"], "known before the watch says so"
+    assert sorted(harness.stores.of(templates.POD_TEMPLATES)) == [f"{SPACE}/uid-p0", f"{SPACE}/uid-p1"], (
+        "known before the watch says so"
+    )
     await harness.turn(2)
     assert (kept(harness), harness.pods(), gated(harness, "p0")) == (["p1"], ["p0", "p1"], True)
     assert "1 not created yet" in harness.metadata("p0")["annotations"][names.WAITING]
@@ -97,7 +98,7 @@ async def test_the_first_arrival_and_the_back_off_go_with_it(harness: OperatorHa
     notes = harness.metadata("a")["annotations"]
     assert (notes[names.QUEUED_AT], notes[names.REQUEUES], gated(harness, "a")) == (time(BORN - 99), "3", True)
     assert harness.work_queue.plan_at == NOW + 4
-    (gang,) = harness.planning._external_pods.gangs()
+    (gang,) = harness.external_pods.gangs()
     assert (gang.arrived, gang.not_before) == (BORN - 99, NOW + 4)
     await harness.turn(seconds=3.9)
     assert gated(harness, "a")
@@ -160,7 +161,7 @@ async def test_killed_after_the_template(harness: OperatorHarness) -> None:
 async def test_a_template_that_is_heard_of_is_looked_at(harness: OperatorHarness) -> None:
     keep(harness, "a", **PINNED)
     harness.sync(but="podtemplates")
-    harness.work_queue.plan_at = NEVER
+    harness.work_queue.begin_plan(harness.now)
     harness.sync()
     assert harness.work_queue.plan_at == 0.0
 
@@ -199,7 +200,7 @@ async def test_a_pod_of_that_name_that_nobody_has_heard_of_yet(harness: Operator
     harness.server.drop(paths.pods(SPACE, "a"))
     harness.sync()
     harness.pod("a", metadata={"uid": "later"})
-    await harness.planning.run(harness.now)
+    await harness.plan()
     assert (kept(harness), uid(harness, "a")) == ([], "later")
 
 
@@ -227,7 +228,7 @@ async def test_what_its_user_deletes_does_not_come_again(harness: OperatorHarnes
         harness.server.drop(paths.pods(SPACE, "a"))
     if change == "made anew":
         harness.pod("a", metadata={"uid": "later"}, gated=False)
-    await harness.planning.run(harness.now)
+    await harness.plan()
     harness.end_pods()
     await harness.turn(2)
     assert (kept(harness), harness.pods()) == ([], ["a"] if change == "made anew" else [])
@@ -240,7 +241,7 @@ async def test_the_rest_of_a_gang_is_taken_back_without_the_pod_that_its_user_de
     harness.pod("p1", gang="g", size=2, **GONE)
     harness.sync()
     harness.server.drop(paths.pods(SPACE, "p0"))
-    await harness.planning.run(harness.now)
+    await harness.plan()
     assert (kept(harness), harness.pods()) == (["p1"], [])
 
 
@@ -249,8 +250,8 @@ async def test_who_deletes_the_template_has_the_pod_forgotten(harness: OperatorH
     harness.server.drop(paths.pods(SPACE, "a"))
     harness.sync()
     harness.server.drop(paths.podtemplates(SPACE, "uid-a"))
-    await harness.planning.run(harness.now)
-    assert (harness.pods(), harness.stores.templates.get(f"{SPACE}/uid-a")) == ([], None)
+    await harness.plan()
+    assert (harness.pods(), harness.stores.of(templates.POD_TEMPLATES).get(f"{SPACE}/uid-a")) == ([], None)
 
 
 async def test_a_template_speaks_for_its_own_namespace_only(harness: OperatorHarness) -> None:
@@ -332,6 +333,6 @@ async def test_a_pod_that_may_not_be_created_again_is_kept_and_told(harness: Ope
     assert (harness.pods(), kept(harness), gated(harness, "b")) == (["b"], ["a"], False)
     assert harness.server.writes("POST").count(f"POST {paths.pods(SPACE)}") == 1
     assert harness.work_queue.plan_at <= NOW + AGAIN_SECONDS
-    assert ("Warning", "a", "NotQueuedAgain") in await harness.events()
+    assert ("Warning", "a", "RequeueFailed") in await harness.events()
     await harness.turn(2, seconds=AGAIN_SECONDS)
     assert (harness.pods(), kept(harness)) == (["a", "b"], [])

@@ -11,8 +11,9 @@ from builders.dljobs import BORN, NOW, Json, time
 from builders.external_pods import external_json, external_pods
 from muster.api import names
 from muster.scheduling.gang import Assigned, Task
-from muster_operator import gates, templates
-from muster_operator.templates import Step, next_step
+from muster_operator.external_pods import templates
+from muster_operator.external_pods.templates import Step, next_step
+from muster_operator.external_pods.ungating import ungating_patch
 
 PORT = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]}}
 GIVEN: Json = {
@@ -35,7 +36,7 @@ def ungate(**fields: Any) -> Json:
     """A pod that was told to wait, let go, bound, and has run a little, as the API server has it."""
     before = external_json("a", 1, metadata=GIVEN, spec=SPEC | fields)
     place = Assigned(Task("a", 1), "n1", 0b1, 0)
-    body = merged(before, gates.release(external_pods("a", metadata=GIVEN, spec=SPEC), before["spec"].get("affinity"), place))
+    body = merged(before, ungating_patch(external_pods("a", metadata=GIVEN, spec=SPEC), before["spec"].get("affinity"), place))
     body["metadata"]["managedFields"] = [{"manager": "kubectl"}]
     body["metadata"]["annotations"] |= {names.WAKE: "1", names.RESERVATION: "{}", names.WAITING: "no"}
     body["metadata"]["labels"] = body["metadata"]["labels"] | {

@@ -66,5 +66,5 @@ def test_definitions_that_are_taken_away_while_it_runs(live: Live, waiting: Oper
 
 
 def told(operator: Operator) -> bool:
-    blind = operator.metric('muster_operator_blind{resource="dljobs and dlqueues"}') == 1.0
+    blind = operator.metric('muster_operator_watch_failed{resource="dljobs and dlqueues"}') == 1.0
     return operator.running and (blind or "is not there" in operator.page("/readyz"))

@@ -113,7 +113,7 @@ def test_a_pod_that_quota_refuses_takes_the_whole_gang_back(live: Live) -> None:
     live.create("resourcequotas", {"metadata": {"name": "two"}, "spec": {"hard": {"pods": "2"}}})
     live.wait(lambda: live.get("resourcequotas", "two").get("status", {}).get("hard"), "the quota is in force")
     live.job("three", 3, 1)
-    message = live.wait_reason("three", "PodRefused")
+    message = live.wait_reason("three", "FailedCreate")
     assert "exceeded quota: two" in message
     live.wait_nothing_held("three")
     assert live.status("three").get("restarts", 0) == 0
@@ -127,7 +127,7 @@ def test_what_a_limit_range_forbids_waits_and_what_it_adds_is_taken(live: Live) 
     limit = {"type": "Container", "max": {names.GPU: "2"}, "default": {"memory": "1Gi"}}
     live.create("limitranges", {"metadata": {"name": "small"}, "spec": {"limits": [limit]}})
     live.job("large", 2, 4)
-    assert "maximum nvidia.com/gpu usage per Container is 2" in live.wait_reason("large", "TemplateRefused")
+    assert "maximum nvidia.com/gpu usage per Container is 2" in live.wait_reason("large", "TemplateRejected")
     assert not live.pods("large")
     live.job("small", 2, 2)
     live.wait_running("small", 2)

@@ -47,7 +47,7 @@ def test_a_gang_that_has_nowhere_to_go_stays_and_says_so(live: Live) -> None:
     live.wait_running("other", 1)
     before = live.pods("stays")[0]
     live.annotate("dljobs", "stays", migrate="")
-    live.wait(lambda: "Stays" in live.timeline("stays"), "it says so")
+    live.wait(lambda: "ChangePending" in live.timeline("stays"), "it says so")
     status = live.status("stays")
     assert status["phase"] == "Running"
     assert "stays where it is" in status["message"]
@@ -90,7 +90,7 @@ def test_scaling_beyond_what_is_there_keeps_the_gang(live: Live) -> None:
     live.wait_running("greedy", 1)
     before = live.pods("greedy")[0]["metadata"]["uid"]
     live.cluster.kubectl("scale", "dljob/greedy", "-n", live.namespace, "--replicas=3")
-    live.wait(lambda: "Stays" in live.timeline("greedy"), "it says so")
+    live.wait(lambda: "ChangePending" in live.timeline("greedy"), "it says so")
     assert "needs 12 GPUs" in live.status("greedy")["message"]
     assert live.pods("greedy")[0]["metadata"]["uid"] == before
     assert live.status("greedy")["phase"] == "Running"

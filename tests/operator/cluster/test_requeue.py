@@ -12,7 +12,7 @@ import pytest
 
 from builders.live import HOLD, Json, Live, Operator
 from muster.api import names
-from muster_operator import templates
+from muster_operator.external_pods import templates
 
 pytestmark = pytest.mark.cluster
 

@@ -17,9 +17,10 @@ from builders.live import HOLD, Json, Live, Operator
 from muster.api import names
 from muster.kube.objects import DLJob, Pod
 from muster.scheduling.gang import Assigned, Task
-from muster_operator import gates, manifests
-from muster_operator.jobs import Job, read, tasks_of
-from muster_operator.record import Record
+from muster_operator.dljob import manifests
+from muster_operator.dljob.job import Job, read, tasks_of
+from muster_operator.dljob.status import Record
+from muster_operator.external_pods import ungating
 
 pytestmark = pytest.mark.cluster
 
@@ -110,10 +111,10 @@ def test_a_labelled_gang_is_let_go_to_the_end(live: Live, operator: Operator, re
     for index in range(3):
         live.member(f"g{index}", 2, "x", 3)
     placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
-    live.annotate("pods", "g0", reservation=gates.reservation_text(tuple(placement)))
+    live.annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
     for index in range(released):
         pod = msgspec.convert(live.get("pods", f"g{index}"), Pod)
-        live.patch("pods", f"g{index}", gates.release(pod, None, placement[index]))
+        live.patch("pods", f"g{index}", ungating.ungating_patch(pod, None, placement[index]))
     operator.start()
 
     pods = live.wait_pods(3, "Running")
@@ -131,7 +132,7 @@ def test_a_labelled_gang_of_which_no_gate_is_dropped_yet_is_planned_anew(live: L
     for index in range(3):
         live.member(f"g{index}", 2, "x", 3)
     placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
-    live.annotate("pods", "g0", reservation=gates.reservation_text(tuple(placement)))
+    live.annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
     operator.start()
     pods = live.wait_pods(3, "Running")
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 1, "packed, as a plan would have it"
@@ -144,10 +145,10 @@ def test_a_labelled_gang_of_which_some_have_ended_is_let_go(live: Live, operator
     for index in range(3):
         live.member(f"g{index}", 2, "x", 3, run=0)
     placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
-    live.annotate("pods", "g0", reservation=gates.reservation_text(tuple(placement)))
+    live.annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
     for index in range(2):
         pod = msgspec.convert(live.get("pods", f"g{index}"), Pod)
-        live.patch("pods", f"g{index}", gates.release(pod, None, placement[index]))
+        live.patch("pods", f"g{index}", ungating.ungating_patch(pod, None, placement[index]))
         live.wait(lambda name=f"g{index}": live.get("pods", name)["status"]["phase"] == "Succeeded", "it has ended")  # type: ignore[misc]
     operator.start()
     live.wait_pods(3, "Succeeded")

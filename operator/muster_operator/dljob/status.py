@@ -1,7 +1,9 @@
 """Edits of a job's status: phase, conditions, timeline and back-off, all of one moment.
 
-A `Record` is a copy that may be changed; `patch` is what to send so that the server's status becomes it. The timeline keeps
-its first event and the newest ones, so that a job that was queued again a hundred times still tells when it came.
+A `Record` is a copy that may be changed; `patch` is what turns the server's status into it. The timeline keeps its first event
+and the newest ones, so a job that was requeued a hundred times still shows when it arrived.
+
+Reasons follow Kubernetes' and Kueue's words where these have one: machines read them.
 """
 
 from __future__ import annotations
@@ -11,13 +13,9 @@ from typing import Any
 from muster.api import names
 from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, Phase, TimelineEvent
 from muster.scheduling.gang import Placement
-from muster_operator.jobs import Job, moment, stamp, written
-
-LONGEST_BACKOFF = 300.0
-FIRST_BACKOFF = 1.0
-"""Seconds before a gang that was taken back for a reason outside it is placed again; doubled each time in a row."""
-FAILURE_BACKOFF = 10.0
-"""Seconds before a gang that failed by itself is started again; doubled each time, as the Job controller does."""
+from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
+from muster_operator.dljob.job import Job, written
+from muster_operator.timestamps import moment, stamp
 
 
 class Record:
@@ -30,13 +28,13 @@ class Record:
         self.status.gpus = job.gpus
 
     def wait(self, reason: str, message: str) -> None:
-        """Queued, and why."""
+        """The job waits, and why."""
         self._arrive(reason, message)
         self._phase("Queued", message)
         self._condition("Admitted", False, reason, message)
 
     def admit(self, placement: Placement, reason: str, message: str) -> None:
-        """Placed: this is the reservation."""
+        """The job is placed: this is its reservation."""
         status, moving = self.status, bool(self.status.placement)
         self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
         self._count_service()
@@ -62,8 +60,8 @@ class Record:
         self._event("Running", "GangRunning", message)
 
     def requeue(self, reason: str, message: str, *, failed: bool = False, avoid: list[str] | None = None) -> None:
-        """Off its GPUs and into the queue again, with back-off; `failed` when the gang itself is to blame."""
-        in_a_row = 1 + self._taken_back_in_a_row()
+        """The job is off its GPUs and in the queue again, with back-off; `failed` if the gang itself is to blame."""
+        in_a_row = 1 + self._requeued_in_a_row()
         self._release()
         if failed:
             self.status.restarts += 1
@@ -79,7 +77,7 @@ class Record:
         self._condition("Running", False, reason, message)
 
     def preempt(self, message: str) -> None:
-        """Give way to a gang of higher priority, or that goes before it; queued again as of its arrival, without back-off."""
+        """Another gang takes the GPUs; the job is queued again as of its arrival, without back-off."""
         self._release()
         self.status.requeues += 1
         self._event("Preempted", "Preempted", message)
@@ -88,14 +86,14 @@ class Record:
         self._condition("Running", False, "Preempted", message)
 
     def stop(self, message: str) -> None:
-        """Give the reservation up because the user wants the job suspended; its pods are still there."""
+        """The user wants the job suspended: the reservation is given up while its pods still stop."""
         self._release()
         self.status.message = message
         self._condition("Running", False, "Suspending", message)
         self._event("Suspending", "Suspended", message)
 
     def suspend(self) -> None:
-        """No pod is left of a job that the user wants suspended."""
+        """The last pod of a job that its user suspended is gone."""
         message = f"suspended; annotate it with {names.SUSPEND}=false to queue it again"
         self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
         self._phase("Suspended", message)
@@ -104,8 +102,8 @@ class Record:
         self._event("Suspended", "Suspended", message)
 
     def resume(self) -> None:
-        """The user wants the job back: into the queue, at its first arrival time."""
-        message = "resumed; waits for its turn"
+        """The user resumes the job: it is queued again as of its arrival."""
+        message = "resumed; waits in its queue"
         self.status.not_before = None
         self._phase("Queued", message)
         self._condition("Suspended", False, "Resumed", message)
@@ -113,30 +111,30 @@ class Record:
         self._event("Resumed", "Resumed", message)
 
     def finish(self, succeeded: bool, reason: str, message: str) -> None:
-        """The end, for better or worse."""
+        """The job has ended."""
         self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
         self._release()
         self.status.finished_at = moment(self.now)
         self._phase("Succeeded" if succeeded else "Failed", message)
-        self._condition("Admitted", False, "Finished", "the job is over and holds no GPUs")
+        self._condition("Admitted", False, "Finished", "the job has finished and holds no GPUs")
         self._condition("Running", False, reason, message)
         self._condition("Succeeded" if succeeded else "Failed", True, reason, message)
         self._event("Succeeded" if succeeded else "Failed", reason, message)
 
     def note(self, event: str, reason: str, message: str) -> None:
-        """Put into the timeline what changes no phase, once."""
+        """Add an event that changes no phase to the timeline; the same event twice in a row counts once."""
         self.status.message = message
         self._event(event, reason, message)
 
     def patch(self) -> dict[str, Any]:
-        """The merge patch from the job's status to this one; empty if there is nothing to say."""
+        """Return the merge patch from the job's status to this one; empty if they are equal."""
         before = self.job.status.model_dump(mode="json", by_alias=True, exclude_none=True)
         after = self.status.model_dump(mode="json", by_alias=True, exclude_none=True)
         changed: dict[str, Any] = {key: value for key, value in after.items() if before.get(key) != value}
         return changed | {key: None for key in before if key not in after}
 
     def _arrive(self, reason: str, message: str) -> None:
-        """Note the first arrival, which is the job's place in the queue for ever."""
+        """Note the first arrival, which decides the job's place in the queue for good."""
         if self.status.queued_at is None:
             self.status.queued_at = self.job.meta.creation_timestamp or moment(self.now)
             self.status.timeline.append(
@@ -151,7 +149,7 @@ class Record:
         self.status.replicas = 0
 
     def _count_service(self) -> None:
-        """Add what the gang had in its present placement to its service."""
+        """Add the GPU-seconds of the present placement to the job's attained service."""
         if self.status.started_at:
             held = sum(len(place.gpus) for place in self.status.placement)
             self.status.gpu_seconds += round(held * max(0.0, self.now - stamp(self.status.started_at)), 1)
@@ -182,15 +180,10 @@ class Record:
         if len(timeline) > TIMELINE_LIMIT:
             self.status.timeline = [timeline[0], *timeline[-(TIMELINE_LIMIT - 1) :]]
 
-    def _taken_back_in_a_row(self) -> int:
+    def _requeued_in_a_row(self) -> int:
         count = 0
         for past in reversed(self.status.timeline):
             if past.event == "Running":
                 break
             count += past.event == "Requeued"
         return count
-
-
-def doubled(first: float, times: int) -> float:
-    """Seconds of back-off; a job without a limit of restarts may come to thousands of them, which no float can be raised to."""
-    return min(first * 2.0 ** min(times, 30), LONGEST_BACKOFF)

@@ -12,9 +12,9 @@ from builders.external_pods import external_pods
 from muster.api import names
 from muster.scheduling.gang import Assigned, Task
 from muster.scheduling.topology.links import gpu_set
-from muster_operator import gates
-from muster_operator.gates import PodGang, gangs_of
-from muster_operator.lifecycle import REFUSED_SECONDS
+from muster_operator.external_pods import gangs, ungating
+from muster_operator.external_pods.gangs import PodGang, gangs_of
+from muster_operator.pinning import UNSCHEDULABLE_SECONDS
 
 
 def shown(found: list[PodGang]) -> dict[str, tuple[list[str], int]]:
@@ -42,7 +42,7 @@ def owner(kind: str) -> Json:
 )
 def test_whose_a_pod_is(fields: Json, ours: bool) -> None:
     pod = external_pods("a", **fields)
-    assert gates.is_external(pod) is ours
+    assert gangs.is_external(pod) is ours
     if pod.gated:
         assert shown(gangs_of([pod])) == ({"vision/pod:a": (["a"], 0)} if ours else {})
 
@@ -170,7 +170,7 @@ def test_what_a_gang_asks_for() -> None:
     ],
 )
 def test_a_pod_that_was_let_go_counts_against_its_queue(fields: Json, holds: bool) -> None:
-    found = gates.placed_gang(external_pods("a", **fields))
+    found = gangs.placed_gang(external_pods("a", **fields))
     assert (found is not None) is holds
     if found is not None:
         assert (found.name, found.queue, found.placement[0].node) == ("vision/pod:a", "vision/default", "n1")
@@ -179,7 +179,7 @@ def test_a_pod_that_was_let_go_counts_against_its_queue(fields: Json, holds: boo
 
 def test_pods_of_a_labelled_gang_that_were_let_go_count_each_by_its_own_name() -> None:
     ungate = [external_pods(name, gang="pair", size=2, gated=False, node="n1") for name in ("a", "b")]
-    assert [found.name for pod in ungate if (found := gates.placed_gang(pod))] == ["vision/pod:a", "vision/pod:b"]
+    assert [found.name for pod in ungate if (found := gangs.placed_gang(pod))] == ["vision/pod:a", "vision/pod:b"]
 
 
 # The reservation
@@ -198,27 +198,27 @@ def promised(text: str | None, holder: str = "a", gpus: int = 2) -> PodGang:
 
 def test_a_reservation_counts_once_a_pod_was_let_go() -> None:
     """Before that anybody could have written it, to be placed past queue and quota."""
-    text = gates.reservation_text(assigned(("a", "n1", [0], 0)))
+    text = ungating.reservation_text(assigned(("a", "n1", [0], 0)))
     pods = [external_pods("a", gang="g", annotations={names.RESERVATION: text}), external_pods("b", gang="g")]
-    assert gates.reservation(gangs_of(pods)[0]) is None
+    assert ungating.reservation(gangs_of(pods)[0]) is None
     pods[1] = external_pods("b", gang="g", gated=False)
-    assert gates.reservation(gangs_of(pods)[0]) is not None
+    assert ungating.reservation(gangs_of(pods)[0]) is not None
 
 
 @pytest.mark.parametrize("holder", ["a", "b", "c"])
 def test_a_reservation_is_read_as_it_was_written(holder: str) -> None:
     placement = assigned(("a", "n1", [0, 1], 1), ("b", "n2", [6, 7], 0), ("c", "n1", [2, 5], 2))
-    text = gates.reservation_text(placement)
+    text = ungating.reservation_text(placement)
     assert json.loads(text)["b"] == {"gpus": [6, 7], "node": "n2", "rank": 0}
-    found = gates.reservation(promised(text, holder))
+    found = ungating.reservation(promised(text, holder))
     assert found is not None
     assert [(a.task.name, a.node, a.gpus, a.rank) for a in found] == [(a.task.name, a.node, a.gpus, a.rank) for a in placement]
 
 
 def test_only_gated_pods_are_still_to_be_let_go() -> None:
-    text = gates.reservation_text(assigned(("a", "n1", [0], 0), ("b", "n1", [1], 1), ("gone", "n1", [2], 2)))
+    text = ungating.reservation_text(assigned(("a", "n1", [0], 0), ("b", "n1", [1], 1), ("gone", "n1", [2], 2)))
     pods = [external_pods("a", gang="g", annotations={names.RESERVATION: text}, gated=False), external_pods("b", gang="g")]
-    found = gates.reservation(gangs_of(pods)[0])
+    found = ungating.reservation(gangs_of(pods)[0])
     assert found is not None
     assert [a.task.name for a in found] == ["b"]
 
@@ -240,19 +240,19 @@ def test_only_gated_pods_are_still_to_be_let_go() -> None:
     ],
 )
 def test_a_reservation_that_is_none(text: str) -> None:
-    assert gates.reservation(promised(text)) is None
+    assert ungating.reservation(promised(text)) is None
 
 
 @pytest.mark.parametrize("gpus", [[], [0], [0, 0], [0, 1, 2]])
 def test_a_reservation_that_does_not_fit_the_pod_is_left_out(gpus: list[int]) -> None:
     text = json.dumps({"a": {"node": "n1", "gpus": gpus, "rank": 0}, "b": {"node": "n1", "gpus": [4, 5], "rank": 1}})
-    found = gates.reservation(promised(text))
+    found = ungating.reservation(promised(text))
     assert found is not None
     assert [a.task.name for a in found] == ["b"]
 
 
 def test_no_reservation() -> None:
-    assert gates.reservation(promised(None)) is None
+    assert ungating.reservation(promised(None)) is None
 
 
 # Letting go
@@ -264,7 +264,7 @@ def test_one_patch_drops_the_gate_and_pins() -> None:
     )
     place = assigned(("a", "n1", [1, 3], 4))[0]
     affinity = {"podAffinity": {"x": 1}}
-    patch = gates.release(pod, affinity, place)
+    patch = ungating.ungating_patch(pod, affinity, place)
     assert patch["metadata"] == {
         "resourceVersion": "77",
         "annotations": {names.RANK: "4", names.GPUS: "1,3", names.WAITING: None},
@@ -277,7 +277,7 @@ def test_one_patch_drops_the_gate_and_pins() -> None:
 
 
 def test_a_pod_without_gpus_is_told_none() -> None:
-    patch = gates.release(external_pods("a", 0), None, Assigned(Task("a", 0), "n1", 0))
+    patch = ungating.ungating_patch(external_pods("a", 0), None, Assigned(Task("a", 0), "n1", 0))
     assert patch["metadata"]["annotations"][names.GPUS] is None
     assert patch["spec"]["schedulingGates"] == []
 
@@ -288,7 +288,7 @@ def test_a_pod_without_gpus_is_told_none() -> None:
 REFUSED = condition("PodScheduled", "False", reason="Unschedulable", since=NOW - 1)
 GIVEN = {names.GPUS: "0"}
 LONG_AGO = condition("PodScheduled", "False", reason="Unschedulable", since=NOW - 60)
-AFTER = NOW - 1 + REFUSED_SECONDS
+AFTER = NOW - 1 + UNSCHEDULABLE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -300,8 +300,8 @@ AFTER = NOW - 1 + REFUSED_SECONDS
         ({"conditions": [{**LONG_AGO, "reason": "SchedulingGated"}]}, False, (False, None)),
         ({"conditions": [{**LONG_AGO, "status": "True"}]}, False, (False, None)),
         ({}, True, (True, None)),
-        ({"metadata": {"creationTimestamp": time(NOW)}}, True, (False, NOW + REFUSED_SECONDS)),
-        ({"conditions": [{**REFUSED, "lastTransitionTime": time(NOW - REFUSED_SECONDS)}]}, False, (True, None)),
+        ({"metadata": {"creationTimestamp": time(NOW)}}, True, (False, NOW + UNSCHEDULABLE_SECONDS)),
+        ({"conditions": [{**REFUSED, "lastTransitionTime": time(NOW - UNSCHEDULABLE_SECONDS)}]}, False, (True, None)),
         ({"conditions": [LONG_AGO], "gated": True}, True, (False, None)),
         ({"conditions": [LONG_AGO], "node": "n1"}, True, (False, None)),
         ({"conditions": [LONG_AGO], "phase": "Failed"}, True, (False, None)),
@@ -313,4 +313,4 @@ AFTER = NOW - 1 + REFUSED_SECONDS
 )
 def test_a_pod_that_cannot_start_where_it_is_pinned(fields: Any, dead: bool, answer: tuple[bool, float | None]) -> None:
     pod = external_pods("a", **({"gated": False, "pin": "n1", "annotations": GIVEN} | fields))
-    assert gates.stranded(pod, lambda node: not (dead and node == "n1"), NOW) == answer
+    assert ungating.stranded(pod, lambda node: not (dead and node == "n1"), NOW) == answer

@@ -1,8 +1,8 @@
-"""Whether the API server knows DLJobs and DLQueues as this operator writes them, before anything is written.
+"""Checks that the API server knows muster's kinds as this operator writes them, before anything is written.
 
-Without its definitions there is nothing to do; with those of an older muster the API server would drop, without a word, the
-fields of a status that it does not know: among them may be what holds a reservation. So the operator waits, and says for what.
-Newer definitions are fine: fields are only ever added.
+Without its definitions the operator has nothing to do. With those of an older muster, the API server would silently drop fields
+of a status that it does not know, a reservation among them perhaps. So the operator waits, and says for what. Newer definitions
+are fine: fields are only ever added.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from muster.kube.errors import KubeError
 log = logging.getLogger("muster.operator")
 
 PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-LOOK_SECONDS = 2.0
+CHECK_SECONDS = 2.0
 _REMEDY = "`helm upgrade` brings it, or `kubectl apply --server-side --force-conflicts --filename crds/`"
 Json = dict[str, Any]
 
 
-class Definitions:
-    """What the operator needs to find; `trouble` says what is missing."""
+class CrdCheck:
+    """The definitions that the operator needs; `trouble` says what is wrong with them."""
 
     def __init__(self, client: Client) -> None:
-        self.trouble = "has not looked for its definitions yet"
+        self.trouble = "has not checked the definitions yet"
         self._client, self._wanted = client, crd.manifests()
 
     async def wait(self) -> None:
-        """Wait until both definitions are there, and whole."""
-        while trouble := await self.look():
+        """Wait until all definitions are there and complete."""
+        while trouble := await self.check():
             if trouble != self.trouble:
                 log.warning("waits: %s", trouble)
             self.trouble = trouble
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
         self.trouble = ""
 
-    async def look(self) -> str:
-        """Return what is missing now; empty if nothing is."""
+    async def check(self) -> str:
+        """Return what is wrong now; empty if nothing is."""
         try:
             for wanted in self._wanted:
                 listing = await self._client.list(PATH, fieldSelector=f"metadata.name={wanted['metadata']['name']}")
@@ -50,7 +50,7 @@ class Definitions:
                 if problem := compare(wanted, found[0] if found else None):
                     return problem
         except KubeError as error:
-            return f"cannot look for its definitions: {error}"
+            return f"cannot read the definitions: {error}"
         return ""
 
 

@@ -11,19 +11,18 @@ import pytest
 from builders.dljobs import NOW, roles
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.kube import paths
-from muster.scheduling.settings import Settings
-from muster_operator import controller as module
-from muster_operator.controller import Controller
-from muster_operator.planning import Planning
-from muster_operator.steps import Steps
+from muster_operator import loop as module
+from muster_operator.dljob.controller import DLJobs
+from muster_operator.planning.planning import Planning
+from muster_operator.work_queue import NEVER, Key
 
 
 @pytest.fixture
 async def running(harness: OperatorHarness) -> AsyncIterator[asyncio.Task[None]]:
     """The loop over the operator harness, by a clock that goes."""
     begun = time.monotonic()
-    harness.work_queue.clock = lambda: NOW + time.monotonic() - begun
-    task = asyncio.create_task(Controller(harness.work_queue, Settings()).run())
+    harness.clock = lambda: NOW + time.monotonic() - begun
+    task = asyncio.create_task(harness.loop.run())
     yield task
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -37,7 +36,7 @@ async def test_nothing_is_decided_before_the_first_lists(
     harness.sync(but=late)
     for _ in range(100):
         await asyncio.sleep(0)
-    assert (harness.server.asked, harness.work_queue.jobs, running.done()) == ([], {}, False)
+    assert (harness.server.asked, running.done()) == ([], False)
     assert not harness.stores.synced
     harness.sync()
     assert harness.stores.synced
@@ -58,20 +57,20 @@ async def test_a_job_comes_to_its_pods_and_its_end(harness: OperatorHarness, run
 async def test_a_fault_in_one_job_leaves_the_others_alone(
     harness: OperatorHarness, running: asyncio.Task[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    well = Steps.look_at
+    well = DLJobs.reconcile
 
-    def faulty(steps: Steps, key: str, now: float) -> None:
-        if key.endswith("bad"):
+    def faulty(dljobs: DLJobs, name: str, now: float) -> None:
+        if name.endswith("bad"):
             raise RuntimeError("a fault of ours")
-        well(steps, key, now)
+        well(dljobs, name, now)
 
-    monkeypatch.setattr(Steps, "look_at", faulty)
+    monkeypatch.setattr(DLJobs, "reconcile", faulty)
     harness.submit("bad")
     harness.submit("good")
     harness.sync()
     await harness.until(lambda: harness.status("good").get("phase") == "Admitted")
     assert not running.done()
-    assert harness.work_queue.requeue_at["vision/bad"] > harness.now
+    assert harness.now < harness.later("bad") < NEVER
 
 
 async def test_a_fault_in_a_plan_is_tried_again(
@@ -93,8 +92,7 @@ async def test_a_fault_in_a_plan_is_tried_again(
 
 
 async def test_stopping_drops_the_work_under_way(harness: OperatorHarness) -> None:
-    loop = Controller(harness.work_queue, Settings())
-    task = asyncio.create_task(loop.run())
+    task = asyncio.create_task(harness.loop.run())
     harness.sync()
     started = asyncio.Event()
     dropped = asyncio.Event()
@@ -106,7 +104,7 @@ async def test_stopping_drops_the_work_under_way(harness: OperatorHarness) -> No
         finally:
             dropped.set()
 
-    harness.work_queue.start("vision/x", endless())
+    harness.work_queue.start(Key("DLJob", "vision/x"), endless())
     await started.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -1,21 +1,19 @@
 """The pods and the Service of a placed gang, as plain dictionaries.
 
-A pod is its role's template with what muster must say: who it belongs to, its rank and GPUs, the node it is pinned to. The
-pin is a required node affinity on metadata.name and not spec.nodeName, so that kube-scheduler still checks CPU, memory,
-taints and volumes before it binds.
+A pod is its role's template and what muster adds: the owner, the rank and GPUs, the node that the pod is pinned to, and the
+variables by which the gang's processes find each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from muster.api import names
 from muster.api.status import TaskPlacement
-from muster_operator.jobs import Job
-from muster_operator.rendezvous import MOUNT, environment, hostfile
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.rendezvous import MOUNT, environment, hostfile
+from muster_operator.pinning import Manifest, pinned
 
-Manifest = dict[str, Any]
 ANNOTATIONS_VOLUME = "muster-annotations"
 
 
@@ -40,7 +38,7 @@ def pod(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> Manifest:
 
 
 def has_service(job: Job) -> bool:
-    """Whether the pods find each other by name."""
+    """Return whether the pods find each other by DNS name."""
     return job.spec.rendezvous != "None"
 
 
@@ -60,7 +58,7 @@ def service(job: Job) -> Manifest:
 
 
 def owner(job: Job) -> Manifest:
-    """Return the owner reference by which the garbage collector takes everything of a deleted job away."""
+    """Return the owner reference by which the garbage collector deletes what belongs to a deleted job."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": "DLJob",
@@ -69,35 +67,6 @@ def owner(job: Job) -> Manifest:
         "controller": True,
         "blockOwnerDeletion": True,
     }
-
-
-def pinned(affinity: Manifest | None, node: str) -> Manifest:
-    """Return a pod's affinity narrowed to one node: each of its terms (one, if it has none) asks for the node's name too."""
-    affinity = dict(affinity or {})
-    node_affinity = dict(affinity.get("nodeAffinity") or {})
-    required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
-    pin = {"key": "metadata.name", "operator": "In", "values": [node]}
-    terms = [
-        {**term, "matchFields": [*(term.get("matchFields") or ()), pin]} for term in required.get("nodeSelectorTerms") or [{}]
-    ]
-    node_affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": terms}
-    return {**affinity, "nodeAffinity": node_affinity}
-
-
-def unpinned(affinity: Manifest) -> Manifest | None:
-    """Return what a pod's affinity was before `pinned`; None if it had none."""
-    affinity = dict(affinity)
-    node_affinity = dict(affinity.pop("nodeAffinity", None) or {})
-    required = node_affinity.pop("requiredDuringSchedulingIgnoredDuringExecution", None) or {}
-    terms = [
-        {key: value for key, value in {**term, "matchFields": (term.get("matchFields") or [])[:-1]}.items() if value}
-        for term in required.get("nodeSelectorTerms") or ()
-    ]
-    if any(terms):
-        node_affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": terms}
-    if node_affinity:
-        affinity["nodeAffinity"] = node_affinity
-    return affinity or None
 
 
 def _annotations(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
@@ -127,7 +96,7 @@ def _spec(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: 
 
 
 def _container(container: Manifest, env: dict[str, str]) -> Manifest:
-    """The user's own variables and mounts stay, and win over muster's of the same name."""
+    """The user's own variables and mounts stay, and take precedence over muster's of the same name."""
     own = {entry["name"] for entry in container.get("env") or ()}
     mounts = container.get("volumeMounts") or ()
     taken = any(mount.get("mountPath", "").rstrip("/") == MOUNT for mount in mounts)

@@ -1,14 +1,13 @@
-"""A DLJob as the operator reads it, and as the gang that the planner sees.
+"""A DLJob, decoded; and as the gang that the planner sees.
 
-The models of muster.api read spec and status; pod templates stay plain dictionaries, since what muster does not know of a
-pod must pass through untouched.
+The models of muster.api read spec and status. Pod templates stay plain dictionaries, since fields of a pod that muster does not
+know must pass through untouched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from muster.kube.objects import DLJob, Meta, Pod, PodSpec
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
 from muster.scheduling.topology.links import gpu_set, indices
 from muster.scheduling.topology.node import Level
+from muster_operator.timestamps import stamp
 
 _LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
 
@@ -32,7 +32,7 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A DLJob, decoded. `shapes` is what one pod of each role asks for."""
+    """A DLJob, decoded. `shapes` has what one pod of each role asks for."""
 
     meta: Meta
     spec: DLJobSpec
@@ -55,6 +55,16 @@ class Job:
         return asked == "true" if asked in ("true", "false") else self.spec.suspend
 
     @property
+    def migrates(self) -> bool:
+        """Whether the user wants the job moved."""
+        return self.meta.annotation(names.MIGRATE) is not None
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether the user has scaled the job since its placement was made."""
+        return bool(self.status.placement) and self.status.wanted_replicas not in (None, self.spec.roles.worker.replicas)
+
+    @property
     def plannable(self) -> bool:
         """Whether the job by itself is a matter for the planner: it holds GPUs, or wants some."""
         if self.finished or self.meta.deletion_timestamp is not None:
@@ -70,12 +80,12 @@ class Job:
         return sum(self.shapes[role].gpus * count for role, count in self.replicas.items())
 
 
-def read(obj: DLJob, known: Job | None = None) -> Job:
-    """Decode a DLJob; `known` is an earlier version, whose spec is taken over if it is the same generation."""
+def read(obj: DLJob, before: Job | None = None) -> Job:
+    """Decode a DLJob; the spec of an earlier version, `before`, is taken over if its generation is the same."""
     try:
         status = DLJobStatus.model_validate_json(bytes(obj.status)) if bytes(obj.status) != b"null" else DLJobStatus()
-        if known and known.meta.uid == obj.metadata.uid and known.meta.generation == obj.metadata.generation:
-            return Job(obj.metadata, known.spec, status, known.templates, known.shapes)
+        if before and before.meta.uid == obj.metadata.uid and before.meta.generation == obj.metadata.generation:
+            return Job(obj.metadata, before.spec, status, before.templates, before.shapes)
         spec = DLJobSpec.model_validate_json(bytes(obj.spec))
         roles = msgspec.json.decode(obj.spec)["roles"]
         templates: dict[RoleName, dict[str, Any]] = {role: roles[role]["template"] for role in spec.roles.present()}
@@ -125,7 +135,13 @@ def written(placement: Placement) -> list[TaskPlacement]:
     ]
 
 
-def gang_of(job: Job, priorities: Mapping[str, int]) -> Gang:
+def priority_of(job: Job, classes: Mapping[str, int]) -> int:
+    """Return the priority of a job; `classes` has the value of each PriorityClass. A class that does not exist counts as 0."""
+    name = job.spec.priority_class_name
+    return classes.get(name, 0) if name else job.spec.priority
+
+
+def gang_of(job: Job, priority: int) -> Gang:
     """Return the gang that a job is to the planner."""
     spec, status, placement = job.spec, job.status, job.spec.placement
     leave = job.meta.annotation(names.MIGRATE)
@@ -135,7 +151,7 @@ def gang_of(job: Job, priorities: Mapping[str, int]) -> Gang:
         queue=f"{job.meta.namespace}/{spec.queue}",
         arrived=stamp(arrived),
         tasks=tasks_of(job),
-        priority=priorities.get(spec.priority_class_name, 0) if spec.priority_class_name else spec.priority,
+        priority=priority,
         placement=placement_of(job),
         spread=placement.policy == "Spread",
         required=_LEVELS[placement.required],
@@ -146,20 +162,10 @@ def gang_of(job: Job, priorities: Mapping[str, int]) -> Gang:
         started=stamp(status.started_at),
         preemptible=True,
         leave=leave.strip() if leave is not None else None,
-        resize=bool(status.placement) and status.wanted_replicas not in (None, spec.roles.worker.replicas),
+        resize=job.is_resized,
         avoid=frozenset(status.avoid),
         sharing=Sharing(slices=spec.sharing.time_slicing),
         running=not status.placement or status.started_at is not None,
         since=stamp(status.started_at if status.placement else status.released_at or arrived),
         attained=status.gpu_seconds,
     )
-
-
-def stamp(time: datetime | None) -> float:
-    """Seconds since 1970, 0 for no time."""
-    return time.timestamp() if time else 0.0
-
-
-def moment(seconds: float) -> datetime:
-    """The UTC time of a stamp, in whole seconds as the API has it."""
-    return datetime.fromtimestamp(int(seconds), UTC)

@@ -8,8 +8,9 @@ from builders.dljobs import NOW, Json, roles, template, time
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
-from muster_operator import manifests
-from muster_operator.steps import CHECK_AGAIN_SECONDS
+from muster_operator.dljob import manifests
+from muster_operator.dljob.resources import SERVICES
+from muster_operator.dljob.template_check import CHECK_AGAIN_SECONDS
 from muster_operator.work_queue import RETRY_SECONDS
 
 W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
@@ -85,7 +86,7 @@ async def test_the_time_to_live(harness: OperatorHarness) -> None:
     harness.submit(status={"phase": "Failed", "finishedAt": time(NOW)}, ttlSecondsAfterFinished=60)
     await harness.turn(2)
     assert JOB in harness.server.objects
-    assert harness.work_queue.requeue_at["vision/vgg16"] == NOW + 60
+    assert harness.later() == NOW + 60
     await harness.turn(seconds=60)
     assert JOB not in harness.server.objects
     assert harness.server.asked[-1][2]["propagationPolicy"] == "Background"
@@ -125,8 +126,8 @@ async def test_a_template_that_is_refused_today_is_tried_again(harness: Operator
     harness.server.refuse("POST", "pods?dryRun", code, words, times=3)
     harness.submit()
     await harness.turn(4)
-    assert (harness.status()["phase"], harness.admitted()) == ("Queued", ("TemplateRefused", words))
-    assert harness.work_queue.requeue_at["vision/vgg16"] == NOW + CHECK_AGAIN_SECONDS
+    assert (harness.status()["phase"], harness.admitted()) == ("Queued", ("TemplateRejected", words))
+    assert harness.later() == NOW + CHECK_AGAIN_SECONDS
     tried = harness.server.writes("POST").count(TRY)
     await harness.turn(3, seconds=1)
     assert harness.server.writes("POST").count(TRY) == tried  # not again before its time
@@ -139,7 +140,7 @@ async def test_a_server_in_trouble_says_nothing_of_a_template(harness: OperatorH
     harness.submit()
     harness.server.refuse("POST", "pods?dryRun", 500, "etcd is away")
     await harness.turn()
-    assert (harness.status(), harness.work_queue.requeue_at) == ({}, {"vision/vgg16": NOW + RETRY_SECONDS})
+    assert (harness.status(), harness.later()) == ({}, NOW + RETRY_SECONDS)
     await harness.turn(2, seconds=RETRY_SECONDS)
     assert harness.status()["phase"] == "Admitted"
 
@@ -149,7 +150,7 @@ async def test_one_pod_of_each_role_is_tried_on_no_particular_node(harness: Oper
     await harness.turn()
     tried = [body for _, path, body in harness.server.asked if path.endswith("?dryRun")]
     assert [body["metadata"]["generateName"] for body in tried] == [f"{W0}-", "vgg16-ps-0-"]  # a name may still be taken
-    assert "vision/vgg16" not in harness.work_queue.in_flight
+    assert not harness.work_queue.in_flight
     await harness.turn(3)
     assert len([path for _, path, _ in harness.server.asked if path.endswith("?dryRun")]) == 2
 
@@ -171,7 +172,10 @@ async def test_who_is_checked(harness: OperatorHarness, fields: Json, checked: b
     assert (TRY in harness.server.writes()) is checked
 
 
-@pytest.mark.parametrize(("reason", "checked"), [("InsufficientGPUs", False), ("TemplateRefused", True), ("Resumed", True)])
+@pytest.mark.parametrize(
+    ("reason", "checked"),
+    [("InsufficientGPUs", False), ("TemplateRejected", True), ("TemplateRefused", True), ("Resumed", True)],
+)
 async def test_after_a_restart_of_the_operator(harness: OperatorHarness, reason: str, checked: bool) -> None:
     """The API server's consent is not written down: that the planner has spoken of a job tells that it was given."""
     told = {"type": "Admitted", "status": "False", "reason": reason, "lastTransitionTime": time(NOW)}
@@ -179,7 +183,7 @@ async def test_after_a_restart_of_the_operator(harness: OperatorHarness, reason:
     harness.sync()
     await harness.look()
     assert (TRY in harness.server.writes()) is checked
-    assert "uid-vgg16" in harness.work_queue.checked
+    assert harness.dljobs.check.has_passed(harness.job())
 
 
 # Creation refused
@@ -192,9 +196,9 @@ async def test_a_refused_pod_takes_the_gang_back(harness: OperatorHarness, code:
     await harness.turn(2)
     harness.server.refuse("POST", "pods", code, words)
     await harness.turn()
-    assert (harness.status()["placement"], harness.admitted()) == ([], ("PodRefused", words))
+    assert (harness.status()["placement"], harness.admitted()) == ([], ("FailedCreate", words))
     assert (harness.status()["requeues"], harness.status().get("restarts", 0)) == (1, 0)
-    assert ("Warning", "vgg16", "PodRefused") in await harness.events()
+    assert ("Warning", "vgg16", "FailedCreate") in await harness.events()
     await harness.turn()
     assert harness.pods() == []  # what was created of it goes again
     await harness.turn(3, seconds=2)
@@ -205,7 +209,7 @@ async def test_a_pod_of_that_name_that_is_anothers(harness: OperatorHarness) -> 
     harness.submit()
     harness.pod("vgg16-worker-1", 0, gated=False, spec={"schedulerName": "default-scheduler"})
     await harness.turn(3)
-    assert harness.admitted()[0] == "PodRefused"
+    assert harness.admitted()[0] == "FailedCreate"
     assert harness.admitted()[1].endswith("already exists: a pod of that name is not this job's")
     await harness.turn()
     assert harness.pods() == [W1]
@@ -218,7 +222,7 @@ async def test_a_service_of_that_name_that_is_anothers(harness: OperatorHarness)
     await harness.turn(3)
     assert harness.pods() == []
     why = "Service vision/vgg16 exists and is not this job's: delete it, or name the job otherwise"
-    assert harness.admitted() == ("PodRefused", why)
+    assert harness.admitted() == ("FailedCreate", why)
     assert harness.server.of("services")[0]["metadata"]["uid"] == "theirs"
 
 
@@ -226,16 +230,16 @@ async def test_a_refused_service_takes_the_gang_back(harness: OperatorHarness) -
     harness.submit()
     harness.server.refuse("POST", "services", 403, "no Services here")
     await harness.turn(3)
-    assert (harness.pods(), harness.admitted()) == ([], ("PodRefused", "no Services here"))
+    assert (harness.pods(), harness.admitted()) == ([], ("FailedCreate", "no Services here"))
 
 
 async def test_its_own_service_that_the_watch_has_not_brought_yet(harness: OperatorHarness) -> None:
     harness.submit()
     await harness.turn(2)
-    harness.server.put(paths.services(SPACE), manifests.service(harness.work_queue.jobs["vision/vgg16"]))
+    harness.server.put(paths.services(SPACE), manifests.service(harness.job()))
     await harness.look()
     assert (harness.pods(), harness.status()["phase"]) == ([W0, W1], "Admitted")
-    assert harness.stores.services.get("vision/vgg16") is not None
+    assert harness.stores.of(SERVICES).get("vision/vgg16") is not None
 
 
 async def test_a_write_that_fails_is_tried_again(harness: OperatorHarness) -> None:

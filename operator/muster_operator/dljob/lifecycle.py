@@ -1,13 +1,13 @@
 """From a job and its pods to the next step of its life: a pure function, level-triggered.
 
 It looks at what is there, never at what happened, so it does not matter how often it is asked, or after which crash:
-- status.placement is the wish: these pods, of this attempt, on these nodes. No placement: no pods.
-- A pod of another attempt, or that it does not name, is left over. It gets a notice (annotations that its program can
-  read), then is deleted.
-- Pods of the wish that are missing are created once nothing is left over, all together.
-- A gang that cannot be whole (a pod failed, vanished or was refused, a node is gone) is taken back as a whole.
+- status.placement is the desired state: these pods, of this attempt, on these nodes. Without a placement there are no pods.
+- A pod of another attempt, or one that the placement does not name, is left over. It gets a notice (annotations that its
+  program can read) and is then deleted.
+- Missing pods are created once nothing is left over, all together.
+- A gang that cannot be complete (a pod failed, was deleted or is unschedulable, a node is gone) is requeued as a whole.
 
-What a step says is carried out in this order: annotations of the job, its status, its Service, then pods.
+A step is carried out in this order: annotations of the job, its status, its Service, then pods.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from datetime import datetime
 from muster.api import names
 from muster.api.status import TaskPlacement
 from muster.kube.objects import ContainerStatus, Pod
-from muster_operator.jobs import Job, moment, stamp
-from muster_operator.manifests import has_service
-from muster_operator.record import Record
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.manifests import has_service
+from muster_operator.dljob.status import Record
+from muster_operator.pinning import UNSCHEDULABLE_SECONDS
+from muster_operator.timestamps import moment, stamp
 
 NOTICE_SECONDS = 1.0
-"""Between the annotation that tells a running pod to stop and its deletion: the kubelet needs up to that to show it."""
-REFUSED_SECONDS = 3.0
-"""How long kube-scheduler may call a pod unschedulable: it tries again after a second, and may have seen a stale state."""
-HOPELESS = frozenset(
+"""Between the notice to a running pod and its deletion: the kubelet may take that long to show the annotation."""
+CANNOT_START = frozenset(
     {"ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull"}
 )
-"""What a container waits for when it will not start by waiting."""
-NOT_TO_BLAME = frozenset(
+"""Reasons of a waiting container that do not go away by waiting."""
+DISRUPTIONS = frozenset(
     {"NodeLost", "Evicted", "Preempting", "NodeShutdown", "Terminated", "UnexpectedAdmissionError", "NodeAffinity"}
 )
-"""Reasons of a failed pod that lie in its node."""
+"""Reasons of a failed pod that are not its own fault."""
 
 
 @dataclass(slots=True)
@@ -46,17 +46,18 @@ class Step:
     annotate_pods: list[tuple[Pod, dict[str, str]]] = field(default_factory=list)
     delete: list[Pod] = field(default_factory=list)
     destroy: list[Pod] = field(default_factory=list)
-    """Pods whose node is gone: nobody will ever confirm their end, so they are deleted without waiting for it."""
+    """Pods whose node is gone: no kubelet will confirm their end, so they are deleted without waiting for it."""
     create: list[TaskPlacement] = field(default_factory=list)
     service: bool | None = None
     """Whether the Service must be there; None: as it is."""
     remove: bool = False
-    """The job's time to live is over."""
-    wake_at: float | None = None
-    """When to look again although nothing changes."""
+    """The job's time to live has expired."""
+    check_at: float | None = None
+    """When to ask for the next step although nothing changes."""
 
-    def wake(self, at: float) -> None:
-        self.wake_at = at if self.wake_at is None else min(at, self.wake_at)
+    def check_by(self, at: float) -> None:
+        """Have the next step asked for by then."""
+        self.check_at = at if self.check_at is None else min(at, self.check_at)
 
 
 def next_step(job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: float) -> Step:
@@ -85,7 +86,7 @@ def _record(step: Step, job: Job, now: float) -> Record:
 
 
 def _finished(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step) -> None:
-    """Stop what still runs (parameter servers do not end by themselves); the finished pods stay for their logs."""
+    """Stop what still runs (parameter servers do not end by themselves); finished pods stay for their logs."""
     step.service = False
     _stop(step, (pod for pod in pods if not pod.finished), alive, now, names.SUSPEND)
     if job.spec.ttl_seconds_after_finished is not None:
@@ -93,7 +94,7 @@ def _finished(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: floa
         if end <= now:
             step.remove = True
         else:
-            step.wake(end)
+            step.check_by(end)
 
 
 def _overdue(job: Job, now: float, step: Step) -> bool:
@@ -101,15 +102,15 @@ def _overdue(job: Job, now: float, step: Step) -> bool:
         return False
     end = stamp(job.status.started_at) + job.spec.active_deadline_seconds
     if end > now:
-        step.wake(end)
+        step.check_by(end)
     return end <= now
 
 
 def _unplaced(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step) -> None:
-    """Clear away what an earlier placement left; then the job is suspended, or waits for its turn."""
+    """Stop the pods of an earlier placement; then the job is suspended, or waits in its queue."""
     step.service = False
     if job.meta.annotation(names.MIGRATE) is not None:
-        step.annotate_job = {names.MIGRATE: None}  # it is nowhere: nothing to move
+        step.annotate_job = {names.MIGRATE: None}  # without a placement there is nothing to move
     remaining = [pod for pod in pods if not pod.finished]
     _stop(step, remaining, alive, now, names.SUSPEND)
     if job.suspended and job.status.phase != "Suspended" and not remaining:
@@ -126,7 +127,7 @@ def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float,
     wishes = _wishes(job, current.values())
     if wishes:
         step.annotate_job = wishes
-        return  # the job's change brings us back here
+        return  # the job's change leads back here
     if job.suspended:
         _record(step, job, now).stop(f"suspending: {len(current)} pods stop")
         return
@@ -134,16 +135,16 @@ def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float,
     _stop(step, left_over, alive, now, names.MIGRATE)
     if _succeeded(job, current):
         _record(step, job, now).finish(True, "Completed", "the gang ran to its end")
-    elif not _taken_back(job, current, alive, now, step) and not left_over:
-        _whole(job, current, now, step)
+    elif not _requeued(job, current, alive, now, step) and not left_over:
+        _complete(job, current, now, step)
 
 
 def _wishes(job: Job, current: Iterable[Pod]) -> dict[str, str | None]:
-    """What users annotated pods with, to be written to the job: there it outlives the pods."""
+    """The wishes that users annotated pods with, to be copied to the job, where they outlive the pods."""
     wishes: dict[str, str | None] = {}
     for pod in current:
         if pod.leaving or pod.metadata.annotation(names.STOP_AT) is not None:
-            continue  # muster's own notice
+            continue  # muster's own notice, not a wish
         if pod.metadata.annotation(names.SUSPEND) == "true" and not job.suspended:
             wishes[names.SUSPEND] = "true"
         leave = pod.metadata.annotation(names.MIGRATE)
@@ -153,14 +154,14 @@ def _wishes(job: Job, current: Iterable[Pod]) -> dict[str, str | None]:
 
 
 def _succeeded(job: Job, current: dict[str, Pod]) -> bool:
-    """A job with a chief is over with it, any other with its workers; parameter servers and evaluators do not count."""
+    """A job ends with its chief if it has one, else with its workers; parameter servers and evaluators do not count."""
     decisive = "chief" if job.spec.roles.chief else "worker"
     deciding = [place.pod for place in job.status.placement if place.role == decisive]
     return all(name in current and current[name].status.phase == "Succeeded" for name in deciding)
 
 
-def _taken_back(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now: float, step: Step) -> bool:
-    """Take the gang back if it cannot be whole any more."""
+def _requeued(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now: float, step: Step) -> bool:
+    """Requeue the gang, or fail the job, if the gang cannot be complete any more."""
     own_failure = next((pod for pod in current.values() if pod.status.phase == "Failed" and _to_blame(pod, alive)), None)
     if own_failure is not None:
         message = f"pod {own_failure.metadata.name} failed on node {own_failure.spec.node_name}: {_cause(own_failure)}"
@@ -180,34 +181,34 @@ def _taken_back(job: Job, current: dict[str, Pod], alive: Callable[[str], bool],
 def _trouble(
     job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now: float, step: Step
 ) -> tuple[str, str, list[str]] | None:
-    """What keeps the gang from being whole without its own fault: reason, sentence, nodes to avoid."""
+    """What keeps the gang from being complete without its own fault: reason, message, nodes to avoid."""
     for place in job.status.placement:
         pod = current.get(place.pod)
         if pod is not None and pod.status.phase == "Succeeded":
-            continue  # it has done its part, wherever its node is now
+            continue  # it has done its part, whatever became of its node
         if not alive(place.node):
             return "NodeLost", f"node {place.node} of pod {place.pod} is gone or not ready", [place.node]
         if pod is None:
             if job.status.phase == "Running":
-                return "PodVanished", f"pod {place.pod} on node {place.node} was deleted", []
+                return "PodDeleted", f"pod {place.pod} on node {place.node} was deleted", []
             continue
         if pod.leaving or pod.status.phase == "Failed":
-            return "PodLost", f"pod {place.pod} on node {place.node} was taken away: {_cause(pod)}", [place.node]
-        waiting = next((status for status in _statuses(pod) if _hopeless(status)), None)
+            return "PodDisrupted", f"pod {place.pod} on node {place.node} was taken away: {_cause(pod)}", [place.node]
+        waiting = next((status for status in _statuses(pod) if _cannot_start(status)), None)
         if waiting is not None and waiting.state.waiting is not None:
             why = f"{waiting.state.waiting.reason} {waiting.state.waiting.message}".strip()
-            return "PodCannotStart", f"pod {place.pod} on node {place.node}: container {waiting.name}: {why}", []
+            return "PodStartFailed", f"pod {place.pod} on node {place.node}: container {waiting.name}: {why}", []
         refused = pod.condition("PodScheduled")
         if refused and pod.refused:
-            until = stamp(refused.last_transition_time) + REFUSED_SECONDS
+            until = stamp(refused.last_transition_time) + UNSCHEDULABLE_SECONDS
             if until <= now:
                 return "PodUnschedulable", f"pod {place.pod} on node {place.node}: {refused.message}", [place.node]
-            step.wake(until)
+            step.check_by(until)
     return None
 
 
-def _whole(job: Job, current: dict[str, Pod], now: float, step: Step) -> None:
-    """Create what is missing; say so when the whole gang runs."""
+def _complete(job: Job, current: dict[str, Pod], now: float, step: Step) -> None:
+    """Create the missing pods; note when the whole gang runs."""
     step.service = has_service(job)
     step.create = [place for place in job.status.placement if place.pod not in current]
     running = all(pod.status.phase in ("Running", "Succeeded") for pod in current.values())
@@ -216,7 +217,7 @@ def _whole(job: Job, current: dict[str, Pod], now: float, step: Step) -> None:
 
 
 def _stop(step: Step, pods: Iterable[Pod], alive: Callable[[str], bool], now: float, notice: str) -> None:
-    """Give running pods a notice, and delete them when it has had time to reach them; the others at once."""
+    """Give running pods a notice and delete them once it had time to reach them; delete the others at once."""
     for pod in pods:
         if pod.leaving:
             continue
@@ -234,12 +235,12 @@ def _stop(step: Step, pods: Iterable[Pod], alive: Callable[[str], bool], now: fl
         elif (end := _time(announced)) <= now:
             step.delete.append(pod)
         else:
-            step.wake(end)
+            step.check_by(end)
 
 
 def _to_blame(pod: Pod, alive: Callable[[str], bool]) -> bool:
     disrupted = pod.condition("DisruptionTarget")
-    if pod.status.reason in NOT_TO_BLAME or (disrupted is not None and disrupted.status == "True"):
+    if pod.status.reason in DISRUPTIONS or (disrupted is not None and disrupted.status == "True"):
         return False
     return not pod.leaving and pod.spec.node_name is not None and alive(pod.spec.node_name)
 
@@ -257,12 +258,12 @@ def _statuses(pod: Pod) -> list[ContainerStatus]:
     return [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]
 
 
-def _hopeless(status: ContainerStatus) -> bool:
-    return status.state.waiting is not None and status.state.waiting.reason in HOPELESS
+def _cannot_start(status: ContainerStatus) -> bool:
+    return status.state.waiting is not None and status.state.waiting.reason in CANNOT_START
 
 
 def _time(text: str) -> float:
-    """Seconds since 1970 of an RFC 3339 time; 0, long ago, for a text that is none (a user may write what he likes)."""
+    """Seconds since 1970 of an RFC 3339 time; 0, long ago, for any other text: users can write annotations."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:

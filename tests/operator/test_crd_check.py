@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from muster.api import crd
-from muster_operator.definitions import compare
+from muster_operator.crd_check import compare
 
 JOBS, QUEUES = crd.manifests()
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 
 from muster.api.status import TaskPlacement
-from muster_operator.jobs import Job
+from muster_operator.dljob.job import Job
 
 MASTER_PORT = 29500
 """torch.distributed's default port."""
@@ -39,7 +39,7 @@ def environment(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> d
 
 
 def hostfile(job: Job, gang: Sequence[TaskPlacement]) -> str:
-    """Return Open MPI's hostfile: a host a line, a slot a GPU, in rank order; a launcher without GPUs is left out."""
+    """Return Open MPI's hostfile: one host a line, one slot a GPU, in rank order, without a launcher that has no GPUs."""
     hosts = (place for place in sorted(gang, key=lambda place: place.rank) if place.gpus or place.role == "worker")
     return "".join(f"{address(job, place)} slots={max(1, len(place.gpus))}\n" for place in hosts)
 

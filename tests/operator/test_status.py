@@ -10,8 +10,10 @@ import pytest
 
 from builders.dljobs import BORN, NOW, after, job, placed, roles, spots, started, time
 from muster.api.status import TIMELINE_LIMIT, Condition, DLJobStatus
-from muster_operator.jobs import Job, moment, stamp
-from muster_operator.record import FAILURE_BACKOFF, FIRST_BACKOFF, LONGEST_BACKOFF, Record
+from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, LONGEST_BACKOFF
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.status import Record
+from muster_operator.timestamps import moment, stamp
 
 
 def told(one: Job, kind: str) -> Condition:
@@ -23,7 +25,7 @@ def events(one: Job) -> list[tuple[str, str]]:
 
 
 def requeued(one: Job, at: float = NOW, **fields: Any) -> Job:
-    return after(one, lambda record: record.requeue("PodLost", "a pod was taken away", **fields), at)
+    return after(one, lambda record: record.requeue("PodDisrupted", "a pod was taken away", **fields), at)
 
 
 def test_a_whole_life() -> None:
@@ -142,7 +144,7 @@ def test_giving_way_costs_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [lambda r: r.preempt("gave way"), lambda r: r.requeue("PodLost", "lost"), lambda r: r.stop("stop")]
+    "end", [lambda r: r.preempt("gave way"), lambda r: r.requeue("PodDisrupted", "lost"), lambda r: r.stop("stop")]
 )
 def test_the_service_of_a_placement_is_counted_when_it_ends(end: Callable[[Record], None]) -> None:
     one = after(started(job(), at=NOW), end, NOW + 60)
@@ -210,7 +212,7 @@ def test_back_off_of_failures_doubles_and_is_not_forgiven() -> None:
         pauses.append(pause(one))
     assert pauses == [min(FAILURE_BACKOFF * 2**n, LONGEST_BACKOFF) for n in range(7)]
     assert (one.status.restarts, one.status.requeues) == (7, 0)
-    assert events(one)[-1] == ("Restarting", "PodLost")
+    assert events(one)[-1] == ("Restarting", "PodDisrupted")
 
 
 def test_back_off_stays_finite_for_ever() -> None:
@@ -250,17 +252,17 @@ def test_the_timeline_is_bounded_and_keeps_its_first() -> None:
 def test_a_full_timeline_is_not_cut() -> None:
     one = job()
     for number in range(TIMELINE_LIMIT):
-        one = after(one, lambda record, n=number: record.note("Stays", "NoOtherPlace", f"for {n}"))  # type: ignore[misc]
+        one = after(one, lambda record, n=number: record.note("ChangePending", "NoOtherPlace", f"for {n}"))  # type: ignore[misc]
     assert [event.message for event in one.status.timeline] == [f"for {n}" for n in range(TIMELINE_LIMIT)]
 
 
 def test_the_same_news_is_told_once() -> None:
     one = started(job())
     for at in (NOW, NOW + 10):
-        one = after(one, lambda record: record.note("Stays", "NoOtherPlace", "stays where it is"), at)
-    assert events(one)[-2:] == [("Running", "GangRunning"), ("Stays", "NoOtherPlace")]
+        one = after(one, lambda record: record.note("ChangePending", "NoOtherPlace", "stays where it is"), at)
+    assert events(one)[-2:] == [("Running", "GangRunning"), ("ChangePending", "NoOtherPlace")]
     assert (one.status.phase, one.status.message) == ("Running", "stays where it is")
-    for words in (("Stays", "NoOtherPlace", "other"), ("Stays", "Quota", "other"), ("Moves", "Quota", "other")):
+    for words in (("ChangePending", "NoOtherPlace", "other"), ("ChangePending", "Quota", "other"), ("Moves", "Quota", "other")):
         one = after(one, lambda record, words=words: record.note(*words))  # type: ignore[misc]
     assert len(events(one)) == 3 + 1 + 3
 
@@ -284,12 +286,12 @@ def test_nothing_changed_nothing_to_say() -> None:
 
 def test_the_patch_has_what_changed_alone() -> None:
     record = Record(started(job()), NOW + 9)
-    record.note("Stays", "NoOtherPlace", "stays where it is")
+    record.note("ChangePending", "NoOtherPlace", "stays where it is")
     patch = record.patch()
     assert set(patch) == {"message", "timeline"}
     assert patch["timeline"][-1] == {
         "time": time(NOW + 9),
-        "event": "Stays",
+        "event": "ChangePending",
         "reason": "NoOtherPlace",
         "message": "stays where it is",
     }
