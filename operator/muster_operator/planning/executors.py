@@ -63,7 +63,7 @@ class Executors:
         """The writes of one decision, each with the gang that it is about."""
         match decision:
             case Place() | Move() | Resize():
-                yield self._assign(decision, snapshot, now)
+                yield from self._assign(decision, snapshot, now)
             case Requeue(gang, reason, message):
                 yield from self._requeue(gang, reason, message, now)
             case Preempt():
@@ -78,21 +78,14 @@ class Executors:
             case _:
                 assert_never(decision)
 
-    def _assign(self, decision: Place | Move | Resize, snapshot: Snapshot, now: float) -> tuple[Gang, Write]:
-        """Write a placement if its GPUs are free by now, or the gang's own; else the gang waits for those that stop."""
+    def _assign(self, decision: Place | Move | Resize, snapshot: Snapshot, now: float) -> Iterator[tuple[Gang, Write]]:
+        """Write a placement if its GPUs are free by now, or the gang's own; else the gang waits for pods that stop."""
         gang, owner = decision.gang, self._owner(decision.gang)
         if misfits(gpus_by_node(decision.placement), snapshot.nodes, own=gpus_by_node(gang.placement)):
             message = f"waits for pods that are stopping; then starts on {describe(decision.placement)}"
-            return self._wait(Wait(gang, Reason.PODS_STOPPING, message), now)
-        match decision:
-            case Place():
-                return gang, lambda: owner.place(decision, now)
-            case Move():
-                return gang, lambda: owner.move(decision, now)
-            case Resize():
-                return gang, lambda: owner.resize(decision, now)
-            case _:
-                assert_never(decision)
+            yield self._wait(Wait(gang, Reason.PODS_STOPPING, message), now)
+        elif not owner.defer(gang.name):
+            yield gang, lambda: _executed(owner, decision, now)
 
     def _requeue(self, gang: Gang, reason: Reason, message: str, now: float) -> Iterator[tuple[Gang, Write]]:
         """Take a gang off its GPUs, unless work is in flight for it."""
@@ -128,3 +121,16 @@ class Executors:
         except KubeError as error:
             self._reporter.failed(f"{name}: a decision could not be written", error)
             self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
+
+
+def _executed(owner: Controller, decision: Place | Move | Resize, now: float) -> Work:
+    """The write of a placement, by its verb."""
+    match decision:
+        case Place():
+            return owner.place(decision, now)
+        case Move():
+            return owner.move(decision, now)
+        case Resize():
+            return owner.resize(decision, now)
+        case _:
+            assert_never(decision)
