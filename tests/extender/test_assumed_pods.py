@@ -22,24 +22,24 @@ def half(world: World) -> World:
     return world
 
 
-def test_the_second_pod_may_not_take_what_the_first_leaves_to_the_gang(half: World) -> None:
+def test_second_pod_cannot_take_gpus_reserved_for_the_gang(half: World) -> None:
     verdict = half.ask(half.pod("second", 4), "m", "n")
     assert verdict.passed == ["m"]  # kube-scheduler knows what is left of m
     assert verdict.unresolvable == {"n": "needs 4 GPUs: 4 are neither held nor reserved, pods being bound may take 4"}
     assert verdict.transient
 
 
-def test_the_first_pod_is_not_in_its_own_way(half: World) -> None:
+def test_assumed_pod_does_not_count_against_itself(half: World) -> None:
     assert half.ask(half.pod("first", 4), "n").passed == ["n"]
 
 
-def test_once_the_gang_is_bound_there_is_nothing_to_protect(half: World) -> None:
+def test_assumed_pods_do_not_matter_once_the_gang_is_bound(half: World) -> None:
     half.bind("gang-worker-0", 4, "n", claim="0,1,2,3", job="gang")
     assert half.ask(half.pod("second", 4), "n").passed == ["n"]
 
 
 @pytest.mark.parametrize("fate", ["bound", "gone", "unschedulable", "forgotten"])
-def test_the_first_pod_is_followed(half: World, fate: str) -> None:
+def test_pod_is_no_longer_assumed_once_its_fate_is_known(half: World, fate: str) -> None:
     first: Any = half.store(half.pod("first", 4))
     assert half.ask(half.pod("second", 4), "n").passed == []
     if fate == "bound":
@@ -65,9 +65,7 @@ def test_expiry_stops_at_the_first_that_is_young_enough(world: World) -> None:
 
 
 @pytest.mark.parametrize(("scheduler", "passed"), [("muster", ["m"]), ("default-scheduler", [])])
-def test_what_another_scheduler_sends_counts_where_nothing_is_reserved_too(
-    world: World, scheduler: str, passed: list[str]
-) -> None:
+def test_pods_of_another_scheduler_count_on_every_node(world: World, scheduler: str, passed: list[str]) -> None:
     world.node("m")
     world.cluster.assumed.assume("vision/first", 4, ["m"], 0.0, "muster")
     pod = world.pod("second", 8)
@@ -78,7 +76,7 @@ def test_what_another_scheduler_sends_counts_where_nothing_is_reserved_too(
 @pytest.mark.parametrize(
     ("sent", "to", "passed"), [("muster", "n", ["n"]), ("default-scheduler", "n", []), ("default-scheduler", "m", ["n"])]
 )
-def test_a_reservation_that_came_after_a_pod_of_another_scheduler_waits_for_it(
+def test_reservation_that_came_after_a_pod_of_another_scheduler_waits_for_it(
     world: World, sent: str, to: str, passed: list[str]
 ) -> None:
     world.node("n")

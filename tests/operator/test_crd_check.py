@@ -26,11 +26,11 @@ def changed(*path: str, value: Any = None) -> dict[str, Any]:
     return definition
 
 
-def test_our_own_is_whole() -> None:
+def test_own_definitions_are_complete() -> None:
     assert (compare(JOBS, JOBS), compare(QUEUES, QUEUES)) == ("", "")
 
 
-def test_one_that_is_missing_or_on_its_way_out_is_named() -> None:
+def test_missing_or_terminating_definition_is_named() -> None:
     leaving = {**JOBS, "metadata": {**JOBS["metadata"], "deletionTimestamp": "2026-11-21T15:00:00Z"}}
     for found in (None, leaving):
         assert "the definition dljobs.muster.dev is not there: `helm upgrade`" in compare(JOBS, found)
@@ -44,15 +44,15 @@ def test_one_that_is_missing_or_on_its_way_out_is_named() -> None:
         (("properties", "spec"), "lacks .spec and "),
     ],
 )
-def test_an_older_one_is_told_by_the_first_field_that_it_lacks(path: tuple[str, ...], says: str) -> None:
+def test_older_definition_is_named_with_the_first_missing_field(path: tuple[str, ...], says: str) -> None:
     assert f"older than this operator, it {says}" in compare(JOBS, changed(*path))
 
 
-def test_a_newer_one_is_fine() -> None:
+def test_newer_definition_is_accepted() -> None:
     assert compare(JOBS, changed("properties", "status", "properties", "news", value={"type": "string"})) == ""
 
 
-def test_a_version_that_is_not_served_counts_for_nothing() -> None:
+def test_version_that_is_not_served_counts_as_missing() -> None:
     definition = copy.deepcopy(JOBS)
     definition["spec"]["versions"][0]["served"] = False
     assert "older than this operator" in compare(JOBS, definition)

@@ -1,4 +1,4 @@
-"""Gated pods of others as gangs, and the patch that lets one go."""
+"""External pods as gangs, their reservations, and the patch that ungates a pod."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def owner(kind: str) -> Json:
         ({"spec": {"schedulerName": "default-scheduler"}}, False),
     ],
 )
-def test_whose_a_pod_is(fields: Json, ours: bool) -> None:
+def test_pod_is_external_by_scheduler_and_label(fields: Json, ours: bool) -> None:
     pod = external_pods("a", **fields)
     assert gangs.is_external(pod) is ours
     if pod.gated:
@@ -63,7 +63,7 @@ def test_pods_are_grouped_by_namespace_and_label() -> None:
     }
 
 
-def test_a_pod_and_a_gang_of_one_name_are_two() -> None:
+def test_pod_and_gang_of_the_same_name_are_two_gangs() -> None:
     assert list(shown(gangs_of([external_pods("g"), external_pods("x", gang="g", size=1)]))) == [
         "vision/gang:g",
         "vision/pod:g",
@@ -85,16 +85,16 @@ def test_a_pod_and_a_gang_of_one_name_are_two() -> None:
         (["0", "0"], 0),
     ],
 )
-def test_how_many_are_missing(sizes: list[int | str | None], absent: int) -> None:
+def test_absent_pods_follow_from_the_gang_size(sizes: list[int | str | None], absent: int) -> None:
     pods = [external_pods(f"p{number}", gang="g", size=size) for number, size in enumerate(sizes)]
     assert shown(gangs_of(pods)) == {"vision/gang:g": (["p0", "p1"], absent)}
 
 
-def test_a_size_without_a_label_says_nothing() -> None:
+def test_gang_size_without_a_label_is_ignored() -> None:
     assert shown(gangs_of([external_pods("a", size=5)])) == {"vision/pod:a": (["a"], 0)}
 
 
-def test_members_already_let_go_count_but_are_not_placed_again() -> None:
+def test_ungated_members_count_but_are_not_placed_again() -> None:
     pods = [external_pods("a", gang="g", size=3), external_pods("b", gang="g", size=3, gated=False, pin="n1")]
     found = gangs_of(pods)
     assert shown(found) == {"vision/gang:g": (["a"], 1)}
@@ -102,12 +102,12 @@ def test_members_already_let_go_count_but_are_not_placed_again() -> None:
     assert [task.name for task in found[0].gang.tasks] == ["a"]
 
 
-def test_a_gang_without_a_gate_is_none() -> None:
+def test_pods_without_a_gate_are_no_waiting_gang() -> None:
     assert gangs_of([external_pods("a", gated=False, pin="n1"), external_pods("b", gated=False, node="n1")]) == []
 
 
 @pytest.mark.parametrize("gone", [{"phase": "Failed"}, {"phase": "Succeeded"}, {"metadata": {"deletionTimestamp": time(NOW)}}])
-def test_pods_that_go_are_no_members(gone: Json) -> None:
+def test_terminating_and_finished_pods_are_no_members(gone: Json) -> None:
     pods = [external_pods("a", gang="g", size=2), external_pods("b", gang="g", size=2, **gone)]
     assert shown(gangs_of(pods)) == {"vision/gang:g": (["a"], 1)}
 
@@ -129,7 +129,7 @@ def test_pods_that_are_to_be_created_again_are_absent(sizes: list[int | None], a
         ("9" * 5000, BORN),
     ],
 )
-def test_a_pod_that_was_taken_back_keeps_its_first_arrival(text: str, arrived: float) -> None:
+def test_requeued_pod_keeps_its_first_arrival(text: str, arrived: float) -> None:
     pods = [external_pods("a", gang="g", annotations={names.QUEUED_AT: text}), external_pods("b", gang="g")]
     assert gangs_of(pods)[0].gang.arrived == arrived
 
@@ -137,17 +137,17 @@ def test_a_pod_that_was_taken_back_keeps_its_first_arrival(text: str, arrived: f
 @pytest.mark.parametrize(
     ("times", "pause"), [(["1", None], 1), (["1", "3"], 4), (["9", None], 256), (["10", None], 300), (["999999", "1"], 300)]
 )
-def test_the_back_off_doubles_with_each_time_taken_back(times: list[str | None], pause: float) -> None:
+def test_back_off_doubles_with_each_requeue(times: list[str | None], pause: float) -> None:
     pods = [external_pods(f"p{i}", gang="g", annotations={names.REQUEUES: t} if t else {}) for i, t in enumerate(times)]
     assert gangs_of(pods)[0].gang.not_before == BORN + pause
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", None])
-def test_a_pod_that_was_not_taken_back_may_start_at_once(text: str | None) -> None:
+def test_pod_that_was_never_requeued_may_start_at_once(text: str | None) -> None:
     assert gangs_of([external_pods("a", annotations={names.REQUEUES: text} if text else {})])[0].gang.not_before == 0.0
 
 
-def test_what_a_gang_asks_for() -> None:
+def test_gang_asks_for_what_its_pods_ask_for() -> None:
     pods = [
         external_pods(
             "a", 2, gang="g", spec={"priority": 5, "nodeSelector": {"pool": "x"}}, metadata={"creationTimestamp": time(NOW)}
@@ -169,7 +169,7 @@ def test_what_a_gang_asks_for() -> None:
         ({"gated": False, "node": "n1", "phase": "Succeeded"}, False),
     ],
 )
-def test_a_pod_that_was_let_go_counts_against_its_queue(fields: Json, holds: bool) -> None:
+def test_ungated_pod_is_a_placed_gang_of_its_queue(fields: Json, holds: bool) -> None:
     found = gangs.placed_gang(external_pods("a", **fields))
     assert (found is not None) is holds
     if found is not None:
@@ -177,7 +177,7 @@ def test_a_pod_that_was_let_go_counts_against_its_queue(fields: Json, holds: boo
         assert found.placement[0].gpus == (gpu_set([3]) if "pin" in fields else 0)
 
 
-def test_pods_of_a_labelled_gang_that_were_let_go_count_each_by_its_own_name() -> None:
+def test_ungated_pods_of_a_labelled_gang_are_placed_gangs_of_their_own() -> None:
     ungate = [external_pods(name, gang="pair", size=2, gated=False, node="n1") for name in ("a", "b")]
     assert [found.name for pod in ungate if (found := gangs.placed_gang(pod))] == ["vision/pod:a", "vision/pod:b"]
 
@@ -189,14 +189,14 @@ def assigned(*places: tuple[str, str, list[int], int]) -> tuple[Assigned, ...]:
     return tuple(Assigned(Task(name, len(gpus)), node, gpu_set(gpus), rank) for name, node, gpus, rank in places)
 
 
-def promised(text: str | None, holder: str = "a", gpus: int = 2) -> PodGang:
+def reserved(text: str | None, holder: str = "a", gpus: int = 2) -> PodGang:
     """A gang of a, b and c, one of which carries a reservation."""
     notes = {names.RESERVATION: text} if text is not None else {}
     pods = [external_pods(name, gpus, gang="g", size=3, annotations=notes if name == holder else {}) for name in "abc"]
     return gangs_of([*pods, external_pods("gone-ahead", gang="g", gated=False, pin="n9")])[0]
 
 
-def test_a_reservation_counts_once_a_pod_was_let_go() -> None:
+def test_reservation_counts_once_a_pod_is_ungated() -> None:
     """Before that anybody could have written it, to be placed past queue and quota."""
     text = ungating.reservation_text(assigned(("a", "n1", [0], 0)))
     pods = [external_pods("a", gang="g", annotations={names.RESERVATION: text}), external_pods("b", gang="g")]
@@ -206,16 +206,16 @@ def test_a_reservation_counts_once_a_pod_was_let_go() -> None:
 
 
 @pytest.mark.parametrize("holder", ["a", "b", "c"])
-def test_a_reservation_is_read_as_it_was_written(holder: str) -> None:
+def test_reservation_is_read_as_it_was_written(holder: str) -> None:
     placement = assigned(("a", "n1", [0, 1], 1), ("b", "n2", [6, 7], 0), ("c", "n1", [2, 5], 2))
     text = ungating.reservation_text(placement)
     assert json.loads(text)["b"] == {"gpus": [6, 7], "node": "n2", "rank": 0}
-    found = ungating.reservation(promised(text, holder))
+    found = ungating.reservation(reserved(text, holder))
     assert found is not None
     assert [(a.task.name, a.node, a.gpus, a.rank) for a in found] == [(a.task.name, a.node, a.gpus, a.rank) for a in placement]
 
 
-def test_only_gated_pods_are_still_to_be_let_go() -> None:
+def test_reservation_covers_only_pods_that_are_still_gated() -> None:
     text = ungating.reservation_text(assigned(("a", "n1", [0], 0), ("b", "n1", [1], 1), ("gone", "n1", [2], 2)))
     pods = [external_pods("a", gang="g", annotations={names.RESERVATION: text}, gated=False), external_pods("b", gang="g")]
     found = ungating.reservation(gangs_of(pods)[0])
@@ -239,26 +239,26 @@ def test_only_gated_pods_are_still_to_be_let_go() -> None:
         '{"a": {"node": "n1", "gpus": [0, 4000000000], "rank": 0}}',
     ],
 )
-def test_a_reservation_that_is_none(text: str) -> None:
-    assert ungating.reservation(promised(text)) is None
+def test_unreadable_reservation_counts_as_none(text: str) -> None:
+    assert ungating.reservation(reserved(text)) is None
 
 
 @pytest.mark.parametrize("gpus", [[], [0], [0, 0], [0, 1, 2]])
-def test_a_reservation_that_does_not_fit_the_pod_is_left_out(gpus: list[int]) -> None:
+def test_reservation_with_another_number_of_gpus_is_ignored(gpus: list[int]) -> None:
     text = json.dumps({"a": {"node": "n1", "gpus": gpus, "rank": 0}, "b": {"node": "n1", "gpus": [4, 5], "rank": 1}})
-    found = ungating.reservation(promised(text))
+    found = ungating.reservation(reserved(text))
     assert found is not None
     assert [a.task.name for a in found] == ["b"]
 
 
-def test_no_reservation() -> None:
-    assert ungating.reservation(promised(None)) is None
+def test_gang_without_the_annotation_has_no_reservation() -> None:
+    assert ungating.reservation(reserved(None)) is None
 
 
 # Letting go
 
 
-def test_one_patch_drops_the_gate_and_pins() -> None:
+def test_one_patch_ungates_and_pins() -> None:
     pod = external_pods(
         "a", 2, spec={"schedulingGates": [{"name": names.GATE}, {"name": "other"}]}, metadata={"resourceVersion": "77"}
     )
@@ -276,7 +276,7 @@ def test_one_patch_drops_the_gate_and_pins() -> None:
     assert terms == [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]
 
 
-def test_a_pod_without_gpus_is_told_none() -> None:
+def test_patch_of_a_pod_without_gpus_names_none() -> None:
     patch = ungating.ungating_patch(external_pods("a", 0), None, Assigned(Task("a", 0), "n1", 0))
     assert patch["metadata"]["annotations"][names.GPUS] is None
     assert patch["spec"]["schedulingGates"] == []
@@ -311,6 +311,6 @@ AFTER = NOW - 1 + UNSCHEDULABLE_SECONDS
         ({"conditions": [LONG_AGO], "spec": {"schedulerName": "default-scheduler"}}, True, (False, None)),
     ],
 )
-def test_a_pod_that_cannot_start_where_it_is_pinned(fields: Any, dead: bool, answer: tuple[bool, float | None]) -> None:
+def test_pod_that_cannot_start_on_its_node_is_stranded(fields: Any, dead: bool, answer: tuple[bool, float | None]) -> None:
     pod = external_pods("a", **({"gated": False, "pin": "n1", "annotations": GIVEN} | fields))
     assert ungating.stranded(pod, lambda node: not (dead and node == "n1"), NOW) == answer

@@ -43,7 +43,7 @@ async def test_nothing_is_decided_before_the_first_lists(
     await harness.until(lambda: harness.server.asked)
 
 
-async def test_a_job_comes_to_its_pods_and_its_end(harness: OperatorHarness, running: asyncio.Task[None]) -> None:
+async def test_job_gets_its_pods_and_ends(harness: OperatorHarness, running: asyncio.Task[None]) -> None:
     harness.submit()
     harness.sync()
     await harness.until(lambda: harness.pods() == ["vgg16-worker-0", "vgg16-worker-1"])
@@ -54,7 +54,7 @@ async def test_a_job_comes_to_its_pods_and_its_end(harness: OperatorHarness, run
     assert not running.done()
 
 
-async def test_a_fault_in_one_job_leaves_the_others_alone(
+async def test_fault_in_one_job_leaves_the_others_alone(
     harness: OperatorHarness, running: asyncio.Task[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     well = DLJobs.reconcile
@@ -73,7 +73,7 @@ async def test_a_fault_in_one_job_leaves_the_others_alone(
     assert harness.now < harness.later("bad") < NEVER
 
 
-async def test_a_fault_in_a_plan_is_tried_again(
+async def test_fault_in_a_plan_is_tried_again(
     harness: OperatorHarness, running: asyncio.Task[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     well, faults = Planning.run, [RuntimeError("a fault of ours")] * 2
@@ -91,7 +91,7 @@ async def test_a_fault_in_a_plan_is_tried_again(
     assert (faults, running.done()) == ([], False)
 
 
-async def test_stopping_drops_the_work_under_way(harness: OperatorHarness) -> None:
+async def test_stopping_cancels_work_in_flight(harness: OperatorHarness) -> None:
     task = asyncio.create_task(harness.loop.run())
     harness.sync()
     started = asyncio.Event()

@@ -23,7 +23,7 @@ def timeline(harness: OperatorHarness) -> list[str]:
     return [event["event"] for event in harness.status()["timeline"]]
 
 
-async def test_a_whole_life(harness: OperatorHarness) -> None:
+async def test_job_goes_through_its_whole_life(harness: OperatorHarness) -> None:
     harness.submit(rendezvous="ParameterServer", roles=roles(ps=1))
     await harness.turn()
     assert harness.server.writes("POST")[:2] == [TRY, TRY]
@@ -61,7 +61,7 @@ async def test_pods_come_after_the_reservation_and_the_service(harness: Operator
     assert writes == [f"PATCH {JOB}/status", f"POST {paths.services(SPACE)}", f"POST {PODS}", f"POST {PODS}"]
 
 
-async def test_suspend_and_resume(harness: OperatorHarness) -> None:
+async def test_job_is_suspended_and_resumed(harness: OperatorHarness) -> None:
     harness.submit()
     await harness.turn(3)
     harness.run_pods()
@@ -82,7 +82,7 @@ async def test_suspend_and_resume(harness: OperatorHarness) -> None:
     assert (harness.status()["phase"], harness.status()["attempt"], harness.pods()) == ("Admitted", 2, [W0, W1])
 
 
-async def test_the_time_to_live(harness: OperatorHarness) -> None:
+async def test_job_is_removed_after_its_time_to_live(harness: OperatorHarness) -> None:
     harness.submit(status={"phase": "Failed", "finishedAt": time(NOW)}, ttlSecondsAfterFinished=60)
     await harness.turn(2)
     assert JOB in harness.server.objects
@@ -109,7 +109,7 @@ async def test_pods_on_a_lost_node_are_deleted_without_grace(harness: OperatorHa
 
 
 @pytest.mark.parametrize("code", [422, 400])
-async def test_a_template_that_can_never_be_a_pod(harness: OperatorHarness, code: int) -> None:
+async def test_invalid_template_fails_the_job(harness: OperatorHarness, code: int) -> None:
     harness.submit(roles=roles(ps=1), rendezvous="ParameterServer")
     harness.server.refuse("POST", "pods?dryRun", code, 'Pod "x" is invalid: spec.containers[0].image: Required value')
     await harness.turn(3)
@@ -121,7 +121,7 @@ async def test_a_template_that_can_never_be_a_pod(harness: OperatorHarness, code
 
 
 @pytest.mark.parametrize("code", [403, 409])
-async def test_a_template_that_is_refused_today_is_tried_again(harness: OperatorHarness, code: int) -> None:
+async def test_rejected_template_is_tried_again(harness: OperatorHarness, code: int) -> None:
     words = "exceeded quota: team, requested: pods=1, used: pods=9, limited: pods=9"
     harness.server.refuse("POST", "pods?dryRun", code, words, times=3)
     harness.submit()
@@ -136,7 +136,7 @@ async def test_a_template_that_is_refused_today_is_tried_again(harness: Operator
     assert harness.status()["phase"] == "Admitted"
 
 
-async def test_a_server_in_trouble_says_nothing_of_a_template(harness: OperatorHarness) -> None:
+async def test_server_error_says_nothing_about_a_template(harness: OperatorHarness) -> None:
     harness.submit()
     harness.server.refuse("POST", "pods?dryRun", 500, "etcd is away")
     await harness.turn()
@@ -165,7 +165,7 @@ async def test_one_pod_of_each_role_is_tried_on_no_particular_node(harness: Oper
         ({"status": {"phase": "Queued", "attempt": 3}}, False),
     ],
 )
-async def test_who_is_checked(harness: OperatorHarness, fields: Json, checked: bool) -> None:
+async def test_only_new_jobs_are_checked(harness: OperatorHarness, fields: Json, checked: bool) -> None:
     harness.submit(**fields)
     harness.sync()
     await harness.look()
@@ -176,7 +176,9 @@ async def test_who_is_checked(harness: OperatorHarness, fields: Json, checked: b
     ("reason", "checked"),
     [("InsufficientGPUs", False), ("TemplateRejected", True), ("TemplateRefused", True), ("Resumed", True)],
 )
-async def test_after_a_restart_of_the_operator(harness: OperatorHarness, reason: str, checked: bool) -> None:
+async def test_reason_in_the_status_tells_whether_a_job_was_checked(
+    harness: OperatorHarness, reason: str, checked: bool
+) -> None:
     """The API server's consent is not written down: that the planner has spoken of a job tells that it was given."""
     told = {"type": "Admitted", "status": "False", "reason": reason, "lastTransitionTime": time(NOW)}
     harness.submit(status={"phase": "Queued", "conditions": [told]})
@@ -190,7 +192,7 @@ async def test_after_a_restart_of_the_operator(harness: OperatorHarness, reason:
 
 
 @pytest.mark.parametrize("code", [403, 422, 500])
-async def test_a_refused_pod_takes_the_gang_back(harness: OperatorHarness, code: int) -> None:
+async def test_gang_with_a_rejected_pod_is_requeued(harness: OperatorHarness, code: int) -> None:
     words = "exceeded quota: team, requested: pods=1, used: pods=9, limited: pods=9"
     harness.submit()
     await harness.turn(2)
@@ -205,7 +207,7 @@ async def test_a_refused_pod_takes_the_gang_back(harness: OperatorHarness, code:
     assert (harness.status()["phase"], harness.pods()) == ("Admitted", [W0, W1])
 
 
-async def test_a_pod_of_that_name_that_is_anothers(harness: OperatorHarness) -> None:
+async def test_gang_is_requeued_if_another_pod_has_a_name_of_its_own(harness: OperatorHarness) -> None:
     harness.submit()
     harness.pod("vgg16-worker-1", 0, gated=False, spec={"schedulerName": "default-scheduler"})
     await harness.turn(3)
@@ -215,7 +217,7 @@ async def test_a_pod_of_that_name_that_is_anothers(harness: OperatorHarness) -> 
     assert harness.pods() == [W1]
 
 
-async def test_a_service_of_that_name_that_is_anothers(harness: OperatorHarness) -> None:
+async def test_gang_is_requeued_if_another_service_has_its_name(harness: OperatorHarness) -> None:
     harness.submit()
     service = {"metadata": {"name": "vgg16", "namespace": SPACE, "uid": "theirs"}}
     harness.server.put(paths.services(SPACE), service)
@@ -226,14 +228,14 @@ async def test_a_service_of_that_name_that_is_anothers(harness: OperatorHarness)
     assert harness.server.of("services")[0]["metadata"]["uid"] == "theirs"
 
 
-async def test_a_refused_service_takes_the_gang_back(harness: OperatorHarness) -> None:
+async def test_gang_with_a_rejected_service_is_requeued(harness: OperatorHarness) -> None:
     harness.submit()
     harness.server.refuse("POST", "services", 403, "no Services here")
     await harness.turn(3)
     assert (harness.pods(), harness.admitted()) == ([], ("FailedCreate", "no Services here"))
 
 
-async def test_its_own_service_that_the_watch_has_not_brought_yet(harness: OperatorHarness) -> None:
+async def test_own_service_that_the_watch_has_not_brought_is_adopted(harness: OperatorHarness) -> None:
     harness.submit()
     await harness.turn(2)
     harness.server.put(paths.services(SPACE), manifests.service(harness.job()))
@@ -242,7 +244,7 @@ async def test_its_own_service_that_the_watch_has_not_brought_yet(harness: Opera
     assert harness.stores.of(SERVICES).get("vision/vgg16") is not None
 
 
-async def test_a_write_that_fails_is_tried_again(harness: OperatorHarness) -> None:
+async def test_write_that_fails_is_tried_again(harness: OperatorHarness) -> None:
     harness.submit()
     await harness.turn(3)
     harness.run_pods()
@@ -253,7 +255,7 @@ async def test_a_write_that_fails_is_tried_again(harness: OperatorHarness) -> No
     assert harness.status()["phase"] == "Running"
 
 
-async def test_a_template_with_odd_parts_reaches_the_server_whole(harness: OperatorHarness) -> None:
+async def test_unusual_fields_of_a_template_reach_the_server(harness: OperatorHarness) -> None:
     odd = template(hostIPC=True, resourceClaims=[{"name": "c"}])
     harness.submit(roles={"worker": {"replicas": 1, "template": odd}})
     await harness.turn(3)

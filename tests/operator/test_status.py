@@ -28,7 +28,7 @@ def requeued(one: Job, at: float = NOW, **fields: Any) -> Job:
     return after(one, lambda record: record.requeue("PodDisrupted", "a pod was taken away", **fields), at)
 
 
-def test_a_whole_life() -> None:
+def test_job_goes_through_its_whole_life() -> None:
     one = after(job(), lambda record: record.wait("InsufficientGPUs", "needs 4 GPUs"), NOW)
     one = placed(one, at=NOW + 1)
     one = after(one, Record.run, NOW + 2)
@@ -53,7 +53,7 @@ def test_a_whole_life() -> None:
     assert [condition.type for condition in status.conditions] == sorted(found)
 
 
-def test_failing() -> None:
+def test_failed_job_says_so() -> None:
     one = after(started(job()), lambda record: record.finish(False, "DeadlineExceeded", "ran longer than 9 s"))
     assert (one.status.phase, told(one, "Failed").status, told(one, "Running").status) == ("Failed", "True", "False")
     assert events(one)[-1] == ("Failed", "DeadlineExceeded")
@@ -80,7 +80,7 @@ def test_replicas_are_the_workers() -> None:
     assert placed(job(roles=roles(workers=2, chief=1, ps=1, evaluator=1), rendezvous="ParameterServer")).status.replicas == 2
 
 
-def test_an_elastic_gang_may_have_fewer_workers_than_it_wants() -> None:
+def test_elastic_gang_may_have_fewer_workers_than_it_wants() -> None:
     one = job(roles=roles(workers=3), elastic={"minReplicas": 1, "maxReplicas": 4})
     status = after(one, lambda record: record.admit(spots(one)[:2], "Placed", "")).status
     assert (status.replicas, status.wanted_replicas) == (2, 3)
@@ -96,7 +96,7 @@ def test_each_placement_counts_up_and_starts_anew() -> None:
     assert events(back)[-1] == ("Admitted", "Placed")
 
 
-def test_running_forgives_the_nodes_that_were_avoided() -> None:
+def test_running_gang_avoids_no_nodes_any_more() -> None:
     one = requeued(started(job()), avoid=["n2", "n1"])
     assert one.status.avoid == ["n1", "n2"]
     assert placed(one).status.avoid == ["n1", "n2"]
@@ -114,7 +114,7 @@ def there_and_back(record: Record) -> None:
 
 
 ENDS: dict[str, Callable[[Record], None]] = {
-    "taken back": lambda record: record.requeue("NodeLost", "gone"),
+    "requeued": lambda record: record.requeue("NodeLost", "gone"),
     "failed": lambda record: record.requeue("PodFailed", "gone", failed=True),
     "preempted": lambda record: record.preempt("gave way"),
     "suspended": there_and_back,
@@ -123,19 +123,19 @@ ENDS: dict[str, Callable[[Record], None]] = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_the_place_in_the_queue_is_kept(end: Callable[[Record], None]) -> None:
+def test_place_in_the_queue_is_kept(end: Callable[[Record], None]) -> None:
     one = after(started(job()), end, NOW + 500)
     assert (one.status.phase, stamp(one.status.queued_at)) == ("Queued", BORN)
     assert (events(one)[0], stamp(one.status.timeline[0].time)) == (("Queued", "Submitted"), BORN)
 
 
-def test_the_first_arrival_is_creation_or_else_now() -> None:
+def test_first_arrival_is_creation_or_else_now() -> None:
     one = after(job(metadata={"creationTimestamp": None}), Record.suspend, NOW + 5.7)
     assert stamp(one.status.queued_at) == NOW + 5
     assert events(one) == [("Queued", "Submitted"), ("Suspended", "Suspended")]
 
 
-def test_giving_way_costs_no_time() -> None:
+def test_preemption_has_no_back_off() -> None:
     one = after(started(job()), lambda record: record.preempt("gave way to b"))
     status = one.status
     assert (status.not_before, status.requeues, status.restarts, status.placement, status.replicas) == (None, 1, 0, [], 0)
@@ -146,7 +146,7 @@ def test_giving_way_costs_no_time() -> None:
 @pytest.mark.parametrize(
     "end", [lambda r: r.preempt("gave way"), lambda r: r.requeue("PodDisrupted", "lost"), lambda r: r.stop("stop")]
 )
-def test_the_service_of_a_placement_is_counted_when_it_ends(end: Callable[[Record], None]) -> None:
+def test_service_of_a_placement_is_counted_when_it_ends(end: Callable[[Record], None]) -> None:
     one = after(started(job(), at=NOW), end, NOW + 60)
     gpus = sum(len(place.gpus) for place in started(job()).status.placement)
     assert one.status.gpu_seconds == 60 * gpus > 0
@@ -155,11 +155,11 @@ def test_the_service_of_a_placement_is_counted_when_it_ends(end: Callable[[Recor
     assert again.status.gpu_seconds == 70 * gpus
 
 
-def test_a_placement_in_which_the_gang_never_ran_counts_nothing() -> None:
+def test_placement_in_which_the_gang_never_ran_counts_nothing() -> None:
     assert after(placed(job()), lambda record: record.preempt("gave way"), NOW + 60).status.gpu_seconds == 0
 
 
-def test_a_move_counts_what_the_gang_had_before_it() -> None:
+def test_move_counts_what_the_gang_had_before_it() -> None:
     one = started(job(), at=NOW)
     moved = after(one, lambda record: record.admit(spots(one), "Migrated", "moves"), NOW + 30)
     assert moved.status.gpu_seconds == 30 * sum(len(place.gpus) for place in one.status.placement)
@@ -173,7 +173,7 @@ def test_resuming_forgets_the_back_off() -> None:
     assert (told(one, "Suspended").status, told(one, "Admitted").reason) == ("False", "Resumed")
 
 
-def test_suspension_in_two_steps() -> None:
+def test_suspension_takes_two_steps() -> None:
     one = after(started(job()), lambda record: record.stop("suspending: 2 pods stop"))
     assert (one.status.phase, one.status.placement, told(one, "Running").status) == ("Running", [], "False")
     one = after(one, Record.suspend)
@@ -199,7 +199,7 @@ def test_back_off_doubles_for_troubles_in_a_row() -> None:
     assert (pauses[-1], one.status.requeues, one.status.restarts) == (LONGEST_BACKOFF, 11, 0)
 
 
-def test_a_gang_that_ran_in_between_starts_at_the_shortest_pause() -> None:
+def test_gang_that_ran_in_between_starts_at_the_shortest_pause() -> None:
     one = requeued(placed(requeued(placed(job()))))
     assert pause(one) == 2
     assert pause(requeued(started(one))) == 1
@@ -227,7 +227,7 @@ def test_back_off_is_rounded_up_to_the_seconds_of_the_api() -> None:
 # Conditions and timeline
 
 
-def test_a_condition_keeps_its_time_until_it_changes() -> None:
+def test_condition_keeps_its_time_until_it_changes() -> None:
     one = after(job(), lambda record: record.wait("InsufficientGPUs", "needs 4 GPUs; 1 free"), NOW)
     one = after(one, lambda record: record.wait("BehindInQueue", "comes after b"), NOW + 50)
     found = told(one, "Admitted")
@@ -238,7 +238,7 @@ def test_a_condition_keeps_its_time_until_it_changes() -> None:
     assert (found.status, stamp(found.last_transition_time), found.observed_generation) == ("False", NOW + 70, 1)
 
 
-def test_the_timeline_is_bounded_and_keeps_its_first() -> None:
+def test_timeline_is_bounded_and_keeps_its_first() -> None:
     one = job()
     for number in range(60):
         one = requeued(placed(one, at=NOW + number), NOW + number)
@@ -249,14 +249,14 @@ def test_the_timeline_is_bounded_and_keeps_its_first() -> None:
     DLJobStatus.model_validate_json(one.status.model_dump_json(by_alias=True))
 
 
-def test_a_full_timeline_is_not_cut() -> None:
+def test_full_timeline_is_not_cut() -> None:
     one = job()
     for number in range(TIMELINE_LIMIT):
         one = after(one, lambda record, n=number: record.note("ChangePending", "NoOtherPlace", f"for {n}"))  # type: ignore[misc]
     assert [event.message for event in one.status.timeline] == [f"for {n}" for n in range(TIMELINE_LIMIT)]
 
 
-def test_the_same_news_is_told_once() -> None:
+def test_same_event_twice_in_a_row_counts_once() -> None:
     one = started(job())
     for at in (NOW, NOW + 10):
         one = after(one, lambda record: record.note("ChangePending", "NoOtherPlace", "stays where it is"), at)
@@ -275,7 +275,7 @@ def test_waiting_for_another_reason_is_no_event() -> None:
 # The patch
 
 
-def test_nothing_changed_nothing_to_say() -> None:
+def test_unchanged_status_has_an_empty_patch() -> None:
     one = started(job())
     assert Record(one, NOW + 9).patch() == {}
     waits = after(job(), lambda record: record.wait("InsufficientGPUs", "needs 4 GPUs"))
@@ -284,7 +284,7 @@ def test_nothing_changed_nothing_to_say() -> None:
     assert record.patch() == {}
 
 
-def test_the_patch_has_what_changed_alone() -> None:
+def test_patch_has_what_changed_alone() -> None:
     record = Record(started(job()), NOW + 9)
     record.note("ChangePending", "NoOtherPlace", "stays where it is")
     patch = record.patch()
@@ -297,7 +297,7 @@ def test_the_patch_has_what_changed_alone() -> None:
     }
 
 
-def test_what_is_gone_is_null() -> None:
+def test_removed_field_is_null_in_the_patch() -> None:
     one = requeued(started(job()))
     record = Record(one, NOW + 30)
     record.admit(spots(one), "Placed", "GPUs found")
@@ -307,18 +307,18 @@ def test_what_is_gone_is_null() -> None:
     assert "queuedAt" not in patch
 
 
-def test_a_released_placement_is_an_empty_list() -> None:
+def test_released_placement_is_an_empty_list() -> None:
     record = Record(started(job()), NOW)
     record.preempt("gave way")
     assert record.patch()["placement"] == []
 
 
-def test_a_first_patch_brings_generation_and_size() -> None:
+def test_first_patch_brings_generation_and_size() -> None:
     record = Record(job(metadata={"generation": 7}), NOW)
     assert record.patch() == {"observedGeneration": 7, "gpus": 4}
 
 
-def test_the_record_leaves_the_job_alone() -> None:
+def test_record_leaves_the_job_alone() -> None:
     one = started(job())
     before = one.status.model_copy(deep=True)
     Record(one, NOW).requeue("NodeLost", "gone", avoid=["n1"])
