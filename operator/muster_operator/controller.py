@@ -16,7 +16,7 @@ from muster.scheduling.snapshot import Queue
 from muster_operator.api_writer import ApiWriter
 from muster_operator.reporting import Reporter
 from muster_operator.stores import Stores
-from muster_operator.work_queue import WorkQueue
+from muster_operator.work_queue import Work, WorkQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ class Controller:
         """Take a gang off its GPUs and queue it again, for a gang that goes before it."""
         raise NotImplementedError
 
-    async def tell(self, wait: Wait, now: float) -> None:
-        """Tell people why a gang waits."""
+    def tell(self, wait: Wait, now: float) -> Work | None:
+        """Tell people why a gang waits, if that is news; return a write that is to be done before the next plan."""
 
     async def report(self, gangs: Sequence[Gang]) -> None:
         """Bring statistics up to date after a plan over `gangs`."""

@@ -90,8 +90,11 @@ class DLJobs(Controller):
         return gang in self._gangs
 
     def defer(self, gang: str) -> bool:
-        self._work_queue.plan_after(key_of(gang))
-        return self._work_queue.is_busy(key_of(gang))
+        key = key_of(gang)
+        if not self._work_queue.is_busy(key):
+            return False
+        self._work_queue.plan_after(key)
+        return True
 
     def _is_plannable(self, job: Job) -> bool:
         """Whether the planner should see the job: it holds GPUs, or waits for some and nothing is in its way."""
@@ -137,7 +140,7 @@ class DLJobs(Controller):
         record.preempt(message)
         await self._writer.write(record)
 
-    async def tell(self, wait: Wait, now: float) -> None:
+    def tell(self, wait: Wait, now: float) -> None:
         job = self.jobs.get(wait.gang.name)
         if job is not None:
             self._telling.tell(job, wait, now)

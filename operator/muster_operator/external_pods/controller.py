@@ -20,6 +20,7 @@ from muster_operator.external_pods.requeue import Requeue
 from muster_operator.external_pods.ungating import fulfilled, reservation, reservation_text, ungating_patch
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
+from muster_operator.work_queue import Work
 
 log = logging.getLogger("muster.operator")
 
@@ -115,16 +116,23 @@ class ExternalPods(Controller):
         for pod in gang.pods.values():
             self._reporter.event(about_pod(pod.metadata), "Normal", decision.reason, decision.message)
 
-    async def tell(self, wait: Wait, now: float) -> None:  # noqa: ARG002
+    def tell(self, wait: Wait, now: float) -> Work | None:  # noqa: ARG002
         """Tell the pods of a gang why they wait, once for each reason; how many pods are missing, each time."""
         name, message = wait.gang.name, wait.message
         news = message if wait.reason is Reason.PODS_ABSENT else wait.reason
-        for pod in self._waiting[name].gang.pods.values():
-            before = pod.metadata.annotation(names.WAITING)
-            if before is None or (before != message and self._told.get(name) != news):
-                await self._api_writer.annotate(PODS, pod.metadata, {names.WAITING: message})
-                self._reporter.event(about_pod(pod.metadata), "Warning", wait.reason, message)
+        is_news = self._told.get(name) != news
+        notes = [(pod, pod.metadata.annotation(names.WAITING)) for pod in self._waiting[name].gang.pods.values()]
+        untold = [pod for pod, note in notes if note is None or (note != message and is_news)]
+        if untold:
+            return self._tell(untold, wait, news)
         self._told[name] = news
+        return None
+
+    async def _tell(self, pods: list[Pod], wait: Wait, news: str) -> None:
+        for pod in pods:
+            await self._api_writer.annotate(PODS, pod.metadata, {names.WAITING: wait.message})
+            self._reporter.event(about_pod(pod.metadata), "Warning", wait.reason, wait.message)
+        self._told[wait.gang.name] = news
 
     # Ungating
 

@@ -51,25 +51,27 @@ class Executors:
         self._work_queue, self._reporter, self._controllers = context.work_queue, context.reporter, controllers
 
     async def carry_out(self, decisions: Iterable[Decision], snapshot: Snapshot, now: float) -> None:
-        """Write everything that the decisions say, and wait for it."""
+        """Write everything that the decisions say, then tell the gangs that wait, and wait for both."""
         chains: dict[str, list[Write]] = {}
+        waits: list[Wait] = []
         for decision in decisions:
             metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
-            for gang, write in self._writes(decision, snapshot, now):
+            for gang, write in self._writes(decision, snapshot, now, waits):
                 chains.setdefault(gang.name, []).append(write)
-        await all_of(self._run(name, writes) for name, writes in chains.items())
+        await all_of(self._guarded(name, _in_order(writes)) for name, writes in chains.items())
+        await all_of(self._guarded(name, work) for name, work in self._tell(waits, now))
 
-    def _writes(self, decision: Decision, snapshot: Snapshot, now: float) -> Iterator[tuple[Gang, Write]]:
-        """The writes of one decision, each with the gang that it is about."""
+    def _writes(self, decision: Decision, snapshot: Snapshot, now: float, waits: list[Wait]) -> Iterator[tuple[Gang, Write]]:
+        """The writes of one decision, each with the gang that it is about; gangs that wait are added to `waits`."""
         match decision:
             case Place() | Move() | Resize():
-                yield from self._assign(decision, snapshot, now)
+                yield from self._assign(decision, snapshot, now, waits)
             case Requeue(gang, reason, message):
                 yield from self._requeue(gang, reason, message, now)
             case Preempt():
-                yield from self._preempt(decision, now)
+                yield from self._preempt(decision, now, waits)
             case Wait():
-                yield self._wait(decision, now)
+                waits.append(decision)
             case Join() | Resume() | Migrate() | Pack() | Unpack() | Grow() | Shrink() | Suspend():
                 raise NotExecutable(
                     f"gang {decision.gang.name}: the planner decided {type(decision).__name__}, which this operator cannot"
@@ -78,14 +80,16 @@ class Executors:
             case _:
                 assert_never(decision)
 
-    def _assign(self, decision: Place | Move | Resize, snapshot: Snapshot, now: float) -> Iterator[tuple[Gang, Write]]:
+    def _assign(
+        self, decision: Place | Move | Resize, snapshot: Snapshot, now: float, waits: list[Wait]
+    ) -> Iterator[tuple[Gang, Write]]:
         """Write a placement if its GPUs are free by now, or the gang's own; else the gang waits for pods that stop."""
         gang, owner = decision.gang, self._owner(decision.gang)
         if misfits(gpus_by_node(decision.placement), snapshot.nodes, own=gpus_by_node(gang.placement)):
             message = f"waits for pods that are stopping; then starts on {describe(decision.placement)}"
-            yield self._wait(Wait(gang, Reason.PODS_STOPPING, message), now)
+            waits.append(Wait(gang, Reason.PODS_STOPPING, message))
         elif not owner.defer(gang.name):
-            yield gang, lambda: _executed(owner, decision, now)
+            yield gang, lambda: _assigned(owner, decision, now)
 
     def _requeue(self, gang: Gang, reason: Reason, message: str, now: float) -> Iterator[tuple[Gang, Write]]:
         """Take a gang off its GPUs, unless work is in flight for it."""
@@ -93,20 +97,22 @@ class Executors:
         if not owner.defer(gang.name):
             yield gang, lambda: owner.requeue(gang, reason, message, now)
 
-    def _preempt(self, decision: Preempt, now: float) -> Iterator[tuple[Gang, Write]]:
-        """Requeue every victim, and tell the gang that takes their place why it still waits."""
+    def _preempt(self, decision: Preempt, now: float, waits: list[Wait]) -> Iterator[tuple[Gang, Write]]:
+        """Requeue every victim; the gang that takes their place waits until they have stopped."""
         gang = decision.gang
         message = f"preempted by {gang.name}, which has priority {gang.priority}"
         for victim in decision.victims:
             yield from self._requeue(victim, Reason.PREEMPTED, message, now)
-        yield self._wait(Wait(gang, decision.reason, decision.message), now)
+        waits.append(Wait(gang, decision.reason, decision.message))
 
-    def _wait(self, decision: Wait, now: float) -> tuple[Gang, Write]:
-        """Tell why a gang waits, and plan again when the answer changes by time alone."""
-        if decision.until is not None:
-            self._work_queue.plan_by(decision.until)
-        owner = self._owner(decision.gang)
-        return decision.gang, lambda: owner.tell(decision, now)
+    def _tell(self, waits: Iterable[Wait], now: float) -> Iterator[tuple[str, Work]]:
+        """Have each gang told why it waits, and plan again when the answer changes by time alone."""
+        for wait in waits:
+            if wait.until is not None:
+                self._work_queue.plan_by(wait.until)
+            work = self._owner(wait.gang).tell(wait, now)
+            if work is not None:
+                yield wait.gang.name, work
 
     def _owner(self, gang: Gang) -> Controller:
         owner = next((controller for controller in self._controllers if controller.owns(gang.name)), None)
@@ -114,16 +120,16 @@ class Executors:
             raise NotExecutable(f"gang {gang.name} belongs to no controller")
         return owner
 
-    async def _run(self, name: str, writes: Iterable[Write]) -> None:
+    async def _guarded(self, name: str, work: Work) -> None:
+        """Wait for writes about a gang; what fails is left to the next plan."""
         try:
-            for write in writes:
-                await write()
+            await work
         except KubeError as error:
             self._reporter.failed(f"{name}: a decision could not be written", error)
             self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
 
 
-def _executed(owner: Controller, decision: Place | Move | Resize, now: float) -> Work:
+def _assigned(owner: Controller, decision: Place | Move | Resize, now: float) -> Work:
     """The write of a placement, by its verb."""
     match decision:
         case Place():
@@ -134,3 +140,8 @@ def _executed(owner: Controller, decision: Place | Move | Resize, now: float) ->
             return owner.resize(decision, now)
         case _:
             assert_never(decision)
+
+
+async def _in_order(writes: Iterable[Write]) -> None:
+    for write in writes:
+        await write()
