@@ -23,12 +23,12 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
-from muster.scheduling.gang import Gang, Placement, Task
+from muster.scheduling.gang import Gang, Placement, Task, gpus_by_node
 from muster.scheduling.placing.fragmentation import Fragmentation, Free, TaskMix
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
 from muster.scheduling.profile import Shape
-from muster.scheduling.speed.occupancy import gpus_by_node, shape
+from muster.scheduling.speed.shapes import shape
 from muster.scheduling.speed.step_time import EACH, SENSITIVE_GB, USUAL_STEP, Law
 from muster.scheduling.topology.fleet import Fleet
 from muster.scheduling.topology.links import UNLIMITED, gpu_set, indices

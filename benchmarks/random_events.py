@@ -27,7 +27,7 @@ from muster.machines.catalogue import machine
 from muster.scheduling.decisions import VERBS, Migrate, Pack
 from muster.scheduling.gang import Gang, Task
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import fewest_gpus, place
+from muster.scheduling.placing.placement import place
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import CoLocation, Profile, Shape
 from muster.scheduling.settings import Policy, Settings
@@ -161,7 +161,7 @@ def _submit(simulation: Simulation, job: Job, found: Gang, nodes: Sequence[Node]
 
     simulation.at(job.arrival, arrive)
     quota = QUOTAS[job.queue]
-    if isinstance(place(found, FreeCapacity({node.name: node for node in nodes})), Shortage) or fewest_gpus(found) > (
+    if isinstance(place(found, FreeCapacity({node.name: node for node in nodes})), Shortage) or found.fewest_gpus > (
         quota or 1000
     ):
         _cancel(simulation, job.name, job.arrival + 500.0)

@@ -17,12 +17,13 @@ import yaml
 from benchmarks.figures.figure import Figure
 
 from muster.scheduling.decisions import Place
-from muster.scheduling.gang import Assigned, Gang, Task
+from muster.scheduling.gang import Assigned, Gang, Task, gpus_by_node
+from muster.scheduling.occupancy import Occupancy
 from muster.scheduling.planner import plan
 from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Shape, Via
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node, shape_of
 from muster.scheduling.speed.rates import Rates
+from muster.scheduling.speed.shapes import shape_of
 from muster.scheduling.topology.links import UNLIMITED, GpuSet, gpu_set
 from muster.scheduling.topology.machine import machine_type
 from muster.scheduling.topology.node import Node

@@ -12,7 +12,7 @@ from muster.scheduling.gang import Gang, Sharing
 from muster.scheduling.profile import CoLocation, Profile, Via
 from muster.scheduling.session import Session
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.speed.occupancy import shape
+from muster.scheduling.speed.shapes import shape
 from muster.scheduling.topology.node import Node
 
 TURNS = Sharing(slices=True)

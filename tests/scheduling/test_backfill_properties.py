@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builders.cluster import World
 from builders.contended import contended
 from builders.passes import CALM, carried_out, starts
-from muster.scheduling.admission.queueing import in_order
+from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Decision, Place, Preempt, Reason, Wait
 from muster.scheduling.gang import Gang
 from muster.scheduling.planner import plan

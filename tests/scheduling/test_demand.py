@@ -8,7 +8,7 @@ from random import Random
 
 from builders.cluster import cluster, gang, node, tasks
 from muster.scheduling.decisions import Place
-from muster.scheduling.gang import Gang, Sensitivity, Sharing, Task
+from muster.scheduling.gang import Gang, Sensitivity, Sharing, Task, gpus_by_node
 from muster.scheduling.gang_index import GangIndex
 from muster.scheduling.placing.demand import ENOUGH, Demand
 from muster.scheduling.placing.fragmentation import Fragmentation, Free
@@ -16,7 +16,7 @@ from muster.scheduling.planner import plan
 from muster.scheduling.profile import NO_NEIGHBOURS, Profile
 from muster.scheduling.resources import PLENTY, Resources
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.speed.occupancy import gpus_by_node, shape_of
+from muster.scheduling.speed.shapes import shape_of
 from muster.scheduling.topology.fleet import Fleet
 from muster.scheduling.topology.node import Node
 

@@ -6,7 +6,7 @@ import pytest
 
 from builders.cluster import cluster, node
 from muster.scheduling.profile import Shape
-from muster.scheduling.speed.occupancy import shape_of
+from muster.scheduling.speed.shapes import shape_of
 from muster.scheduling.topology.network import GOODPUT, between, exchange, level, network
 from muster.scheduling.topology.node import Level
 

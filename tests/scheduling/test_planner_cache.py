@@ -17,13 +17,13 @@ import pytest
 from builders.cluster import gang, known, node, running, tasks
 from builders.sessions import TURNS, said
 from muster.scheduling.decisions import Assignment, Decision, Join, Pack, Preempt, Requeue, Suspend
-from muster.scheduling.gang import EXCLUSIVE, Gang, Placement, Sharing
+from muster.scheduling.gang import EXCLUSIVE, Gang, Placement, Sharing, gpus_by_node
 from muster.scheduling.placing import demand
 from muster.scheduling.planner import Planner, introspect, plan
 from muster.scheduling.profile import Profile
 from muster.scheduling.settings import Policy, Settings
 from muster.scheduling.snapshot import Queue, Snapshot
-from muster.scheduling.speed.occupancy import gpus_by_node, kind_of, shape
+from muster.scheduling.speed.shapes import shape
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Taint
 from muster.scheduling.topology.node import Level, Node
 
@@ -131,9 +131,9 @@ class World:
     def measure(self) -> None:
         for one in self.gangs.values():
             if one.placement and one.running and self.random.random() < 0.5:
-                before = self.profiles.get(kind_of(one), Profile(utilisation=0.4, memory=0.3))
+                before = self.profiles.get(one.profile_name, Profile(utilisation=0.4, memory=0.3))
                 rates = {**before.rates, (shape(one.placement, self.nodes), ()): self.random.choice((1.0, 2.0, 3.0))}
-                self.profiles = {**self.profiles, kind_of(one): replace(before, rates=rates)}
+                self.profiles = {**self.profiles, one.profile_name: replace(before, rates=rates)}
 
     def add_node(self) -> None:
         name = f"n{self.random.randrange(8)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders.cluster import decide, gang, node, placed, reasons, running, shares, tasks, world
-from muster.scheduling.admission.queueing import in_order
+from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.gang import Gang
 from muster.scheduling.resources import Resources

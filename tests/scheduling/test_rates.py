@@ -9,9 +9,9 @@ import pytest
 
 from builders.cluster import cluster, gang, node, running
 from muster.scheduling.gang import Gang, Sensitivity
+from muster.scheduling.occupancy import Occupancy
 from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Profile, Shape, Via
 from muster.scheduling.speed.interference import Interference, packing_loss
-from muster.scheduling.speed.occupancy import Occupancy, kind_of
 from muster.scheduling.speed.rates import Rates
 from muster.scheduling.speed.step_time import Point, fit
 from muster.scheduling.topology.links import gpu_set
@@ -244,8 +244,8 @@ def test_gangs_of_one_gpu_meet_at_a_switch_and_spread_ones_at_the_cards() -> Non
     other = running("other", ("n0", [1]), ("n1", [1]))
     single = running("single", ("n0", [1]))
     gpus = {"n0": gpu_set([0]), "n1": gpu_set([0])}
-    assert Occupancy([other]).co_location(spread.name, gpus, NODES) == ((Via.NIC, kind_of(other)),)
-    assert Occupancy([single]).co_location(spread.name, gpus, NODES) == ((Via.SWITCH, kind_of(single)),)
+    assert Occupancy([other]).co_location(spread.name, gpus, NODES) == ((Via.NIC, other.profile_name),)
+    assert Occupancy([single]).co_location(spread.name, gpus, NODES) == ((Via.SWITCH, single.profile_name),)
 
 
 # The law

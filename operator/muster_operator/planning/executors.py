@@ -30,11 +30,9 @@ from muster.scheduling.decisions import (
     Verb,
     Wait,
 )
-from muster.scheduling.gang import Gang
+from muster.scheduling.gang import Gang, describe, gpus_by_node
 from muster.scheduling.placing.fit import misfits
-from muster.scheduling.placing.placement import describe
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.speed.occupancy import gpus_by_node
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller, NotExecutable
 from muster_operator.work_queue import RETRY_SECONDS, Work, all_of
@@ -86,7 +84,7 @@ class Executors:
         """Write a placement if its GPUs are free by now, or the gang's own; else the gang waits for pods that stop."""
         gang, owner = decision.gang, self._owner(decision.gang)
         if misfits(gpus_by_node(decision.placement), snapshot.nodes, own=gpus_by_node(gang.placement)):
-            message = f"waits for pods that are stopping; then starts on {describe(decision.placement)}"
+            message = f"waits for pods that are stopping; then has {describe(decision.placement)}"
             waits.append(Wait(gang, Reason.PODS_STOPPING, message))
         elif not owner.defer(gang.name):
             yield gang, lambda: _assigned(owner, decision, now)

@@ -1,8 +1,9 @@
 """From stores and controllers to the snapshot that the planner sees.
 
-The planner caches by identity: what has not changed since the last snapshot is the same object in this one. The view does that
-for nodes, each controller for its gangs as long as their API objects are the same; here it is made sure for what was
-translated anew and is equal to what it was (a job of which only the status message changed, say).
+The planner works out only what differs from the last snapshot, so what has not changed is the same object as before: then the
+comparison costs nothing. The view sees to it for nodes, each controller for gangs whose API objects are the same; here the
+same is done for gangs that were translated again and are equal to what they were (only the status message of a job has
+changed, say).
 """
 
 from __future__ import annotations

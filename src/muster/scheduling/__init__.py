@@ -1,32 +1,35 @@
 """The scheduling core: decisions about gangs and GPUs as pure functions of values.
 
 Nothing here reads a clock, does I/O, draws a random number without a seed, or knows Kubernetes; import-linter holds it to
-that. Operator, extender and simulator translate what they see into a `Snapshot`, ask the `Planner`, and carry out what it says.
+that. Operator, extender and simulator translate what they see into a `Snapshot`, ask the `Planner`, and carry its decisions
+out.
 
-What goes in and comes out
-    snapshot       the cluster as a value: nodes, gangs, queues, what was measured
-    profile        what was measured of a kind of gang
-    decisions      what the planner answers, each with its reason
-    settings       what an administrator may choose
-    planner        reactive and introspective passes, with a memory of the last one
-    ledger         who holds which GPUs of which node, kept up to date by single changes
+Values, from the ground up
+    resources    CPU, memory, pods, parts of GPUs
+    topology/    GPU links, machine types, nodes, the fleet
+    gang         gangs, tasks, placements
+    profile      what was measured of a kind of gang
+    snapshot     the cluster as a value: nodes, gangs, queues, profiles
+    decisions    what the planner answers: a class a verb
+    settings     what an administrator may choose, and what the caller can execute
 
-Whose turn it is
-    admission      whole gangs, in turn, with the room that is left for each
-    queueing       order, quotas, and what may overtake
-    memory         what a pass leaves for the next one
-    census         which gangs wait, run, or wish something, by what changed since
-    places         who has a place where, by what changed since
-    prospects      how soon a gang may be expected to end
-    standing       how long it ran or waited, as ranks count it
-    sweeps         which trials of a sweep run, wait or stop
+One pass
+    planner        reactive and introspective passes; the contract with callers
+    session        the cluster during a pass: free capacity, occupancy, quotas, decisions
+    occupancy      which gang is where, and which gangs meet
+    gang_index     gangs by what a pass asks of them, kept up to date by what changed
+    planner_cache  what passes leave for those after them
 
-The rooms behind, from the nodes up
-    topology/      nodes and what joins their GPUs
+By topic
+    placing/       where a gang goes: search, free capacity, fragmentation, interference
     speed/         how fast a gang will be on a placement: measured, learned, or from a prior
-    placing/       where a gang goes: rooms, search, fragmentation, neighbours
-    mechanisms/    Gandiva's, each a decision by itself: turns, packing, migration, elasticity, and ours
-    policies/      which mechanism when: the paper's policy, and muster's
+    admission/     whole gangs, in queue order: quotas, backfill, preemption
+    time_sharing/  ranks, the Gittins index, claims
+    elastic/       shares of elastic gangs, and what is reclaimed from them
+    packing/       several gangs on the same GPUs
+    rebalancing/   moves that make gangs faster
+    policies/      which of these when: ours (`muster`), and the paper's (`gandiva`)
+    sweeps         which trials of a hyperparameter sweep run, wait or stop
 
 A set of GPUs of one node is an int used as a bit set: bit i is GPU i.
 """

@@ -5,8 +5,10 @@ Times are in seconds on any clock that `plan` gets `now` from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import NamedTuple
 
 from muster.scheduling.resources import ONE_POD, WHOLE, Resources
@@ -49,6 +51,33 @@ class Assigned(NamedTuple):
 Placement = tuple[Assigned, ...]
 
 
+def gpus_by_node(placement: Placement) -> dict[str, GpuSet]:
+    """Return the GPUs of a placement on each of its nodes."""
+    gpus: dict[str, GpuSet] = {}
+    for assigned in placement:
+        if assigned.gpus:
+            gpus[assigned.node] = gpus.get(assigned.node, 0) | assigned.gpus
+    return gpus
+
+
+def gpus_of(placement: Placement) -> int:
+    """Return the number of GPUs of a placement."""
+    return sum(assigned.gpus.bit_count() for assigned in placement)
+
+
+def renumbered(placement: Iterable[Assigned]) -> Placement:
+    """Return the placement with ranks from 0 on, in the order that they had."""
+    return tuple(assigned._replace(rank=rank) for rank, assigned in enumerate(sorted(placement, key=attrgetter("rank"))))
+
+
+def describe(placement: Placement) -> str:
+    """Return "8 GPUs on 2 nodes (n1, n2)"."""
+    nodes = sorted({assigned.node for assigned in placement})
+    gpus = gpus_of(placement)
+    names = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
+    return f"{gpus} GPU{'s' if gpus != 1 else ''} on {len(nodes)} node{'s' if len(nodes) != 1 else ''} ({names})"
+
+
 @dataclass(frozen=True, slots=True)
 class Sharing:
     """What a gang lets be done with it: give up its GPUs for others' turns, have a neighbour on the same GPUs."""
@@ -85,8 +114,8 @@ class Trial:
 class Gang:
     """Pods that start together or not at all: a DLJob, a labelled set of pods, or one pod.
 
-    `placement` is empty while the gang is queued; otherwise it is the reservation. `fewest` is the number of workers that an
-    elastic gang can start with. `absent` counts pods that the gang needs and that nobody has created yet.
+    A gang without a `placement` is queued; with one, the placement is its reservation. Gangs are values: passes compare a gang
+    with the one of the same name in the last snapshot, and work out again only what depends on those that differ.
     """
 
     name: str
@@ -101,12 +130,14 @@ class Gang:
     preferred: Level = Level.NODE
     sensitivity: Sensitivity = Sensitivity.AUTO
     fewest: int | None = None
+    """The number of workers with which an elastic gang can start."""
     not_before: float = 0.0
     started: float = 0.0
     absent: int = 0
+    """Pods that the gang needs and that nobody has created yet."""
     preemptible: bool = False
     leave: str | None = None
-    """A wish to move: "" away from where it is, else away from the node or rack of this name."""
+    """A wish to move: "" to any other place, else away from the node or rack of this name."""
     resize: bool = False
     """The gang was scaled since it was placed: `tasks` are what it wants, `placement` what it has."""
     avoid: frozenset[str] = frozenset()
@@ -117,7 +148,7 @@ class Gang:
     """The workers that it asked for, where `tasks` has more: an elastic gang may grow to all of them."""
     sharing: Sharing = EXCLUSIVE
     running: bool = True
-    """Beside a placement: on its GPUs now. A gang that is suspended with a placement waits there for its turn."""
+    """With a placement: on its GPUs now. A gang that is suspended with a placement waits there for its turn."""
     since: float = 0.0
     """When it came to be as it is: placed, suspended, resumed, moved or resized."""
     attained: float = 0.0
@@ -134,17 +165,29 @@ class Gang:
         return sum(task.gpus for task in self.tasks if task.role != "worker" or task.index < self.asked)
 
     @property
+    def fewest_gpus(self) -> int:
+        """The GPUs of the smallest size in which it can start."""
+        return self.gpus if self.fewest is None else sum(task.gpus for task in shrunk(self.tasks, self.fewest))
+
+    @property
     def held(self) -> int:
         """The GPUs of its placement."""
-        return sum([place.gpus.bit_count() for place in self.placement])
+        return sum([assigned.gpus.bit_count() for assigned in self.placement])
 
-    def ran(self, now: float) -> float:
-        """Seconds that it ran, on the GPUs that it asks for."""
-        return self.attained_at(now) / max(self.gpus, 1)
+    @property
+    def suspended(self) -> bool:
+        """Whether it has a placement and waits there for its turn."""
+        return bool(self.placement) and not self.running
 
-    def attained_at(self, now: float) -> float:
-        """GPU-seconds that it had up to `now`."""
-        return self.attained + (self.held * (now - self.since) if self.placement and self.running else 0.0)
+    @property
+    def grown(self) -> bool:
+        """Whether it has more workers than it asked for."""
+        return self.asked is not None and sum(assigned.task.role == "worker" for assigned in self.placement) > self.asked
+
+    @property
+    def profile_name(self) -> str:
+        """The kind whose measurements hold for it: the declared one, else its own."""
+        return self.kind or self.name
 
     @property
     def sensitive(self) -> bool:
@@ -152,3 +195,33 @@ class Gang:
         if self.sensitivity is Sensitivity.AUTO:
             return self.gpus > 1
         return self.sensitivity is Sensitivity.HIGH
+
+    def ran(self, now: float) -> float:
+        """Return for how many seconds it ran, on the GPUs that it asks for."""
+        return self.attained_at(now) / max(self.gpus, 1)
+
+    def attained_at(self, now: float) -> float:
+        """Return the GPU-seconds that it had up to `now`."""
+        return self.attained + (self.held * (now - self.since) if self.placement and self.running else 0.0)
+
+    def is_ready(self, now: float) -> bool:
+        """Say whether all of its pods are there, and it does not back off."""
+        return not self.absent and self.not_before <= now
+
+    def at_size(self, workers: int) -> Gang:
+        """Return the gang with that many workers."""
+        return replace(self, tasks=shrunk(self.tasks, workers))
+
+    def sizes(self) -> range:
+        """Return the numbers of workers with which the gang may start, largest first."""
+        workers = self.asked if self.asked is not None else sum(task.role == "worker" for task in self.tasks)
+        return range(workers, min(self.fewest if self.fewest is not None else workers, workers) - 1, -1)
+
+    def as_placed(self) -> Gang:
+        """Return the gang in the size that it has: for a search that neither grows nor shrinks it."""
+        return replace(self, tasks=tuple(assigned.task for assigned in self.placement), fewest=None, asked=None)
+
+
+def shrunk(tasks: tuple[Task, ...], workers: int) -> tuple[Task, ...]:
+    """Return the tasks of an elastic gang with that many workers."""
+    return tuple(task for task in tasks if task.role != "worker" or task.index < workers)

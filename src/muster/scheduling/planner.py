@@ -1,22 +1,29 @@
 """The planner: what the operator and the simulator call.
 
 Two kinds of pass (Gandiva, OSDI'18, section 3.1). The reactive one answers an event (an arrival, a departure, a failure) and
-touches little; the introspective one comes every slice and judges what earlier decisions brought. Gangs that share nothing are
-admitted whole, in turn (`admission`); those that let themselves be suspended, packed or resized are the policy's.
+changes little; the introspective one comes every slice and judges what earlier decisions brought. Gangs that share nothing are
+admitted whole, in queue order (`admission`); those that may be suspended, packed or resized are the policy's.
 
-Same snapshot, same decisions: every ordering ends in a name.
+The contract
+- A caller makes one `Planner` and asks it from one thread: `plan` after events, `introspect` once a slice.
+- A snapshot is a value: the planner reads it, keeps what it needs of it, and changes nothing in it. Gangs, nodes and profiles
+  that did not change should be the same objects in the next snapshot: comparing then costs a look at each. Equal ones that were
+  made anew give the same answer, later.
+- The same snapshot gives the same decisions, whatever was asked before: every ordering ends in a name.
+- Decisions are to be carried out in order. None relies on an earlier one having succeeded: the next snapshot shows what came
+  true, and the next plan goes on from there.
+- Only verbs of `Settings.verbs` are decided.
+- A pass that raises leaves nothing behind: the next one starts from nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from muster.scheduling.admission.admission import admit
-from muster.scheduling.admission.queueing import is_ready
-from muster.scheduling.decisions import Admission, Decision, Wait
+from muster.scheduling.decisions import Admission, Decision
 from muster.scheduling.gang import Gang
-from muster.scheduling.gang_index import GangIndex
 from muster.scheduling.planner_cache import PlannerCache
 from muster.scheduling.policies.gandiva import policy as gandiva
 from muster.scheduling.policies.muster import policy as muster
@@ -26,76 +33,40 @@ from muster.scheduling.snapshot import Snapshot
 
 
 class Planner:
-    """The planner with a memory: it answers as `plan` and `introspect` do, sooner where little changed since it was last asked.
-
-    Memory is by identity: nodes and gangs that did not change should be the same objects in the next snapshot.
-    """
+    """Answers as `plan` and `introspect` do, sooner where little changed since it was last asked."""
 
     def __init__(self, settings: Settings = DEFAULTS) -> None:
         self.settings = settings
-        self._memory = PlannerCache()
-        self._at_rest: Snapshot | None = None
-        """The last snapshot in which there was nothing to introspect."""
+        self.cache = PlannerCache()
 
     def plan(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        """Decide for every gang that waits or wants to move, and for those that share what they hold."""
-        with self._remembering():
+        """Decide for every gang that waits or is to change, and for those that share what they hold."""
+        with self._session(snapshot, now) as session:
             if self.settings.policy is Policy.GANDIVA:
-                return self._gandiva(snapshot, now, gandiva.react)
-            admitted = self._admit(snapshot, now)
-            gang_index = self._memory.gang_index
-            if not (
-                gang_index.elastic
-                or (gang_index.slicing and any(isinstance(one, Wait) and muster.may_claim(one) for one in admitted))
-            ):
-                return admitted
-            return self._muster(snapshot, now, admitted, muster.react)
+                _gandiva(session, gandiva.react)
+            else:
+                _muster(session, muster.react)
+            return session.decided()
 
     def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         """Judge what was tried, and share the GPUs anew."""
-        with self._remembering():
+        with self._session(snapshot, now) as session:
             if self.settings.policy is Policy.GANDIVA:
-                return self._gandiva(snapshot, now, gandiva.introspect)
-            if snapshot is self._at_rest:
-                return ()
-            gang_index = self._memory.follow(snapshot.gangs)
-            if not _can_change(gang_index) or not (snapshot.profiles or gang_index.waiting or gang_index.sized):
-                self._at_rest = snapshot
-                return ()
-            return self._muster(snapshot, now, self._admit(snapshot, now), muster.introspect)
+                _gandiva(session, gandiva.introspect)
+            elif session.index.shares and (snapshot.profiles or session.index.waiting or session.index.sized):
+                _muster(session, muster.introspect, always=True)
+            return session.decided()
 
     @contextmanager
-    def _remembering(self) -> Iterator[None]:
-        """Forget everything where a pass fails: what it left half done would have those after it fail, or decide wrongly."""
+    def _session(self, snapshot: Snapshot, now: float) -> Iterator[Session]:
+        """Open a session on what is kept, and take back at its end what it supposed of gangs; forget all where it fails."""
         try:
-            yield
+            session = Session(snapshot, now, self.settings, self.cache)
+            with session.occupancy.trial():
+                yield session
         except BaseException:
-            self._memory, self._at_rest = PlannerCache(), None
+            self.cache = PlannerCache()
             raise
-
-    def _admit(self, snapshot: Snapshot, now: float, which: Callable[[Gang], bool] | None = None) -> list[Admission]:
-        return admit(snapshot, now, self.settings, memory=self._memory, which=which)
-
-    def _muster(self, snapshot: Snapshot, now: float, admitted: Iterable[Admission], act: Act) -> Sequence[Decision]:
-        """Ours for gangs that share: they leave it to their rank where they start."""
-        decided = (decision for decision in admitted if isinstance(decision, Wait) or not muster.leaves_to_rank(decision))
-        return self._act(snapshot, now, decided, act)
-
-    def _gandiva(self, snapshot: Snapshot, now: float, act: Act) -> Sequence[Decision]:
-        """The paper's for gangs that take turns; the others, and those that cannot start yet, are admitted as ever."""
-        admitted = self._admit(snapshot, now, lambda gang: not gang.sharing.slices or not is_ready(gang, now))
-        if not _can_change(self._memory.gang_index):
-            return admitted
-        return self._act(snapshot, now, admitted, act)
-
-    def _act(self, snapshot: Snapshot, now: float, decided: Iterable[Decision], act: Act) -> Sequence[Decision]:
-        session = Session(snapshot, now, decided, self._memory)
-        act(session, self.settings)
-        return session.decided()
-
-
-Act = Callable[[Session, Settings], None]
-"""A pass of a policy."""
 
 
 def plan(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) -> Sequence[Decision]:
@@ -108,6 +79,23 @@ def introspect(snapshot: Snapshot, now: float, settings: Settings = DEFAULTS) ->
     return Planner(settings).introspect(snapshot, now)
 
 
-def _can_change(gang_index: GangIndex) -> bool:
-    """Whether an introspective pass may find something to do for one of the gangs."""
-    return bool(gang_index.slicing or gang_index.sized)
+def _muster(session: Session, act: Callable[[Session], None], *, always: bool = False) -> None:
+    """Ours: gangs that share leave it to their rank where they start."""
+    admitted = _admitted(session)
+    acts = always or muster.has_work(session, admitted)
+    session.apply_all(decision for decision in admitted if not (acts and muster.leaves_to_rank(decision)))
+    if acts:
+        act(session)
+
+
+def _gandiva(session: Session, act: Callable[[Session], None]) -> None:
+    """The paper's for gangs that take turns; the others, and those that cannot start yet, are admitted as ever."""
+    session.apply_all(_admitted(session, lambda gang: not gang.sharing.slices or not gang.is_ready(session.now)))
+    if session.index.shares:
+        act(session)
+
+
+def _admitted(session: Session, which: Callable[[Gang], bool] | None = None) -> list[Admission]:
+    """What admission decides; what waiting gangs reserve there does not bind the policy."""
+    with session.trial():
+        return admit(session, which)

@@ -1,121 +1,107 @@
-"""What passes leave for those after them, so that a pass costs what changed since the last one.
+"""The planner cache: what passes leave for those after them, so that a pass costs what changed since the last one.
 
-Nothing here is an answer that may have become wrong: a room follows its nodes, and what is kept of a gang follows from the gang
-and the fleet alone. A gang that changed is another object; a fleet that changed begins everything anew.
+Nothing here is an answer that may have become wrong: everything follows from gangs, fleet and profiles, and is dropped when
+these change. The gain of each part is told where it stands: median CPU ms of a pass over 5,000 nodes and 10,000 queued gangs
+(exclusive; time-sharing), or of an introspective pass over 5,000 running ones.
+
+    fleet    22; 55   without: 139; 168    which nodes a gang may use, what an empty cluster would hold
+    index    22; 55   without: 84; 121     which gangs wait, run, share, and where
+    facts    22; 55   without: 48; 81      what follows of a waiting gang and of the fleet
+    ranks    55       without: 114         how long gangs ran or waited, as their ranks count it
+    rates    79       without: 190         what to expect of placements, where profiles are measured
+    settled  102      without: 226         that there was nothing to rebalance
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.gang import Gang
-from muster.scheduling.gang_index import GangIndex
-from muster.scheduling.places import Places
-from muster.scheduling.placing.demand import Demand
-from muster.scheduling.placing.fragmentation import Fragmentation
+from muster.scheduling.gang_index import Changes, GangIndex
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import fewest_gpus, fit_key, place
+from muster.scheduling.placing.placement import fit_key, place
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Profile
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.rates import Rates
-from muster.scheduling.time_sharing.gittins import GittinsIndex
 from muster.scheduling.time_sharing.rank import Ranks
-from muster.scheduling.topology.fleet import Fleet
+from muster.scheduling.topology.fleet import Demands, Fleet
 from muster.scheduling.topology.node import Node
 
 
 @dataclass(slots=True)
 class GangFacts:
-    """What follows of a gang that waits and of the fleet."""
+    """What follows of a waiting gang and of the fleet."""
 
     gang: Gang
     gpus: int
     fewest: int
     """The GPUs of the smallest size in which it can start."""
+    demands: Demands
     eligible: tuple[str, ...]
     """The nodes that it may use."""
     infeasible: str | None
     """What it would lack even if nobody else ran."""
-    _wait: Wait | None = None
-    _ahead: Gang | None = None
+    _behind: Wait | None = None
+    _ahead: str = ""
 
     def behind(self, ahead: Gang) -> Wait:
         """Say that the gang comes after another."""
-        if self._wait is None or self._ahead is not ahead:
+        if self._behind is None or self._ahead != ahead.name:
             message = f"needs {self.gpus} GPUs; comes after {ahead.name}, which waits for GPUs"
-            self._wait, self._ahead = Wait(self.gang, Reason.BEHIND_IN_QUEUE, message), ahead
-        return self._wait
+            self._behind, self._ahead = Wait(self.gang, Reason.BEHIND_IN_QUEUE, message), ahead.name
+        return self._behind
 
 
 class PlannerCache:
-    """The room, and what is known of the gangs that waited in the last pass."""
+    """One for each planner; `follow` brings it to a snapshot."""
 
     def __init__(self) -> None:
-        self._room: FreeCapacity | None = None
-        self._known: dict[int, GangFacts] = {}
-        """By identity, of gangs of the census."""
-        self._rates: tuple[Mapping[str, Profile], Fleet, Rates] | None = None
-        self._gittins_index: tuple[Sequence[float], GittinsIndex] | None = None
-        self._places = Places()
-        self._demand = Demand()
-        self.gang_index = GangIndex()
+        self.index = GangIndex()
         self.ranks = Ranks()
+        self.changes = Changes()
+        """What the last snapshot changed."""
+        self._fleet = Fleet({})
+        self._facts: dict[str, GangFacts] = {}
+        self._rates: tuple[Mapping[str, Profile], Rates] | None = None
+        self.settled = False
+        """Whether a search for better placements found nothing, and nothing changed since."""
 
-    def follow(self, gangs: Sequence[Gang]) -> GangIndex:
-        """Return the census of these gangs; the one returned last becomes this one."""
-        came, gone = self.gang_index.follow(gangs)
-        self._demand.follow(came, gone)
-        self._places.follow(came, gone)
-        for gang in gone:
-            self._known.pop(id(gang), None)
-        return self.gang_index
+    def follow(self, snapshot: Snapshot) -> Fleet:
+        """Drop what the snapshot makes wrong; return its fleet."""
+        self.changes = self.index.follow(snapshot.gangs)
+        for gang in self.changes.gone:
+            self._facts.pop(gang.name, None)
+        changed = self._fleet.follow(snapshot.nodes)
+        if changed is None:
+            self._fleet, self._facts, self._rates = Fleet(snapshot.nodes), {}, None
+        if changed or changed is None or self.changes.came or self.changes.gone:
+            self.settled = False
+        return self._fleet
 
-    def capacity(self, nodes: Mapping[str, Node]) -> FreeCapacity:
-        """Return the room of these nodes, made anew only where they changed; the one returned last becomes this one."""
-        changed = self._room.fleet.changed(nodes) if self._room else None
-        if self._room is None or changed is None:
-            self._room, self._known = FreeCapacity(nodes), {}
-        else:
-            self._room.follow(nodes, changed)
-        self._places.touch(nodes if changed is None else changed)
-        return self._room
+    def rates(self, profiles: Mapping[str, Profile], nodes: Mapping[str, Node]) -> Rates:
+        """Return what to expect of placements on these nodes by these profiles."""
+        if self._rates is None or (self._rates[0] is not profiles and self._rates[0] != profiles):
+            self._rates = profiles, Rates(profiles, nodes)
+            self.settled = False
+        return self._rates[1]
 
-    def rates(self, profiles: Mapping[str, Profile], capacity: FreeCapacity) -> Rates:
-        """Return what to expect of these profiles, made anew only where they or the machines changed."""
-        if self._rates is None or self._rates[0] is not profiles or self._rates[1] is not capacity.fleet:
-            self._rates = profiles, capacity.fleet, Rates(profiles, capacity.nodes)
-        return self._rates[2]
-
-    def gittins_index(self, ended: Sequence[float]) -> GittinsIndex:
-        """Return what gangs promise where others ended after so long, made anew only where another ended."""
-        if self._gittins_index is None or self._gittins_index[0] is not ended:
-            self._gittins_index = ended, GittinsIndex(ended)
-        return self._gittins_index[1]
-
-    def places(self, nodes: Mapping[str, Node]) -> Places:
-        """Return who of the census has a place where on these nodes; the places returned last become these."""
-        self._places.settle(nodes)
-        return self._places
-
-    def fragmentation(self, capacity: FreeCapacity) -> Fragmentation | None:
-        """Return how much of a node's GPUs tasks like those of the census leave unused, worked out for each mix once."""
-        return self._demand.fragmentation(capacity.fleet)
-
-    def known(self, gang: Gang, capacity: FreeCapacity) -> GangFacts:
-        """Return what follows of a gang of the census."""
-        found = self._known.get(id(gang))
-        if found is None:
-            found = GangFacts(gang, gang.gpus, fewest_gpus(gang), capacity.eligible(gang.tasks), _infeasible(gang, capacity))
-            self._known[id(gang)] = found
-        return found
+    def facts(self, fleet: Fleet, gang: Gang) -> GangFacts:
+        """Return what follows of the fleet and of a waiting gang of the index."""
+        facts = self._facts.get(gang.name)
+        if facts is None:
+            demands = Fleet.demands(gang.tasks)
+            eligible, infeasible = fleet.eligible(demands), _infeasible(gang, fleet)
+            facts = self._facts[gang.name] = GangFacts(gang, gang.gpus, gang.fewest_gpus, demands, eligible, infeasible)
+        return facts
 
 
-def _infeasible(gang: Gang, capacity: FreeCapacity) -> str | None:
-    """What the gang would lack if nobody else ran; asked once for gangs of the same shape."""
-    key, infeasible = fit_key(gang), capacity.fleet.infeasible
-    if key not in infeasible:
-        found = place(gang, FreeCapacity(capacity.fleet.empty, capacity.fleet))
-        infeasible[key] = f"{found.message}, with nobody else running" if isinstance(found, Shortage) else None
-    return infeasible[key]
+def _infeasible(gang: Gang, fleet: Fleet) -> str | None:
+    """What the gang would lack if nobody else ran; worked out once for gangs that fit alike."""
+    key = fit_key(gang)
+    if key not in fleet.infeasible:
+        found = place(gang, FreeCapacity(fleet.empty, fleet))
+        fleet.infeasible[key] = f"{found.message}, with nobody else running" if isinstance(found, Shortage) else None
+    return fleet.infeasible[key]

@@ -1,243 +1,233 @@
-"""The cluster during one pass: where every gang is, as the decisions so far leave it.
+"""A session: the cluster during one pass, as the decisions so far leave it.
 
-A GPU is *idle* while no gang has a place on it, and *free* while none runs on it. Decisions are put on the session in the order
-in which they are to be carried out, so that each is possible once those before it came true.
+The session owns what changes while a pass decides: free capacity, occupancy, quotas, and the decisions themselves. Admission
+and policies put their decisions on it in the order in which these are to be carried out, so each is possible once those before
+it came true. What is only tried happens within `trial`, which takes all of it back (as Checkpoint and Rollback of a Statement
+do in NVIDIA's KAI scheduler).
+
+A GPU is *idle* while no gang has a placement on it: that is the free capacity. It is *unused* while no gang runs on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from copy import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
-from muster.scheduling.admission.queueing import Quotas
+from muster.scheduling.admission.quotas import Quotas
 from muster.scheduling.decisions import (
     AnyAssignment,
-    Assignment,
     Decision,
     Join,
+    Move,
     Pack,
     Preempt,
     Reason,
     Requeue,
+    Resize,
     Resume,
     Suspend,
+    Verb,
     Wait,
 )
-from muster.scheduling.gang import EXCLUSIVE, Gang, Placement
-from muster.scheduling.places import Places
+from muster.scheduling.gang import EXCLUSIVE, Gang, Placement, gpus_by_node
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
 from muster.scheduling.planner_cache import PlannerCache
+from muster.scheduling.settings import DEFAULTS, Policy, Settings
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.speed.rates import Rates
+from muster.scheduling.time_sharing.gittins import GittinsIndex
 from muster.scheduling.topology.links import GpuSet
 
-Spots = dict[str, GpuSet]
-"""GPUs by node."""
+GpusByNode = dict[str, GpuSet]
+
+
+class NotExecutable(Exception):
+    """A decision whose verb the caller cannot execute: a fault of the planner."""
 
 
 class Session:
-    """What a pass knows and what it has decided."""
+    """What a pass sees and what it has decided."""
 
     def __init__(
-        self,
-        snapshot: Snapshot,
-        now: float,
-        decided: Iterable[Decision] = (),
-        memory: PlannerCache | None = None,
+        self, snapshot: Snapshot, now: float, settings: Settings = DEFAULTS, cache: PlannerCache | None = None
     ) -> None:
-        memory = memory or PlannerCache()
-        self.nodes, self.queues, self.now = snapshot.nodes, snapshot.queues, now
-        self.capacity = memory.capacity(snapshot.nodes)
-        """The idle GPUs, to place gangs in."""
-        self.rates = memory.rates(snapshot.profiles, self.capacity)
-        self.gittins_index = memory.gittins_index(snapshot.ended)
-        self.ranks = memory.ranks
-        self._memory = memory
-        memory.follow(snapshot.gangs)
-        self.quotas = Quotas(snapshot.queues, snapshot.gangs)
-        self.decisions: list[Decision] = []
+        self._cache = cache or PlannerCache()
+        fleet = self._cache.follow(snapshot)
+        self.nodes, self.profiles, self.now, self.settings = snapshot.nodes, snapshot.profiles, now, settings
+        self.index = self._cache.index
+        self.capacity = FreeCapacity(snapshot.nodes, fleet)
+        self.occupancy = self.index.occupancy
+        self.quotas = Quotas(snapshot.queues, self.index.placed.values())
+        self.ranks = self._cache.ranks
+        self.facts = partial(self._cache.facts, fleet)
+        """What follows of a waiting gang and of the fleet, by gang."""
+        self.decisions: list[AnyAssignment | Suspend | Requeue | Preempt] = []
         self.waits: dict[str, Wait] = {}
-        """Why gangs wait, or stay where they are although they are to move, of which nothing else is decided."""
-        self._kept: Spots = {}
-        """GPUs that are kept for gangs which will start when others have gone."""
-        self._stand_on(memory.places(snapshot.nodes))
-        for decision in decided:
-            if isinstance(decision, Wait):
-                self.waits[decision.gang.name] = decision
-                if decision.keeps:
-                    self._keep(decision.keeps)
-            else:
-                self._take_over(decision)
-
-    def _stand_on(self, places: Places) -> None:
-        self._places = places
-        self.gangs, self.running, self.residents = places.gangs, places.running, places.residents
+        """Why gangs wait, or stay where they are although they are to change, of which nothing else is decided."""
+        self._kept: GpusByNode = {}
+        """GPUs kept for gangs that will start when others have gone."""
+        self._ended = snapshot.ended
 
     # What is there
 
-    def idle(self, node: str) -> GpuSet:
-        """GPUs on which nobody has a place, and that are kept for nobody."""
-        return self._left(node, self.residents.get(node, {}).values()) & ~self._kept.get(node, 0)
+    @property
+    def gangs(self) -> dict[str, Gang]:
+        """The gangs by name, as the decisions so far leave them."""
+        return self.occupancy.gangs
 
-    def free(self, node: str) -> GpuSet:
-        """GPUs on which nobody runs."""
-        return self._left(node, (gpus for _, gpus in self.running.on_node.get(node, {}).values()))
+    @cached_property
+    def rates(self) -> Rates:
+        """What to expect of placements."""
+        return self._cache.rates(self.profiles, self.nodes)
+
+    @property
+    def settled(self) -> bool:
+        """Whether a search of everything that could change found nothing, and nothing changed since."""
+        return self._cache.settled
+
+    def settle(self) -> None:
+        """Note that there is nothing to change until a gang, a node or a rate changes."""
+        self._cache.settled = True
+
+    @cached_property
+    def gittins(self) -> GittinsIndex:
+        """How soon gangs may be expected to end."""
+        return GittinsIndex(self._ended)
 
     @cached_property
     def fragmentation(self) -> Fragmentation | None:
-        """How much of a node's GPUs the tasks that come would leave unused; they are like those of the gangs that are there."""
-        return self._memory.fragmentation(self.capacity)
+        """How much of a node's GPUs the tasks to come would leave unused; the paper's policy does not ask."""
+        return self.index.demand.fragmentation(self.capacity.fleet) if self.settings.policy is Policy.MUSTER else None
 
     @cached_property
     def largest(self) -> int:
-        """The GPUs in order of the largest server."""
+        """The healthy GPUs of the largest node."""
         return max((node.healthy.bit_count() for node in self.nodes.values()), default=0)
 
-    def height(self, node: str) -> float:
-        """GPUs that gangs want of a node beside those it has; over 1 they take turns (Gandiva, section 3.1)."""
-        healthy = self.nodes[node].healthy.bit_count()
-        wanted = sum(gpus.bit_count() for gpus in self.residents.get(node, {}).values())
-        return wanted / healthy if healthy else float("inf")
+    def can(self, *verbs: Verb) -> bool:
+        """Say whether the caller can execute all of these verbs."""
+        return self.settings.verbs.issuperset(verbs)
 
-    def cluster_height(self) -> float:
-        """GPUs that all gangs ask for beside those there are; over 1 the cluster is overloaded."""
-        there = sum(node.healthy.bit_count() for node in self.nodes.values())
-        wanted = sum(gang.held if gang.placement else gang.gpus for gang in self.gangs.values())
-        return wanted / there if there else float("inf")
+    def idle(self, node: str) -> GpuSet:
+        """Return the GPUs on which no gang has a placement, and that are kept for none."""
+        return self.capacity.free[node]
 
-    def waiting(self) -> list[Gang]:
-        """Gangs without a place, by turn."""
-        return sorted(
-            (gang for gang in self.gangs.values() if not gang.placement), key=lambda g: (-g.priority, g.arrived, g.name)
-        )
+    def unused(self, node: str) -> GpuSet:
+        """Return the GPUs on which no gang runs."""
+        return (self.idle(node) | self.occupancy.taken(node)) & ~self.occupancy.taken(node, running=True)
 
     def on(self, node: str) -> list[Gang]:
-        """The gangs that have a place on a node, by name."""
-        return [self.gangs[name] for name in sorted(self.residents.get(node, ()))]
+        """Return the gangs that have a placement on a node, by name."""
+        return [gang for _, (gang, _) in sorted(self.occupancy.residents(node).items())]
+
+    def waiting(self) -> list[Gang]:
+        """Return the gangs without a placement, in queue order."""
+        waiting = (gang for gang in self.gangs.values() if not gang.placement)
+        return sorted(waiting, key=lambda gang: (-gang.priority, gang.arrived, gang.name))
 
     def is_packed(self, gang: Gang) -> bool:
         """Say whether another gang runs on its GPUs."""
-        return any(
-            other.name != gang.name and held & gpus
-            for node, gpus in self.spots(gang).items()
-            for other, held in self.running.on_node.get(node, {}).values()
-        )
+        held = gpus_by_node(gang.placement).items()
+        return any(self.occupancy.taken(node, but=gang.name, running=True) & gpus for node, gpus in held)
 
-    def spots(self, gang: Gang) -> Spots:
-        return gpus_by_node(gang.placement)
-
-    def shared(self, node: str) -> GpuSet:
-        """GPUs on which gangs take turns, or nobody is."""
-        gpus = self.idle(node)
-        for gang in self.on(node):
-            if gang.sharing.slices:
-                gpus |= self.residents[node][gang.name]
-        return gpus
-
-    def find(self, gang: Gang, capacity: FreeCapacity) -> Placement | None:
-        """A place in a room that is best by what is known of rates, and of the tasks that come."""
-        return find(gang, capacity, fragmentation=self.fragmentation, rate=self.rates.by_shape(gang))
-
-    def only(self, spots: Spots) -> FreeCapacity:
-        """The room with these GPUs only, whoever is on them."""
-        return self.capacity.only(spots)
-
-    def supposing(self, gangs: Iterable[Gang]) -> Session:
-        """The board as if these gangs were so, apart from this one: to find out what others could have."""
-        twin = copy(self)
-        twin.waits, twin.decisions, twin.capacity = dict(self.waits), list(self.decisions), self.capacity.copy()
-        twin._stand_on(self._places.copy())
-        twin.quotas = Quotas(self.queues, self.gangs.values())
-        for gang in gangs:
-            before = twin.gangs[gang.name]
-            twin._places.put(gang)
-            twin._settle(before, gang)
-        return twin
+    def find(self, gang: Gang) -> Placement | None:
+        """Return the best placement on idle GPUs, by what is known of rates and of the tasks to come."""
+        return find(gang, self.capacity, fragmentation=self.fragmentation, rate=self.rates.by_shape(gang))
 
     # What is decided
 
     def decided(self) -> list[Decision]:
-        """The decisions of the pass: what is to be done, in order, then who waits and why."""
-        return [*self.decisions, *self.waits.values()]
+        """Return the decisions of the pass: what is to be done, in order, then which gangs wait and why."""
+        return [*self.decisions, *(self.waits.values() if Wait in self.settings.verbs else ())]
 
-    def wait(self, gang: Gang, reason: Reason, message: str) -> None:
-        """Say why a gang waits, unless the pass finds it a place later."""
-        self.waits[gang.name] = Wait(gang, reason, message)
-
-    def put(self, decision: AnyAssignment) -> Gang:
-        """Decide where a gang runs, or joins those that take turns; return it as it will be."""
-        before = self.gangs[decision.gang.name]
-        after = replace(
-            self._counted(before),
-            placement=decision.placement,
-            running=bool(decision.placement) and not isinstance(decision, Join),
-            packed=decision.onto if isinstance(decision, Pack) else before.packed if isinstance(decision, Resume) else "",
-        )
-        self._places.put(after)
-        self._settle(before, after)
-        self._decide(decision)
-        return after
-
-    def suspend(self, gang: Gang, reason: Reason, message: str) -> Gang:
-        """Decide to take a gang off its GPUs for the turns of others."""
-        return self._take_off(Suspend(gang, reason, message))
-
-    def requeue(self, gang: Gang, reason: Reason, message: str) -> Gang:
-        """Decide to take a gang off its GPUs for good."""
-        return self._take_off(Requeue(gang, reason, message))
-
-    def _take_off(self, decision: Suspend | Requeue) -> Gang:
-        before = self.gangs[decision.gang.name]
-        placement = before.placement if isinstance(decision, Suspend) else ()
-        after = replace(self._counted(before), running=False, placement=placement)
-        self._places.put(after)
-        self._settle(before, after)
-        self._decide(decision)
-        return after
-
-    def _decide(self, decision: AnyAssignment | Suspend | Requeue) -> None:
+    def apply(self, decision: Decision) -> None:
+        """Put a decision on the session: what comes after it starts from there. Raises NotExecutable."""
+        if isinstance(decision, Wait):
+            self.waits[decision.gang.name] = decision
+            if decision.keeps:
+                self._keep(decision.keeps)
+            return
+        if type(decision) not in self.settings.verbs:
+            raise NotExecutable(f"{type(decision).__name__} of {decision.gang.name} is not among the caller's verbs")
+        if isinstance(decision, Preempt):
+            self._set_aside(decision)
+        elif isinstance(decision, Suspend | Requeue):
+            before = self.gangs[decision.gang.name]
+            self._change(before, before.placement if isinstance(decision, Suspend) else (), running=False)
+        else:
+            self._assign(decision)
         self.decisions.append(decision)
         self.waits.pop(decision.gang.name, None)
 
-    def _take_over(self, decision: AnyAssignment | Suspend | Requeue | Preempt) -> None:
-        """Start from what was decided before this board was made."""
-        if isinstance(decision, Assignment):
-            self.put(decision)
-        elif isinstance(decision, Suspend | Requeue):
-            self._take_off(decision)
-        else:
-            self.decisions.append(decision)
-            for victim in decision.victims:
-                self._withdraw(victim)
-            self._keep(decision.keeps)
+    def apply_all(self, decisions: Iterable[Decision]) -> None:
+        """Put decisions on the session, in order."""
+        for decision in decisions:
+            if isinstance(decision, Wait) and not decision.keeps:
+                self.waits[decision.gang.name] = decision
+            else:
+                self.apply(decision)
+
+    def wait(self, gang: Gang, reason: Reason, message: str) -> None:
+        """Say why a gang waits, unless the pass finds it a placement later."""
+        self.apply(Wait(gang, reason, message))
+
+    def suppose(self, gang: Gang) -> None:
+        """Take a gang as it might be, deciding nothing; within a trial."""
+        before = self.gangs[gang.name]
+        self.occupancy.put(gang)
+        self.quotas.add(gang.queue, gang.held - before.held)
+        self._release(before)
+        self.capacity.take(gang.placement)
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Undo all that the block changed and decided at its end."""
+        before = self.quotas, list(self.decisions), dict(self.waits), dict(self._kept)
+        self.quotas = self.quotas.copy()
+        try:
+            with self.capacity.trial(), self.occupancy.trial():
+                yield
+        finally:
+            self.quotas, self.decisions, self.waits, self._kept = before
+
+    def _assign(self, decision: AnyAssignment) -> None:
+        before = self.gangs[decision.gang.name]
+        packed = decision.onto if isinstance(decision, Pack) else before.packed if isinstance(decision, Resume) else ""
+        running = bool(decision.placement) and not isinstance(decision, Join)
+        leaves = not isinstance(decision, Move | Resize)  # these leave their GPUs when their pods have gone
+        self._change(before, decision.placement, running=running, packed=packed, leaves=leaves)
+
+    def _change(self, before: Gang, placement: Placement, *, running: bool, packed: str = "", leaves: bool = True) -> None:
+        attained = before.attained_at(self.now)
+        after = replace(before, placement=placement, running=running, packed=packed, attained=attained, since=self.now)
+        self.occupancy.put(after)
+        self.quotas.add(after.queue, after.held - before.held)
+        if leaves:
+            self._release(before)
+        self.capacity.take(placement)
+
+    def _release(self, gang: Gang) -> None:
+        """Give back what a gang had, but for GPUs on which others have a placement, or that are kept."""
+        self.capacity.give_back(gang.placement)
+        for node in gpus_by_node(gang.placement):
+            if node in self.capacity.free:
+                free = self.capacity.free[node]
+                blocked = free & (self.occupancy.taken(node) | self._kept.get(node, 0))
+                if blocked:
+                    self.capacity.set(node, free & ~blocked)
+
+    def _set_aside(self, decision: Preempt) -> None:
+        """Keep the GPUs of gangs that are on their way out from everybody, during this pass."""
+        for victim in decision.victims:
+            self.occupancy.put(replace(self.gangs[victim.name], sharing=EXCLUSIVE, asked=None))
+        self._keep(decision.keeps)
 
     def _keep(self, placement: Placement) -> None:
         """Keep GPUs from everybody, during this pass."""
         for node, gpus in gpus_by_node(placement).items():
             self._kept[node] = self._kept.get(node, 0) | gpus
             self.capacity.set(node, self.capacity.free[node] & ~gpus)
-
-    def _withdraw(self, victim: Gang) -> None:
-        """Keep the GPUs of a gang that is on its way out from everybody, during this pass."""
-        self._places.put(replace(self.gangs[victim.name], sharing=EXCLUSIVE, asked=None))
-
-    def _counted(self, gang: Gang) -> Gang:
-        return replace(gang, attained=gang.attained_at(self.now), since=self.now)
-
-    def _settle(self, before: Gang, after: Gang) -> None:
-        """Bring room and quotas up to date."""
-        self.quotas.add(after.queue, after.held - before.held)
-        self.capacity.give_back(before.placement)
-        self.capacity.take(after.placement)
-        for node in {*gpus_by_node(before.placement), *gpus_by_node(after.placement)}:
-            self.capacity.set(node, self.idle(node))
-
-    def _left(self, node: str, taken: Iterable[GpuSet]) -> GpuSet:
-        left = self._places.ours.get(node, self.nodes[node].free)
-        for gpus in taken:
-            left &= ~gpus
-        return left

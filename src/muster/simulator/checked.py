@@ -18,9 +18,8 @@ from itertools import zip_longest
 from types import MappingProxyType
 
 from muster.scheduling.decisions import Assignment, Decision, Pack, Unpack
-from muster.scheduling.gang import Gang, Placement
+from muster.scheduling.gang import Gang, Placement, gpus_by_node
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.speed.occupancy import gpus_by_node
 from muster.scheduling.time_sharing.rank import PATIENCE
 from muster.simulator.engine import Policy
 from muster.simulator.outcome import Outcome, runs

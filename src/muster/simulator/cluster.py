@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from muster.scheduling.gang import Gang, Placement
+from muster.scheduling.gang import Gang, Placement, gpus_by_node
+from muster.scheduling.occupancy import Occupancy
 from muster.scheduling.profile import Profile
 from muster.scheduling.resources import PLENTY, WHOLE
 from muster.scheduling.snapshot import Queue, Snapshot
-from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node
 from muster.scheduling.topology.links import GpuSet, indices
 from muster.scheduling.topology.node import Node
 

@@ -16,10 +16,10 @@ from itertools import count
 from typing import Protocol
 
 from muster.scheduling.decisions import Assignment, Decision, Join, Pack, Preempt, Requeue, Resume, Suspend, Wait
-from muster.scheduling.gang import Gang, Placement, Trial
+from muster.scheduling.gang import Gang, Placement, Trial, gpus_by_node
 from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Profile, Shape
 from muster.scheduling.snapshot import Queue, Snapshot
-from muster.scheduling.speed.occupancy import gpus_by_node, kind_of, shape_of
+from muster.scheduling.speed.shapes import shape_of
 from muster.scheduling.topology.links import GpuSet
 from muster.scheduling.topology.node import Node
 from muster.simulator.cluster import Cluster
@@ -354,10 +354,10 @@ class Simulation:
         for name, run in self.runs.items():
             seen = self.cluster.gangs[name]
             if seen.placement and seen.running and run.steady_since < self.now:
-                known = self.cluster.profiles.get(kind_of(seen)) or self.physics.profile(run.job)
+                known = self.cluster.profiles.get(seen.profile_name) or self.physics.profile(run.job)
                 if known.rates.get((run.shape, run.co_location)) != run.rate:
                     rates = {**known.rates, (run.shape, run.co_location): run.rate}
-                    self.cluster.profiles = {**self.cluster.profiles, kind_of(seen): _with_rates(known, rates)}
+                    self.cluster.profiles = {**self.cluster.profiles, seen.profile_name: _with_rates(known, rates)}
         if self.physics.rates_drift:
             self.cluster.profiles = {**self.cluster.profiles, **self._reported()}
 
@@ -366,7 +366,7 @@ class Simulation:
         found = {}
         for name, run in self.runs.items():
             seen = self.cluster.gangs[name]
-            known = self.cluster.profiles.get(kind_of(seen))
+            known = self.cluster.profiles.get(seen.profile_name)
             if seen.started and known:
                 now = {where: self.physics.rate(run.job, run.done, *where) for where in known.rates}
                 found[name] = _with_rates(known, now)

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from muster.scheduling.admission.queueing import in_order, is_ready
+from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Assignment, Decision, Join, Pack, Preempt, Requeue, Resume, Suspend, Wait
-from muster.scheduling.gang import Gang, Placement
+from muster.scheduling.gang import Gang, Placement, gpus_by_node
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import fewest_gpus, place
+from muster.scheduling.placing.placement import place
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.speed.occupancy import gpus_by_node
 from muster.scheduling.topology.links import GpuSet
 
 
@@ -56,7 +55,7 @@ class Outcome:
         return next(iter(self._waiting(self.before)), None)
 
     def _waiting(self, gangs: Mapping[str, Gang]) -> list[Gang]:
-        return in_order(gang for gang in gangs.values() if not gang.placement and is_ready(gang, self.now))
+        return in_order(gang for gang in gangs.values() if not gang.placement and gang.is_ready(self.now))
 
     def taking_turns(self) -> list[Gang]:
         """The gangs that have a place and wait there for their turn."""
@@ -98,7 +97,7 @@ class Outcome:
             return True
         held = (sum(g.held for g in gangs.values() if g.queue == gang.queue) for gangs in (self.before, self.gangs))
         alone = not any(g.queue == gang.queue and not g.placement and g.name != gang.name for g in self.gangs.values())
-        return alone and max(held) + fewest_gpus(gang) <= queue.quota
+        return alone and max(held) + gang.fewest_gpus <= queue.quota
 
     def _carried_out(self, decision: Decision) -> list[Change]:
         if isinstance(decision, Wait):

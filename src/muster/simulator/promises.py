@@ -8,8 +8,7 @@ from itertools import chain
 from math import isfinite
 
 from muster.scheduling.decisions import Assignment, Grow, Preempt, Shrink
-from muster.scheduling.gang import Gang, Placement
-from muster.scheduling.speed.occupancy import gpus_by_node
+from muster.scheduling.gang import Gang, Placement, gpus_by_node
 from muster.scheduling.topology.links import GpuSet, indices
 from muster.simulator.outcome import Change, Outcome, as_asked, bundle, runs, surplus
 

@@ -74,7 +74,10 @@ def test_gang_whose_gpus_an_external_pod_takes_is_requeued_and_runs(live: Live) 
         lambda: uids(live).items().isdisjoint({(p["metadata"]["name"], p["metadata"]["uid"]) for p in before}), "requeued"
     )
     told = live.told
-    live.wait(lambda: told("g0", "g1 cannot start") and told("g1", "it cannot start on the node that it is pinned to"), "events say why")
+    live.wait(
+        lambda: told("g0", "g1 cannot start") and told("g1", "it cannot start on the node that it is pinned to"),
+        "events say why",
+    )
     live.wait(lambda: "8 free on 1" in (waiting(live, "g0") or ""), "it waits whole, and says for what")
     assert not live.items("podtemplates")
     for first in before:

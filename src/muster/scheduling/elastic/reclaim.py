@@ -1,80 +1,81 @@
-"""What elastic gangs have beyond what they asked for goes to those that wait, in the pass in which they need it.
+"""Reclaim: what elastic gangs have beyond what they asked for goes to gangs that wait, in the pass in which they need it.
 
-Gangs claim GPUs from where the elastic ones have their fewest workers (`policies.muster`), and these are given their shares
-elsewhere afterwards (`shares`). A gang that found no place then may find one now: on GPUs that nobody has in the end, or on
-those of elastic gangs, which go back to what they asked for.
+Gangs claim GPUs from where the elastic ones have their fewest workers (`time_sharing.claims`), and these are given their
+shares elsewhere afterwards (`shares`). A gang without a placement may find one then: on GPUs that no gang has in the end, or
+on those of elastic gangs, which go back to what they asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
-from muster.scheduling.admission.queueing import Quotas
-from muster.scheduling.gang import Gang, Placement
-from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import fit_key, renumbered
+from muster.scheduling.admission.quotas import Quotas
+from muster.scheduling.gang import Gang, Placement, gpus_by_node, gpus_of, renumbered
+from muster.scheduling.placing.placement import fit_key
 from muster.scheduling.session import Session
-from muster.scheduling.speed.occupancy import gpus_by_node, gpus_of
 
 
 def reclaim(
     session: Session, targets: Mapping[str, Placement], waiting: Iterable[tuple[str, int]], quotas: Quotas
 ) -> dict[str, Placement]:
-    """Return the targets with those of gangs that start beside them.
+    """Return the targets with those of waiting gangs that can start as well.
 
-    `waiting` has by turn those that found no place, each with the GPUs with which it can start. Who finds none here either
-    keeps what it needs of its queue's quota from those after it.
+    `waiting` has, in the order of rank, gangs without a placement, each with the GPUs with which it can start. A gang that
+    finds none here either reserves what it needs of its queue's quota.
     """
     targets = dict(targets)
-    surplus = {name: more for name, target in targets.items() if (more := _surplus(session.gangs[name], target))}
-    capacity = _left(session, targets)
-    most = capacity.total + sum(map(gpus_of, surplus.values()))
-    quotas.kept.clear()
+    surplus = {name: extra for name, target in targets.items() if (extra := _surplus(session.gangs[name], target))}
+    quotas.drop_reservations()
     too_large: set[object] = set()
-    for name, fewest in waiting:
-        gang = quotas.within(session.gangs[name]) if fewest <= most else None
-        found = None
-        if gang and fit_key(gang) not in too_large:
-            found = session.find(gang, capacity) or (session.find(gang, _with(capacity, surplus.values())) if surplus else None)
-            if not found:
-                too_large.add(fit_key(gang))
-        if not found:
-            quotas.keep(session.gangs[name].queue, fewest)
-            continue
-        for other in [other for other, more in surplus.items() if _meet(found, more)]:
-            more = surplus.pop(other)
-            targets[other] = renumbered(one for one in targets[other] if one not in more)
-            capacity.give_back(more)
-            quotas.add(session.gangs[other].queue, -gpus_of(more))
-        capacity.take(found)
-        quotas.add(session.gangs[name].queue, gpus_of(found))
-        targets[name] = found
+    with _at(session, targets):
+        most = session.capacity.total + sum(map(gpus_of, surplus.values()))
+        for name, fewest in waiting:
+            gang = quotas.within(session.gangs[name]) if fewest <= most else None
+            placement = None
+            if gang and fit_key(gang) not in too_large:
+                placement = session.find(gang) or _over(session, gang, surplus.values())
+                if not placement:
+                    too_large.add(fit_key(gang))
+            if not placement:
+                quotas.reserve(session.gangs[name].queue, fewest)
+                continue
+            for other in [other for other, extra in surplus.items() if _overlap(placement, extra)]:
+                extra = surplus.pop(other)
+                targets[other] = renumbered(assigned for assigned in targets[other] if assigned not in extra)
+                session.capacity.give_back(extra)
+                quotas.add(session.gangs[other].queue, -gpus_of(extra))
+            session.capacity.take(placement)
+            quotas.add(session.gangs[name].queue, gpus_of(placement))
+            targets[name] = placement
     return targets
 
 
 def _surplus(gang: Gang, target: Placement) -> Placement:
-    """The places of workers beyond those that the gang asked for."""
+    """The part of a target with workers beyond those that the gang asked for."""
     asked = gang.asked
     return tuple(one for one in target if asked is not None and one.task.role == "worker" and one.task.index >= asked)
 
 
-def _left(session: Session, targets: Mapping[str, Placement]) -> FreeCapacity:
-    """The room once everybody is at its target."""
-    capacity = session.capacity.copy()
-    for name in targets:
-        capacity.give_back(session.gangs[name].placement)
-    for target in targets.values():
-        capacity.take(target)
-    return capacity
+@contextmanager
+def _at(session: Session, targets: Mapping[str, Placement]) -> Iterator[None]:
+    """Try what is free once every gang is at its target."""
+    with session.capacity.trial():
+        for name in targets:
+            session.capacity.give_back(session.gangs[name].placement)
+        for target in targets.values():
+            session.capacity.take(target)
+        yield
 
 
-def _with(capacity: FreeCapacity, placements: Iterable[Placement]) -> FreeCapacity:
-    more = capacity.copy()
-    for placement in placements:
-        more.give_back(placement)
-    return more
+def _over(session: Session, gang: Gang, surplus: Iterable[Placement]) -> Placement | None:
+    """A placement that may take from elastic gangs what they have beyond what they asked for."""
+    with session.capacity.trial():
+        for extra in surplus:
+            session.capacity.give_back(extra)
+        return session.find(gang)
 
 
-def _meet(one: Placement, other: Placement) -> bool:
+def _overlap(one: Placement, other: Placement) -> bool:
     theirs = gpus_by_node(other)
     return any(gpus & theirs.get(node, 0) for node, gpus in gpus_by_node(one).items())

@@ -1,23 +1,23 @@
 """Elastic shares: gangs that can run with more or fewer workers share GPUs by how much they make of them.
 
-What n GPUs are worth to a gang is its weight times its speed-up (`speed_up`). GPUs are given out from nothing at every event
-and every slice: again and again to the step with the most worth for each GPU, which may skip sizes that gain little. Pollux
-(OSDI'21) and Optimus (EuroSys'18) share by marginal gain too, by a search and by what each gang has still to do. Here:
+What n GPUs are worth to a gang is its weight times its speed-up (`speed_up`). GPUs are given out anew at every event and every
+slice: again and again to the step with the most worth for each GPU, which may skip sizes that gain little. Pollux (OSDI'21) and
+Optimus (EuroSys'18) share by marginal gain too, by a search and by what each gang has still to do. Here:
 
-- A gang counts less the more GPU-seconds it had: its weight is the square root of what least attained service promises, so one
-  that had a hundred times as much becomes small and still runs. What gangs that ended ran tells nothing better here: how long a
-  gang takes depends on the GPUs that it got, and a promise that jumps with each end has everybody restart.
+- A gang weighs less the more GPU-seconds it had: the weight is the square root of what least attained service gives, so a gang
+  that had a hundred times as much becomes small and still runs. The Gittins index tells nothing better here: how long a gang
+  takes depends on the GPUs that it got, and an index that jumps with each end has every gang restart.
 - A change has to pay for its restart within a few slices, so a gang keeps its size unless another is clearly better.
 - Sizes are parts of one node, or whole nodes, so that gangs over several nodes do not meet on them.
 
-Elastic gangs meet rigid ones in the ranking of the policy: there each claims the fewest workers that it can run with, like a
-rigid gang of that size, and what it has beyond is anybody's. So nobody waits for GPUs that an elastic gang could do without,
-be it rigid or elastic itself. What then nobody claims is shared out here, to higher priorities first, within the quotas.
+Elastic gangs meet rigid ones in the ranking (`time_sharing`): there each claims the fewest workers that it can run with, like a
+rigid gang of that size, and what it has beyond may be claimed by any gang. So no gang, rigid or elastic, waits for GPUs that an
+elastic gang could do without. What no gang claims is shared out here, to higher priorities first, within the quotas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from itertools import groupby
@@ -25,14 +25,14 @@ from math import sqrt
 from operator import attrgetter
 from typing import NamedTuple
 
-from muster.scheduling.admission.queueing import Quotas
+from muster.scheduling.admission.quotas import Quotas
+from muster.scheduling.decisions import Grow, Place, Requeue, Shrink
 from muster.scheduling.elastic.speed_up import curve, rate
-from muster.scheduling.gang import Gang, Placement
+from muster.scheduling.gang import Gang, Placement, gpus_by_node, renumbered, shrunk
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import find, renumbered, shrunk
-from muster.scheduling.policies.gandiva.migration import COST_SECONDS
+from muster.scheduling.placing.placement import find
+from muster.scheduling.rebalancing.cost import move_seconds
 from muster.scheduling.session import Session
-from muster.scheduling.speed.occupancy import gpus_by_node
 from muster.scheduling.topology.node import Level
 
 HORIZON = 180.0
@@ -40,7 +40,7 @@ HORIZON = 180.0
 MUCH = 3600.0
 """GPU-seconds that show in a weight: of gangs that had less than an hour, all count about alike."""
 LATER = 0.95
-"""What a gang counts beside the one that came before it: of gangs alike one is served first and ends, instead of both late."""
+"""The weight of a gang relative to the one before it: of like gangs one is served first and ends, instead of both late."""
 
 
 class Size(NamedTuple):
@@ -56,8 +56,13 @@ def is_elastic(gang: Gang) -> bool:
     return gang.asked is not None and gang.sharing.slices
 
 
-def sharing(session: Session) -> dict[str, Gang]:
-    """The elastic gangs that run or wait, by name; those about which the pass decided already stay as they are."""
+def elastic_gangs(session: Session) -> dict[str, Gang]:
+    """Return the elastic gangs that run or wait, by name; those about which the pass decided already stay as they are.
+
+    Where the caller cannot resize gangs, there are none: each then counts as rigid.
+    """
+    if not session.index.elastic or not session.can(Place, Grow, Shrink, Requeue):
+        return {}
     decided = {decision.gang.name for decision in session.decisions}
     elastic = [gang for gang in session.gangs.values() if is_elastic(gang) and gang.name not in decided]
     return {gang.name: gang for gang in sorted(elastic, key=attrgetter("name")) if _may_change(session, gang)}
@@ -68,12 +73,12 @@ def _may_change(session: Session, gang: Gang) -> bool:
     return not gang.placement or (gang.running and not asks and not session.is_packed(gang))
 
 
-def least(gang: Gang, now: float) -> Gang:
-    """The gang as if it asked for the fewest workers that it can run with, and had no more; it ran as long as it did."""
+def at_fewest(gang: Gang, now: float) -> Gang:
+    """Return the gang as if it asked for the fewest workers that it can run with, and had no more; it ran as long as it did."""
     tasks = shrunk(gang.tasks, _fewest(gang))
     smallest = replace(gang, tasks=tasks, asked=None, fewest=None)
     smallest = replace(smallest, attained=gang.ran(now) * max(smallest.gpus, 1))
-    placement = renumbered(place for place in gang.placement if place.task in tasks)
+    placement = renumbered(assigned for assigned in gang.placement if assigned.task in tasks)
     return replace(smallest, since=now, placement=placement) if placement else smallest
 
 
@@ -84,46 +89,52 @@ def _fewest(gang: Gang) -> int:
 def divide(
     session: Session, at_least: Mapping[str, Placement], rigid: Mapping[str, Placement], quotas: Quotas
 ) -> dict[str, Placement]:
-    """Return where each elastic gang goes, in the size that is its share of what those that are `rigid` leave.
+    """Return where each elastic gang goes, in the size that is its share of what the `rigid` placements leave.
 
-    `at_least` has a place there for the fewest workers of each; `quotas` count these. Only what changes is placed anew.
+    `at_least` has a placement there for the fewest workers of each; `quotas` count these. Only what changes is placed anew.
     """
-    gangs = {name: session.gangs[name] for name in at_least}
-    capacity = session.capacity.copy() if gangs else session.capacity
-    for gang in gangs.values():
-        capacity.give_back(gang.placement)
-    for placement in rigid.values() if gangs else ():
-        capacity.take(placement)
-    node_gpus = max((node.healthy.bit_count() for node in session.nodes.values()), default=1)
-    by_turn = sorted(gangs.values(), key=lambda gang: (gang.arrived, gang.name))
-    sizes = {gang.name: _sizes(session, gang, LATER**number, node_gpus) for number, gang in enumerate(by_turn)}
-    given: dict[str, Size] = {}
-    left = capacity.total - sum(options[0].gpus for options in sizes.values())
-    for _, equals in groupby(sorted(by_turn, key=lambda gang: (-gang.priority, gang.name)), key=lambda gang: gang.priority):
-        given |= give({gang.name: sizes[gang.name] for gang in equals}, gangs, left, quotas)
-        left = capacity.total - sum(given.get(name, options[0]).gpus for name, options in sizes.items())
-    return _places(gangs, given, {}, capacity.copy()) or _places(gangs, given, at_least, capacity) or {}
+    if not at_least:
+        return {}
+    capacity, gangs = session.capacity, {name: session.gangs[name] for name in at_least}
+    with capacity.trial():
+        for gang in gangs.values():
+            capacity.give_back(gang.placement)
+        for placement in rigid.values():
+            capacity.take(placement)
+        sizes = _sizes_of(session, gangs.values())
+        given: dict[str, Size] = {}
+        left = capacity.total - sum(options[0].gpus for options in sizes.values())
+        by_priority = sorted(gangs.values(), key=lambda gang: (-gang.priority, gang.name))
+        for _, equals in groupby(by_priority, key=lambda gang: gang.priority):
+            given |= give({gang.name: sizes[gang.name] for gang in equals}, gangs, left, quotas)
+            left = capacity.total - sum(given.get(name, options[0]).gpus for name, options in sizes.items())
+        return _placements(gangs, given, {}, capacity) or _placements(gangs, given, at_least, capacity) or {}
 
 
 # What GPUs are worth
 
 
+def _sizes_of(session: Session, gangs: Iterable[Gang]) -> dict[str, list[Size]]:
+    """The sizes that each gang may have, by name; an earlier gang weighs more than a later one."""
+    node_gpus = session.largest or 1
+    by_arrival = sorted(gangs, key=lambda gang: (gang.arrived, gang.name))
+    return {gang.name: _sizes(session, gang, LATER**number, node_gpus) for number, gang in enumerate(by_arrival)}
+
+
 def _sizes(session: Session, gang: Gang, precedence: float, node_gpus: int) -> list[Size]:
     """The sizes that the gang may have, the fewest workers first."""
-    profile = session.rates.profile(gang)
-    rates = curve(profile, node_gpus)
+    rates = curve(session.rates.profile(gang), node_gpus)
     weight = precedence / sqrt(1 + gang.attained_at(session.now) / MUCH) / rate(rates, 1)
-    cost = COST_SECONDS if profile.migrate_seconds is None else profile.migrate_seconds
-    changed = max(0.0, 1 - cost / HORIZON) if gang.placement else 1.0
+    changed = max(0.0, 1 - move_seconds(session.rates, gang) / HORIZON) if gang.placement else 1.0
     fewest, held = _fewest(gang), gang.held
     workers = sorted((task.index, task.gpus) for task in gang.tasks if task.role == "worker")
     gpus = gang.gpus - sum(each for index, each in workers if index < (gang.asked or 0))
-    found: dict[int, Size] = {}
+    sizes: dict[int, Size] = {}
     for number, (_, each) in enumerate(workers, start=1):
         gpus += each
         if number == fewest or (number > fewest and (gpus <= node_gpus or gpus % node_gpus == 0 or gpus == held)):
-            found.setdefault(gpus, Size(gpus, number, weight * rate(rates, gpus) * (1.0 if gpus == held else changed)))
-    return list(found.values())
+            sizes.setdefault(gpus, Size(gpus, number, weight * rate(rates, gpus) * (1.0 if gpus == held else changed)))
+    return list(sizes.values())
 
 
 def give(sizes: Mapping[str, Sequence[Size]], gangs: Mapping[str, Gang], left: int, quotas: Quotas) -> dict[str, Size]:
@@ -153,24 +164,25 @@ def give(sizes: Mapping[str, Sequence[Size]], gangs: Mapping[str, Gang], left: i
 # Where they go
 
 
-def _places(
+def _placements(
     gangs: Mapping[str, Gang], given: Mapping[str, Size], kept: Mapping[str, Placement], capacity: FreeCapacity
 ) -> dict[str, Placement] | None:
-    """A place for everybody, who stays first, then the largest; None where somebody has none, not even `kept`."""
-    for placement in kept.values():
-        capacity.take(placement)
-    found: dict[str, Placement] = {}
+    """A placement for every gang, those that stay first, then the largest; None where one has none, not even `kept`."""
     changed = {name: given[name].gpus != gangs[name].held for name in given}
-    for name in sorted(given, key=lambda name: (changed[name], -given[name].gpus, name)):
-        gang, size = gangs[name], given[name]
-        capacity.give_back(kept.get(name, ()))
-        stays = not changed[name] and _is_free(capacity, gang.placement)
-        placement = gang.placement if stays else _find(gang, size.workers, capacity) or kept.get(name, ())
-        if not placement:
-            return None
-        capacity.take(placement)
-        found[name] = placement
-    return found
+    placements: dict[str, Placement] = {}
+    with capacity.trial():
+        for placement in kept.values():
+            capacity.take(placement)
+        for name in sorted(given, key=lambda name: (changed[name], -given[name].gpus, name)):
+            gang = gangs[name]
+            capacity.give_back(kept.get(name, ()))
+            stays = not changed[name] and _is_free(capacity, gang.placement)
+            placement = gang.placement if stays else _find(gang, given[name].workers, capacity) or kept.get(name, ())
+            if not placement:
+                return None
+            capacity.take(placement)
+            placements[name] = placement
+    return placements
 
 
 def _is_free(capacity: FreeCapacity, placement: Placement) -> bool:
@@ -178,10 +190,10 @@ def _is_free(capacity: FreeCapacity, placement: Placement) -> bool:
 
 
 def _find(gang: Gang, workers: int, capacity: FreeCapacity) -> Placement | None:
-    """A place for so many workers, or the most that fit: on one of its own nodes where that holds them all."""
+    """A placement for so many workers, or the most that fit: on one of its own nodes where that holds them all."""
     own = capacity.only({node: capacity.free[node] for node in gpus_by_node(gang.placement)}) if gang.placement else None
     for count in range(workers, _fewest(gang) - 1, -1):
-        version = replace(gang, tasks=shrunk(gang.tasks, count), asked=None, fewest=None, placement=())
+        version = replace(gang.at_size(count), asked=None, fewest=None, placement=())
         at_home = find(replace(version, required=Level.NODE), own) if own and not gang.spread else None
         if placement := at_home or find(version, capacity):
             return placement

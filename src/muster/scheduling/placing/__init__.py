@@ -1,11 +1,11 @@
 """Where a gang goes.
 
-placement       nodes and GPUs for each task, or what is missing
-search          one gang's search: levels, domains, nodes, GPUs
-batches         its tasks by what they ask for
-taking          how many of them a node takes
-room            what is free during one plan
-fragmentation   what a placement leaves unusable to those who come (`demand`)
-quiet           a place away from neighbours, where they would cost more
-shortage        what keeps a gang out, in a sentence
+placement               nodes and GPUs for each task, or what is missing
+search                  the search of one gang: levels, domains, nodes, GPUs
+batches                 its tasks by what they ask for, and how many of them a node takes
+free_capacity           what is free during one pass
+fit                     whether a placement still fits
+fragmentation           what a placement leaves unusable to the tasks to come (`demand`)
+interference_avoidance  a placement away from neighbours, where they would cost more
+shortage                what a gang lacks, in a sentence
 """

@@ -6,8 +6,6 @@ only the order of magnitude counts, to a power of two. What was worked out for a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from muster.scheduling.gang import Gang
 from muster.scheduling.placing.batches import Ask
 from muster.scheduling.placing.fragmentation import Fragmentation, TaskMix
@@ -22,7 +20,7 @@ Mix = frozenset[tuple[Ask, int]]
 
 
 class Demand:
-    """The tasks of gangs, counted by what changed since the last pass."""
+    """The tasks of the gangs that run or wait, by what they ask for."""
 
     def __init__(self) -> None:
         self._counts: dict[Ask, int] = {}
@@ -31,13 +29,6 @@ class Demand:
         """The mix of these counts, unless one of them became another power of two since."""
         self._fleet: Fleet | None = None
         self._known: dict[Mix, Fragmentation] = {}
-
-    def follow(self, came: Iterable[Gang], gone: Iterable[Gang]) -> None:
-        """Count gangs in and out."""
-        for gang in came:
-            self._count(gang, 1)
-        for gang in gone:
-            self._count(gang, -1)
 
     def fragmentation(self, fleet: Fleet) -> Fragmentation | None:
         """Return how much the tasks of these gangs would leave unused, or None where they are too few to tell."""
@@ -53,7 +44,8 @@ class Demand:
             )
         return self._known[self._mix]
 
-    def _count(self, gang: Gang, change: int) -> None:
+    def count(self, gang: Gang, change: int) -> None:
+        """Count a gang in (1) or out (-1)."""
         for task in gang.tasks:
             if task.gpus:
                 ask = Ask.of(task)

@@ -1,16 +1,17 @@
-"""Room: what is free of each node during one plan, and the only thing in the core that changes.
+"""Free capacity: what is free of each node, as the decisions of one pass take and give back.
 
-Nodes in the same state are kept together, by name: a search looks at states, of which there are few, not at nodes. Single
-changes (`take`, `give_back`, `set`) keep it up to date; nothing is ever counted anew.
+Nodes in the same state are kept together, by name: a search goes through states, of which there are few, not through nodes.
+Single changes (`take`, `give_back`, `set`) keep it up to date, and `trial` undoes those that were only tried.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from muster.scheduling.gang import Placement
+from muster.scheduling.gang import Assigned, Placement
 from muster.scheduling.resources import WHOLE, Parts, Resources
 from muster.scheduling.topology.eligibility import Constraint
 from muster.scheduling.topology.fleet import Asks, Fleet
@@ -18,7 +19,7 @@ from muster.scheduling.topology.links import GpuSet
 from muster.scheduling.topology.machine import MachineType
 from muster.scheduling.topology.node import Node
 
-_CLOSED = Resources(-1, -1, -1)
+_NOTHING_FITS = Resources(-1, -1, -1)
 
 
 class State(NamedTuple):
@@ -33,7 +34,7 @@ class State(NamedTuple):
 
 
 class FreeCapacity:
-    """Free GPUs and other resources of each node, as a plan takes and gives back."""
+    """Free GPUs and other resources of each node."""
 
     def __init__(self, nodes: Mapping[str, Node], fleet: Fleet | None = None) -> None:
         self.nodes = nodes
@@ -43,122 +44,163 @@ class FreeCapacity:
         """By node that has any."""
         self.total = 0
         """Free GPUs of all nodes."""
-        self.touched: set[str] = set()
-        """Nodes that are no longer as `nodes` has them."""
-        self._rest: dict[str, Resources] = {}
-        self._alike: dict[State, list[str]] = {}
+        self._resources: dict[str, Resources] = {}
+        self._by_state: dict[State, list[str]] = {}
+        self._closed: dict[str, State] = {}
+        """Nodes onto which nothing more goes, as they would be if they were open."""
+        self._undo: list[tuple[str, State, State | None]] | None = None
         for name, node in nodes.items():
-            self._put(name, node.free, node.resources, node.parts)
-        for names in self._alike.values():
+            self.free[name], self._resources[name] = node.free, node.resources
+            if node.parts:
+                self.parts[name] = node.parts
+            self.total += node.free.bit_count()
+            state = State(node.machine, node.free, node.resources, node.parts)
+            self._by_state.setdefault(state, []).append(name)
+        for names in self._by_state.values():
             names.sort()
 
-    def follow(self, nodes: Mapping[str, Node], changed: Iterable[str]) -> None:
-        """Become the room of nodes whose fixed parts are the same, and of which those named are other objects."""
-        self.nodes = nodes
-        for name in self.touched.union(changed):
-            self.set(name, nodes[name].free, nodes[name].resources, nodes[name].parts)
-        self.touched = set()
-
-    def set(self, name: str, free: GpuSet, rest: Resources | None = None, parts: Parts | None = None) -> None:
-        """Say what is free of a node from now on; what is left out stays."""
-        state = self.state(name)
-        alike = self._alike[state]
-        if len(alike) == 1:
-            del self._alike[state]
-        else:
-            del alike[bisect_left(alike, name)]
-        self.total -= state.free.bit_count()
-        names = self._put(name, free, state.resources if rest is None else rest, state.parts if parts is None else parts)
-        insort(names, names.pop())
-        self.touched.add(name)
+    # What is free
 
     def state(self, name: str) -> State:
-        return State(self.nodes[name].machine, self.free[name], self._rest[name], self.parts.get(name, ()))
+        return State(self.nodes[name].machine, self.free[name], self._resources[name], self.parts.get(name, ()))
 
     @property
     def states(self) -> Mapping[State, Sequence[str]]:
         """The nodes by state; those of a state by name."""
-        return self._alike
-
-    def take(self, placement: Placement) -> None:
-        for place in placement:
-            _, free, rest, parts = self.state(place.node)
-            if place.task.share < WHOLE:
-                free, parts = shared(place.gpus, free, parts, -place.task.share)
-            self.set(place.node, free & ~place.gpus, rest - place.task.resources, parts)
-
-    def give_back(self, placement: Placement) -> None:
-        for place in placement:
-            if place.node in self.nodes:
-                _, free, rest, parts = self.state(place.node)
-                healthy = place.gpus & self.nodes[place.node].healthy
-                if place.task.share == WHOLE:
-                    free |= healthy
-                elif healthy:
-                    free, parts = shared(place.gpus, free, parts, place.task.share)
-                self.set(place.node, free, rest + place.task.resources, parts)
-
-    def copy(self) -> FreeCapacity:
-        twin = FreeCapacity.__new__(FreeCapacity)
-        twin.nodes, twin.fleet, twin.total = self.nodes, self.fleet, self.total
-        twin.free, twin.parts = dict(self.free), dict(self.parts)
-        twin._rest, twin.touched = dict(self._rest), set(self.touched)
-        twin._alike = {state: list(names) for state, names in self._alike.items()}
-        return twin
-
-    def only(self, spots: Mapping[str, GpuSet]) -> FreeCapacity:
-        """The room in which these GPUs are free, and no others."""
-        twin = FreeCapacity({}, self.fleet)
-        twin.nodes = self.nodes
-        for name in sorted(self.nodes):
-            twin._put(name, spots.get(name, 0), self._rest[name], ())
-        return twin
-
-    def settled(self) -> FreeCapacity:
-        """The room there will be when the pods that are on their way out have gone."""
-        later = self.copy()
-        for name, node in self.nodes.items():
-            if node.leaving:
-                later.set(name, later.free[name] | (node.leaving & node.healthy))
-        return later
-
-    def without(self, names: Iterable[str]) -> FreeCapacity:
-        """The room with the nodes named closed."""
-        less = self.copy()
-        for name in names:
-            less.close(name)
-        return less
-
-    def close(self, name: str) -> None:
-        """Let nothing more onto the node, be it a task without GPUs."""
-        if name in self.free:
-            self.set(name, 0, _CLOSED, ())
+        return self._by_state
 
     def resources(self, name: str) -> Resources:
-        return self._rest[name]
+        """Return what is free of a node beside GPUs."""
+        return self._resources[name]
 
     def admitted(self, where: Constraint) -> frozenset[str]:
-        """The nodes that a constraint allows."""
+        """Return the nodes that a constraint allows."""
         return self.fleet.admitted(where)
 
     def eligible(self, tasks: Iterable[Asks]) -> tuple[str, ...]:
-        """The nodes, by name, that at least one of the tasks may go to and that has the GPUs for it at best."""
-        return self.fleet.eligible(tasks)
+        """Return the nodes, by name, that at least one of the tasks may go to and that has the GPUs for it at best."""
+        return self.fleet.eligible(self.fleet.demands(tasks))
 
-    def _put(self, name: str, free: GpuSet, rest: Resources, parts: Parts) -> list[str]:
-        self.free[name], self._rest[name] = free, rest
+    def only(self, gpus: Mapping[str, GpuSet]) -> FreeCapacity:
+        """Return a capacity of its own in which these GPUs are free, and no others."""
+        twin = FreeCapacity({}, self.fleet)
+        twin.nodes = self.nodes
+        for name in sorted(self.nodes):
+            twin._insert(name, gpus.get(name, 0), self._resources[name], ())
+        return twin
+
+    # Changes
+
+    def set(self, name: str, free: GpuSet, resources: Resources | None = None, parts: Parts | None = None) -> None:
+        """Say what is free of a node from now on; what is left out stays."""
+        before = self.state(name)
+        self._record(name, before)
+        self._replace(
+            name, before, free, before.resources if resources is None else resources, before.parts if parts is None else parts
+        )
+
+    def take(self, placement: Placement) -> None:
+        """Take what each task of a placement needs."""
+        for assigned in placement:
+            name = assigned.node
+            if name in self.nodes:
+                _, free, resources, parts = _taken(self.state(name), assigned)
+                self.set(name, free, resources, parts)
+            if name in self._closed:
+                self._closed[name] = _taken(self._closed[name], assigned)
+
+    def give_back(self, placement: Placement) -> None:
+        """Give back what each task of a placement has, but for GPUs that do not work any more."""
+        for assigned in placement:
+            if assigned.node in self.nodes:
+                healthy = assigned.gpus & self.nodes[assigned.node].healthy
+                _, free, resources, parts = _given_back(self.state(assigned.node), assigned, healthy)
+                self.set(assigned.node, free, resources, parts)
+
+    def close(self, names: Iterable[str]) -> None:
+        """Let nothing more onto these nodes, not even a task without GPUs."""
+        for name in names:
+            if name in self.free and name not in self._closed:
+                state = self.state(name)
+                self._record(name, state)
+                self._closed[name] = state
+                self._replace(name, state, 0, _NOTHING_FITS, ())
+
+    def reopen(self) -> None:
+        """Open every closed node again; within a trial."""
+        for name, state in list(self._closed.items()):
+            before = self.state(name)
+            self._record(name, before)
+            del self._closed[name]
+            self._replace(name, before, state.free, state.resources, state.parts)
+
+    def vacate_stopping(self) -> None:
+        """Count as free what pods on their way out still hold; within a trial."""
+        for name, node in self.nodes.items():
+            if node.leaving:
+                self.set(name, self.free[name] | (node.leaving & node.healthy))
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Undo every change within the block at its end."""
+        outer, self._undo = self._undo, []
+        try:
+            yield
+        finally:
+            changes, self._undo = self._undo, outer
+            for name, state, closed in reversed(changes):
+                self._replace(name, self.state(name), state.free, state.resources, state.parts)
+                if closed is None:
+                    self._closed.pop(name, None)
+                else:
+                    self._closed[name] = closed
+
+    def _record(self, name: str, before: State) -> None:
+        if self._undo is not None:
+            self._undo.append((name, before, self._closed.get(name)))
+
+    def _replace(self, name: str, before: State, free: GpuSet, resources: Resources, parts: Parts) -> None:
+        names = self._by_state[before]
+        if len(names) == 1:
+            del self._by_state[before]
+        else:
+            del names[bisect_left(names, name)]
+        self.total -= before.free.bit_count()
+        names = self._insert(name, free, resources, parts)
+        insort(names, names.pop())
+
+    def _insert(self, name: str, free: GpuSet, resources: Resources, parts: Parts) -> list[str]:
+        self.free[name], self._resources[name] = free, resources
         if parts:
             self.parts[name] = parts
         else:
             self.parts.pop(name, None)
         self.total += free.bit_count()
-        names = self._alike.setdefault(State(self.nodes[name].machine, free, rest, parts), [])
+        names = self._by_state.setdefault(State(self.nodes[name].machine, free, resources, parts), [])
         names.append(name)
         return names
 
 
+def _taken(state: State, assigned: Assigned) -> State:
+    machine, free, resources, parts = state
+    task, gpus = assigned.task, assigned.gpus
+    if task.share < WHOLE:
+        free, parts = shared(gpus, free, parts, -task.share)
+    return State(machine, free & ~gpus, resources - task.resources, parts)
+
+
+def _given_back(state: State, assigned: Assigned, healthy: GpuSet) -> State:
+    machine, free, resources, parts = state
+    task = assigned.task
+    if task.share == WHOLE:
+        free |= healthy
+    elif healthy:
+        free, parts = shared(healthy, free, parts, task.share)
+    return State(machine, free, resources + task.resources, parts)
+
+
 def shared(gpu: GpuSet, free: GpuSet, parts: Parts, change: int) -> tuple[GpuSet, Parts]:
-    """What is free of a node once the free part of one GPU has changed by so much; a GPU all free or all taken is no part."""
+    """Return what is free of a node once the free part of one GPU has changed; a GPU all free or all taken is no part."""
     left = dict(parts)
     now = left.pop(gpu.bit_length() - 1, WHOLE if free & gpu else 0) + change
     free = free | gpu if now == WHOLE else free & ~gpu

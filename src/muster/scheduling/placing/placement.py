@@ -6,46 +6,43 @@ gang (so that large holes stay large), spreading the emptiest. Inside a domain, 
 then follow the topology: block, rack, node, GPU.
 
 A gang that is sensitive to its links goes where it trains fastest: on the fewest nodes with the fastest rings, or where a
-`rate` expects most. Among equals, and for other gangs, that node is taken whose free GPUs stay most useful to the tasks that
-come (`fragmentation`); where nobody says what comes, the tightest fit.
+`rate` expects most. Among equals, and for other gangs, that node is taken whose free GPUs stay most useful to the tasks to come
+(`fragmentation`); where nothing is known of these, the tightest fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from operator import attrgetter
 
-from muster.scheduling.gang import Assigned, Gang, Placement, Task
+from muster.scheduling.gang import Gang, Placement, Task, shrunk
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.search import Rate, Search
 from muster.scheduling.placing.shortage import Shortage, shortage
-from muster.scheduling.speed.occupancy import gpus_of
 
-NOWHERE: frozenset[str] = frozenset()
+_NO_NODES: frozenset[str] = frozenset()
 
 
 def place(
     gang: Gang, capacity: FreeCapacity, *, fragmentation: Fragmentation | None = None, rate: Rate | None = None
 ) -> Placement | Shortage:
-    """Return a placement of the whole gang in `room`, with ranks, or what it lacks.
+    """Return a placement of the whole gang on free capacity, with ranks, or what it lacks.
 
     An elastic gang that does not fit whole gets as many workers as fit, not fewer than `gang.fewest`.
     """
-    return find(gang, capacity, fragmentation=fragmentation, rate=rate) or shortage(
-        gang, capacity, capacity.eligible(gang.tasks)
-    )
+    placement = find(gang, capacity, fragmentation=fragmentation, rate=rate)
+    return placement or shortage(gang, capacity, capacity.eligible(gang.tasks))
 
 
 def find(
     gang: Gang, capacity: FreeCapacity, *, fragmentation: Fragmentation | None = None, rate: Rate | None = None
 ) -> Placement | None:
-    """Return what `place` does, without a word where there is no room."""
+    """Return what `place` does, without a sentence where the gang does not fit."""
     for tasks in _versions(gang):
-        for avoid in (gang.avoid, NOWHERE) if gang.avoid else (NOWHERE,):
-            found = Search(gang, tasks, capacity, avoid=avoid, fragmentation=fragmentation, rate=rate).run()
-            if found:
-                return found
+        for avoid in (gang.avoid, _NO_NODES) if gang.avoid else (_NO_NODES,):
+            placement = Search(gang, tasks, capacity, avoid=avoid, fragmentation=fragmentation, rate=rate).run()
+            if placement:
+                return placement
     return None
 
 
@@ -53,41 +50,10 @@ def _versions(gang: Gang) -> Iterable[Sequence[Task]]:
     """The tasks of the gang in each size with which it may start, largest first."""
     if gang.asked is None and gang.fewest is None:
         return (gang.tasks,)
-    return (shrunk(gang.tasks, size) for size in sizes(gang))
-
-
-def sizes(gang: Gang) -> Iterable[int]:
-    """The numbers of workers with which the gang may start, largest first."""
-    workers = gang.asked if gang.asked is not None else sum(task.role == "worker" for task in gang.tasks)
-    return range(workers, min(gang.fewest if gang.fewest is not None else workers, workers) - 1, -1)
-
-
-def renumbered(placement: Iterable[Assigned]) -> Placement:
-    """The placement with ranks from 0 on, in the order that they had."""
-    return tuple(one._replace(rank=rank) for rank, one in enumerate(sorted(placement, key=attrgetter("rank"))))
+    return (shrunk(gang.tasks, size) for size in gang.sizes())
 
 
 def fit_key(gang: Gang) -> Hashable:
-    """What decides whether a gang fits: those of one form all fit in a room, or none does."""
+    """Return what decides whether a gang fits: of gangs with the same key all fit on free capacity, or none does."""
     tasks = tuple([(task.role, task.index, task.gpus, task.share, task.resources, task.where) for task in gang.tasks])
     return (gang.spread, gang.required, gang.fewest, gang.asked, tasks)
-
-
-def fewest_gpus(gang: Gang) -> int:
-    """The GPUs of the smallest size in which the gang can start."""
-    if gang.fewest is None:
-        return gang.gpus
-    return sum(task.gpus for task in gang.tasks if task.role != "worker" or task.index < gang.fewest)
-
-
-def shrunk(tasks: tuple[Task, ...], workers: int) -> tuple[Task, ...]:
-    """The tasks of an elastic gang with that many workers."""
-    return tuple(task for task in tasks if task.role != "worker" or task.index < workers)
-
-
-def describe(placement: Placement) -> str:
-    """ "8 GPUs on 2 nodes (n1, n2)"."""
-    nodes = sorted({a.node for a in placement})
-    gpus = gpus_of(placement)
-    names = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
-    return f"{gpus} GPU{'s' if gpus != 1 else ''} on {len(nodes)} node{'s' if len(nodes) != 1 else ''} ({names})"

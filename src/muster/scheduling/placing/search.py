@@ -14,13 +14,12 @@ from itertools import accumulate, chain, islice
 from operator import itemgetter, sub
 
 from muster.scheduling.gang import Assigned, Gang, Placement, Task
-from muster.scheduling.placing.batches import Batches, Counts
+from muster.scheduling.placing.batches import ALL, Batches, Bin, Counts, Limits, NodeKey, after, choices, holds, taken
 from muster.scheduling.placing.fragmentation import Fragmentation, Free
 from muster.scheduling.placing.free_capacity import FreeCapacity, State, shared
-from muster.scheduling.placing.taking import ALL, Bin, Limits, NodeKey, after, choices, holds, taken
 from muster.scheduling.profile import Shape
 from muster.scheduling.resources import WHOLE
-from muster.scheduling.speed.occupancy import shape_of
+from muster.scheduling.speed.shapes import shape_of
 from muster.scheduling.topology.links import UNLIMITED, GpuSet
 from muster.scheduling.topology.node import Level
 

@@ -1,5 +1,5 @@
-"""Which mechanism is used when: the two policies, each a reactive and an introspective pass over a board.
+"""Policies: which decisions when, each a reactive and an introspective pass over a session.
 
-gandiva   the paper's: everyone gets a place at once and takes turns; trial and error
-muster    ours: least attained service first, known gains only
+muster   ours: highest Gittins index first, known gains only
+gandiva  the paper's: every gang gets a placement at once and takes turns; trial and error
 """

@@ -1,57 +1,70 @@
-"""What changes between two sets of GPUs gain: a gang joins another there, or two gangs change places.
+"""Sites, and what changes between two of them gain: a gang joins another there, or two gangs change places.
 
-It follows from the expected rates alone, so a table of answers is kept for as long as these are. Sites that are alike in all
-that decides (the shape of the GPUs, who is near them, what runs there) are of one sort and asked about once.
+A site is a set of whole healthy GPUs with the one gang that runs on it, or two, and no other. What is on it has one size, may
+be suspended, and has no wish of its own: gangs that want to move or to be resized are admission's, elastic gangs `elastic`'s.
+
+What a change gains follows from the expected rates alone, so answers are kept for as long as these are. Sites that are alike in
+all that decides (the shape of the GPUs, the neighbours, the gangs) have one number and are weighed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from muster.scheduling.gang import Gang, Sensitivity
+from muster.scheduling.elastic.shares import is_elastic
+from muster.scheduling.gang import Gang, Sensitivity, gpus_by_node
 from muster.scheduling.packing.packing import MEMORY
 from muster.scheduling.profile import CoLocation, Shape, Via
-from muster.scheduling.speed.occupancy import kind_of
+from muster.scheduling.rebalancing.cost import LEAST_GAIN
+from muster.scheduling.resources import WHOLE
+from muster.scheduling.session import GpusByNode, Session
 from muster.scheduling.speed.rates import Rates
-from muster.scheduling.topology.links import GpuSet
-from muster.scheduling.topology.node import Node
+from muster.scheduling.speed.shapes import shape_of
 
-LEAST = 0.1
-"""GPUs at full speed that a change must gain for each gang that moves."""
-MOST = 1_000_000
-"""Answers that a table keeps."""
+MOST_KEPT = 1_000_000
+"""Answers that are kept."""
 
 
 class SwapKey(NamedTuple):
-    """What of a gang decides where it does how well, and beside whom."""
+    """What of a gang decides how well it does on a site, and with which others."""
 
     kind: str
     sensitivity: Sensitivity
     priority: int
     packs: bool
 
+    @classmethod
+    def of(cls, gang: Gang, packing: bool) -> SwapKey:
+        return cls(gang.profile_name, gang.sensitivity, gang.priority, packing and gang.sharing.packs)
+
+    @property
+    def example(self) -> Gang:
+        """A gang with this key, to ask for rates."""
+        return Gang(self.kind, "", 0.0, (), kind=self.kind, sensitivity=self.sensitivity)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Site:
     """GPUs on which one gang runs, or two."""
 
-    gpus: dict[str, GpuSet]
+    gpus: GpusByNode
     shape: Shape
     around: CoLocation
     """Neighbours that are not on the same GPUs."""
     gangs: tuple[Gang, ...]
-    forms: tuple[SwapKey, ...]
-    sort: int
-    worth: float
-    """GPUs at full speed."""
+    keys: tuple[SwapKey, ...]
+    number: int
+    """The same for sites that are alike."""
+    worth: float | None
+    """GPUs at full speed; None where the rates of its gangs were not measured yet."""
 
     @property
     def loss(self) -> float:
-        """What the gangs would gain if each ran at its best: more than that no change brings them."""
-        return self.shape.gpus * len(self.gangs) - self.worth
+        """What the gangs would gain if each ran at its best: no change gains more, and none is known to gain without rates."""
+        return 0.0 if self.worth is None else self.shape.gpus * len(self.gangs) - self.worth
 
     @property
     def name(self) -> str:
@@ -59,17 +72,17 @@ class Site:
 
 
 class Change(NamedTuple):
-    """Who goes from the one site to the other, and who comes from there, by index."""
+    """Which gang goes from the one site to the other, and which comes from there, by index."""
 
+    margin: float
+    """What it gains beyond `LEAST_GAIN` for each gang that moves."""
     gain: float
-    """What it gains beyond `LEAST` for each that moves."""
-    total: float
     """What it gains, in GPUs at full speed."""
     goes: int | None
     comes: int | None
 
 
-class Table:
+class SwapTable:
     """The answers that follow from some rates."""
 
     def __init__(self, rates: Rates) -> None:
@@ -77,85 +90,102 @@ class Table:
         self._numbers: dict[object, int] = {}
         self._worths: dict[tuple[object, ...], float | None] = {}
         self._best: dict[tuple[int, int], Change] = {}
-        self._settled: tuple[tuple[Gang, ...], tuple[Node, ...]] = (), ()
 
-    def site(self, gpus: dict[str, GpuSet], shape: Shape, around: CoLocation, gangs: Iterable[Gang], packing: bool) -> Site:
+    def site(self, gpus: GpusByNode, shape: Shape, around: CoLocation, gangs: Iterable[Gang], packing: bool) -> Site:
         """Return the site of gangs on their GPUs."""
-        known = sorted((_form(gang, packing), gang.name, gang) for gang in gangs)
-        forms = tuple(fit_key for fit_key, _, _ in known)
-        sort = self._numbers.setdefault((shape, around, forms), len(self._numbers))
-        worth = sum(self._relatives(shape, around, forms)) * shape.gpus
-        return Site(gpus, shape, around, tuple(gang for _, _, gang in known), forms, sort, worth)
+        members = sorted((SwapKey.of(gang, packing), gang.name, gang) for gang in gangs)
+        keys = tuple(key for key, _, _ in members)
+        number = self._numbers.setdefault((shape, around, keys), len(self._numbers))
+        worth = self._worth(shape, around, keys)
+        return Site(gpus, shape, around, tuple(gang for _, _, gang in members), keys, number, worth)
 
     def best(self, one: Site, other: Site) -> Change:
         """Return the change between two sites that gains most."""
-        found = self._best.get((one.sort, other.sort))
-        if found is None:
-            if len(self._best) > MOST:
+        change = self._best.get((one.number, other.number))
+        if change is None:
+            if len(self._best) > MOST_KEPT:
                 self._best.clear()
-            found = self._best[one.sort, other.sort] = max(self._changes(one, other), key=lambda change: change.gain)
-        return found
+            change = self._best[one.number, other.number] = max(self._changes(one, other), key=lambda change: change.margin)
+        return change
 
     def _changes(self, one: Site, other: Site) -> Iterable[Change]:
-        yield Change(-LEAST, 0.0, None, None)
+        yield Change(-LEAST_GAIN, 0.0, None, None)
+        if one.worth is None or other.worth is None:
+            return
         before = one.worth + other.worth
         for goes, comes in product((None, *range(len(one.gangs))), (None, *range(len(other.gangs)))):
-            mine = [*_without(one.forms, goes), *_only(other.forms, comes)]
-            theirs = [*_without(other.forms, comes), *_only(one.forms, goes)]
-            moving = {fit_key.priority for fit_key in (*_only(one.forms, goes), *_only(other.forms, comes))}
-            after = [self._worth(site, forms) for site, forms in ((one, mine), (other, theirs))]
-            if len(moving) == 1 and None not in after:
-                total = round(sum(worth or 0.0 for worth in after) - before, 9)
-                yield Change(total - LEAST * ((goes is not None) + (comes is not None)), total, goes, comes)
+            moving = (*_only(one.keys, goes), *_only(other.keys, comes))
+            if not moving:
+                continue
+            here = self._worth_on(one, (*_without(one.keys, goes), *_only(other.keys, comes)))
+            there = self._worth_on(other, (*_without(other.keys, comes), *_only(one.keys, goes)))
+            if len({key.priority for key in moving}) == 1 and here is not None and there is not None:
+                gain = round(here + there - before, 9)
+                yield Change(gain - LEAST_GAIN * len(moving), gain, goes, comes)
 
-    def _worth(self, site: Site, forms: list[SwapKey]) -> float | None:
-        """What gangs of these forms would be worth there; None where they may not be there together."""
-        key = (site.shape, site.around, *sorted(forms))
-        if key not in self._worths:
-            self._worths[key] = self._work_out(site, tuple(sorted(forms)))
-        return self._worths[key]
-
-    def _work_out(self, site: Site, forms: tuple[SwapKey, ...]) -> float | None:
-        if len(forms) > 2:
+    def _worth_on(self, site: Site, keys: tuple[SwapKey, ...]) -> float | None:
+        """What gangs with these keys would be worth on a site; None where they may not share it, or were not measured."""
+        may_share = len({key.priority for key in keys}) == 1 and all(key.packs for key in keys)
+        if len(keys) > 2 or (len(keys) == 2 and not may_share):
             return None
-        relatives = self._relatives(site.shape, site.around, forms)
-        if len(forms) == 2:
-            memory = sum(self._rates.profile(_gang(fit_key)).memory or 0.0 for fit_key in forms)
-            alike = len({fit_key.priority for fit_key in forms}) == 1 and all(fit_key.packs for fit_key in forms)
-            if not alike or memory > MEMORY or min(relatives) <= 0.0:
-                return None
-        return sum(relatives) * site.shape.gpus
+        memory = sum(self._rates.profile(key.example).memory or 0.0 for key in keys)
+        return None if len(keys) == 2 and memory > MEMORY else self._worth(site.shape, site.around, tuple(sorted(keys)))
 
-    def _relatives(self, shape: Shape, around: CoLocation, forms: Sequence[SwapKey]) -> list[float]:
-        found = []
-        for index, fit_key in enumerate(forms):
-            beside = [(Via.GPU, other.kind) for other in _without(forms, index)]
-            found.append(self._rates.relative(_gang(fit_key), shape, tuple(sorted((*around, *beside)))))
-        return found
-
-    def settle(self, gangs: Iterable[Gang], nodes: Iterable[Node]) -> None:
-        """Note that there is nothing to change while gangs and nodes are the same."""
-        self._settled = tuple(gangs), tuple(nodes)
-
-    def settled(self, gangs: Iterable[Gang], nodes: Iterable[Node]) -> bool:
-        """Say whether there was nothing to change with the same gangs and nodes."""
-        return all(
-            len(before) == len(after) and all(one is other for one, other in zip(before, after, strict=True))
-            for before, after in zip(self._settled, (tuple(gangs), tuple(nodes)), strict=True)
-        )
+    def _worth(self, shape: Shape, around: CoLocation, keys: tuple[SwapKey, ...]) -> float | None:
+        """The GPUs at full speed of gangs there; None where one of their rates was never measured, or is 0."""
+        kept = (shape, around, *keys)
+        if kept not in self._worths:
+            co_locations = [_co_location(around, keys, index) for index in range(len(keys))]
+            seen = list(zip([key.example for key in keys], co_locations, strict=True))
+            measured = all(self._rates.is_measured(gang, shape, neighbours) for gang, neighbours in seen)
+            rates = [self._rates.relative(gang, shape, neighbours) for gang, neighbours in seen] if measured else [0.0]
+            self._worths[kept] = sum(rates) * shape.gpus if min(rates, default=1.0) > 0.0 else None
+        return self._worths[kept]
 
 
-def _without(forms: Sequence[SwapKey], index: int | None) -> Sequence[SwapKey]:
-    return forms if index is None else (*forms[:index], *forms[index + 1 :])
+def sites(session: Session, decided: Collection[str], packing: bool) -> Iterator[Site]:
+    """Return the sites of the cluster, but for those on which a gang was decided of already."""
+    table = session.rates.kept(SwapTable)
+    for key, gangs in _by_gpus(session).items():
+        gpus = dict(key)
+        movable = len(gangs) <= 2 and all(gang.name not in decided and _may_move(session, gang) for gang in gangs)
+        if movable and not _has_others(session, gpus, gangs):
+            yield table.site(gpus, shape_of(gpus, session.nodes), _around(session, gpus), gangs, packing)
 
 
-def _only(forms: Sequence[SwapKey], index: int | None) -> Sequence[SwapKey]:
-    return () if index is None else (forms[index],)
+def _by_gpus(session: Session) -> dict[tuple[tuple[str, int], ...], list[Gang]]:
+    gangs: dict[tuple[tuple[str, int], ...], list[Gang]] = {}
+    for gang in session.gangs.values():
+        if gang.placement and gang.running and gang.sharing.slices:
+            gangs.setdefault(tuple(sorted(gpus_by_node(gang.placement).items())), []).append(gang)
+    return gangs
 
 
-def _form(gang: Gang, packing: bool) -> SwapKey:
-    return SwapKey(kind_of(gang), gang.sensitivity, gang.priority, packing and gang.sharing.packs)
+def _may_move(session: Session, gang: Gang) -> bool:
+    whole = all(one.task.share == WHOLE and not one.gpus & ~session.nodes[one.node].healthy for one in gang.placement)
+    return whole and gang.held > 0 and not (gang.resize or gang.leave is not None or is_elastic(gang))
 
 
-def _gang(fit_key: SwapKey) -> Gang:
-    return Gang(fit_key.kind, "", 0.0, (), kind=fit_key.kind, sensitivity=fit_key.sensitivity)
+def _has_others(session: Session, gpus: GpusByNode, gangs: list[Gang]) -> bool:
+    """Whether any other gang has a placement on these GPUs."""
+    names = {gang.name for gang in gangs}
+    residents = ((name, held & gpus[node]) for node in gpus for name, (_, held) in session.occupancy.residents(node).items())
+    return any(held and name not in names for name, held in residents)
+
+
+def _around(session: Session, gpus: GpusByNode) -> CoLocation:
+    """The neighbours there, but for those on the same GPUs."""
+    neighbours = session.occupancy.neighbours("", gpus, session.nodes).values()
+    return tuple(sorted(neighbour for neighbour in neighbours if neighbour[0] is not Via.GPU))
+
+
+def _without(keys: Sequence[SwapKey], index: int | None) -> Sequence[SwapKey]:
+    return keys if index is None else (*keys[:index], *keys[index + 1 :])
+
+
+def _only(keys: Sequence[SwapKey], index: int | None) -> Sequence[SwapKey]:
+    return () if index is None else (keys[index],)
+
+
+def _co_location(around: CoLocation, keys: Sequence[SwapKey], index: int) -> CoLocation:
+    return tuple(sorted((*around, *((Via.GPU, other.kind) for other in _without(keys, index)))))

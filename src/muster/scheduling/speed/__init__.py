@@ -1,7 +1,7 @@
-"""How fast a gang will be where it goes.
+"""How fast a gang will be on a placement.
 
 rates          what to expect of a placement: measured, learned, or from a prior
-steptime       the law of a step by GPUs and links
+step_time      the law of a step by GPUs and links
 interference   what neighbours cost
-occupancy      who meets whom, and the shape of a placement
+shapes         what of a placement decides its rate
 """

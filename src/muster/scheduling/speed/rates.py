@@ -15,10 +15,11 @@ from functools import cached_property
 from math import exp, fsum, log
 from typing import Any, TypeVar
 
-from muster.scheduling.gang import Gang, Sensitivity
+from muster.scheduling.gang import Effect, Gang, Placement, Sensitivity, gpus_by_node
+from muster.scheduling.occupancy import Occupancy
 from muster.scheduling.profile import NO_NEIGHBOURS, UNKNOWN, CoLocation, Profile, Shape, Via
 from muster.scheduling.speed.interference import Interference, Neighbour, unhindered
-from muster.scheduling.speed.occupancy import Occupancy, gpus_by_node, kind_of, shape_of
+from muster.scheduling.speed.shapes import shape, shape_of
 from muster.scheduling.speed.step_time import Law, Point, exposure, fit
 from muster.scheduling.topology.links import UNLIMITED, GpuSet
 from muster.scheduling.topology.network import GOODPUT, exchange, network
@@ -51,7 +52,7 @@ class Rates:
 
     def profile(self, gang: Gang) -> Profile:
         """Return what the gang reports of itself, else what was measured of its kind."""
-        return self._profiles.get(gang.name) or self._profiles.get(kind_of(gang), UNKNOWN)
+        return self._profiles.get(gang.name) or self._profiles.get(gang.profile_name, UNKNOWN)
 
     def expected(self, gang: Gang, shape: Shape, co_location: CoLocation = NO_NEIGHBOURS) -> float | None:
         """Return the rate to expect, in mini-batches/s; None where nothing was measured of the kind."""
@@ -61,6 +62,16 @@ class Rates:
         """Return the rate to expect beside that of as many GPUs in the best shape there is, alone: 0 to 1."""
         best = self._best(self._kind(gang), shape.gpus)
         return min(1.0, self._value(self._kind(gang), shape, co_location) / best) if best > 0 else 1.0
+
+    def is_measured(self, gang: Gang, shape: Shape, co_location: CoLocation = NO_NEIGHBOURS) -> bool:
+        """Say whether the rate in this very shape and co-location was measured, of the gang or of its kind."""
+        return (shape, co_location) in self.profile(gang).rates
+
+    def effect(self, gang: Gang, placement: Placement) -> Effect | None:
+        """Return what is expected of another placement, compared with the present one; None where nothing was measured."""
+        before = self.expected(gang, shape(gang.placement, self._nodes))
+        after = self.expected(gang, shape(placement, self._nodes))
+        return Effect(before, after) if before is not None and after is not None else None
 
     def by_shape(self, gang: Gang) -> Callable[[Gang, Shape], float] | None:
         """Return what to choose a placement of the gang by, where it is known: it is declared sensitive, or was measured."""
@@ -76,7 +87,7 @@ class Rates:
         worth = self.relative(gang, shape_of(gpus, self._nodes), tuple(sorted(met.values())))
         worth *= sum(held.bit_count() for held in gpus.values())
         others = {name: one for node in gpus for name, (one, _) in running.on_node.get(node, {}).items() if name in met}
-        harm = (self._harm(one, (met[name][0], kind_of(gang)), gang.name, running) for name, one in others.items())
+        harm = (self._harm(one, (met[name][0], gang.profile_name), gang.name, running) for name, one in others.items())
         return worth - fsum(harm)
 
     def _harm(self, other: Gang, newcomer: Neighbour, name: str, running: Occupancy) -> float:
@@ -91,7 +102,7 @@ class Rates:
 
     def _kind(self, gang: Gang) -> RateKey:
         """A gang that reports of itself is a kind of its own; kinds of which nothing is known are one."""
-        name = gang.name if gang.name in self._profiles else kind_of(gang)
+        name = gang.name if gang.name in self._profiles else gang.profile_name
         return name if name in self._profiles else "", gang.sensitivity
 
     def _value(self, kind: RateKey, shape: Shape, co_location: CoLocation) -> float:
@@ -196,9 +207,9 @@ def _speeds(free: Mapping[Shape, float], first: str) -> dict[str, float]:
     if len({shape.model for shape in free}) < 2:
         return {}
     best: dict[str, dict[tuple[int, ...], float]] = {}
-    for shape, rate in free.items():
-        counts = best.setdefault(shape.model, {})
-        counts[shape.counts] = max(counts.get(shape.counts, 0.0), rate)
+    for where, rate in free.items():
+        counts = best.setdefault(where.model, {})
+        counts[where.counts] = max(counts.get(where.counts, 0.0), rate)
     base = best.get(first, {})
     found: dict[str, float] = {}
     for model, rates in best.items():

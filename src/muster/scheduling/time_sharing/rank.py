@@ -1,7 +1,7 @@
-"""Where a gang stands beside others that want GPUs: how long it ran, or whether it has waited too long.
+"""The rank of a gang among those that share: by priority, then by Gittins index; one that waited too long comes first.
 
-Both change by time alone, and seldom: each standing says until when it holds, and those of a pass are kept for the next one.
-A gang that changed is another object, and stands anew.
+How long a gang ran, and whether it waited too long, change by time alone, and seldom: each rank says until when it holds, and
+those of a pass are kept for the next (`planner_cache`).
 """
 
 from __future__ import annotations
@@ -12,26 +12,36 @@ from math import inf
 from typing import NamedTuple
 
 from muster.scheduling.gang import Gang
-from muster.scheduling.placing.placement import fewest_gpus
-from muster.scheduling.time_sharing.gittins import following, rounded
+from muster.scheduling.time_sharing.gittins import GittinsIndex, following, rounded
 
 PATIENCE = 16.0
 """A gang that has waited this many times as long as it ran (and a slice at least) comes first."""
 DAY = 86400.0
 """Of a gang that is there for longer counts what it ran in so many seconds, on average."""
+HOLD = 2.0
+"""The index of a running gang counts this many times, so that gangs do not take turns at small differences."""
 _EARLY = 0.001
-"""Seconds before a standing may change in which it is worked out each time: more than floating point is off by."""
+"""Seconds before a rank may change in which it is worked out each time: more than floating point is off by."""
 
 
 class RankKey(NamedTuple):
-    """What decides a rank, but for the turn of those that rank alike."""
+    """What decides a rank, but for the arrival of gangs with the same key."""
 
     priority: int
     waits: bool
     age: float
-    """Seconds that it ran, of those there for days the seconds a day, as `prospects` rounds them."""
+    """Seconds that the gang ran, of gangs there for days the seconds a day, as `gittins` rounds them."""
     starved: bool
     """It waits, and has for longer than is fair."""
+
+    def order(self, gittins: GittinsIndex) -> RankOrder:
+        """Return what ranks are sorted by, first rank first."""
+        index = gittins.of(self.age) * (1.0 if self.waits else HOLD)
+        return (-self.priority, -inf if self.starved else -index, self.waits)
+
+
+RankOrder = tuple[int, float, bool]
+"""Priority and index, the highest first, and whether the gang waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +49,11 @@ class Rank:
     """What of a gang decides its rank."""
 
     gang: Gang
-    alike: RankKey
-    """What it has in common with others that rank alike."""
+    key: RankKey
     until: float
-    """When time may make another standing of it."""
+    """When time may change the key."""
     fewest: int
-    """GPUs with which it can start."""
+    """GPUs with which the gang can start."""
     held: int
 
     @classmethod
@@ -57,8 +66,7 @@ class Rank:
             limit = PATIENCE * max(ran, slice_seconds)
             starved = not gang.placement and now - gang.since > limit
             until = until if starved else min(until, gang.since + limit)
-        alike = RankKey(gang.priority, not gang.placement, age, starved)
-        return cls(gang, alike, until - _EARLY, fewest_gpus(gang), held)
+        return cls(gang, RankKey(gang.priority, not gang.placement, age, starved), until - _EARLY, gang.fewest_gpus, held)
 
 
 def _holds(ran: float, there: float, rate: float, age: float) -> float:
@@ -72,17 +80,17 @@ def _holds(ran: float, there: float, rate: float, age: float) -> float:
 
 
 class Ranks:
-    """The standings of the last pass."""
+    """The ranks of the last pass."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Rank] = {}
+        self._ranks: dict[str, Rank] = {}
 
     def of(self, gangs: Iterable[Gang], now: float, slice_seconds: float) -> Mapping[str, Rank]:
-        """Return the standing of each of these gangs; others are forgotten."""
-        before, self._known = self._known, {}
+        """Return the rank of each of these gangs; others are forgotten."""
+        before, self._ranks = self._ranks, {}
         for gang in gangs:
-            found = before.get(gang.name)
-            if found is None or found.gang is not gang or now >= found.until:
-                found = Rank.of(gang, now, slice_seconds)
-            self._known[gang.name] = found
-        return self._known
+            rank = before.get(gang.name)
+            if rank is None or now >= rank.until or (rank.gang is not gang and rank.gang != gang):
+                rank = Rank.of(gang, now, slice_seconds)
+            self._ranks[gang.name] = rank
+        return self._ranks

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.scheduling.decisions import Decision, Place, Reason, Requeue, Wait
-from muster.scheduling.gang import Gang
+from muster.scheduling.gang import Gang, describe
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import describe, place
+from muster.scheduling.placing.placement import place
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Shape
 from muster.scheduling.snapshot import Snapshot

@@ -13,9 +13,8 @@ from typing import Annotated
 from pydantic import Field
 
 from muster.scheduling.decisions import Decision, Place, Reason, Requeue, Wait
-from muster.scheduling.gang import Assigned, Gang, Placement
+from muster.scheduling.gang import Assigned, Gang, Placement, shrunk
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import shrunk
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.links import GpuSet
 

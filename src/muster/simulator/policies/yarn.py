@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from muster.scheduling.admission.queueing import in_order
+from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Decision, Place, Reason, Wait
 from muster.scheduling.gang import Assigned, Gang, Placement
 from muster.scheduling.placing.free_capacity import FreeCapacity

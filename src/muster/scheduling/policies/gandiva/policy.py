@@ -1,148 +1,150 @@
 """Gandiva's policy, as in the paper (OSDI'18, sections 3 and 4, algorithm 1).
 
-Reactive: a gang that arrives gets nodes at once, oversubscribed if need be; GPUs that came free go to those who wait for their
-turn there. Introspective: judge what was packed, take turns, pack, level and repair placements, grow. Gangs that share nothing
-are admitted by the planner as ever.
+Reactive: a gang that arrives gets nodes at once, oversubscribed if need be; GPUs that came free go to the gangs that wait for
+their turn there. Introspective: judge what was packed, take turns, pack, level and repair placements, grow. Gangs that share
+nothing are admitted by the planner as ever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from muster.scheduling.admission.queueing import is_ready
-from muster.scheduling.decisions import Join, Migrate, Pack, Place, Reason
-from muster.scheduling.gang import Gang, Placement
-from muster.scheduling.packing import packing
-from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import describe, fewest_gpus, place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.decisions import Join, Migrate, Place, Reason
+from muster.scheduling.gang import Gang, Placement, describe
+from muster.scheduling.packing.packing import judge, shared_gpus
+from muster.scheduling.placing.placement import find
 from muster.scheduling.policies.gandiva import elasticity, migration, turns
+from muster.scheduling.policies.gandiva.migration import height
+from muster.scheduling.policies.gandiva.packing import pack
 from muster.scheduling.session import Session
-from muster.scheduling.settings import Settings
 
 QUEUED = 10.0
 """A gang that was in the queue for so many slices takes turns on servers of any size; the paper leaves it there, to starve."""
 
 
-def react(session: Session, settings: Settings) -> None:
-    """Find nodes for those who wait, and use what came free."""
-    fill(session, settings)
-    if Migrate in settings.verbs:
+def react(session: Session) -> None:
+    """Find nodes for waiting gangs, and use what came free."""
+    fill(session)
+    if session.can(Migrate):
         migration.level(session)
         migration.improve(session)
-    fill(session, settings)
+    fill(session)
 
 
-def introspect(session: Session, settings: Settings) -> None:
+def introspect(session: Session) -> None:
     """Judge, take turns, pack, repair, grow."""
-    packing.judge(session)
+    judge(session)
     turns.next_slice(session)
-    if Pack in settings.verbs and session.cluster_height() > 1:
-        packing.pack(session)
-    if Migrate in settings.verbs:
+    if _cluster_height(session) > 1:
+        pack(session)
+    if session.can(Migrate):
         migration.level(session)
         migration.improve(session)
         migration.defragment(session)
-    fill(session, settings)
+    fill(session)
     if not session.waiting():
-        elasticity.grow(session, settings.grow_after)
+        elasticity.grow(session, session.settings.grow_after)
 
 
-def fill(session: Session, settings: Settings) -> None:
-    """Use GPUs that nobody uses: for those who wait for their turn on them, for those who wait for a place, for their turns."""
-    turns.fill(session, _crowded(session))
+def fill(session: Session) -> None:
+    """Use unused GPUs: for gangs that wait for their turn there, for gangs that wait for a placement, for their turns."""
+    turns.fill(session, turns.crowded(session))
     ahead: dict[str, Gang] = {}
-    for gang in session.waiting():
-        if gang.sharing.slices and is_ready(gang, session.now):
-            _start(session, gang, ahead.get(gang.queue), settings)
+    for gang in session.waiting() if session.can(Place) else ():
+        if gang.sharing.slices and gang.is_ready(session.now):
+            _start(session, gang, ahead.get(gang.queue))
         wait = session.waits.get(gang.name)
         if wait and wait.reason is Reason.QUOTA_EXHAUSTED:
             ahead.setdefault(gang.queue, gang)
         if wait and wait.reason is Reason.INSUFFICIENT_GPUS:
-            elasticity.make_room(session, fewest_gpus(gang))
-    turns.fill(session, _crowded(session))
+            elasticity.shrink_everywhere(session, gang.fewest_gpus)
+    turns.fill(session, turns.crowded(session))
 
 
-def _start(session: Session, gang: Gang, ahead: Gang | None, settings: Settings) -> None:
-    """Find a place for the gang, unless one ahead waits for the quota of its queue."""
+def _start(session: Session, gang: Gang, ahead: Gang | None) -> None:
+    """Find a placement for the gang, unless one ahead waits for the quota of its queue."""
     if ahead:
-        session.wait(gang, Reason.BEHIND_IN_QUEUE, f"comes after {ahead.name}, which waits for quota of {gang.queue}")
+        message = f"comes after {ahead.name}, which waits for quota of {gang.queue}"
+        session.wait(gang, Reason.BEHIND_IN_QUEUE, message)
         return
     allowed = session.quotas.within(gang)
     if allowed is None:
-        session.wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {fewest_gpus(gang)} GPUs; {session.quotas.used(gang.queue)}")
+        message = f"needs {gang.fewest_gpus} GPUs; {session.quotas.usage(gang.queue)}"
+        session.wait(gang, Reason.QUOTA_EXHAUSTED, message)
         return
-    found = get_nodes(session, allowed)
-    for node in sorted(session.residents):
-        if found is None and elasticity.shrink(session, node, fewest_gpus(allowed) - session.idle(node).bit_count()):
-            found = get_nodes(session, allowed)
-    if found:
-        session.put(Place(gang, found, Reason.PLACED, describe(found)))
-        return
-    patient = session.now - gang.since <= QUEUED * settings.slice_seconds
-    found = oversubscribe(session, allowed, _same(session, allowed) if patient else session.nodes)
-    if found:
-        others = [g for node in sorted({p.node for p in found}) for g in session.on(node)]
-        message = f"takes turns with {len(others)} others: {describe(found)}"
-        session.put(Join(gang, found, Reason.TIME_SLICED, message))
-        return
-    message = f"needs {gang.gpus} GPUs; none idle, and no server of its size takes turns"
-    session.wait(gang, Reason.INSUFFICIENT_GPUS, message)
+    placement = _on_idle_shrinking_others(session, allowed)
+    if placement:
+        session.apply(Place(gang, placement, Reason.PLACED, describe(placement)))
+    elif placement := _oversubscribed(session, gang, allowed):
+        residents = [gang for node in sorted({one.node for one in placement}) for gang in session.on(node)]
+        message = f"takes turns with {len(residents)} others: {describe(placement)}"
+        session.apply(Join(gang, placement, Reason.TIME_SLICED, message))
+    else:
+        message = f"needs {gang.gpus} GPUs; none idle, and no server of its size takes turns"
+        session.wait(gang, Reason.INSUFFICIENT_GPUS, message)
+
+
+def _on_idle_shrinking_others(session: Session, gang: Gang) -> Placement | None:
+    """Idle GPUs for the gang; where there are none, after elastic gangs gave back what they have beyond what they asked for."""
+    placement = get_nodes(session, gang)
+    for node in sorted(session.occupancy.on_node):
+        if placement is None and elasticity.shrink(session, node, gang.fewest_gpus - session.idle(node).bit_count()):
+            placement = get_nodes(session, gang)
+    return placement
 
 
 def get_nodes(session: Session, gang: Gang) -> Placement | None:
-    """Idle GPUs for the gang: on servers that serve its size, else on empty ones, else wherever they are."""
-    same = [node for node in _same(session, gang) if session.height(node) < 1]
-    empty = [n for n in session.nodes if not session.residents.get(n)]
-    return _least_loaded(session, gang, same) or _least_loaded(session, gang, empty) or _found(gang, session.capacity)
+    """Return idle GPUs for the gang: on servers that serve its size, else on empty ones, else wherever they are."""
+    same = [node for node in _of_size(session, gang) if height(session, node) < 1]
+    empty = [node for node in session.nodes if not session.occupancy.residents(node)]
+    return _least_loaded(session, gang, same) or _least_loaded(session, gang, empty) or find(gang, session.capacity)
+
+
+def _oversubscribed(session: Session, gang: Gang, allowed: Gang) -> Placement | None:
+    if not turns.can_take_turns(session) or not session.can(Join):
+        return None
+    patient = session.now - gang.since <= QUEUED * session.settings.slice_seconds
+    return oversubscribe(session, allowed, _of_size(session, allowed) if patient else session.nodes)
 
 
 def oversubscribe(session: Session, gang: Gang, nodes: Iterable[str]) -> Placement | None:
-    """GPUs of the least loaded of these servers, on which everyone takes turns."""
-    nodes = sorted(nodes, key=lambda node: (session.height(node), node))
-    capacity = session.only({})
-    for height in sorted({session.height(n) for n in nodes}):
+    """Return GPUs of the least loaded of these servers, on which all gangs take turns."""
+    nodes = sorted(nodes, key=lambda node: (height(session, node), node))
+    capacity = session.capacity.only({})
+    for load in sorted({height(session, node) for node in nodes}):
         for node in nodes:
-            if session.height(node) == height:
-                capacity.set(node, session.shared(node))
-        found = _found(gang, capacity)
-        if found:
-            return found
+            if height(session, node) == load:
+                capacity.set(node, shared_gpus(session, node))
+        placement = find(gang, capacity)
+        if placement:
+            return placement
     return None
 
 
 def _least_loaded(session: Session, gang: Gang, nodes: Iterable[str]) -> Placement | None:
-    """A place on one of these nodes, the one with the least load; a gang of several servers gets the least loaded of them."""
-    capacity = session.only({})
-    for node in sorted(nodes, key=lambda n: (session.height(n), n)):
+    """A placement on the least loaded of these nodes; a gang of several servers gets the least loaded of them."""
+    capacity = session.capacity.only({})
+    for node in sorted(nodes, key=lambda node: (height(session, node), node)):
         capacity.set(node, session.idle(node))
-        found = _found(gang, capacity)
-        if found:
-            return found
+        placement = find(gang, capacity)
+        if placement:
+            return placement
     return None
 
 
-def _found(gang: Gang, capacity: FreeCapacity) -> Placement | None:
-    found = place(gang, capacity)
-    return None if isinstance(found, Shortage) else found
+def _cluster_height(session: Session) -> float:
+    """GPUs that all gangs ask for over those there are; over 1 the cluster is overloaded."""
+    healthy = sum(node.healthy.bit_count() for node in session.nodes.values())
+    wanted = sum(gang.held if gang.placement else gang.gpus for gang in session.gangs.values())
+    return wanted / healthy if healthy else float("inf")
 
 
-def _same(session: Session, gang: Gang) -> list[str]:
-    """The servers that serve the gang's size."""
+def _of_size(session: Session, gang: Gang) -> list[str]:
+    """The servers that serve the gang's size: that of the largest gang there."""
     size = _size(session, gang)
-    return [node for node in session.nodes if _affinity(session, node) == size]
+    return [node for node in session.nodes if size == max((_size(session, g) for g in session.on(node)), default=None)]
 
 
 def _size(session: Session, gang: Gang) -> int:
     """The GPUs that the gang wants of a server."""
     return min(gang.gpus, session.largest)
-
-
-def _affinity(session: Session, node: str) -> int | None:
-    """The size of the gangs that a server serves (the largest there); None for an empty one."""
-    gangs = session.residents.get(node)
-    return max(_size(session, session.gangs[name]) for name in gangs) if gangs else None
-
-
-def _crowded(session: Session) -> list[str]:
-    return sorted({node for gang in session.gangs.values() if turns.waits(gang) for node in session.spots(gang)})
