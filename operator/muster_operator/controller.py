@@ -30,7 +30,7 @@ class Context:
 
 
 class NotExecutable(Exception):
-    """The planner decided what nobody here can carry out: a fault of muster, not of its user."""
+    """No controller can carry out what the planner decided: a fault of muster, not of its user."""
 
 
 class Controller:

@@ -46,20 +46,20 @@ class CrdCheck:
         try:
             for wanted in self._wanted:
                 listing = await self._client.list(PATH, fieldSelector=f"metadata.name={wanted['metadata']['name']}")
-                found = [json.loads(bytes(item)) for item in listing.items]
-                if problem := compare(wanted, found[0] if found else None):
+                served = [json.loads(bytes(item)) for item in listing.items]
+                if problem := compare(wanted, served[0] if served else None):
                     return problem
         except KubeError as error:
             return f"cannot read the definitions: {error}"
         return ""
 
 
-def compare(wanted: Json, found: Json | None) -> str:
-    """Return what is wrong with a definition as the API server has it; empty if it knows each field of the one wanted."""
+def compare(wanted: Json, served: Json | None) -> str:
+    """Return what is wrong with the definition that the API server serves; empty if it has every field of `wanted`."""
     name = wanted["metadata"]["name"]
-    if found is None or "deletionTimestamp" in found["metadata"]:
+    if served is None or "deletionTimestamp" in served["metadata"]:
         return f"the definition {name} is not there: {_REMEDY}"
-    lacking = sorted(_fields(_schema(wanted)) - _fields(_schema(found)))
+    lacking = sorted(_fields(_schema(wanted)) - _fields(_schema(served)))
     if not lacking:
         return ""
     more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
@@ -67,8 +67,8 @@ def compare(wanted: Json, found: Json | None) -> str:
 
 
 def _schema(definition: Json) -> Json:
-    served = [each for each in definition["spec"]["versions"] if each["name"] == names.VERSION and each["served"]]
-    schema: Json = served[0]["schema"]["openAPIV3Schema"] if served else {}
+    versions = [each for each in definition["spec"]["versions"] if each["name"] == names.VERSION and each["served"]]
+    schema: Json = versions[0]["schema"]["openAPIV3Schema"] if versions else {}
     return schema
 
 

@@ -1,4 +1,4 @@
-"""kopf's part: it listens to muster's own resources and puts what it hears into their stores.
+"""kopf's part: it watches muster's own resources and feeds their stores.
 
 Only `on.event` handlers: they write nothing to the objects (no finalizers, no annotations), so ten thousand jobs cost ten
 thousand events and no patch. kopf does not report an object that was deleted while its watch was down; a list of our own now
@@ -39,7 +39,7 @@ def registry(watched: Watched) -> kopf.OperatorRegistry:
 
 
 class Audit:
-    """Lists the resources now and then: what is not in the list is not in the cluster. `trouble` says why it cannot."""
+    """Lists the resources now and then, to find objects that were deleted unnoticed. `trouble` says why it cannot."""
 
     def __init__(self, client: Client, watched: Watched) -> None:
         self.trouble = ""

@@ -28,7 +28,7 @@ class Key(NamedTuple):
 
 
 class WorkQueue:
-    """Marks, work in flight, and the time of the next plan; `failed` is told of work that raised. Times by `clock`."""
+    """Marks, work in flight, and the time of the next plan; `failed` is called with work that raised. Times are by `clock`."""
 
     def __init__(self, failed: Callable[[str, Exception], None], clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
@@ -54,7 +54,7 @@ class WorkQueue:
         self._later[key] = min(at, self._later.get(key, NEVER))
 
     def due(self, now: float) -> list[Key]:
-        """Take the marked objects that have no work in flight; those that have come after it."""
+        """Take the marked objects that have no work in flight; the others stay marked."""
         self._dirty |= {key for key, at in self._later.items() if at <= now}
         for key in self._dirty:
             self._later.pop(key, None)

@@ -107,7 +107,7 @@ async def test_index_of_an_unchanged_cluster_sees_nobody_come_and_nobody_go(
     await harness.turn(2, seconds=60)
     index = GangIndex()
     index.follow(recorded.snapshots[-2].gangs)
-    changes = index.follow(tuple([*recorded.snapshots[-1].gangs]))  # another tuple, so that each gang is compared
+    changes = index.follow((*recorded.snapshots[-1].gangs,))  # another tuple, so that each gang is compared
     assert (list(changes.came), list(changes.gone)) == ([], [])
 
 

@@ -41,7 +41,7 @@ class Reconciler:
             self._work_queue.start(key_of(job.key), self._check.run(job))
 
     def _has_work(self, job: Job, step: Step) -> bool:
-        """Whether a step changes anything; what is already as it says is taken out of it."""
+        """Whether a step changes anything; parts that hold already are removed from it."""
         if step.service is (self._services.get(job.key) is not None):
             step.service = None
         if step.status is not None and not step.status.patch():

@@ -18,11 +18,11 @@ from muster_operator.resources import DLJOBS
 SAME_REASON_SECONDS = 10.0
 """Least time between two status writes that only bring newer numbers to the same reason."""
 MOST_TOLD = 100
-"""Most waiting jobs that are told their reason after one plan; the others hear after the next."""
+"""Most waiting jobs whose reason is written after one plan; the others follow after the next."""
 
 
 class Telling:
-    """What each job was told last, and how many after the last plan."""
+    """When each job's reason was written last, and how many were written after this plan."""
 
     def __init__(self, context: Context, writer: StatusWriter) -> None:
         self._work_queue, self._api_writer, self._writer = context.work_queue, context.api_writer, writer
@@ -30,7 +30,7 @@ class Telling:
         self._told = 0
 
     def begin_plan(self) -> None:
-        """Count anew."""
+        """Start counting the jobs that are told after this plan."""
         self._told = 0
 
     def forget(self, name: str) -> None:

@@ -137,7 +137,7 @@ class Jobs:
         if node is None or (old is not None and new is not None and _same_for_planning(old, new)):
             return
         name = node.metadata.name
-        for job in self._jobs.values():  # those that are unread are marked already
+        for job in self._jobs.values():  # unread jobs are marked already
             if any(place.node == name for place in job.status.placement):
                 self._mark(job.key)
         for key, pods in self._pods.items():

@@ -137,7 +137,7 @@ class ExternalPods(Controller):
     # Ungating
 
     async def _go_on(self, gang: PodGang, reserved: Placement) -> None:
-        """Ungate what was reserved; what the API server rejects must not hold up others, and is planned anew."""
+        """Ungate the pods of a reservation; a rejected patch must not hold up other gangs, and its pod is planned again."""
         try:
             await self._ungate(gang, reserved)
         except KubeError as error:

@@ -1,4 +1,4 @@
-"""Planning, a room of its own beside the controllers: all gangs at once.
+"""Planning: all gangs of all controllers at once.
 
     planning   one plan: take a snapshot, ask the planner, have its decisions carried out, report
     snapshot   from stores and controllers to the snapshot that the planner sees

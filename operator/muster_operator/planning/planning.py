@@ -25,7 +25,7 @@ class Planning:
         self._next_slice = 0.0
 
     async def run(self, now: float) -> None:
-        """Make one plan from what is known now, and write what it decides."""
+        """Make one plan over the cluster as it is now, and have it carried out."""
         for controller in self._controllers:
             await controller.prepare(now)
         snapshot = self._snapshots.take()

@@ -123,11 +123,11 @@ class Lease:
     async def _look(self) -> None:
         """Read the lease. One that was deleted counts on as it was seen last: its holder may not know yet."""
         try:
-            found = _decode(await self._client.get(paths.leases(self._namespace, self._name)))
+            lease = _decode(await self._client.get(paths.leases(self._namespace, self._name)))
         except NotFound:
-            found = _Lease(_Meta(), self._seen.spec)
-        if found != self._seen:
-            self._seen, self._seen_at = found, self._clock()
+            lease = _Lease(_Meta(), self._seen.spec)
+        if lease != self._seen:
+            self._seen, self._seen_at = lease, self._clock()
 
     async def _write(self, spec: _Spec) -> None:
         """Write over what was seen, or create what was not there; raise Conflict where that is no longer so."""

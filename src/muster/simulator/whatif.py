@@ -31,6 +31,7 @@ from muster_operator.dljob.job import read as read_job
 from muster_operator.dljob.resources import PRIORITY_CLASSES, priorities
 from muster_operator.dlqueue.usage import DLQUEUES, quotas
 from muster_operator.external_pods.gangs import counts, gangs_of, is_external, placed_gang
+from muster_operator.planning.executors import VERBS
 from muster_operator.stores import Stores
 
 LEAST_SECONDS = 1.0
@@ -74,7 +75,7 @@ def gangs(stores: Stores) -> list[Gang]:
 
 def decide(found: Found, settings: Settings | None = None) -> Sequence[Decision]:
     """Return what muster would decide now."""
-    return plan(found.snapshot, found.at, settings or Settings())
+    return plan(found.snapshot, found.at, settings or Settings(verbs=VERBS))
 
 
 def told(decision: Decision) -> dict[str, Any]:
