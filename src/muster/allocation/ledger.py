@@ -72,6 +72,8 @@ class Ledger:
 
     def parts(self, node: str, healthy: GpuSet) -> Parts:
         """Return the healthy GPUs that are held in part, by index, each with the thousandths that are left of it."""
+        if all(holding.share >= WHOLE for holding in self._by_node.get(node, {}).values()):
+            return ()  # the rule, and by far the cheaper one
         taken: dict[int, int] = {}
         for _, holding in self.on_node(node):
             for gpu in indices(holding.gpus & healthy):
