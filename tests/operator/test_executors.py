@@ -30,7 +30,8 @@ from muster.scheduling.gang import Gang
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
 from muster_operator.controller import NotExecutable
-from muster_operator.planning.executors import VERBS, Executors
+from muster_operator.planning import executors
+from muster_operator.planning.executors import VERBS
 from muster_operator.planning.snapshot import Snapshots
 
 WHOLE = roles(workers=1, gpus=4)
@@ -41,7 +42,7 @@ async def carry_out(harness: OperatorHarness, *decided: Decision) -> None:
     """Have decisions carried out as planning does."""
     harness.sync()
     snapshot = Snapshots(harness.stores.view, harness.controllers).take()
-    await Executors(harness.context, harness.controllers).carry_out(decided, snapshot, harness.now)
+    await executors.carry_out(harness.context, harness.controllers, decided, snapshot, harness.now)
     await harness.idle()
 
 

@@ -42,34 +42,41 @@ VERBS: frozenset[Verb] = frozenset({Place, Move, Resize, Requeue, Preempt, Wait}
 Write = Callable[[], Work]
 
 
-class Executors:
-    """Carries the decisions of a plan out through the controllers that own the gangs."""
+async def carry_out(
+    context: Context, controllers: Sequence[Controller], decisions: Iterable[Decision], snapshot: Snapshot, now: float
+) -> None:
+    """Write everything that the decisions about a snapshot say, then tell the gangs that wait; wait for both."""
+    execution = Execution(context, controllers, snapshot, now)
+    for decision in decisions:
+        metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
+        execution.add(decision)
+    await execution.run()
 
-    def __init__(self, context: Context, controllers: Sequence[Controller]) -> None:
+
+class Execution:
+    """The writes of one plan: in a chain for each gang, and the gangs that are to be told why they wait."""
+
+    def __init__(self, context: Context, controllers: Sequence[Controller], snapshot: Snapshot, now: float) -> None:
         self._work_queue, self._reporter, self._controllers = context.work_queue, context.reporter, controllers
+        self._snapshot, self._now = snapshot, now
+        self._chains: dict[str, list[Write]] = {}
+        self._waits: list[Wait] = []
 
-    async def carry_out(self, decisions: Iterable[Decision], snapshot: Snapshot, now: float) -> None:
-        """Write everything that the decisions say, then tell the gangs that wait, and wait for both."""
-        chains: dict[str, list[Write]] = {}
-        waits: list[Wait] = []
-        for decision in decisions:
-            metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
-            for gang, write in self._writes(decision, snapshot, now, waits):
-                chains.setdefault(gang.name, []).append(write)
-        await all_of(self._guarded(name, _in_order(writes)) for name, writes in chains.items())
-        await all_of(self._guarded(name, work) for name, work in self._tell(waits, now))
-
-    def _writes(self, decision: Decision, snapshot: Snapshot, now: float, waits: list[Wait]) -> Iterator[tuple[Gang, Write]]:
-        """The writes of one decision, each with the gang that it is about; gangs that wait are added to `waits`."""
+    def add(self, decision: Decision) -> None:
+        """Have a decision carried out by `run`; raise NotExecutable if nobody can."""
         match decision:
-            case Place() | Move() | Resize():
-                yield from self._assign(decision, snapshot, now, waits)
+            case Place():
+                self._assign(decision, lambda owner: owner.place(decision, self._now))
+            case Move():
+                self._assign(decision, lambda owner: owner.move(decision, self._now))
+            case Resize():
+                self._assign(decision, lambda owner: owner.resize(decision, self._now))
             case Requeue(gang, reason, message):
-                yield from self._requeue(gang, reason, message, now)
+                self._requeue(gang, reason, message)
             case Preempt():
-                yield from self._preempt(decision, now, waits)
+                self._preempt(decision)
             case Wait():
-                waits.append(decision)
+                self._waits.append(decision)
             case Join() | Resume() | Migrate() | Pack() | Unpack() | Grow() | Shrink() | Suspend():
                 raise NotExecutable(
                     f"gang {decision.gang.name}: the planner decided {type(decision).__name__}, which this operator cannot"
@@ -78,37 +85,43 @@ class Executors:
             case _:
                 assert_never(decision)
 
-    def _assign(
-        self, decision: Place | Move | Resize, snapshot: Snapshot, now: float, waits: list[Wait]
-    ) -> Iterator[tuple[Gang, Write]]:
+    async def run(self) -> None:
+        """Write the chains concurrently, each in order, then tell the gangs that wait."""
+        await all_of(self._guarded(name, _in_order(writes)) for name, writes in self._chains.items())
+        await all_of(self._guarded(name, work) for name, work in self._tell())
+
+    def _assign(self, decision: Place | Move | Resize, write: Callable[[Controller], Work]) -> None:
         """Write a placement if its GPUs are free by now, or the gang's own; else the gang waits for pods that stop."""
-        gang, owner = decision.gang, self._owner(decision.gang)
-        if misfits(gpus_by_node(decision.placement), snapshot.nodes, own=gpus_by_node(gang.placement)):
+        gang = decision.gang
+        if misfits(gpus_by_node(decision.placement), self._snapshot.nodes, own=gpus_by_node(gang.placement)):
             message = f"waits for pods that are stopping; then has {describe(decision.placement)}"
-            waits.append(Wait(gang, Reason.PODS_STOPPING, message))
-        elif not owner.defer(gang.name):
-            yield gang, lambda: _assigned(owner, decision, now)
+            self._waits.append(Wait(gang, Reason.PODS_STOPPING, message))
+        else:
+            self._write(gang, write)
 
-    def _requeue(self, gang: Gang, reason: Reason, message: str, now: float) -> Iterator[tuple[Gang, Write]]:
-        """Take a gang off its GPUs, unless work is in flight for it."""
-        owner = self._owner(gang)
-        if not owner.defer(gang.name):
-            yield gang, lambda: owner.requeue(gang, reason, message, now)
+    def _requeue(self, gang: Gang, reason: Reason, message: str) -> None:
+        """Take a gang off its GPUs and queue it again."""
+        self._write(gang, lambda owner: owner.requeue(gang, reason, message, self._now))
 
-    def _preempt(self, decision: Preempt, now: float, waits: list[Wait]) -> Iterator[tuple[Gang, Write]]:
+    def _preempt(self, decision: Preempt) -> None:
         """Requeue every victim; the gang that takes their place waits until they have stopped."""
         gang = decision.gang
-        message = f"preempted by {gang.name}, which has priority {gang.priority}"
         for victim in decision.victims:
-            yield from self._requeue(victim, Reason.PREEMPTED, message, now)
-        waits.append(Wait(gang, decision.reason, decision.message))
+            self._requeue(victim, Reason.PREEMPTED, f"preempted by {gang.name}, which has priority {gang.priority}")
+        self._waits.append(Wait(gang, decision.reason, decision.message))
 
-    def _tell(self, waits: Iterable[Wait], now: float) -> Iterator[tuple[str, Work]]:
+    def _write(self, gang: Gang, write: Callable[[Controller], Work]) -> None:
+        """Add a write to its gang's chain, unless the gang has work in flight: then it is planned again after that."""
+        owner = self._owner(gang)
+        if not owner.defer(gang.name):
+            self._chains.setdefault(gang.name, []).append(lambda: write(owner))
+
+    def _tell(self) -> Iterator[tuple[str, Work]]:
         """Have each gang told why it waits, and plan again when the answer changes by time alone."""
-        for wait in waits:
+        for wait in self._waits:
             if wait.until is not None:
                 self._work_queue.plan_by(wait.until)
-            work = self._owner(wait.gang).tell(wait, now)
+            work = self._owner(wait.gang).tell(wait, self._now)
             if work is not None:
                 yield wait.gang.name, work
 
@@ -125,19 +138,6 @@ class Executors:
         except KubeError as error:
             self._reporter.failed(f"{name}: a decision could not be written", error)
             self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
-
-
-def _assigned(owner: Controller, decision: Place | Move | Resize, now: float) -> Work:
-    """The write of a placement, by its verb."""
-    match decision:
-        case Place():
-            return owner.place(decision, now)
-        case Move():
-            return owner.move(decision, now)
-        case Resize():
-            return owner.resize(decision, now)
-        case _:
-            assert_never(decision)
 
 
 async def _in_order(writes: Iterable[Write]) -> None:

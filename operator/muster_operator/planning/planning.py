@@ -10,7 +10,7 @@ from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Snapshot
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller
-from muster_operator.planning.executors import Executors
+from muster_operator.planning.executors import carry_out
 from muster_operator.planning.snapshot import Snapshots
 
 
@@ -19,9 +19,8 @@ class Planning:
 
     def __init__(self, context: Context, controllers: Sequence[Controller], settings: Settings) -> None:
         self.planner = Planner(settings)
-        self._work_queue, self._controllers = context.work_queue, controllers
+        self._context, self._work_queue, self._controllers = context, context.work_queue, controllers
         self._snapshots = Snapshots(context.stores.view, controllers)
-        self._executors = Executors(context, controllers)
         self._next_slice = 0.0
 
     async def run(self, now: float) -> None:
@@ -32,7 +31,7 @@ class Planning:
         metrics.observe_gangs(snapshot.gangs)
         with metrics.PLAN_SECONDS.time():
             decisions = self._decide(snapshot, now)
-        await self._executors.carry_out(decisions, snapshot, now)
+        await carry_out(self._context, self._controllers, decisions, snapshot, now)
         for controller in self._controllers:
             await controller.report(snapshot.gangs)
 
