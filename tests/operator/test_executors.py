@@ -120,6 +120,21 @@ async def test_placement_on_gpus_that_are_still_held_waits(harness: OperatorHarn
 UNEXECUTABLE = (Join, Resume, Migrate, Pack, Unpack, Grow, Shrink)
 
 
+async def test_job_that_finished_since_the_snapshot_is_not_placed(harness: OperatorHarness) -> None:
+    harness.submit(roles=WHOLE)
+    harness.sync()
+    await harness.look()
+    one = gang(harness)
+    placement = find(one, FreeCapacity(harness.stores.view.usable()))
+    assert placement is not None
+    snapshot = Snapshots(harness.stores.view, harness.controllers).take()
+    harness.change(JOB, status={"phase": "Failed"})
+    harness.sync()
+    decided = [Place(one, placement, Reason.PLACED, "placed")]
+    await executors.carry_out(harness.context, harness.controllers, decided, snapshot, harness.now)
+    assert harness.status() == {"phase": "Failed"}
+
+
 @pytest.mark.parametrize("verb", UNEXECUTABLE)
 async def test_verb_that_the_operator_cannot_execute_is_refused_loudly(
     harness: OperatorHarness, verb: type[AnyAssignment]

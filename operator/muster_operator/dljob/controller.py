@@ -151,8 +151,8 @@ class DLJobs(Controller):
     async def _admit(self, decision: Place | Move | Resize, now: float) -> None:
         """Write the placement, which is the reservation; a wish to move is met by it."""
         job = self.jobs.get(decision.gang.name)
-        if job is None:
-            return
+        if job is None or not job.plannable:
+            return  # it was suspended, deleted or finished since the snapshot
         log.info("%s: %s: %s", job.key, decision.reason, decision.message)
         record = Record(job, now)
         record.admit(decision.placement, decision.reason, decision.message)

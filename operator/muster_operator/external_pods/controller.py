@@ -14,8 +14,7 @@ from muster.kube.objects import Pod
 from muster.scheduling.decisions import Place, Reason, Wait
 from muster.scheduling.gang import Assigned, Gang, Placement
 from muster_operator.controller import Context, Controller
-from muster_operator.external_pods import gangs
-from muster_operator.external_pods.gangs import PodGang
+from muster_operator.external_pods.gangs import PodGang, counts, gangs_of, grouped, is_external, placed_gang, pod_gang
 from muster_operator.external_pods.requeue import Requeue
 from muster_operator.external_pods.ungating import fulfilled, reservation, reservation_text, ungating_patch
 from muster_operator.reporting import about_pod
@@ -54,9 +53,9 @@ class ExternalPods(Controller):
 
     def _changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
-        if pod is None or not gangs.is_external(pod):
+        if pod is None or not is_external(pod):
             return
-        if new is None or not gangs.counts(new):
+        if new is None or not counts(new):
             self._pods.pop(pod.metadata.key, None)
             self._placed.pop(pod.metadata.key, None)
         else:
@@ -70,7 +69,7 @@ class ExternalPods(Controller):
         await self._requeue.run(list(self._pods.values()), now)
         for pod in fulfilled(self._pods.values()):
             await self._clear_reservation(pod)
-        for gang in gangs.gangs_of(self._pods.values()):
+        for gang in gangs_of(self._pods.values()):
             reserved = reservation(gang)
             if reserved:
                 await self._go_on(gang, reserved)
@@ -88,19 +87,18 @@ class ExternalPods(Controller):
     def _grouped(self) -> dict[str, _Grouped]:
         """The gangs with a gated pod, the same objects where their pods are the same."""
         away = self._requeue.away()
-        groups = gangs.grouped(self._pods.values())
-        return {name: self._group(name, members, away[name]) for name, members in groups.items()}
+        return {name: self._group(name, members, away[name]) for name, members in grouped(self._pods.values()).items()}
 
     def _group(self, name: str, members: tuple[Pod, ...], away: int) -> _Grouped:
         before = self._waiting.get(name)
         if before is not None and before.away == away and _same(before.members, members):
             return before
-        return _Grouped(members, away, gangs.pod_gang(name, members, away))
+        return _Grouped(members, away, pod_gang(name, members, away))
 
     def _placed_gang(self, key: str, pod: Pod) -> Gang | None:
         before = self._placed.get(key)
         if before is None or before[0] is not pod:
-            before = self._placed[key] = pod, gangs.placed_gang(pod)
+            before = self._placed[key] = pod, placed_gang(pod)
         return before[1]
 
     # What planning decides
