@@ -41,6 +41,16 @@ class Interference:
         measured = self._totals(kind).get(co_location)
         return sum(self._one(kind, one, flow) for one in co_location) if measured is None else measured
 
+    def is_learned(self, kind: str, co_location: CoLocation) -> bool:
+        """Say whether what these neighbours add follows from measurements alone."""
+        if not co_location or co_location in self._totals(kind):
+            return True
+        learned = self._learned(kind)
+        suffered = {via for via, _ in learned}
+        return all(
+            neighbour in learned or (neighbour[0] in suffered and neighbour in self._caused) for neighbour in co_location
+        )
+
     def _one(self, kind: str, one: Neighbour, flow: float) -> float:
         known = self._learned(kind)
         if one in known:

@@ -64,8 +64,11 @@ class Rates:
         return min(1.0, self._value(self._kind(gang), shape, co_location) / best) if best > 0 else 1.0
 
     def is_measured(self, gang: Gang, shape: Shape, co_location: CoLocation = NO_NEIGHBOURS) -> bool:
-        """Say whether the rate in this very shape and co-location was measured, of the gang or of its kind."""
-        return (shape, co_location) in self.profile(gang).rates
+        """Say whether what is expected follows from measurements alone: none of its laws had to be filled in by a prior."""
+        key = self._kind(gang)
+        if (shape, co_location) in self._profiles.get(key[0], UNKNOWN).rates:
+            return True
+        return self._is_measured_alone(key, shape) and self._interference.is_learned(key[0], co_location)
 
     def effect(self, gang: Gang, placement: Placement) -> Effect | None:
         """Return what is expected of another placement, compared with the present one; None where nothing was measured."""
@@ -97,6 +100,36 @@ class Rates:
         shape = shape_of(spots, self._nodes)
         alone, beside = (self.relative(other, shape, tuple(sorted(them))) for them in (before, [*before, newcomer]))
         return max(0.0, alone - beside) * shape.gpus
+
+    def _is_measured_alone(self, key: RateKey, shape: Shape) -> bool:
+        """Whether the rate without neighbours was measured in this shape, or scaled by laws that were measured."""
+        alone = self._unhindered(key[0])
+        if not alone or shape in alone:
+            return bool(alone)
+        law, nearest = self._law(key), min(alone, key=lambda other: _unlikeness(other, shape))
+        by_size = nearest.gpus == shape.gpus or law.each_measured
+        by_links = exchange(nearest) == exchange(shape) or law.volume_measured
+        models = {nearest.model, shape.model}
+        return by_size and by_links and (len(models) == 1 or all(self._is_speed_measured(key[0], model) for model in models))
+
+    def _is_speed_measured(self, kind: str, models: str) -> bool:
+        own = _speeds(self._unhindered(kind), self._first)
+        return all(model in own or model in self._usual_speeds for model in models.split("+"))
+
+    def is_worth_measured(self, gang: Gang, gpus: Mapping[str, GpuSet], occupancy: Occupancy) -> bool:
+        """Say whether `worth` there follows from measurements alone: of the gang, and of its neighbours with and without it."""
+        met = occupancy.neighbours(gang.name, gpus, self._nodes)
+        if not self.is_measured(gang, shape_of(gpus, self._nodes), tuple(sorted(met.values()))):
+            return False
+        others = {name: other for node in gpus for name, (other, _) in occupancy.residents(node).items() if name in met}
+        for name, other in others.items():
+            theirs = gpus_by_node(other.placement)
+            where, around = shape_of(theirs, self._nodes), occupancy.neighbours(name, theirs, self._nodes)
+            without = [neighbour for who, neighbour in around.items() if who != gang.name]
+            for co_location in (without, [*without, (met[name][0], gang.profile_name)]):
+                if not self.is_measured(other, where, tuple(sorted(co_location))):
+                    return False
+        return True
 
     # The laws put together
 
