@@ -33,7 +33,7 @@ async def load(kubeconfig: str | None = None) -> Access:
 
 
 def server_of_pod() -> str | None:
-    """Return the API server's URL by the environment of this pod; None outside a pod, or if $KUBECONFIG names another server."""
+    """Return the API server's URL by the environment of this pod; None outside a pod, or if $KUBECONFIG is set."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if not host or os.environ.get("KUBECONFIG"):
         return None
