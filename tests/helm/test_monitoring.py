@@ -12,11 +12,11 @@ import yaml
 from prometheus_client import generate_latest
 
 from builders.chart import CHART, Helm, HelmFailed, find
+from muster.allocation.view import ClusterView
 from muster_agent.metrics import Gauges
 from muster_agent.reading import Sample
 from muster_extender import rules
 from muster_extender.metrics import Metrics
-from muster_extender.reservations import GuardedView
 from muster_extender.waking import Waking
 from muster_operator import metrics as operator
 
@@ -29,10 +29,10 @@ async def _never(*_: object) -> None:
 
 def exported() -> dict[str, set[str]]:
     """Return the exported metrics of the three programs with their labels."""
-    operator.BLIND.labels("pods").set(0)
+    operator.WATCH_FAILED.labels("pods").set(0)
     operator.DECISIONS.labels("Place", "Placed")
     operator.JOBS.labels("Running")
-    cluster = rules.cluster(GuardedView())
+    cluster = rules.cluster(ClusterView())
     extender = Metrics(cluster, Waking(cluster, _never), {})
     extender.requests.labels("filter", "passed")
     extender.seconds.labels("filter")

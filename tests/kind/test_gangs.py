@@ -94,7 +94,7 @@ def test_an_image_that_is_nowhere_is_told_with_its_node(jobs: Jobs, tmp_path: Pa
 
     def told() -> bool:
         timeline = jobs.get("dljob", "imageless").get("status", {}).get("timeline", [])
-        return any("PodCannotStart" in event["reason"] and "on node muster-worker" in event["message"] for event in timeline)
+        return any("PodStartFailed" in event["reason"] and "on node muster-worker" in event["message"] for event in timeline)
 
     jobs.until(told, "the timeline names the node and the reason")
 

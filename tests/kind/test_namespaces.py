@@ -53,7 +53,7 @@ def test_a_quota_too_small_for_the_gang_keeps_the_whole_of_it_out(jobs: Jobs, tm
     jobs.apply(allreduce("large", gpus=2, arguments=STEPS), folder=tmp_path)
 
     def told() -> bool:
-        events = [event for event in timeline(jobs, "large") if event["reason"] == "PodRefused"]
+        events = [event for event in timeline(jobs, "large") if event["reason"] == "FailedCreate"]
         return any("exceeded quota: rule" in event["message"] for event in events)
 
     jobs.until(told, "the job says which quota")
@@ -84,7 +84,7 @@ def test_pod_security_refuses_a_job_before_any_pod_and_lets_the_example_run(jobs
     (container,) = unsafe["spec"]["roles"]["worker"]["template"]["spec"]["containers"]
     container["securityContext"]["allowPrivilegeEscalation"] = True
     jobs.apply(unsafe, allreduce("safe", arguments=STEPS), folder=tmp_path)
-    jobs.until(lambda: condition(jobs, "unsafe", "Admitted").get("reason") == "TemplateRefused", "the job is refused")
+    jobs.until(lambda: condition(jobs, "unsafe", "Admitted").get("reason") == "TemplateRejected", "the job is refused")
     message = condition(jobs, "unsafe", "Admitted")["message"]
     assert 'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false (container "train"' in message
     jobs.until_phase("safe", "Succeeded")

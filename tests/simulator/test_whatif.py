@@ -15,7 +15,7 @@ from muster.cli import main
 from muster.scheduling.decisions import Place, Wait
 from muster.simulator import dump, whatif
 from muster.simulator.yaml_errors import BadInput
-from muster_operator.jobs import Job
+from muster_operator.dljob.job import Job
 
 
 def node(name: str, gpus: int = 4) -> Json:

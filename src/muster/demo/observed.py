@@ -7,13 +7,14 @@ import json
 import time
 from collections.abc import Sequence
 
+from muster.allocation.pods import gpus_of
 from muster.api import names
 from muster.demo.deadlock import Learner, Watchkeeper
 from muster.demo.objects import Json
 from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.errors import KubeError
-from muster.kube.objects import DLJob, Pod, gpus_of
+from muster.kube.objects import DLJob, Pod
 from muster.kube.reflector import Reflector
 from muster.kube.store import Store
 from muster.local import waiting

@@ -14,11 +14,12 @@ import msgspec
 
 from muster.kube import paths
 from muster.kube.client import Client
-from muster.kube.objects import DLJob, DLQueue, Node, Pod
+from muster.kube.objects import DLJob, Node, Pod
 from muster.kube.store import KubeObject, Store
 from muster.simulator.yaml_errors import BadInput, Problem
-from muster_operator.listeners import PRIORITY_CLASSES
-from muster_operator.stores import PriorityClass, Stores
+from muster_operator.dljob.resources import PRIORITY_CLASSES
+from muster_operator.dlqueue.usage import DLQUEUES
+from muster_operator.stores import Stores
 
 KIND = "muster-snapshot/1"
 UNREAD = {"managedFields", "env", "envFrom", "command", "args", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"}
@@ -47,7 +48,7 @@ async def take(client: Client) -> bytes:
         "pods": paths.pods(),
         "dljobs": paths.dljobs(),
         "dlqueues": paths.dlqueues(),
-        "priority_classes": PRIORITY_CLASSES,
+        "priority_classes": paths.priorityclasses(),
     }
     objects = {name: [_lean(item) for item in (await client.list(path)).items] for name, path in lists.items()}
     return msgspec.json.format(msgspec.json.encode(Dump(KIND, time.time(), **objects)), indent=1) + b"\n"
@@ -62,8 +63,8 @@ def read(path: Path) -> tuple[Stores, float]:
         stores = Stores()
         _fill(stores.view.nodes, dump.nodes, Node)
         _fill(stores.view.pods, dump.pods, Pod)
-        _fill(stores.queues, dump.dlqueues, DLQueue)
-        _fill(stores.priorities, dump.priority_classes, PriorityClass)
+        _fill(stores.of(DLQUEUES), dump.dlqueues, DLQUEUES.type)
+        _fill(stores.of(PRIORITY_CLASSES), dump.priority_classes, PRIORITY_CLASSES.type)
         _fill(stores.view.jobs, dump.dljobs, DLJob)
     except OSError as error:
         raise BadInput(path, [Problem(None, "", f"cannot be read: {error}")]) from None

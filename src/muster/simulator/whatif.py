@@ -26,9 +26,12 @@ from muster.simulator.physics import Ideal
 from muster.simulator.policies.muster import Muster
 from muster.simulator.records import Records
 from muster.simulator.yaml_errors import BadInput, Problem
-from muster_operator import gates
-from muster_operator.jobs import Unreadable, gang_of
-from muster_operator.jobs import read as read_job
+from muster_operator.dljob.job import Unreadable, gang_of, priority_of
+from muster_operator.dljob.job import read as read_job
+from muster_operator.dljob.resources import PRIORITY_CLASSES, priorities
+from muster_operator.dlqueue.usage import DLQUEUES, quotas
+from muster_operator.external_pods.gangs import counts, gangs_of, is_external, placed_gang
+from muster_operator.planning.executors import VERBS
 from muster_operator.stores import Stores
 
 LEAST_SECONDS = 1.0
@@ -47,7 +50,7 @@ def load(path: Path) -> LiveCluster:
     """Read a dump; raise BadInput."""
     stores, at = dump.read(path)
     try:
-        return LiveCluster(Snapshot(stores.view.usable(), tuple(gangs(stores)), stores.quotas()), at)
+        return LiveCluster(Snapshot(stores.view.usable(), tuple(gangs(stores)), quotas(stores.of(DLQUEUES).values())), at)
     except Unreadable as error:
         raise BadInput(path, [Problem(None, "dljobs", str(error))]) from None
 
@@ -61,17 +64,18 @@ def gangs(stores: Stores) -> list[Gang]:
         owner = pod.metadata.controller
         owned.setdefault(owner.uid if owner else "", []).append(pod)
     ready = [job for job in jobs if job.status.placement or all(pod.finished for pod in owned.get(job.meta.uid, ()))]
-    placed = [gates.placed_gang(pod) for pod in pods if gates.is_external(pod) and gates.counts(pod)]
+    placed = [placed_gang(pod) for pod in pods if is_external(pod) and counts(pod)]
+    classes = priorities(stores.of(PRIORITY_CLASSES).values())
     return [
-        *(gang_of(job, stores.priority_classes()) for job in ready),
-        *(external.gang for external in gates.gangs_of(pods)),
+        *(gang_of(job, priority_of(job, classes)) for job in ready),
+        *(external.gang for external in gangs_of(pods)),
         *(gang for gang in placed if gang is not None),
     ]
 
 
 def decide(live: LiveCluster, settings: Settings | None = None) -> Sequence[Decision]:
     """Return the decisions that muster would make now."""
-    return plan(live.snapshot, live.at, settings or Settings())
+    return plan(live.snapshot, live.at, settings or Settings(verbs=VERBS))
 
 
 def told(decision: Decision) -> dict[str, Any]:
