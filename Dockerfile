@@ -1,6 +1,6 @@
 # muster's images, one target each: operator, extender, agent, and runtime for training programs.
 #   docker build --target operator --tag muster-operator .
-# Without a registry for the base image `make images` assembles the same ones; src/muster/kind/assembled.py says how.
+# Without a registry for the base image `make images` assembles the same ones; dev/src/muster_dev/kind/assembled.py says how.
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build

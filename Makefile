@@ -61,8 +61,8 @@ generate: $(STAMP) ## write crds/, docs/reference/, the chart's copies and kind-
 	$(PYTHON) -m muster.api.crd crds
 	$(PYTHON) -m muster.api.reference docs/reference
 	$(PYTHON) -m muster.api.admission helm/muster/files/admission-policy.yaml
-	$(PYTHON) -m muster.local.chart helm/muster/files/scheduler-config.yaml
-	$(PYTHON) -m muster.kind.default_scheduler kind-scheduler.yaml
+	$(PYTHON) -m muster_dev.local.chart helm/muster/files/scheduler-config.yaml
+	$(PYTHON) -m muster_dev.kind.default_scheduler kind-scheduler.yaml
 
 figures: $(STAMP) ## figures of papers beside ours: build/figures.json and docs/figures
 	@$(PYTHON) -m benchmarks.figures
@@ -86,7 +86,7 @@ bench-simulator: $(STAMP) ## seconds, memory and cost per event of Philly's 82,2
 	@$(PYTHON) benchmarks/simulator.py
 
 binaries: $(STAMP) ## build the control plane's programs, where they are not there yet
-	@$(PYTHON) -m muster.local.prepare
+	@$(PYTHON) -m muster_dev.local.prepare
 
 setup: $(STAMP) ## only set up .venv/
 
@@ -94,7 +94,7 @@ clean: ## remove what was made here (the cache of built programs stays)
 	rm -rf .venv .uv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml uv.lock | $(if $(UV_ON_PATH),,.uv/bin/uv) python
+$(STAMP): pyproject.toml dev/pyproject.toml uv.lock | $(if $(UV_ON_PATH),,.uv/bin/uv) python
 	"$(UV)" sync --frozen --all-extras --quiet
 	@touch $@
 

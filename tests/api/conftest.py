@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from muster.local import stack
-from muster.local.cluster import LocalCluster
+from muster_dev.local import stack
+from muster_dev.local.cluster import LocalCluster
 
 MERGE = "application/merge-patch+json"
 

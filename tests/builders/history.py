@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from muster.api import names
-from muster.local.cluster import LocalCluster
+from muster_dev.local.cluster import LocalCluster
 
 Json = dict[str, Any]
 PATHS = {"pods": "/api/v1/pods", "dljobs": f"/apis/{names.API_VERSION}/dljobs"}

@@ -16,9 +16,9 @@ from urllib.request import ProxyHandler, build_opener
 
 from muster import machines
 from muster.api import names
-from muster.local import nodes, processes
-from muster.local.client import ApiError
-from muster.local.cluster import Component, LocalCluster
+from muster_dev.local import nodes, processes
+from muster_dev.local.client import ApiError
+from muster_dev.local.cluster import Component, LocalCluster
 
 Json = dict[str, Any]
 HOLD = "test/hold"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from muster.local import waiting
-from muster.local.cluster import LocalCluster
+from muster_dev.local import waiting
+from muster_dev.local.cluster import LocalCluster
 
 
 @pytest.fixture

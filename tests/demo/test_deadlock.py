@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from muster.demo import deadlock
-from muster.demo.deadlock import Count, Learner, Watchkeeper
+from muster_dev.demo import deadlock
+from muster_dev.demo.deadlock import Count, Learner, Watchkeeper
 
 JOBS = {"a": 3, "b": 2}
 

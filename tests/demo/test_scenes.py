@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from muster.api import names
-from muster.demo import deadlock, gang_race, gangs, lecture, locality, objects, script, suspension, unplaceable
-from muster.demo.show import Show
-from muster.local.cluster import LocalCluster
+from muster_dev.demo import deadlock, gang_race, gangs, lecture, locality, objects, script, suspension, unplaceable
+from muster_dev.demo.show import Show
+from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
 FEW = dict(list(deadlock.workload().items())[:12])

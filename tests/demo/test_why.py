@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from muster import machines
-from muster.demo import locality
+from muster_dev.demo import locality
 
 PAIRS = machines.machine("a100-pcie")
 

@@ -11,7 +11,7 @@ from builders.chart import CHART, NAMESPACE, RELEASE, Helm, HelmFailed, Parts
 from builders.installed import bare_pod
 from builders.live import Live
 from muster.api import names
-from muster.local.cluster import LocalCluster, Options
+from muster_dev.local.cluster import LocalCluster, Options
 
 pytestmark = pytest.mark.cluster
 

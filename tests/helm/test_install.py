@@ -12,9 +12,9 @@ import yaml
 
 from builders.chart import CHART, NAMESPACE, RELEASE, Helm, HelmFailed, containers, find
 from muster.api import crd
-from muster.local import stack
-from muster.local.errors import LocalError
-from muster.local.waiting import WaitedInVain
+from muster_dev.local import stack
+from muster_dev.local.errors import LocalError
+from muster_dev.local.waiting import WaitedInVain
 
 if TYPE_CHECKING:
     from helm.conftest import AuditedCluster

@@ -29,7 +29,7 @@ from builders.installed import (
     uid,
 )
 from muster.api import names
-from muster.local.errors import LocalError
+from muster_dev.local.errors import LocalError
 
 pytestmark = pytest.mark.cluster
 

@@ -14,11 +14,11 @@ import pytest
 
 from kind import traces
 from kind.jobs import Jobs
-from muster.kind import cluster as kind_cluster
-from muster.kind import engine, rootless_docker
-from muster.kind.cluster import Cluster
-from muster.local.errors import LocalError
-from muster.local.progress import Quiet, Shown
+from muster_dev.kind import cluster as kind_cluster
+from muster_dev.kind import engine, rootless_docker
+from muster_dev.kind.cluster import Cluster
+from muster_dev.local.errors import LocalError
+from muster_dev.local.progress import Quiet, Shown
 
 _numbers = itertools.count(1)
 

@@ -14,9 +14,9 @@ from typing import IO, Any, Final
 import yaml
 
 from muster.api import names
-from muster.kind.cluster import Cluster
-from muster.kind.images import PROJECT
-from muster.local.waiting import until
+from muster_dev.kind.cluster import Cluster
+from muster_dev.kind.images import PROJECT
+from muster_dev.local.waiting import until
 
 PATIENCE: Final = 240.0
 """Seconds; a node that was killed counts as lost after 50."""

@@ -9,9 +9,9 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from muster.kind import archive, store
-from muster.kind.archive import Image
-from muster.local.progress import Quiet
+from muster_dev.kind import archive, store
+from muster_dev.kind.archive import Image
+from muster_dev.local.progress import Quiet
 
 
 def tree(root: Path, **files: str) -> Path:

@@ -6,8 +6,8 @@ from ipaddress import ip_address, ip_network
 
 import yaml
 
-from muster.kind import cluster, default_scheduler
-from muster.kind.images import PROJECT
+from muster_dev.kind import cluster, default_scheduler
+from muster_dev.kind.images import PROJECT
 
 CONFIG = yaml.safe_load((PROJECT / "kind-config.yaml").read_text())
 SCHEDULER = yaml.safe_load((PROJECT / default_scheduler.FILE).read_text())

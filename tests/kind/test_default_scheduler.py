@@ -10,8 +10,8 @@ import pytest
 
 from kind.jobs import Jobs, Object, allreduce, nodes_of, pod_spec
 from muster.api import names
-from muster.kind import default_scheduler
-from muster.kind.cluster import NAMESPACE
+from muster_dev.kind import default_scheduler
+from muster_dev.kind.cluster import NAMESPACE
 
 pytestmark = pytest.mark.kind
 HOLD = "example.com/hold"

@@ -6,8 +6,8 @@ import re
 
 import yaml
 
-from muster.kind import assembled, images
-from muster.kind.images import PROJECT
+from muster_dev.kind import assembled, images
+from muster_dev.kind.images import PROJECT
 
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
 

@@ -16,7 +16,7 @@ import yaml
 
 from kind.jobs import Jobs, Object, allreduce, pod_spec
 from muster.api import names
-from muster.local.errors import LocalError
+from muster_dev.local.errors import LocalError
 
 pytestmark = pytest.mark.kind
 STEPS = ["--steps=50"]

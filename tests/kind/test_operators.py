@@ -12,7 +12,7 @@ import pytest
 
 from kind.jobs import Jobs, allreduce
 from muster.api import names
-from muster.kind.cluster import NAMESPACE, Cluster
+from muster_dev.kind.cluster import NAMESPACE, Cluster
 
 pytestmark = pytest.mark.kind
 OPERATOR = "muster-operator"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kind.jobs import Jobs, allreduce
-from muster.kind.cluster import CHART, NAMESPACE, Cluster
-from muster.local.errors import LocalError
+from muster_dev.kind.cluster import CHART, NAMESPACE, Cluster
+from muster_dev.local.errors import LocalError
 
 pytestmark = pytest.mark.kind
 

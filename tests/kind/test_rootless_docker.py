@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from muster import cli
-from muster.kind import engine, rootless_docker, sysctls
-from muster.local.errors import LocalError
+from muster_dev.kind import engine, rootless_docker, sysctls
+from muster_dev.local.errors import LocalError
 
 SPEC = '{"bounding":["CAP_CHOWN","CAP_SYS_RESOURCE"],"permitted":["CAP_SYS_RESOURCE","CAP_KILL"]}'
 

@@ -10,7 +10,7 @@ import pytest
 
 from muster.kube import configuration
 from muster.kube.access import NoAccess
-from muster.local import certificates
+from muster_dev.local import certificates
 from muster_operator import listeners
 
 PARTS = ("muster_operator.__main__", "muster_extender.__main__", "muster_agent.__main__", "muster_agent.fake_device_plugin")

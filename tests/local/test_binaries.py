@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from muster.local import binaries, toolchain
-from muster.local.binaries import CONTROL_PLANE, Module, find
-from muster.local.errors import LocalError
-from muster.local.progress import Quiet
+from muster_dev.local import binaries, toolchain
+from muster_dev.local.binaries import CONTROL_PLANE, Module, find
+from muster_dev.local.errors import LocalError
+from muster_dev.local.progress import Quiet
 
 needs_go = pytest.mark.skipif(not shutil.which("go"), reason="builds with the go on PATH, and there is none")
 

@@ -13,7 +13,7 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from muster.local.certificates import Authority, Pair, token_keys, write_kubeconfig
+from muster_dev.local.certificates import Authority, Pair, token_keys, write_kubeconfig
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from muster.api import names
-from muster.local.cluster import Component, LocalCluster, Options
-from muster.local.errors import LocalError
-from muster.local.nodes import is_ready, manifests
+from muster_dev.local.cluster import Component, LocalCluster, Options
+from muster_dev.local.errors import LocalError
+from muster_dev.local.nodes import is_ready, manifests
 
 pytestmark = pytest.mark.cluster
 

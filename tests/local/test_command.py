@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from muster.local import proc, processes
-from muster.local.waiting import until
+from muster_dev.local import proc, processes
+from muster_dev.local.waiting import until
 
 
 class Shell:

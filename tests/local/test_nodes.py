@@ -8,7 +8,7 @@ import pytest
 
 from muster import machines
 from muster.api import names
-from muster.local.nodes import KWOK, BadNodes, Layout, is_ready, manifests, parse
+from muster_dev.local.nodes import KWOK, BadNodes, Layout, is_ready, manifests, parse
 
 
 def test_each_machine_type_and_its_count_in_order() -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from muster.local import proc, processes
-from muster.local.errors import LocalError
-from muster.local.processes import AlreadyRunning, ProcessDied, Processes
-from muster.local.waiting import until
+from muster_dev.local import proc, processes
+from muster_dev.local.errors import LocalError
+from muster_dev.local.processes import AlreadyRunning, ProcessDied, Processes
+from muster_dev.local.waiting import until
 
 # Says when it is ready; on SIGTERM appends its name to a file, and ends if it is one that does.
 CHILD = """
@@ -31,7 +31,7 @@ while True: signal.pause()
 # Starts two children, prints the pids (supervisor first), and does what its argument says.
 PARENT = """
 import os, pathlib, signal, sys, time
-from muster.local import processes
+from muster_dev.local import processes
 directory = pathlib.Path(sys.argv[1])
 mine = processes.Processes(directory)
 for name, obeys in ("a", "yes"), ("b", "no"):

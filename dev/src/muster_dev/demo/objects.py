@@ -1,0 +1,79 @@
+"""The objects that the scenes create, and what they read of the cluster.
+
+Everything is read from the API server anew each time; nothing here remembers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from muster.api import names
+from muster_dev.local.cluster import LocalCluster
+
+Json = dict[str, Any]
+
+
+def template(gpus: int, *, run: int | None = None, machine: str | None = None) -> Json:
+    """Return a pod template that asks for `gpus`, runs for `run` seconds (None: for ever), on that machine type only."""
+    container = {"name": "train", "image": "train:1", "resources": {"limits": {names.GPU: str(gpus)}}}
+    spec: Json = {"containers": [container], "terminationGracePeriodSeconds": 5}
+    if machine:
+        spec["nodeSelector"] = {names.MACHINE: machine}
+    return {"metadata": {"annotations": {names.RUN_SECONDS: str(run)} if run is not None else {}}, "spec": spec}
+
+
+def dljob(name: str, replicas: int, pods: Json, **spec: Any) -> Json:
+    """Return a DLJob with that many workers; `spec` is put beside its roles."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "DLJob",
+        "metadata": {"name": name},
+        "spec": {"roles": {"worker": {"replicas": replicas, "template": pods}}, **spec},
+    }
+
+
+def dljobs_path(namespace: str, name: str = "") -> str:
+    """Return the path of the DLJobs of a namespace, or of one of them."""
+    return f"/apis/{names.API_VERSION}/namespaces/{namespace}/dljobs" + (f"/{name}" if name else "")
+
+
+def pods_path(namespace: str) -> str:
+    """Return the path of the pods of a namespace."""
+    return f"/api/v1/namespaces/{namespace}/pods"
+
+
+def pods(cluster: LocalCluster, namespace: str, job: str = "") -> list[Json]:
+    """Return the pods of a namespace, or of one DLJob in it, as they are now."""
+    selector = f"?labelSelector={names.JOB}={job}" if job else ""
+    found: list[Json] = cluster.api.get(pods_path(namespace) + selector)["items"]
+    return found
+
+
+def status(cluster: LocalCluster, namespace: str, name: str) -> Json:
+    """Return a DLJob's status, empty as long as it has none."""
+    found: Json = cluster.api.get(dljobs_path(namespace, name)).get("status", {})
+    return found
+
+
+def wait_for(cluster: LocalCluster, namespace: str, name: str, phase: str) -> Json:
+    """Wait until a DLJob is in that phase and return its status."""
+    cluster.wait(lambda: status(cluster, namespace, name).get("phase") == phase, f"DLJob {name} is {phase}")
+    return status(cluster, namespace, name)
+
+
+def holds_gpus(pod: Json) -> bool:
+    """Return whether a pod keeps GPUs from others: it has a node and has not ended."""
+    return bool(pod["spec"].get("nodeName")) and pod["status"].get("phase") not in ("Succeeded", "Failed")
+
+
+def gpus(pod: Json) -> int:
+    """Return how many GPUs a pod asks for."""
+    return sum(int(each.get("resources", {}).get("limits", {}).get(names.GPU, 0)) for each in pod["spec"]["containers"])
+
+
+def clear(cluster: LocalCluster, namespace: str, kinds: str) -> None:
+    """Delete all objects of these kinds ("jobs,pods") and the namespace, and wait until no pod is left in it."""
+    cluster.kubectl("delete", kinds, "--all", f"--namespace={namespace}", "--wait=false")
+    cluster.kubectl("delete", "pods", "--all", f"--namespace={namespace}", "--grace-period=0", "--force", "--wait=false")
+    cluster.wait(lambda: not pods(cluster, namespace), f"the pods of {namespace} are gone")
+    cluster.api.delete(f"/api/v1/namespaces/{namespace}")

@@ -1,0 +1,108 @@
+"""What lies where in a cluster's directory, and how it is cleared when the cluster is gone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from muster_dev.local import certificates, supervisor
+from muster_dev.local.certificates import Authority
+from muster_dev.local.client import Client
+from muster_dev.local.errors import LocalError
+
+_OF_A_CLUSTER = ("certificates", "etcd", "config", "kubeconfig", "cluster.json")
+_OF_ITS_PROCESSES = ("logs", "processes.json")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files in a cluster's directory."""
+
+    directory: Path
+
+    @property
+    def certificates(self) -> Path:
+        """Where certificates and keys lie, by name: ca, serving, admin, token."""
+        return self.directory / "certificates"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The kubeconfig of the administrator."""
+        return self.directory / "kubeconfig"
+
+    @property
+    def record(self) -> Path:
+        """What another process must know of the running cluster (JSON: url, kubectl)."""
+        return self.directory / "cluster.json"
+
+    def certificate(self, name: str) -> Path:
+        """Return the path of a certificate or, by its suffix, of a key."""
+        return self.certificates / name
+
+    def config(self, name: str) -> Path:
+        """Return the path of a component's configuration file."""
+        path = self.directory / "config" / name
+        path.parent.mkdir(exist_ok=True)
+        return path
+
+    def write_config(self, name: str, content: dict[str, Any]) -> Path:
+        """Write a component's configuration as YAML and return the file's path."""
+        path = self.config(f"{name}.yaml")
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    def write_certificates(self, authority: Authority, url: str) -> None:
+        """Write what the control plane's processes and the administrator need to trust each other."""
+        self.certificates.mkdir(mode=0o700, exist_ok=True)
+        self.certificate("ca.crt").write_bytes(authority.certificate)
+        authority.serving("muster-local", ["localhost", "127.0.0.1", "10.0.0.1"]).write(self.certificates, "serving")
+        private, public = certificates.token_keys()
+        certificates.write_private(self.certificate("token.key"), private)
+        self.certificate("token.pub").write_bytes(public)
+        admin = authority.client("admin", ["system:masters"])
+        admin.write(self.certificates, "admin")
+        certificates.write_kubeconfig(self.kubeconfig, url, authority.certificate, admin)
+
+    def write_record(self, url: str, kubectl: Path) -> None:
+        """Write what another process must know of the running cluster."""
+        self.record.write_text(json.dumps({"url": url, "kubectl": str(kubectl)}, indent=1))
+
+    def client(self, url: str) -> Client:
+        """Return a client with all rights."""
+        return Client(url, *(self.certificate(name) for name in ("ca.crt", "admin.crt", "admin.key")))
+
+    def clear(self) -> None:
+        """Remove what an earlier cluster has left; whoever calls owns the directory."""
+        _remove(self.directory, _OF_A_CLUSTER)
+
+
+def connect(directory: Path) -> Client:
+    """Return a client, with all rights, of the cluster that runs in `directory`; raise LocalError where none is."""
+    files = Files(directory)
+    try:
+        return files.client(json.loads(files.record.read_text())["url"])
+    except (OSError, ValueError, KeyError):
+        raise LocalError(f"no local cluster is up in {directory}; `muster local up` starts one") from None
+
+
+def clean(directory: Path) -> None:
+    """Remove what a cluster that no longer runs has left in `directory`, and nothing else; one that runs keeps all."""
+    held = supervisor.lock(directory) if directory.is_dir() else None
+    if held:
+        with held:  # the lock's own file stays: another process may just be waiting for it
+            _remove(directory, (*_OF_A_CLUSTER, *_OF_ITS_PROCESSES))
+
+
+def _remove(directory: Path, entries: Iterable[str]) -> None:
+    for entry in entries:
+        path = directory / entry
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

