@@ -14,6 +14,8 @@ from typing import Self
 from urllib.error import URLError
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
+from trustme import CA
+
 from muster_dev.local import binaries, certificates, commands, processes, waiting
 from muster_dev.local.client import ApiError, Client
 from muster_dev.local.commands import Options
@@ -57,7 +59,7 @@ class ControlPlane:
         self.progress: Progress = progress or Quiet()
         self.binaries: dict[str, Path] = {}
         self.url = ""
-        self._authority = certificates.Authority()
+        self._authority = CA(organization_name="muster-local")
         self._processes: Processes | None = None
         self._api: Client | None = None
 
@@ -149,11 +151,11 @@ class ControlPlane:
             raise
         return True
 
-    def kubeconfig_for(self, user: str, *groups: str) -> Path:
-        """Write a kubeconfig for `user`, a service account's full name too, and return its path; RBAC says what it may."""
+    def kubeconfig_for(self, user: str) -> Path:
+        """Write a kubeconfig for `user`, which may be a service account's full name, and return its path; RBAC applies."""
         path = self.files.config(f"{user.replace(':', '-')}.kubeconfig")
-        client = self._authority.client(user, groups)
-        return certificates.write_kubeconfig(path, self.url, self._authority.certificate, client)
+        client = certificates.issue_client(self._authority, user)
+        return certificates.write_kubeconfig(path, self.url, self._authority, client)
 
     def _start(self) -> None:
         self.directory = self._given or Path(tempfile.mkdtemp(prefix="muster-"))

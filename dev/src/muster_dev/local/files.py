@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from trustme import CA
 
 from muster_dev.local import certificates, supervisor
-from muster_dev.local.certificates import Authority
 from muster_dev.local.client import Client
 from muster_dev.local.errors import LocalError
 
@@ -57,17 +57,18 @@ class Files:
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
 
-    def write_certificates(self, authority: Authority, url: str) -> None:
+    def write_certificates(self, authority: CA, url: str) -> None:
         """Write what the control plane's processes and the administrator need to trust each other."""
         self.certificates.mkdir(mode=0o700, exist_ok=True)
-        self.certificate("ca.crt").write_bytes(authority.certificate)
-        authority.serving("muster-local", ["localhost", "127.0.0.1", "10.0.0.1"]).write(self.certificates, "serving")
+        authority.cert_pem.write_to_path(self.certificate("ca.crt"))
+        serving = certificates.issue_server(authority, ["localhost", "127.0.0.1", "10.0.0.1"])
+        certificates.write(serving, self.certificates, "serving")
         private, public = certificates.token_keys()
         certificates.write_private(self.certificate("token.key"), private)
         self.certificate("token.pub").write_bytes(public)
-        admin = authority.client("admin", ["system:masters"])
-        admin.write(self.certificates, "admin")
-        certificates.write_kubeconfig(self.kubeconfig, url, authority.certificate, admin)
+        admin = certificates.issue_client(authority, "admin", "system:masters")
+        certificates.write(admin, self.certificates, "admin")
+        certificates.write_kubeconfig(self.kubeconfig, url, authority, admin)
 
     def write_record(self, url: str, kubectl: Path) -> None:
         """Write what another process must know of the running cluster."""
