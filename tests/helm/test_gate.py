@@ -58,11 +58,12 @@ def test_the_beta_of_the_policy_gates_pods(helm: Helm) -> None:
     with LocalCluster(nodes="pcie-8:1", options=Options(runtime_config={f"{GROUP}/v1beta1": True})) as cluster:
         cluster.apply(gate)
         cluster.create_namespace("team")
-        ask = "/api/v1/namespaces/team/pods?dryRun=All"
+        pods = "/api/v1/namespaces/team/pods"
         gates = [{"name": names.GATE}]
         cluster.wait(
-            lambda: cluster.api.request("POST", ask, bare_pod("asks"))["spec"].get("schedulingGates") == gates, "it is gated"
+            lambda: cluster.api.create(pods, bare_pod("asks"), dry_run=True)["spec"].get("schedulingGates") == gates,
+            "it is gated",
         )
         others = bare_pod("others")
         others["spec"]["schedulerName"] = "default-scheduler"
-        assert "schedulingGates" not in cluster.api.request("POST", ask, others)["spec"]
+        assert "schedulingGates" not in cluster.api.create(pods, others, dry_run=True)["spec"]

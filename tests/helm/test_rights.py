@@ -87,7 +87,7 @@ def a_job_is_removed_after_its_time(world: World) -> None:
 
 def a_gated_pod_is_let_go(world: World) -> None:
     def held() -> bool:
-        gates = world.cluster.api.request("POST", f"{world.path('pods')}?dryRun=All", bare_pod("gated"))["spec"]
+        gates = world.cluster.api.create(world.path("pods"), bare_pod("gated"), dry_run=True)["spec"]
         return bool(gates.get("schedulingGates"))
 
     world.cluster.wait(held, "the admission policy is in force")

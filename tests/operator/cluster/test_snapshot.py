@@ -64,7 +64,7 @@ def test_the_replay_says_what_the_operator_says_and_does_what_it_does(live: Live
         dump[kind] = [item for item in dump[kind] if not item["metadata"]["name"].startswith("first")]
     file.write_text(json.dumps(dump))
     foreseen, _ = replayed(live, file, tmp_path)
-    live.delete("dljobs", "first", propagationPolicy="Background")
+    live.delete("dljobs", "first", propagation="Background")
     for name in messages:
         live.wait_phase(name, "Running")
         where = [(place["pod"], place["node"], place["gpus"]) for place in live.status(name)["placement"]]

@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 
+from muster.kube.errors import KubeError
 from muster_dev.demo import script
 from muster_dev.demo.show import Show
 from muster_dev.local.errors import LocalError
@@ -23,7 +24,7 @@ def run(_: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         figures = script.play(Show())
-    except LocalError as error:
+    except (LocalError, KubeError) as error:
         print(f"muster demo: {error}", file=sys.stderr)
         return 1
     print(json.dumps(figures), flush=True)

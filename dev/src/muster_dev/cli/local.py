@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from muster import machines
+from muster.kube.errors import KubeError
 from muster_dev.local import directories, files, nodes, proc, processes, stack
+from muster_dev.local.api import Api
 from muster_dev.local.cluster import LocalCluster
 from muster_dev.local.commands import Options
 from muster_dev.local.errors import LocalError
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         return actions[args.action](args)
     except processes.AlreadyRunning as error:
         return _fail(f"{error}: `muster local status` shows it, `muster local down` stops it")
-    except LocalError as error:
+    except (LocalError, KubeError) as error:
         return _fail(str(error))
 
 
@@ -129,13 +131,12 @@ def _table(listed: list[processes.Process]) -> Table:
 
 def _nodes(directory: Path) -> str:
     try:
-        client = files.connect(directory)
-        url = json.loads(Files(directory).record.read_text())["url"]
-        items = client.get("/api/v1/nodes?resourceVersion=0")["items"]
-        client.close()
-    except (LocalError, OSError) as error:
+        access = files.access(directory)
+        with closing(Api(access)) as api:
+            items = api.get("/api/v1/nodes?resourceVersion=0")["items"]
+    except (LocalError, KubeError) as error:
         return f"the API server does not answer: {error}"
-    return f"{sum(map(nodes.is_ready, items))} of {len(items)} nodes are Ready; the API server is {url}"
+    return f"{sum(map(nodes.is_ready, items))} of {len(items)} nodes are Ready; the API server is {access.host}"
 
 
 def _how_to_use(started: LocalCluster) -> str:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial as bind
 
 from muster_dev.demo import deadlock, objects
 from muster_dev.demo.deadlock import Count, Learner, Watchkeeper
@@ -31,7 +29,6 @@ PATIENCE_SECONDS = 5.0
 """With muster, a gang that is partial for longer than this counts as deadlocked."""
 RUN_SECONDS = 4
 _GANG = "demo/gang"
-_SENDERS = 8
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def _settled(
     cluster.create_namespace(namespace)
     with show.step(f"{title}: submitted, until nothing moves any more") as detail:
         path, bodies = objects_of(jobs)
-        _send(cluster, path.format(namespace=namespace), bodies)
+        cluster.api.create_all(path.format(namespace=namespace), bodies)
         learners = _wait_settled(cluster, namespace, sum(jobs.values()), detail)
     count = deadlock.total(deadlock.partial(jobs, learners).values())
     held = sum(learner.gpus for learner in learners)
@@ -93,11 +90,6 @@ def _settled(
     with show.step("taking them away"):
         objects.clear(cluster, namespace, "jobs,pods")
     return count
-
-
-def _send(cluster: LocalCluster, path: str, bodies: Sequence[Json]) -> None:
-    with ThreadPoolExecutor(_SENDERS) as pool:
-        list(pool.map(bind(cluster.api.create, path), bodies))
 
 
 def _batch_jobs(jobs: dict[str, int]) -> tuple[str, list[Json]]:

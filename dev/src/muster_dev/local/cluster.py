@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +20,6 @@ from muster_dev.local.errors import LocalError
 from muster_dev.local.progress import Progress
 
 __all__ = ["Component", "LocalCluster", "Options"]
-_CREATORS = 8
 
 
 class LocalCluster(ControlPlane):
@@ -75,8 +72,7 @@ class LocalCluster(ControlPlane):
             return
         names = {manifest["metadata"]["name"] for manifest in manifests}
         with self.progress.step(f"bringing up {len(names)} nodes"):
-            with ThreadPoolExecutor(_CREATORS) as pool:
-                list(pool.map(partial(self.api.create, "/api/v1/nodes"), manifests))
+            self.api.create_all("/api/v1/nodes", manifests)
             self.wait(lambda: names <= self.ready_nodes(), f"{len(names)} nodes are Ready")
 
     def ready_nodes(self) -> set[str]:

@@ -16,8 +16,10 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from trustme import CA
 
+from muster.kube.access import Access
+from muster.kube.errors import NotFound
 from muster_dev.local import binaries, certificates, commands, processes, waiting
-from muster_dev.local.client import ApiError, Client
+from muster_dev.local.api import Api
 from muster_dev.local.commands import Options
 from muster_dev.local.errors import LocalError
 from muster_dev.local.files import Files
@@ -61,7 +63,8 @@ class ControlPlane:
         self.url = ""
         self._authority = CA(organization_name="muster-local")
         self._processes: Processes | None = None
-        self._api: Client | None = None
+        self._access: Access | None = None
+        self._api: Api | None = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -80,8 +83,15 @@ class ControlPlane:
         return self.files.kubeconfig
 
     @property
-    def api(self) -> Client:
-        """A client with all rights."""
+    def access(self) -> Access:
+        """The administrator's access to the API server."""
+        if self._access is None:
+            raise LocalError("the local cluster is not running; start it first")
+        return self._access
+
+    @property
+    def api(self) -> Api:
+        """The API server, with the administrator's rights."""
         if self._api is None:
             raise LocalError("the local cluster is not running; start it first")
         return self._api
@@ -116,13 +126,13 @@ class ControlPlane:
         if self._processes:
             with self.progress.step("stopping the local cluster"):
                 self._processes.close()
-        self._api = self._processes = None
+        self._access = self._api = self._processes = None
 
     def detach(self) -> None:
         """Let the cluster live on after this process; `processes.stop_detached` ends it."""
         self.processes.detach()
         self.api.close()
-        self._api = self._processes = None
+        self._access = self._api = self._processes = None
 
     def run(self, component: Component) -> int:
         """Start a component, wait until it is ready and return its pid; raise ProcessDied where it ends instead."""
@@ -145,10 +155,8 @@ class ControlPlane:
         """Return whether the API server has an object at `path`."""
         try:
             self.api.get(path)
-        except ApiError as error:
-            if error.status == 404:
-                return False
-            raise
+        except NotFound:
+            return False
         return True
 
     def kubeconfig_for(self, user: str) -> Path:
@@ -164,7 +172,8 @@ class ControlPlane:
         etcd, peer, api, controllers, scheduler = processes.free_ports(5)
         self.url = f"https://127.0.0.1:{api}"
         self.files.write_certificates(self._authority, self.url)
-        self._api = self.files.client(self.url)
+        self._access = self.files.access(self.url)
+        self._api = Api(self._access)
         with self.progress.step("starting etcd and kube-apiserver"):
             self._run("etcd", commands.etcd(self.files, etcd, peer), _ETCD, etcd)
             self._run("kube-apiserver", commands.apiserver(self.files, api, etcd, self.options), _APISERVER, api)
@@ -192,7 +201,7 @@ class ControlPlane:
     def _answers(self, url: str) -> bool:
         try:
             # No proxy: this is loopback, whatever the environment says.
-            with build_opener(ProxyHandler({}), HTTPSHandler(context=self.api.tls)).open(url, timeout=5) as response:
+            with build_opener(ProxyHandler({}), HTTPSHandler(context=self.access.tls)).open(url, timeout=5) as response:
                 return bool(response.status == 200)
         except (URLError, OSError):
             return False

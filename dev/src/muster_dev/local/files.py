@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 import yaml
 from trustme import CA
 
+from muster.kube.access import Access
 from muster_dev.local import certificates, supervisor
-from muster_dev.local.client import Client
 from muster_dev.local.errors import LocalError
 
 _OF_A_CLUSTER = ("certificates", "etcd", "config", "kubeconfig", "cluster.json")
@@ -74,20 +75,22 @@ class Files:
         """Write what another process must know of the running cluster."""
         self.record.write_text(json.dumps({"url": url, "kubectl": str(kubectl)}, indent=1))
 
-    def client(self, url: str) -> Client:
-        """Return a client with all rights."""
-        return Client(url, *(self.certificate(name) for name in ("ca.crt", "admin.crt", "admin.key")))
+    def access(self, url: str) -> Access:
+        """Return the administrator's access to the API server at `url`."""
+        tls = ssl.create_default_context(cafile=str(self.certificate("ca.crt")))
+        tls.load_cert_chain(self.certificate("admin.crt"), self.certificate("admin.key"))
+        return Access(url, tls)
 
     def clear(self) -> None:
         """Remove what an earlier cluster has left; whoever calls owns the directory."""
         _remove(self.directory, _OF_A_CLUSTER)
 
 
-def connect(directory: Path) -> Client:
-    """Return a client, with all rights, of the cluster that runs in `directory`; raise LocalError where none is."""
+def access(directory: Path) -> Access:
+    """Return the administrator's access to the cluster that runs in `directory`; raise LocalError where none does."""
     files = Files(directory)
     try:
-        return files.client(json.loads(files.record.read_text())["url"])
+        return files.access(json.loads(files.record.read_text())["url"])
     except (OSError, ValueError, KeyError):
         raise LocalError(f"no local cluster is up in {directory}; `muster local up` starts one") from None
 
