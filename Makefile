@@ -9,6 +9,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 
 UV_VERSION := 0.13.8
+ACTIONLINT_VERSION := v1.7.12
 UV_ON_PATH := $(shell command -v uv 2>/dev/null)
 UV := $(or $(UV_ON_PATH),$(CURDIR)/.uv/bin/uv)
 PYTHON := .venv/bin/python
@@ -25,7 +26,7 @@ unexport PYTHONHOME
 # The cluster's Go toolchain, where PATH has none, is installed by the same uv.
 export UV
 
-.PHONY: help demo test kind kind-down kind-test images check generate figures bench-gangs bench-start bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
+.PHONY: help demo test kind kind-down kind-test images check workflows generate figures bench-gangs bench-start bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ check: $(STAMP) ## format, lint, types, import arrows, generated files
 	@$(MAKE) --no-print-directory generate
 	@git diff --exit-code -- $(GENERATED) || { echo "Generated files were out of date; they are right now: commit them." >&2; exit 1; }
 	@new=$$(git ls-files --others --exclude-standard -- $(GENERATED)); [ -z "$$new" ] || { echo "Generated, but not in git: $$new" >&2; exit 1; }
+
+workflows: ## lint .github/workflows by actionlint, built from its Go module (needs go)
+	@go run github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
 
 generate: $(STAMP) ## write crds/, docs/reference/, the chart's copies and kind-scheduler.yaml from the code
 	$(PYTHON) -m muster.api.crd crds
