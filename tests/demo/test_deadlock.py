@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from muster_dev.demo import deadlock
-from muster_dev.demo.deadlock import Count, Learner, Watchkeeper
+from muster_dev.demo.deadlock import Count, DeadlockWatch, Learner
 
 JOBS = {"a": 3, "b": 2}
 
@@ -48,23 +48,23 @@ def test_arrivals_are_every_learner_once_and_mixed() -> None:
 
 
 def test_a_gang_that_becomes_whole_in_time_was_not_deadlocked() -> None:
-    watch = Watchkeeper(JOBS, patience=5.0)
-    assert watch.look(learners("a", 1, None, None), now=10.0) == Count()
-    assert watch.look(learners("a", 1, 1, None), now=14.0) == Count()
-    assert watch.look(learners("a", 1, 1, 1), now=16.0) == Count()
+    watch = DeadlockWatch(JOBS, patience=5.0)
+    assert watch.sample(learners("a", 1, None, None), now=10.0) == Count()
+    assert watch.sample(learners("a", 1, 1, None), now=14.0) == Count()
+    assert watch.sample(learners("a", 1, 1, 1), now=16.0) == Count()
     assert (watch.worst, watch.longest, watch.samples) == (Count(), 4.0, 3)
 
 
 def test_a_gang_that_stays_partial_is_deadlocked_and_remembered() -> None:
-    watch = Watchkeeper(JOBS, patience=5.0)
-    watch.look(learners("a", 1, 1, None), now=0.0)
-    assert watch.look(learners("a", 1, 1, None), now=5.1) == Count(2, 2)
-    assert watch.look(learners("a", 1, 1, 1), now=6.0) == Count()
+    watch = DeadlockWatch(JOBS, patience=5.0)
+    watch.sample(learners("a", 1, 1, None), now=0.0)
+    assert watch.sample(learners("a", 1, 1, None), now=5.1) == Count(2, 2)
+    assert watch.sample(learners("a", 1, 1, 1), now=6.0) == Count()
     assert watch.worst == Count(2, 2)
 
 
 def test_a_gang_that_was_whole_in_between_begins_anew() -> None:
-    watch = Watchkeeper(JOBS, patience=5.0)
-    watch.look(learners("b", 1, None), now=0.0)
-    watch.look(learners("b", None, None), now=4.0)
-    assert watch.look(learners("b", 1, None), now=8.0) == Count()
+    watch = DeadlockWatch(JOBS, patience=5.0)
+    watch.sample(learners("b", 1, None), now=0.0)
+    watch.sample(learners("b", None, None), now=4.0)
+    assert watch.sample(learners("b", 1, None), now=8.0) == Count()

@@ -106,7 +106,7 @@ def test_the_race_binds_every_pod_of_both_contestants(stage: Stage) -> None:
 
 
 def test_a_race_that_cannot_be_won_says_how_far_it_came(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gang_race, "PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(gang_race, "TIMEOUT_SECONDS", 5.0)
     with pytest.raises(gang_race.TooSlow, match="0 of 1000 pods"):
         gang_race.race_muster(stage.cluster, gangs=1, size=1000)
     assert objects.pods(stage.cluster, "race-muster") == []

@@ -15,7 +15,7 @@ from muster.api import crd
 from muster.kube.errors import Forbidden
 from muster_dev.local import stack
 from muster_dev.local.errors import LocalError
-from muster_dev.local.waiting import WaitedInVain
+from muster_dev.local.waiting import WaitTimeout
 
 if TYPE_CHECKING:
     from helm.conftest import AuditedCluster
@@ -138,7 +138,7 @@ def test_install_upgrade_uninstall(audited: AuditedCluster, cluster_helm: Helm, 
     assert any("gang-gate" in name for name in inventory(audited))
 
     cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait", "--timeout", "120s")
-    with suppress(WaitedInVain):  # the assertion says more: what is left
+    with suppress(WaitTimeout):  # the assertion says more: what is left
         audited.wait(lambda: inventory(audited) - before == DEFINITIONS, "nothing but the definitions is left")
     assert inventory(audited) - before == DEFINITIONS
     assert before <= inventory(audited)

@@ -15,7 +15,7 @@ import pytest
 from kind import traces
 from kind.jobs import Jobs
 from muster_dev.kind import cluster as kind_cluster
-from muster_dev.kind import engine, rootless_docker
+from muster_dev.kind import engine, private_engine
 from muster_dev.kind.cluster import Cluster
 from muster_dev.local.errors import LocalError
 from muster_dev.local.progress import Quiet, Shown
@@ -31,7 +31,7 @@ def kind() -> Iterator[Cluster]:
         return
     if engine.running() is None:
         try:
-            rootless_docker.check()
+            private_engine.check()
         except LocalError as error:
             pytest.skip(str(error))
     before = traces.seen()

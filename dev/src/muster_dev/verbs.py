@@ -6,7 +6,7 @@ from typing import Final
 
 from muster.cli.verbs import Verb
 
-DEMO: Final = Verb("what muster does, shown on a real control plane in a few minutes", "muster_dev.cli.demo", "muster-dev")
+DEMO: Final = Verb("muster on a real control plane, shown in a few minutes", "muster_dev.cli.demo", "muster-dev")
 KIND: Final = Verb(
     "muster in a kind cluster on this machine, installed by helm: up, down, status, run, images",
     "muster_dev.cli.kind",

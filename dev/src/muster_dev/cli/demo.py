@@ -1,4 +1,4 @@
-"""`muster demo`: what muster does, shown on a real control plane, in a few minutes. The last line is one JSON object."""
+"""`muster demo`: muster on a real control plane, shown in a few minutes. The last line of output is one JSON object."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from muster_dev.local.errors import LocalError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add no option: the demo is always the same."""
-    parser.epilog = "Starts a control plane of its own on loopback and stops it again; `muster local` clusters are not touched."
+    """Describe the demo, which has no options."""
+    parser.epilog = (
+        "Starts a separate control plane on loopback and stops it at the end; a cluster of `muster local` is not touched."
+    )
 
 
 def run(_: argparse.Namespace) -> int:
-    """Play the demo and return the exit code: 1, with a sentence, where something it needs is not to be had."""
-    # SIGTERM as Ctrl-C: what was started is stopped.
+    """Play the demo and return the exit code: 1, with a message, if the cluster fails."""
+    # SIGTERM works as Ctrl-C: the cluster is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         figures = script.play(Show())

@@ -1,6 +1,6 @@
-"""`muster kind up|down|status|run|images`: muster in a kind cluster on this machine, installed as its users install it.
+"""`muster kind up|down|status|run|images`: muster in a kind cluster on this machine, installed as users install it.
 
-What is shown goes to stderr, answers to stdout.
+Progress and errors go to stderr, results to stdout.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from muster_dev.local.progress import Shown
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    up = actions.add_parser("up", help="create the cluster, install muster, run an example; it runs on after the command")
+    up = actions.add_parser("up", help="create the cluster, install muster, run an example; the cluster outlives the command")
     up.add_argument("--no-example", action="store_true", help="leave the example out")
-    actions.add_parser("down", help="remove the cluster and all that it made on this machine")
-    actions.add_parser("status", help="show nodes and muster's pods; exit code 1 where there is no cluster")
+    actions.add_parser("down", help="remove the cluster and everything that it made on this machine")
+    actions.add_parser("status", help="show nodes and muster's pods; exit code 1 if there is no cluster")
     run = actions.add_parser("run", help="run a program for the cluster: muster kind run kubectl get pods")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the program and its arguments")
-    actions.add_parser("images", help="make muster's images, and say how they came about and where they are")
+    actions.add_parser("images", help="make muster's images, and show how they were made and where they are")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,41 +45,41 @@ def run(args: argparse.Namespace) -> int:
 
 
 def up(args: argparse.Namespace) -> int:
-    """Bring the cluster up and show that it works."""
-    # SIGTERM as Ctrl-C: what was started can be told to stop.
+    """Bring the cluster up and run the example."""
+    # SIGTERM works as Ctrl-C: a started engine is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress = Shown()
-    found = cluster.up(progress)
+    started = cluster.up(progress)
     if not args.no_example:
-        print(example.play(found, progress))
+        print(example.play(started, progress))
     print(_HOW_TO_USE)
     return 0
 
 
 def down(_: argparse.Namespace) -> int:
-    """Take the cluster down; that there is none is no error."""
+    """Remove the cluster; succeed if there is none."""
     if not cluster.down(Shown()):
-        print("there was no kind cluster of muster's")
+        print("there was no kind cluster of muster")
     return 0
 
 
 def status(_: argparse.Namespace) -> int:
-    """Show what runs."""
-    found = _found()
-    print(found.kubectl("get", "nodes", "--output", "wide"))
-    print(found.kubectl("get", "pods", "--namespace", cluster.NAMESPACE, "--output", "wide"), end="")
+    """Show the nodes and muster's pods."""
+    existing = _existing()
+    print(existing.kubectl("get", "nodes", "--output", "wide"))
+    print(existing.kubectl("get", "pods", "--namespace", cluster.NAMESPACE, "--output", "wide"), end="")
     return 0
 
 
 def run_program(args: argparse.Namespace) -> int:
-    """Run a program where the cluster can be reached, with KUBECONFIG set."""
+    """Run a program with KUBECONFIG set and the cluster in reach, and return its exit code."""
     if not args.command:
-        raise LocalError("say which program, as in: muster kind run kubectl get pods")
-    return _found().call(*args.command)
+        raise LocalError("name a program to run, for example: muster kind run kubectl get pods")
+    return _existing().call(*args.command)
 
 
 def make_images(_: argparse.Namespace) -> int:
-    """Make muster's images and tell where they are."""
+    """Make muster's images and print their names and their archive."""
     archive = images.make(engine.running(), Shown())
     print("\n".join(images.names()))
     if archive:
@@ -87,11 +87,11 @@ def make_images(_: argparse.Namespace) -> int:
     return 0
 
 
-def _found() -> Cluster:
-    found = Cluster.find(Shown())
-    if found is None:
-        raise LocalError("there is no kind cluster of muster's; `muster kind up` creates one")
-    return found
+def _existing() -> Cluster:
+    existing = Cluster.find(Shown())
+    if existing is None:
+        raise LocalError("there is no kind cluster of muster; `muster kind up` creates one")
+    return existing
 
 
 _HOW_TO_USE = """
@@ -99,4 +99,4 @@ The cluster is up.
 
   muster kind run kubectl get dljobs       any program, with KUBECONFIG set and the cluster in reach
   muster kind status                       nodes and muster's pods
-  muster kind down                         all of it gone"""
+  muster kind down                         remove the cluster"""

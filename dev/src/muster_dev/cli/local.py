@@ -1,4 +1,4 @@
-"""`muster local up|down|status|kubeconfig`: the local cluster by hand. What is shown goes to stderr, answers to stdout."""
+"""`muster local up|down|status|kubeconfig`: the local cluster by hand. Progress and errors go to stderr, results to stdout."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ NODES = "dgx-a100:2,pcie-8:2"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    up = actions.add_parser("up", help="start the cluster; it runs on after the command", epilog=_catalogue())
+    up = actions.add_parser("up", help="start the cluster; it outlives the command", epilog=_catalogue())
     up.add_argument("--nodes", default=NODES, metavar="SPEC", help=f"MACHINE:COUNT,... (default: {NODES}); '' for none")
     up.add_argument("--with-muster", action="store_true", help="install muster too: operator, extender, scheduler, agents")
-    up.add_argument("--foreground", action="store_true", help="keep the command, and stop the cluster with it (Ctrl-C)")
+    up.add_argument("--foreground", action="store_true", help="stop the cluster when the command ends (Ctrl-C)")
     up.add_argument(
         "--node-grace-seconds",
         type=int,
         default=Options.node_grace_seconds,
         metavar="N",
-        help="a node that is silent this long is Unknown (default: %(default)s)",
+        help="seconds without a renewal after which a node is Unknown (default: %(default)s)",
     )
-    actions.add_parser("down", help="stop the cluster and remove what it wrote")
-    actions.add_parser("status", help="show the processes and how many nodes are Ready; exit code 1 where something is down")
+    actions.add_parser("down", help="stop the cluster and remove its files")
+    actions.add_parser(
+        "status", help="show the processes and how many nodes are Ready; exit code 1 if a process or the cluster is down"
+    )
     actions.add_parser("kubeconfig", help="print the path of the kubeconfig")
 
 
@@ -61,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def up(args: argparse.Namespace) -> int:
-    """Start the cluster and say how to use it."""
+    """Start the cluster and print how to use it."""
     options = Options(node_grace_seconds=args.node_grace_seconds)
     started = LocalCluster(directories.state(), nodes=args.nodes, options=options, progress=Shown())
-    # SIGTERM as Ctrl-C: what was started is stopped.
+    # SIGTERM works as Ctrl-C: the cluster is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         started.start()
@@ -81,7 +83,7 @@ def up(args: argparse.Namespace) -> int:
 
 
 def down(_: argparse.Namespace) -> int:
-    """Stop the cluster; that none is up is no error."""
+    """Stop the cluster; succeed if none is up."""
     directory = directories.state()
     with Shown().step("stopping the local cluster"):
         stopped = processes.stop_detached(directory)
@@ -92,7 +94,7 @@ def down(_: argparse.Namespace) -> int:
 
 
 def status(_: argparse.Namespace) -> int:
-    """Show what runs; return 1 where the cluster, or a part of it, is down."""
+    """Show the processes; return 1 if the cluster or one of its processes is down."""
     directory = directories.state()
     if not processes.running(directory):
         return _fail(f"no local cluster is up in {directory}; `muster local up` starts one")

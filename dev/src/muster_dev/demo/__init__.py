@@ -1,5 +1,5 @@
-"""What muster does, shown on a real control plane: `muster demo` and `make demo`, one module a scene.
+"""`muster demo`: scenes that show muster on a real control plane, one module each.
 
-A scene sets a situation up, watches what comes of it through the API server and returns what it saw as a value. Nothing
-that is shown is made up: a scene that does not see what it wants to show says so.
+A scene sets up a situation, observes the result through the API server and returns it as a value. Every figure is measured: a
+scene whose expected result does not happen says so.
 """

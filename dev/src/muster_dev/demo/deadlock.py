@@ -1,7 +1,7 @@
-"""Counting gangs that hold GPUs in vain: the workload of the lecture's experiment and the arithmetic over it. Pure.
+"""The count of deadlocked gangs: the workload of the lecture's experiment and its arithmetic. Pure.
 
-A synchronous job trains only when all of its learners run. A learner that holds a GPU while its gang is not whole is
-deadlocked for as long as nothing more can start, and the GPU it holds idles.
+A synchronous job trains only when all of its learners run. A learner that holds a GPU while its gang is incomplete is
+deadlocked as long as nothing else can start, and its GPU idles.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ FEWEST, MOST = 2, 4
 
 @dataclass(frozen=True)
 class Learner:
-    """One learner as the cluster has it."""
+    """The state of a learner in the cluster."""
 
     gang: str
     placed: bool
-    """It has a node, whether it still runs or has ended."""
+    """Whether it has a node, be it still running or ended."""
     gpus: int
-    """GPUs that it holds now."""
+    """The number of GPUs that it holds now."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """Learners that hold GPUs while their gang is not whole, and those GPUs."""
+    """The learners that hold GPUs while their gang is incomplete, and the number of those GPUs."""
 
     deadlocked_learners: int = 0
     idle_gpus: int = 0
 
     def __or__(self, other: Count) -> Count:
-        """Return the worse of both."""
+        """Return the worse of two counts."""
         return max(self, other, key=lambda count: (count.idle_gpus, count.deadlocked_learners))
 
 
 def workload(jobs: int = JOBS, seed: int = SEED) -> dict[str, int]:
-    """Return jobs by name, each with its number of learners (1 GPU each); the same seed gives the same jobs."""
+    """Return the number of learners (1 GPU each) of each job, by name; the same seed gives the same jobs."""
     chance = random.Random(seed)
     return {f"job-{index:02}": chance.randint(FEWEST, MOST) for index in range(jobs)}
 
 
 def arrivals(jobs: dict[str, int], seed: int = SEED) -> list[tuple[str, int]]:
-    """Return every learner (job, index) in an order as if each had come by itself."""
+    """Return all learners (job, index) in the shuffled order of independent arrivals."""
     learners = [(name, index) for name, size in jobs.items() for index in range(size)]
     random.Random(seed).shuffle(learners)
     return learners
 
 
 def partial(jobs: dict[str, int], learners: Iterable[Learner]) -> dict[str, Count]:
-    """Return the gangs of which some learners hold GPUs while others have no node, with what they hold."""
+    """Return the count of each gang of which some learners hold GPUs while others have no node."""
     placed: dict[str, int] = defaultdict(int)
     held: dict[str, list[int]] = defaultdict(list)
     for learner in learners:
@@ -70,25 +70,25 @@ def total(counts: Iterable[Count]) -> Count:
 
 
 @dataclass
-class Watchkeeper:
-    """Looks at the gangs again and again: who is partial only while starting is not deadlocked, who stays so is."""
+class DeadlockWatch:
+    """Samples the gangs: a gang that stays partial longer than `patience` is deadlocked, one that is just starting is not."""
 
     jobs: dict[str, int]
     patience: float
-    """Seconds for which a gang may be partial, on its way to being whole."""
+    """Seconds for which a starting gang may be partial."""
     worst: Count = field(default_factory=Count)
     longest: float = 0.0
-    """Seconds for which a gang was seen partial at most."""
+    """The longest time, in seconds, for which a gang was seen partial."""
     samples: int = 0
     _since: dict[str, float] = field(default_factory=dict)
 
-    def look(self, learners: Iterable[Learner], now: float) -> Count:
-        """Take one look at the time `now` (seconds) and return what is deadlocked by it."""
-        now_partial = partial(self.jobs, learners)
-        self._since = {gang: self._since.get(gang, now) for gang in now_partial}
+    def sample(self, learners: Iterable[Learner], now: float) -> Count:
+        """Take a sample at the time `now` (seconds) and return the deadlocked learners."""
+        counts = partial(self.jobs, learners)
+        self._since = {gang: self._since.get(gang, now) for gang in counts}
         ages = {gang: now - since for gang, since in self._since.items()}
-        stuck = total(count for gang, count in now_partial.items() if ages[gang] > self.patience)
+        deadlocked = total(count for gang, count in counts.items() if ages[gang] > self.patience)
         self.longest = max(self.longest, *ages.values()) if ages else self.longest
-        self.worst |= stuck
+        self.worst |= deadlocked
         self.samples += 1
-        return stuck
+        return deadlocked

@@ -1,8 +1,8 @@
-"""How fast whole gangs get their nodes: from the first create to the last bind, the same way for every contestant.
+"""The rate at which gangs get their nodes, from the first create to the last bind, measured alike for every contestant.
 
-One client, with the same number of connections for all, sends what the contestant wants created, all gangs at once; a watch
-beside it notes when each pod is first seen with a node. Nodes are plain objects, so that nothing but the control plane and
-the contestant is at work. Times in seconds, as seen by the watch; CPU in seconds, by process, user and system.
+A client creates the contestant's objects, all gangs at once, over the same number of connections for all; a watch records when
+each pod is first seen with a node. Nodes are mere objects, so only the control plane and the contestant work. Times are in
+seconds, as seen by the watch; CPU in seconds per process, user and system.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ GANGS: Final = 100
 SIZE: Final = 20
 NODES: Final = "dgx-a100:1000"
 CONNECTIONS: Final = 32
-PATIENCE_SECONDS: Final = 300.0
+TIMEOUT_SECONDS: Final = 300.0
 AT_REST_CPU_SECONDS: Final = 0.15
-"""CPU that all processes of a cluster use in a second when nothing happens."""
+"""The CPU time that all processes of an idle cluster use in a second, at most."""
 NATIVE_API: Final = "scheduling.k8s.io/v1alpha2"
 EVERY_NODE: Final = "every-node"
 """schedulerName of a profile of the default kube-scheduler that scores every node, as packing needs; by default it samples."""
@@ -43,23 +43,23 @@ _NAMESPACE: Final = "race"
 _CONTAINER: Final = {"name": "train", "image": "train:1", "resources": {"limits": {names.GPU: "1"}}}
 
 Submit = Callable[[Client, str, int, int], Awaitable[None]]
-"""Creates one gang: with this client, in this namespace, of this number, of this size."""
+"""Creates one gang, given client, namespace, number and size."""
 
 
 class TooSlow(LocalError):
-    """Not every pod had a node in time."""
+    """Some pods had no node at the deadline."""
 
 
 @dataclass(frozen=True)
 class Race:
-    """What came of one contestant's run."""
+    """The result of one contestant."""
 
     contestant: str
     pods: int
     seconds: float
     """From the first create to the last bind."""
     cpu_seconds: dict[str, float]
-    """CPU used meanwhile, by process of the cluster."""
+    """CPU seconds used in that time, by process of the cluster."""
 
     @property
     def pods_per_second(self) -> float:
@@ -79,7 +79,7 @@ _decode_pod: Final = msgspec.json.Decoder(_Pod).decode
 
 
 def options() -> Options:
-    """Return the options of a cluster for races: native gang scheduling on, and nodes that nobody keeps alive stay Ready."""
+    """Return the options of a cluster for races: native gang scheduling is on, and nodes stay Ready without renewals."""
     return Options(
         feature_gates={"GenericWorkload": True, "GangScheduling": True},
         runtime_config={NATIVE_API: True},
@@ -89,12 +89,12 @@ def options() -> Options:
 
 
 def add_nodes(cluster: LocalCluster, text: str = NODES) -> None:
-    """Add plain Node objects, born Ready, and wait until pods may go to them."""
+    """Add mere Node objects that are declared Ready, and wait until they take pods."""
     cluster.add_nodes(nodes.manifests(text, kwok=False))
 
 
 def wait_for_agents(cluster: LocalCluster) -> None:
-    """Wait until the agents have published the topology of every node, so that they are at rest during the race."""
+    """Wait until the agents have published the topology of every node, so that they idle during the race."""
 
     def all_known() -> bool:
         items = cluster.api.get("/api/v1/nodes?resourceVersion=0")["items"]
@@ -104,7 +104,7 @@ def wait_for_agents(cluster: LocalCluster) -> None:
 
 
 def wait_for_rest(cluster: LocalCluster) -> None:
-    """Wait until the cluster's processes have next to nothing to do: what was started has read what it needs."""
+    """Wait until the cluster's processes are idle, having read what they need at their start."""
     for _ in range(60):
         before = sum(_cpu(cluster).values())
         time.sleep(1.0)
@@ -113,24 +113,24 @@ def wait_for_rest(cluster: LocalCluster) -> None:
 
 
 def race_muster(cluster: LocalCluster, gangs: int = GANGS, size: int = SIZE) -> Race:
-    """Measure muster: one DLJob a gang."""
+    """Measure muster: one DLJob per gang."""
     return race(cluster, "muster", submit_dljob, gangs, size)
 
 
 def race_native(cluster: LocalCluster, gangs: int = GANGS, size: int = SIZE) -> Race:
-    """Measure kube-scheduler's own gang scheduling: one PodGroup a gang, then its pods."""
+    """Measure kube-scheduler's own gang scheduling: one PodGroup per gang, then its pods."""
     return race(cluster, "native", submit_pod_group, gangs, size)
 
 
 def race_native_every_node(cluster: LocalCluster, gangs: int = GANGS, size: int = SIZE) -> Race:
-    """Measure the same when every node is scored."""
+    """Measure the same with every node scored."""
     return race(cluster, "native-every-node", partial(submit_pod_group, scheduler=EVERY_NODE), gangs, size)
 
 
 def race(cluster: LocalCluster, contestant: str, submit: Submit, gangs: int, size: int) -> Race:
-    """Let a contestant start `gangs` gangs of `size` 1-GPU pods, take all of them away again, and return the times.
+    """Let a contestant start `gangs` gangs of `size` 1-GPU pods, delete them again, and return the result.
 
-    Raises TooSlow where not every pod had a node after PATIENCE_SECONDS, LocalError where an object was refused.
+    Raises TooSlow if some pods have no node after TIMEOUT_SECONDS, LocalError if an object is refused.
     """
     namespace = f"{_NAMESPACE}-{contestant}"
     cluster.create_namespace(namespace)
@@ -191,19 +191,19 @@ async def _timed(kubeconfig: str, namespace: str, submit: Submit, gangs: int, si
         bound = _Bound(gangs * size)
         watching = asyncio.create_task(Reflector(client, paths.pods(namespace), _Pod, bound.pods).run())
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 await bound.pods.synced.wait()
                 begun = time.perf_counter()
                 await asyncio.gather(*(submit(client, namespace, gang, size) for gang in range(gangs)), bound.all.wait())
         except TimeoutError:
-            raise TooSlow(f"{len(bound.names)} of {gangs * size} pods had a node after {PATIENCE_SECONDS:.0f} s") from None
+            raise TooSlow(f"{len(bound.names)} of {gangs * size} pods had a node after {TIMEOUT_SECONDS:.0f} s") from None
         finally:
             watching.cancel()
     return bound.last - begun
 
 
 class _Bound:
-    """The pods that have been seen with a node; `all` is set when they are as many as expected."""
+    """The pods that were seen with a node; the event `all` is set when their number is as expected."""
 
     def __init__(self, expected: int) -> None:
         self.pods: Store[_Pod] = Store()
@@ -223,13 +223,13 @@ class _Bound:
 
 
 async def _clear(kubeconfig: str, namespace: str) -> None:
-    """Take away what a race has made, pods without waiting for a kubelet that is not there."""
+    """Delete the objects of a race, pods without a grace period: no kubelet would confirm their end."""
     async with await Client.connect(kubeconfig, connections=CONNECTIONS) as client:
         for path in (paths.dljobs(namespace), f"/apis/{NATIVE_API}/namespaces/{namespace}/podgroups"):
-            with suppress(NotFound):  # muster, or the alpha API, is not there
+            with suppress(NotFound):  # muster or the alpha API is not installed
                 await client.delete(path, propagation="Background")
         while left := (await client.list(paths.pods(namespace))).items:
-            # One by one, since the API server goes through a whole collection one by one, on one connection.
+            # Concurrent requests: to delete a collection, the API server deletes its objects one after the other.
             await asyncio.gather(*(_delete_pod(client, namespace, _decode_pod(raw).metadata.name) for raw in left))
         await client.delete(paths.namespaces(namespace))
 

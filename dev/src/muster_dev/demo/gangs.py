@@ -1,7 +1,7 @@
 """Scene (e): 100 gangs of 20 on 1,000 nodes, kube-scheduler's own gang scheduling and muster in turn, on one control plane.
 
-muster is installed only when its turn comes, so that each contestant has the machine to itself. One run each: a figure to
-look at. `make bench-gangs` measures with care.
+muster is installed only for its own run, so that each contestant has the machine to itself. One run each gives a rough figure;
+`make bench-gangs` repeats the runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from muster_dev.local.cluster import LocalCluster
 
 @dataclass(frozen=True)
 class Outcome:
-    """Both runs."""
+    """The results of both contestants."""
 
     native: Race
     muster: Race
@@ -31,7 +31,7 @@ def play(show: Show, nodes: str = gang_race.NODES, gangs: int = gang_race.GANGS,
         with show.step(f"kube-scheduler's own gang scheduling (alpha): {what}"):
             native = gang_race.race_native(cluster, gangs, size)
         stack.install(cluster)
-        with show.step("waiting for the agents to have seen every node"):
+        with show.step("waiting until the agents have published every node"):
             gang_race.wait_for_agents(cluster)
         with show.step(f"muster, one DLJob a gang: {what}"):
             muster = gang_race.race_muster(cluster, gangs, size)

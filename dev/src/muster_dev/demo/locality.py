@@ -1,7 +1,7 @@
-"""Scene (b): which GPUs a job gets that needs fast links, and which one that does not, on PCIe machines.
+"""Scene (b): the GPUs of a job that needs fast links and of one that does not, on PCIe machines.
 
-One GPU of the machine is taken already, so one of its pairs is broken. The sensitive job must get a pair that is still
-whole; the insensitive one should take the GPU that is left over of the broken pair, since it is of least use to others.
+One GPU of the machine is taken already, so one of its pairs is broken. The sensitive job must get an unbroken pair; the
+insensitive one should take the remaining GPU of the broken pair, which is of least use to other jobs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NAMESPACE = "links"
 
 @dataclass(frozen=True)
 class Outcome:
-    """GPUs by index on their node, for each of the two jobs."""
+    """The GPUs of the two jobs, by index on their node."""
 
     sensitive: list[int]
     insensitive: list[int]
 
 
 def play(cluster: LocalCluster, show: Show) -> Outcome:
-    """Run the scene on a cluster with muster, on one node of each PCIe machine type; return what came of the first."""
+    """Run the scene on a cluster with muster, on one node of each PCIe machine type; return the result of the first."""
     cluster.add_nodes([node for name in MACHINES for node in nodes.manifests(f"{name}:1")])
     cluster.create_namespace(NAMESPACE)
     outcomes = [_on(cluster, show, machines.machine(name)) for name in MACHINES]
@@ -58,26 +58,25 @@ def _place(cluster: LocalCluster, machine: Machine, name: str, gpus: int, sensit
 
 
 def why_sensitive(machine: Machine, taken: list[int], chosen: list[int]) -> str:
-    """Say what the chosen GPUs are worth, beside those that would be taken by index."""
+    """Compare the links of the chosen GPUs with those of the first free ones by index."""
     free = [gpu for gpu in range(machine.gpus) if gpu not in taken]
     naive = free[: len(chosen)]
-    got, other = _speed(machine, chosen), _speed(machine, naive)
+    chosen_speed, naive_speed = _speed(machine, chosen), _speed(machine, naive)
     return (
-        f"S, sensitive: GPUs {_list(chosen)}, joined by {machine.links[chosen[0]][chosen[1]]}, {got:.0f} GB/s;"
-        f" the first two free ones, {_list(naive)}, are joined by {machine.links[naive[0]][naive[1]]}, {other:.0f} GB/s."
+        f"S, sensitive: GPUs {_list(chosen)}, joined by {machine.links[chosen[0]][chosen[1]]}, {chosen_speed:.0f} GB/s;"
+        f" the first two free ones, {_list(naive)}, are joined by {machine.links[naive[0]][naive[1]]}, {naive_speed:.0f} GB/s."
     )
 
 
 def why_insensitive(machine: Machine, taken: list[int], sensitive: list[int], chosen: list[int]) -> str:
-    """Say what the choice leaves to others."""
-    gone = {*taken, *sensitive, *chosen}
-    left = [gpu for gpu in range(machine.gpus) if gpu not in gone]
+    """Say which GPUs the choice leaves to other jobs."""
+    held = {*taken, *sensitive, *chosen}
+    free = [gpu for gpu in range(machine.gpus) if gpu not in held]
     best = max(_speed(machine, [a, b]) for a in range(machine.gpus) for b in range(a))
-    pairs = [[a, b] for a in left for b in left if a < b and _speed(machine, [a, b]) == best]
-    beside = next((gpu for gpu in taken if _speed(machine, [gpu, chosen[0]]) == best), None)
-    partner = f"the other half of the pair of the neighbour's GPU {beside}; " if beside is not None else ""
-    whole = ", ".join(_list(pair) for pair in pairs)
-    return f"I, insensitive: GPU {_list(chosen)}, {partner}the pairs {whole} stay whole for jobs that need them."
+    pairs = ", ".join(_list([a, b]) for a in free for b in free if a < b and _speed(machine, [a, b]) == best)
+    partner = next((gpu for gpu in taken if _speed(machine, [gpu, chosen[0]]) == best), None)
+    broken = f"the other half of the pair of the neighbour's GPU {partner}; " if partner is not None else ""
+    return f"I, insensitive: GPU {_list(chosen)}, {broken}the pairs {pairs} stay whole for jobs that need them."
 
 
 def _speed(machine: Machine, gpus: list[int]) -> float:
@@ -89,7 +88,7 @@ def _list(gpus: list[int]) -> str:
 
 
 def _draw(show: Show, machine: Machine, jobs: dict[str, list[int]]) -> None:
-    """Show the link matrix; rows and columns of chosen GPUs carry the job's letter, links inside a job are marked."""
+    """Show the link matrix, with the job's letter on its GPUs and the links inside a job marked."""
     owner = {gpu: letter for letter, gpus in jobs.items() for gpu in gpus}
     names = [f"GPU{gpu}{'=' + owner[gpu] if gpu in owner else ''}" for gpu in range(machine.gpus)]
     rows = []

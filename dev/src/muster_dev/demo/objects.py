@@ -1,6 +1,6 @@
-"""The objects that the scenes create, and what they read of the cluster.
+"""The objects that the scenes create, and their state in the cluster.
 
-Everything is read from the API server anew each time; nothing here remembers.
+Every call reads from the API server; nothing is cached.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 def template(gpus: int, *, run: int | None = None, machine: str | None = None) -> Json:
-    """Return a pod template that asks for `gpus`, runs for `run` seconds (None: for ever), on that machine type only."""
+    """Return a pod template of `gpus` GPUs that runs for `run` seconds (None: forever) on that machine type (None: any)."""
     container = {"name": "train", "image": "train:1", "resources": {"limits": {names.GPU: str(gpus)}}}
     spec: Json = {"containers": [container], "terminationGracePeriodSeconds": 5}
     if machine:
@@ -23,7 +23,7 @@ def template(gpus: int, *, run: int | None = None, machine: str | None = None) -
 
 
 def dljob(name: str, replicas: int, pods: Json, **spec: Any) -> Json:
-    """Return a DLJob with that many workers; `spec` is put beside its roles."""
+    """Return a DLJob of `replicas` workers; `spec` has its other fields."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": "DLJob",
@@ -43,16 +43,16 @@ def pods_path(namespace: str) -> str:
 
 
 def pods(cluster: LocalCluster, namespace: str, job: str = "") -> list[Json]:
-    """Return the pods of a namespace, or of one DLJob in it, as they are now."""
+    """Return the current pods of a namespace, or of one DLJob in it."""
     selector = f"?labelSelector={names.JOB}={job}" if job else ""
-    found: list[Json] = cluster.api.get(pods_path(namespace) + selector)["items"]
-    return found
+    items: list[Json] = cluster.api.get(pods_path(namespace) + selector)["items"]
+    return items
 
 
 def status(cluster: LocalCluster, namespace: str, name: str) -> Json:
-    """Return a DLJob's status, empty as long as it has none."""
-    found: Json = cluster.api.get(dljobs_path(namespace, name)).get("status", {})
-    return found
+    """Return a DLJob's status, empty if it has none yet."""
+    current: Json = cluster.api.get(dljobs_path(namespace, name)).get("status", {})
+    return current
 
 
 def wait_for(cluster: LocalCluster, namespace: str, name: str, phase: str) -> Json:
@@ -62,17 +62,19 @@ def wait_for(cluster: LocalCluster, namespace: str, name: str, phase: str) -> Js
 
 
 def holds_gpus(pod: Json) -> bool:
-    """Return whether a pod keeps GPUs from others: it has a node and has not ended."""
+    """Return whether a pod holds its GPUs: it has a node and has not ended."""
     return bool(pod["spec"].get("nodeName")) and pod["status"].get("phase") not in ("Succeeded", "Failed")
 
 
 def gpus(pod: Json) -> int:
     """Return how many GPUs a pod asks for."""
-    return sum(int(each.get("resources", {}).get("limits", {}).get(names.GPU, 0)) for each in pod["spec"]["containers"])
+    return sum(
+        int(container.get("resources", {}).get("limits", {}).get(names.GPU, 0)) for container in pod["spec"]["containers"]
+    )
 
 
 def clear(cluster: LocalCluster, namespace: str, kinds: str) -> None:
-    """Delete all objects of these kinds ("jobs,pods") and the namespace, and wait until no pod is left in it."""
+    """Delete all objects of these kinds ("jobs,pods"), wait until no pod is left, and delete the namespace."""
     cluster.kubectl("delete", kinds, "--all", f"--namespace={namespace}", "--wait=false")
     cluster.kubectl("delete", "pods", "--all", f"--namespace={namespace}", "--grace-period=0", "--force", "--wait=false")
     cluster.wait(lambda: not pods(cluster, namespace), f"the pods of {namespace} are gone")

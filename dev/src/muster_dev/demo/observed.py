@@ -1,4 +1,4 @@
-"""DLJobs under observation: every state that the API server tells of is looked at, so that no deadlock is missed."""
+"""A run of DLJobs in which every state that the API server reports is sampled, so that no deadlock is missed."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from muster.kube.errors import KubeError
 from muster.kube.objects import DLJob, Pod, gpus_of
 from muster.kube.reflector import Reflector
 from muster.kube.store import Store
-from muster_dev.demo.deadlock import Learner, Watchkeeper
+from muster_dev.demo.deadlock import DeadlockWatch, Learner
 from muster_dev.demo.objects import Json
 from muster_dev.local import waiting
 from muster_dev.local.errors import LocalError
 from muster_dev.local.progress import Detail
-from muster_dev.local.waiting import WaitedInVain
+from muster_dev.local.waiting import WaitTimeout
 
 
 class Observed:
-    """Looks at every change of a pod when the watch brings it, and each second without one."""
+    """Samples the pods at every change that the watch reports, and every second without one."""
 
-    def __init__(self, watch: Watchkeeper, detail: Detail) -> None:
+    def __init__(self, watch: DeadlockWatch, detail: Detail) -> None:
         self._watch, self._detail = watch, detail
         self._pods: Store[Pod] = Store()
         self._jobs: Store[DLJob] = Store()
         self._done: set[str] = set()
         self._all_done = asyncio.Event()
-        self._pods.subscribe(lambda *_: self._look())
+        self._pods.subscribe(lambda *_: self._sample())
         self._jobs.subscribe(self._job_changed)
 
     async def run(self, kubeconfig: str, namespace: str, bodies: Sequence[Json]) -> None:
-        """Create the jobs and observe them until all have succeeded; raise WaitedInVain where that takes too long."""
+        """Create the jobs and observe them until all have succeeded; raise WaitTimeout after the deadline."""
         async with await Client.connect(kubeconfig) as client:
             reflectors = (
                 Reflector(client, paths.pods(namespace), Pod, self._pods),
@@ -49,7 +49,7 @@ class Observed:
                     await asyncio.gather(*(client.create(paths.dljobs(namespace), body) for body in bodies))
                     await self._all_done.wait()
             except TimeoutError:
-                raise WaitedInVain(f"{len(self._done)} of {len(bodies)} DLJobs succeeded in time") from None
+                raise WaitTimeout(f"{len(self._done)} of {len(bodies)} DLJobs succeeded in time") from None
             except KubeError as error:
                 raise LocalError(f"the DLJobs could not be created: {error}") from error
             finally:
@@ -59,13 +59,13 @@ class Observed:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self._look()
+            self._sample()
 
-    def _look(self) -> None:
-        seen = [_observed(pod) for pod in self._pods.values()]
-        stuck = self._watch.look(seen, time.monotonic())
-        held = sum(learner.gpus for learner in seen)
-        self._detail(f"{held} GPUs held, {stuck.deadlocked_learners} learners deadlocked; {len(self._done)} jobs are done")
+    def _sample(self) -> None:
+        learners = [_observed(pod) for pod in self._pods.values()]
+        deadlocked = self._watch.sample(learners, time.monotonic())
+        held = sum(learner.gpus for learner in learners)
+        self._detail(f"{held} GPUs held, {deadlocked.deadlocked_learners} learners deadlocked; {len(self._done)} jobs are done")
 
     def _job_changed(self, _: DLJob | None, new: DLJob | None) -> None:
         if new is not None and (json.loads(bytes(new.status)) or {}).get("phase") == "Succeeded":

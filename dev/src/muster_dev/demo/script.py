@@ -1,4 +1,4 @@
-"""The demo from beginning to end: the scenes in order, what to try next, and the figures as one JSON object."""
+"""The demo: the scenes in order, commands to try next, and the figures as one JSON object."""
 
 from __future__ import annotations
 
@@ -21,35 +21,37 @@ What to try next (`muster` is .venv/bin/muster in a clone; README.md has a tour 
 
 
 def play(show: Show) -> dict[str, Any]:
-    """Play all scenes, leave nothing running, and return the figures."""
+    """Play all scenes and return the figures; nothing is left running."""
     begun = time.monotonic()
     show.say(
         "muster on a real Kubernetes control plane: etcd, API server, controllers, scheduler. Nodes and GPUs are simulated"
     )
-    show.say("(kwok keeps the nodes alive and lets pods run); every decision that you see is made as on real machines.")
+    show.say("(kwok keeps the nodes Ready and lets pods run); every decision is made as on real machines.")
     with LocalCluster(nodes=lecture.NODES, progress=show.progress) as cluster:
-        show.scene("a", "50 synchronous jobs on 60 GPUs", "placed pod by pod, gangs deadlock; with muster none does.")
+        show.scene("a", "50 synchronous jobs on 60 GPUs", "gangs that are placed pod by pod deadlock; with muster none does.")
         deadlocks = lecture.play(cluster, show)
         show.scene(
-            "b", "GPUs chosen by their links", "a job that needs fast links gets them, one that does not leaves them to others."
+            "b",
+            "GPUs chosen by their links",
+            "a job that needs fast links gets them, and a job that does not leaves them to others.",
         )
         chosen = locality.play(cluster, show)
-        show.scene("c", "Suspend and resume by annotation", "a job gives all of its GPUs back, and comes back whole.")
+        show.scene("c", "Suspend and resume by annotation", "a job releases all of its GPUs, and all of its pods return.")
         resumed = suspension.play(cluster, show)
         show.scene("d", "A job that cannot fit", "it waits without a pod, and says why.")
         pending_reason = unplaceable.play(cluster, show)
-    show.scene("e", "Gangs beside kube-scheduler", "how fast whole gangs start, beside Kubernetes' own gang scheduling.")
+    show.scene("e", "Gangs per second", "how fast gangs start, compared with Kubernetes' own gang scheduling.")
     races = gangs.play(show)
     show.console.print()
     show.say(NEXT)
-    show.say(f"\nThe demo took {time.monotonic() - begun:.0f} s; nothing of it is running any more.")
+    show.say(f"\nThe demo took {time.monotonic() - begun:.0f} s; none of its processes is still running.")
     return report(deadlocks, chosen, resumed, pending_reason, races)
 
 
 def report(
     deadlocks: lecture.Outcome, chosen: locality.Outcome, resumed: bool, pending_reason: str, races: gangs.Outcome
 ) -> dict[str, Any]:
-    """Return the figures of all scenes, as the last line has them."""
+    """Return the figures of all scenes for the last line."""
     return {
         "default": _counted(deadlocks.independent),
         "muster": _counted(deadlocks.muster),

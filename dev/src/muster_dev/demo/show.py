@@ -1,6 +1,6 @@
-"""What a scene shows while it runs: a heading with what it is to prove, commands as one would type them, tables, results.
+"""The output of a scene: a heading that says what it shows, commands as a user would type them, tables, results.
 
-The same words on a terminal and in a log; on a terminal in colour and with a line that moves while a step runs.
+The words are the same on a terminal and in a log; a terminal also has colour and a spinner while a step runs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rich.table import Table
 from muster_dev.local.progress import Detail, Shown
 
 LOG_WIDTH = 120
-"""Columns where standard output is no terminal."""
+"""Columns if standard output is no terminal."""
 
 
 class Show:
-    """The console of the demo; `progress` is what a local cluster reports its own steps to."""
+    """The console of the demo; a local cluster reports its own steps to `progress`."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or _console()
@@ -38,7 +38,7 @@ class Show:
         self.console.print(escape(text))
 
     def result(self, text: str) -> None:
-        """Show what a scene has come to."""
+        """Show the result of a scene."""
         self.console.print(f"[bold]→ {escape(text)}[/]")
 
     def command(self, text: str) -> None:
@@ -46,7 +46,7 @@ class Show:
         self.console.print(f"[bold cyan]$ {escape(text)}[/]", soft_wrap=True)
 
     def step(self, text: str) -> AbstractContextManager[Detail]:
-        """Show a step while the body runs, and the seconds that it took."""
+        """Show a step while the body runs, then its seconds."""
         return self.progress.step(text)
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""Scene (c): a job is taken off its GPUs by an annotation on one of its pods, and comes back by one on the job."""
+"""Scene (c): an annotation on one of its pods suspends a job, and an annotation on the job resumes it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ REPLICAS, GPUS = 4, 2
 
 
 def play(cluster: LocalCluster, show: Show) -> bool:
-    """Run the scene on a cluster with muster; return whether the job ran again, whole, after it was suspended."""
+    """Run the scene on a cluster with muster; return whether all pods of the suspended job ran again."""
     cluster.create_namespace(NAMESPACE)
     cluster.api.create(objects.dljobs_path(NAMESPACE), objects.dljob(JOB, REPLICAS, objects.template(GPUS)))
     first = objects.wait_for(cluster, NAMESPACE, JOB, "Running")
     show.say(f"{JOB} runs: {_held(cluster)} GPUs on {_where(first)}")
 
     _annotate(cluster, show, f"pod {JOB}-worker-0", f"{names.SUSPEND}=true")
-    with show.step("until it is Suspended and no pod of it is left"):
+    with show.step("until it is Suspended and none of its pods is left"):
         objects.wait_for(cluster, NAMESPACE, JOB, "Suspended")
         cluster.wait(lambda: not objects.pods(cluster, NAMESPACE, JOB), f"the pods of {JOB} are gone")
     show.result(f"{JOB} is Suspended and holds {_held(cluster)} GPUs")

@@ -1,4 +1,4 @@
-"""Scene (d): a job that cannot fit says so, and why, in one sentence with numbers."""
+"""Scene (d): a job that cannot fit reports the reason in one sentence with numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def play(cluster: LocalCluster, show: Show) -> str:
     """Run the scene on a cluster with muster; return the sentence."""
     cluster.create_namespace(NAMESPACE)
     cluster.api.create(objects.dljobs_path(NAMESPACE), objects.dljob(JOB, REPLICAS, objects.template(GPUS)))
-    cluster.wait(lambda: _condition(cluster).get("message"), f"DLJob {JOB} says why it waits")
+    cluster.wait(lambda: _condition(cluster).get("message"), f"DLJob {JOB} reports why it waits")
     said = _condition(cluster)
     show.command(f"kubectl -n {NAMESPACE} get dljob {JOB}")
     show.console.print(cluster.kubectl("get", "dljob", JOB, f"--namespace={NAMESPACE}").rstrip(), soft_wrap=True, markup=False)
@@ -28,5 +28,5 @@ def play(cluster: LocalCluster, show: Show) -> str:
 
 def _condition(cluster: LocalCluster) -> Json:
     conditions = objects.status(cluster, NAMESPACE, JOB).get("conditions", [])
-    found: Json = next((c for c in conditions if c["type"] == "Admitted" and c["status"] == "False"), {})
-    return found
+    not_admitted: Json = next((c for c in conditions if c["type"] == "Admitted" and c["status"] == "False"), {})
+    return not_admitted

@@ -1,7 +1,7 @@
-"""Container images made from directories, without an engine: what `docker load`, podman and `ctr images import` take.
+"""Container images made from directories, without an engine, for `docker load`, podman and `ctr images import`.
 
 The format is Docker's archive: a manifest, and for each image a configuration and its layers. Invariant: the same content
-gives the same bytes (owners, times and order are fixed), so a layer that several images share is stored once.
+gives the same bytes (owners, times and order are fixed), so images share equal layers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_TIME = "1980-01-01T00:00:00Z"  # the first that zip files, and so wheels, can tell
+_TIME = "1980-01-01T00:00:00Z"  # the earliest time of zip files, and therefore of wheels
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image: its name with tag, the directories that lie above each other in it, and how its containers run.
+    """An image: its name with tag, its layers from the bottom up as directories, and how its containers run.
 
     `config` has the keys of the OCI image configuration: Entrypoint, Cmd, Env, User, WorkingDir, StopSignal, Labels.
     """

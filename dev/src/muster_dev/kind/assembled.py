@@ -1,7 +1,7 @@
-"""muster's images without a base image: Debian's Python, the wheels that uv.lock names, and the project's own.
+"""muster's images without a base image: Debian's Python, the wheels of uv.lock, and the wheel of the project.
 
-No engine and no root takes part, only apt, dpkg and uv, so a site without a registry can use this as well. The images have
-no compiler, no package manager and no shell. They share layers: Python, what all parts import, the project.
+This takes apt, dpkg and uv, neither an engine nor root, so a site without a registry can use it as well. The images have no
+compiler, no package manager and no shell. They share three layers: Python, the packages of the extra `kube`, the project.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from muster_dev.local.progress import Progress
 
 @dataclass(frozen=True)
 class Target:
-    """One image: the extra of the project that it has installed (the base install without one), and what it runs."""
+    """One image: the extra of the project that is installed in it (None: the base install), and the command that it runs."""
 
     extra: str | None
     command: str
@@ -39,7 +39,7 @@ TARGETS = {
 """The same as in the Dockerfile."""
 _SHARED = "kube"
 _PYTHON = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
-# What these packages ask for, and Python does not need to run.
+# Dependencies of these packages that Python can run without.
 _WITHOUT = (
     "dpkg", "libacl1", "libdb5.3", "libmd0", "libncursesw6", "libpcre2-8-0", "libreadline8", "libselinux1", "libtinfo6",
     "media-types", "readline-common", "tar",
@@ -63,7 +63,7 @@ _TREE = Path("opt/muster")
 def archive_of(names: Mapping[str, str], project: Path, progress: Progress) -> Path:
     """Return an archive of the images, named by target, for `docker load`, `kind load image-archive`, `ctr images import`."""
     if not debian.available():
-        raise LocalError("Images are assembled on Debian alone; elsewhere they need a container engine and a registry.")
+        raise LocalError("Images can be assembled on Debian only; elsewhere start a container engine that reaches a registry.")
 
     def make(into: Path) -> None:
         with progress.step("assembling muster's images"), TemporaryDirectory(prefix="muster-images-") as scratch:
@@ -76,7 +76,7 @@ def archive_of(names: Mapping[str, str], project: Path, progress: Progress) -> P
 
 def _images(names: Mapping[str, str], project: Path, scratch: Path) -> list[Image]:
     python = scratch / "python"
-    debian.unpack(_PYTHON, python, whole=True, without=_WITHOUT)
+    debian.unpack(_PYTHON, python, installed=False, without=_WITHOUT)
     layers = _Layers(project, scratch, _finish(python))
     own = layers.of_project()
     made = {extra: layers.of_extra(extra) for extra in (_SHARED, *filter(None, (t.extra for t in TARGETS.values())))}
@@ -95,16 +95,16 @@ class _Layers:
         self._project, self._scratch, self._minor = project, scratch, minor
 
     def of_extra(self, extra: str) -> Path:
-        """What the extra needs and the shared one does not have."""
-        wanted = self._locked(extra)
+        """Install the requirements of an extra, except those of the shared extra."""
+        requirements = self._locked(extra)
         if extra != _SHARED:
-            wanted = wanted - self._locked(_SHARED)
+            requirements -= self._locked(_SHARED)
         file = self._scratch / f"{extra}.txt"
-        file.write_text("\n".join(sorted(wanted)))
+        file.write_text("\n".join(sorted(requirements)))
         return self._install(extra, "--require-hashes", "--requirement", str(file))
 
     def of_project(self) -> Path:
-        """The project's wheel, its commands on PATH, and the program of the example."""
+        """Install the project's wheel, its commands on PATH, and the program of the example."""
         debian.run([_uv(), "build", "--quiet", "--wheel", "--out-dir", str(self._scratch / "wheel"), str(self._project)])
         (wheel,) = (self._scratch / "wheel").glob("*.whl")
         layer = self._install("project", str(wheel))
@@ -114,7 +114,7 @@ class _Layers:
         return layer
 
     def _locked(self, extra: str) -> set[str]:
-        """The requirements of an extra, each with its version and hashes."""
+        """Return the requirements of an extra, each with its version and hashes."""
         command = [_uv(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-annotate", "--no-header"]
         text = debian.run([*command, "--quiet", "--project", str(self._project), "--extra", extra])
         return {block.strip() for block in re.split(r"\n(?=\S)", text)}
@@ -123,12 +123,12 @@ class _Layers:
         layer = self._scratch / name
         platform = ["--python-version", self._minor, "--python-platform", "linux", "--only-binary", ":all:"]
         debian.run([_uv(), "pip", "install", "--quiet", "--no-deps", "--target", str(layer / _TREE), *platform, *what])
-        shutil.rmtree(layer / _TREE / "bin", ignore_errors=True)  # for the Python that uv runs on
+        shutil.rmtree(layer / _TREE / "bin", ignore_errors=True)  # scripts for the Python that uv runs on
         return layer
 
 
 def _finish(python: Path) -> str:
-    """Do what the maintainer scripts would have done, and leave out what no program here imports; return Python's version."""
+    """Do the work of the maintainer scripts, remove modules that no part imports, and return Python's version."""
     (library,) = (python / "usr/lib").glob("python3.*")
     for name in _UNUSED_MODULES:
         shutil.rmtree(library / name, ignore_errors=True)
@@ -154,9 +154,9 @@ def _write_commands(layer: Path) -> None:
 
 
 def _compile(python: Path, layer: Path) -> None:
-    """Compile a layer's modules by the images' own Python: it cannot do so later, since nothing writes to its image.
+    """Compile a layer's modules with the images' own Python, since containers never write to their image.
 
-    Not by time stamps: all files of an image have the same.
+    The bytecode is checked by no time stamp: all files of an image have the same.
     """
     loader = next(path for path in python.glob("lib*/ld-linux*"))
     libraries = (
@@ -181,7 +181,7 @@ def _config(target: Target) -> dict[str, object]:
 
 
 def _uv() -> str:
-    found = os.environ.get("UV") or shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-    if not found:
-        raise LocalError("uv is needed to assemble images from uv.lock: pip install uv, or let UV name it (`make` does).")
-    return found
+    program = os.environ.get("UV") or shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    if not program:
+        raise LocalError("Assembling images from uv.lock needs uv: pip install uv, or set UV to its path (`make` does).")
+    return program

@@ -1,4 +1,4 @@
-"""The container engine that a kind cluster runs on: the one that answers on this machine, or ours (`island`)."""
+"""The container engine of the kind cluster: the machine's own, or a private one (`private_engine`)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from muster_dev.local.errors import LocalError
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine; `within` is what brings a command to where its networks are, but for the directory that it is to run in."""
+    """An engine; `within` is the command that enters its namespaces, without the option for the working directory."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     within: tuple[str, ...] = ()
 
     @property
-    def own(self) -> bool:
-        """Whether it is ours; such an engine has no way to any registry."""
+    def private(self) -> bool:
+        """Whether this is the private engine, which reaches no registry."""
         return bool(self.within)
 
     def command(self, *words: str | Path, directory: Path | None = None) -> list[str]:
-        """Return the command line that runs a program beside the engine, in this process's directory or another."""
-        entered = [*self.within, f"--wdns={directory or Path.cwd()}", "--"] if self.own else []
+        """Return the command line that runs a program in the engine's network, in this process's directory or another."""
+        entered = [*self.within, f"--wdns={directory or Path.cwd()}", "--"] if self.private else []
         return [*entered, *map(str, words)]
 
     def run(
@@ -38,7 +38,7 @@ class Engine:
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
     ) -> str:
-        """Run a program beside the engine and return its output; raise LocalError with its words where it fails."""
+        """Run a program in the engine's network and return its output; raise LocalError with its errors if it fails."""
         env = os.environ | dict(self.environment) | dict(environment or {})
         command = self.command(*words, directory=directory)
         try:
@@ -53,7 +53,7 @@ class Engine:
         return done.stdout
 
     def answers(self) -> bool:
-        """Return whether the engine is there."""
+        """Return whether the engine answers."""
         try:
             self.run("docker", "version", "--format", "{{.Server.Version}}")
         except LocalError:
@@ -62,34 +62,34 @@ class Engine:
 
 
 def running() -> Engine | None:
-    """Return the engine that there is: ours where it runs, else the machine's; None where there is neither."""
-    found = own() or Engine()
-    return found if found.answers() else None
+    """Return the private engine if it runs, else the machine's; None if neither answers."""
+    engine = private() or Engine()
+    return engine if engine.answers() else None
 
 
-def own() -> Engine | None:
-    """Return our engine where its first process lives, be it ready or not."""
-    noted = record()
-    if not proc.alive(noted.get("inside", 0)):
+def private() -> Engine | None:
+    """Return the private engine if its first process is alive, even before it answers."""
+    recorded = record()
+    if not proc.alive(recorded.get("inside", 0)):
         return None
-    # Its own docker goes first; the rest of PATH is for what users run beside it.
-    path = f"{noted['root']}/usr/bin:{os.environ.get('PATH', os.defpath)}"
+    # The engine's docker goes first; users run other programs of PATH in its network.
+    path = f"{recorded['root']}/usr/bin:{os.environ.get('PATH', os.defpath)}"
     environment = {"DOCKER_HOST": host(), "PATH": path, "KIND_EXPERIMENTAL_PROVIDER": "docker"}
-    return Engine(environment, ("nsenter", f"--target={noted['inside']}", "--net", "--mount", "--pid"))
+    return Engine(environment, ("nsenter", f"--target={recorded['inside']}", "--net", "--mount", "--pid"))
 
 
 def home() -> Path:
-    """Return the directory of what a running kind cluster needs; images are in the cache."""
+    """Return the directory of the files of a running kind cluster; images are in the cache."""
     return directories.state() / "kind"
 
 
 def host() -> str:
-    """Return where our engine listens."""
+    """Return the address at which the private engine listens."""
     return f"unix://{home() / 'docker.sock'}"
 
 
 def record() -> dict[str, Any]:
-    """Return what was noted of our engine: `root` of its programs, pids `outside` and `inside` its namespaces."""
+    """Return the record of the private engine: `root` of its programs, pids `outside` and `inside` its namespaces."""
     try:
         return dict(json.loads((home() / "engine.json").read_text()))
     except (OSError, ValueError):

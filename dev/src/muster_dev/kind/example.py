@@ -1,4 +1,4 @@
-"""The example that `muster kind up` plays: examples/allreduce.yaml, applied, followed to its end, and shown."""
+"""The example of `muster kind up`: applies examples/allreduce.yaml, waits for its end, and shows the result."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ NAME = "allreduce"
 
 
 def play(cluster: Cluster, progress: Progress) -> str:
-    """Run the example anew and return what a user would look at; raise LocalError where it does not succeed."""
+    """Run the example again and return the output of the commands that show it; raise LocalError if it fails."""
     with progress.step(f"running examples/{NAME}.yaml"):
         cluster.kubectl("delete", "dljob", NAME, "--ignore-not-found", "--cascade=foreground")
         cluster.kubectl("apply", "--filename", PROJECT / "examples" / f"{NAME}.yaml")
         until(partial(_ended, cluster), f"{NAME} ends")
-    shown = [
+    commands = [
         ("get", "dljob", NAME),
         ("get", "pods", "--selector", f"muster.dev/job={NAME}", "--output", "wide"),
         ("logs", "--selector", f"muster.dev/job={NAME}", "--prefix", "--tail=2"),
     ]
-    return "\n".join(f"$ kubectl {' '.join(words)}\n{cluster.kubectl(*words)}" for words in shown)
+    return "\n".join(f"$ kubectl {' '.join(words)}\n{cluster.kubectl(*words)}" for words in commands)
 
 
 def _ended(cluster: Cluster) -> bool:

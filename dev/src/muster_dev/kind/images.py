@@ -1,7 +1,7 @@
 """muster's images: one for each deployable, and one with the runtime for training programs.
 
-Built from the Dockerfile where its base image is there or can be pulled, else assembled (`assembled`); both have the same
-names, users and commands.
+They are built from the Dockerfile if the engine has its base image or can pull it, else assembled (`assembled`). Names, users
+and commands are the same either way.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from muster_dev.local.errors import LocalError
 from muster_dev.local.progress import Progress
 
 PROJECT = Path(__file__).parents[4]
+"""The clone of the project; only there can images be made."""
 
 
 def names() -> list[str]:
@@ -24,10 +25,10 @@ def names() -> list[str]:
 
 
 def make(engine: Engine | None, progress: Progress) -> Path | None:
-    """Build the images into the engine, or return an archive of them where they cannot be built; say which way it went."""
+    """Build the images into the engine, or assemble them and return the archive; show which of the two and why."""
     if not (PROJECT / "Dockerfile").exists():
         raise LocalError(
-            f"muster's images are made from its sources, and {PROJECT} has none: run this in a clone of the project."
+            f"muster's images are made from its sources, which are not in {PROJECT}: run this in a clone of the project."
         )
     base = _base()
     if engine and _has(engine, base, progress):
@@ -46,18 +47,18 @@ def _name(target: str) -> str:
 
 
 def _base() -> str:
-    found = re.search(r"^ARG PYTHON_IMAGE=(\S+)", (PROJECT / "Dockerfile").read_text(), re.MULTILINE)
-    if not found:
-        raise LocalError("The Dockerfile names no PYTHON_IMAGE.")
-    return found[1]
+    argument = re.search(r"^ARG PYTHON_IMAGE=(\S+)", (PROJECT / "Dockerfile").read_text(), re.MULTILINE)
+    if not argument:
+        raise LocalError(f"{PROJECT / 'Dockerfile'} has no line ARG PYTHON_IMAGE=...: restore it.")
+    return argument[1]
 
 
 def _has(engine: Engine, image: str, progress: Progress) -> bool:
-    """Whether the engine has the image, pulling it if need be; an engine of our own reaches no registry."""
+    """Return whether the engine has the image or can pull it."""
     try:
         engine.run("docker", "image", "inspect", image)
     except LocalError:
-        if engine.own:
+        if engine.private:
             return False
         try:
             with progress.step(f"pulling {image}"):

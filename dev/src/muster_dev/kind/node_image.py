@@ -1,9 +1,9 @@
-"""The image of kind's nodes, made without a registry: Debian packages, Kubernetes' programs, the files of kind's own base.
+"""The image of kind's nodes without a registry: Debian packages, Kubernetes' programs, and the files of kind's base image.
 
-Those files come out of kind's Go module when the image is made. What differs from kind's image, each because it fails
-otherwise: Debian's paths of containerd and CNI plugins; processes may not lower their OOM score where the machine
-withholds that; the kubelet accepts cgroup v1; no sysctl of Debian's is set, since some hold for the whole machine; pods get
-their network from a service of the node (kindnet is an image, and its source is in no module).
+Those files are read from kind's Go module. The image differs from kind's in five ways, each necessary: containerd and CNI
+plugins are at Debian's paths; processes may not lower their OOM score if the machine forbids it; the kubelet accepts
+cgroup v1; no sysctl of Debian is set, since some are machine-wide; a service of the node gives pods their network (kindnet is
+an image whose source is in no Go module).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from muster_dev.local import binaries
 from muster_dev.local.errors import LocalError
 from muster_dev.local.progress import Progress
 
-_HERE = Path(__file__).with_name("node")
+_NODE_FILES = Path(__file__).with_name("node")
 _PACKAGES = (
     "ca-certificates", "conntrack", "containerd", "containernetworking-plugins", "curl", "dbus", "ebtables", "ethtool",
     "hostname", "iproute2", "iptables", "jq", "kmod", "libseccomp2", "mount", "netbase", "nftables", "procps", "runc",
@@ -44,22 +44,22 @@ _UNWANTED = (
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def have(engine: Engine, progress: Progress) -> str:
-    """Return the name of the node image, which the engine then has; it is made where the engine lacks it. Needs root."""
+def ensure(engine: Engine, progress: Progress) -> str:
+    """Return the name of the node image, making it first if the engine lacks it. Needs root."""
     programs = binaries.find([*_CLUSTER, *_NODE], progress)
     modules = [module.key() for module in binaries.modules()]
-    ingredients = [debian.release(), *_PACKAGES, *_FILTERS, *modules, store.digest([Path(__file__), _HERE])]
+    ingredients = [debian.release(), *_PACKAGES, *_FILTERS, *modules, store.digest([Path(__file__), _NODE_FILES])]
     name = f"muster/node:{store.name(ingredients)}"
     if not engine.run("docker", "image", "ls", "--quiet", name).strip():
         root = store.made("node-root", [debian.release(), *_PACKAGES], lambda into: _bootstrap(into, progress), progress)
         with progress.step("making the node image"), TemporaryDirectory(prefix="muster-node-") as scratch:
             engine.run("docker", "load", stdin=_make(root, programs, name, Path(scratch)))
-        _forget_others(engine, name)
+        _remove_others(engine, name)
     return name
 
 
-def _forget_others(engine: Engine, name: str) -> None:
-    """Remove node images that were made from something else: each takes a gigabyte."""
+def _remove_others(engine: Engine, name: str) -> None:
+    """Remove node images that were made from other ingredients: each takes a gigabyte."""
     listed = engine.run("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "muster/node").split()
     if others := [other for other in listed if other != name]:
         engine.run("docker", "image", "rm", *others)
@@ -67,7 +67,7 @@ def _forget_others(engine: Engine, name: str) -> None:
 
 def _bootstrap(into: Path, progress: Progress) -> None:
     if os.geteuid() != 0 or not debian.available():
-        raise LocalError("kind's node image cannot be pulled, and to make one takes root on Debian.")
+        raise LocalError("kind's node image cannot be pulled, and making one needs root on Debian: run this as root there.")
     with progress.step("making the nodes' root file system from Debian packages (once, a minute or two)"):
         debian.bootstrap(_PACKAGES, into / "root")
 
@@ -96,7 +96,7 @@ def _make(base: Path, programs: dict[str, Path], name: str, scratch: Path) -> Pa
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a tree out of Go's cache, where nothing may be executed or written."""
+    """Copy a tree out of Go's cache, whose files can be neither executed nor written."""
     for file in (path for path in source.rglob("*") if path.is_file()):
         to = target / file.relative_to(source)
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -118,9 +118,9 @@ def _adapt(root: Path, pause: str) -> None:
     _edit(root / "etc/default/kubelet", r"ARGS=", "ARGS=--fail-cgroupv1=false ")
     _edit(root / "etc/containerd/config.toml", r"restrict_oom_score_adj = false", "restrict_oom_score_adj = true")
     _edit(root / "etc/containerd/config.toml", r'sandbox_image = ".*"', f'sandbox_image = "{pause}"')
-    places = {".sh": "kind/bin", ".service": "etc/systemd/system", ".yaml": "kind/manifests"}
-    for file in _HERE.iterdir():
-        to = root / places[file.suffix] / file.name
+    folders = {".sh": "kind/bin", ".service": "etc/systemd/system", ".yaml": "kind/manifests"}
+    for file in _NODE_FILES.iterdir():
+        to = root / folders[file.suffix] / file.name
         shutil.copyfile(file, to)
         to.chmod(0o755 if file.suffix == ".sh" else 0o644)
 
@@ -128,7 +128,7 @@ def _adapt(root: Path, pause: str) -> None:
 def _edit(file: Path, pattern: str, replacement: str) -> None:
     text, count = re.subn(pattern, replacement, file.read_text())
     if not count:
-        raise LocalError(f"kind's {file.name} has no {pattern!r}: this version of kind was not tried.")
+        raise LocalError(f"kind's {file.name} has no {pattern!r}: muster does not support this version of kind.")
     file.write_text(text)
 
 
@@ -144,12 +144,12 @@ def _finish(root: Path) -> None:
 
 
 def _cluster_images(programs: dict[str, Path], scratch: Path) -> list[Image]:
-    """The images that kubeadm asks for, each one program; kube-proxy has packet filters beside it. The last is pause."""
+    """Make the images that kubeadm asks for, one program each, kube-proxy's with packet filters; the last one is pause."""
     version = _version(programs)
-    said = debian.run([str(programs["kubeadm"]), "config", "images", "list", "--kubernetes-version", version])
-    names = {line.rpartition("/")[2].partition(":")[0]: line for line in said.split()}
+    listed = debian.run([str(programs["kubeadm"]), "config", "images", "list", "--kubernetes-version", version])
+    names = {image.rpartition("/")[2].partition(":")[0]: image for image in listed.split()}
     filters, busybox = scratch / "filters", scratch / "busybox"
-    debian.unpack(_FILTERS, filters, whole=True)
+    debian.unpack(_FILTERS, filters, installed=False)
     debian.link_filters(filters)
     debian.unpack(["busybox-static"], busybox)
     images = []

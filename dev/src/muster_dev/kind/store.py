@@ -1,6 +1,6 @@
-"""Things that take long to make, made once: directories in the cache, each named by a digest of what it was made from.
+"""A cache of directories that take long to make, each named by a digest of its ingredients.
 
-Invariant: such a directory is there whole or not at all, and two processes never make the same one at once.
+Invariants: a directory appears complete or not at all, and two processes never make the same one at once.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from muster_dev.local import directories
-from muster_dev.local.binaries import alone
+from muster_dev.local.binaries import locked
 from muster_dev.local.progress import Progress
 
 
 def made(kind: str, ingredients: Iterable[str], make: Callable[[Path], None], progress: Progress) -> Path:
-    """Return the directory that `make` filled from these ingredients, filling it now where the cache has none.
+    """Return the directory that `make` fills from these ingredients, calling it if the cache has none.
 
-    One of the same kind that was made from other ingredients goes.
+    Directories of the same kind with other ingredients are removed.
     """
     cache = directories.cache()
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / f"{kind}-{name(ingredients)}"
-    with alone(cache / f"{kind}.lock", progress):
+    with locked(cache / f"{kind}.lock", progress):
         if not target.exists():
             partial = cache / f".{kind}.partial"
             shutil.rmtree(partial, ignore_errors=True)
@@ -36,12 +36,12 @@ def made(kind: str, ingredients: Iterable[str], make: Callable[[Path], None], pr
 
 
 def name(ingredients: Iterable[str]) -> str:
-    """Return a short name for what is made from these ingredients."""
+    """Return a short name for these ingredients."""
     return hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:16]
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """Return a digest over files, and over the files below directories: their names and contents."""
+    """Return a digest of the names and contents of files, and of the files below directories."""
     total = hashlib.sha256()
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:

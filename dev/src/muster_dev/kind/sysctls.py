@@ -1,7 +1,7 @@
-"""The sysctls of the whole machine that kind's nodes set: noted before, put back afterwards.
+"""The machine-wide sysctls that kind's nodes set: read before, restored afterwards.
 
-The systemd in a node raises the numbers of files; kubelets set memory overcommit, panics and keys. Those of networks are
-the network namespace's own and go with it.
+systemd in a node raises the limits of open files; kubelets set memory overcommit, panics and keys. Network sysctls belong to
+the network namespace and disappear with it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _NAMES = (
 
 
 def read() -> dict[str, str]:
-    """Return the values of those that there are."""
-    found = {}
+    """Return the values of the sysctls that this kernel has."""
+    values = {}
     for name in _NAMES:
         with contextlib.suppress(OSError):
-            found[name] = Path("/proc/sys", name).read_text().strip()
-    return found
+            values[name] = Path("/proc/sys", name).read_text().strip()
+    return values
 
 
 def restore(values: dict[str, str]) -> None:
-    """Give those that differ their values back."""
-    now = read()
+    """Write the values that differ from the current ones."""
+    current = read()
     for name, value in values.items():
-        if now.get(name) != value:
+        if current.get(name) != value:
             Path("/proc/sys", name).write_text(value)

@@ -1,6 +1,6 @@
-"""A real Kubernetes control plane on one machine, without Docker and without root, for trying, testing and measuring.
+"""A real Kubernetes control plane on one machine, without Docker and root, to try, test and measure.
 
-etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok run as processes on loopback, on free ports, with
-certificates of their own. Whatever happens to the process that started them, none is left behind. Linux only: the
-processes are tied together by means of that kernel.
+etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok run as processes on free ports of loopback, with
+their own certificates. None outlives the process that started them, however that ends. Linux only: the kernel ties the
+processes together (PR_SET_PDEATHSIG, pidfd).
 """

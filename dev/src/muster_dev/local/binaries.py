@@ -1,8 +1,8 @@
-"""The programs of the control plane, and those that a kind cluster needs beside them, found or built.
+"""The programs of the control plane and of kind clusters, found or built.
 
-Looked for in this order, each name by itself: $KUBEBUILDER_ASSETS (the convention of envtest), the cache keyed by the
-content of the module, and a build from Go modules into that cache. A binary appears in the cache whole or not at
-all, and two processes never build at once.
+Each program is looked up separately: first in $KUBEBUILDER_ASSETS (the convention of envtest), then in the cache, keyed by the
+content of its Go module. Missing programs are built from that module into the cache. Invariants: a program appears in the
+cache complete or not at all, and two processes never build at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from muster_dev.local.progress import Detail, Progress, Quiet
 MODULES = Path(__file__).with_name("modules")
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kubectl")
 LOCAL = (*CONTROL_PLANE, "helm")
-"""What a local cluster and its tests need; the others are for `muster kind`."""
+"""The programs of a local cluster and its tests; `muster kind` needs the others as well."""
 _PACKAGES = {
     "kubernetes": {
         "etcd": "go.etcd.io/etcd/server/v3",
@@ -51,40 +51,42 @@ _GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", 
 
 @dataclass(frozen=True)
 class Module:
-    """One go.mod of ours and the programs that are built from it."""
+    """A Go module of this package, and the Go packages of the programs that are built from it."""
 
     directory: Path
     packages: dict[str, str]
 
     def key(self) -> str:
-        """Return the name of this module's cache: a hash over its files."""
+        """Return the name of this module's folder in the cache: a hash of its files."""
         content = b"".join(self.file(name).encode() for name in self.files())
         return hashlib.sha256(content).hexdigest()[:16]
 
     def files(self) -> list[str]:
-        """Return the names of the module's files: go.mod, go.sum, and Go sources of ours where it has any."""
+        """Return the names of the module's files: go.mod, go.sum and its own Go sources."""
         return ["go.mod", "go.sum", *sorted(str(path.relative_to(self.directory)) for path in self.directory.rglob("*.go"))]
 
     def copy(self, directory: Path) -> None:
-        """Copy the module's files: go writes beside them, and the package may lie in a read-only place."""
+        """Copy the module's files to where go may write: the package may be installed read-only."""
         for name in self.files():
             (directory / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(self.directory / name, directory / name)
 
     def file(self, name: str) -> str:
-        """Return the text of one of the module's files; raise LocalError where it is missing."""
+        """Return the text of one of the module's files; raise LocalError if it cannot be read."""
         try:
             return (self.directory / name).read_text()
         except OSError as error:
-            raise LocalError(f"muster's own {self.directory / name} cannot be read ({error}); install muster again.") from None
+            raise LocalError(
+                f"{self.directory / name}, a file of muster-dev, cannot be read ({error}); install muster-dev again."
+            ) from None
 
     def go_version(self) -> toolchain.Version:
-        """Return the least Go version that go.mod asks for."""
+        """Return the lowest Go version that go.mod allows."""
         match = re.search(r"^go (\S+)$", self.file("go.mod"), re.MULTILINE)
         return (match and toolchain.parse(match[1])) or (1, 21, 0)
 
     def ldflags(self) -> str:
-        """Return the linker's flags; without a version the API server calls itself v0.0.0, and clients believe it."""
+        """Return the linker's flags; they set the version, since clients act on what the API server reports (else v0.0.0)."""
         match = re.search(r"^\s*k8s\.io/kubernetes v(\d+)\.(\d+)\.(\S+)", self.file("go.mod"), re.MULTILINE)
         if not match:
             return "-s -w"
@@ -99,20 +101,20 @@ def modules() -> list[Module]:
 
 
 def find(names: Sequence[str], progress: Progress | None = None) -> dict[str, Path]:
-    """Return the path of each program, building what is nowhere yet; raise LocalError where that cannot be done."""
-    known = {name: module for module in modules() for name in module.packages}
-    if unknown := [name for name in names if name not in known]:
-        raise LocalError(f"no program is called {', '.join(unknown)}; there are {', '.join(known)}")
-    found = {name: path for name in names if (path := existing(name, known[name]))}
+    """Return the path of each program, building those that are missing; raise LocalError if a build fails."""
+    module_of = {name: module for module in modules() for name in module.packages}
+    if unknown := [name for name in names if name not in module_of]:
+        raise LocalError(f"no program is called {', '.join(unknown)}; there are {', '.join(module_of)}")
+    programs = {name: path for name in names if (path := existing(name, module_of[name]))}
     for module in modules():
-        missing = [name for name in names if name not in found and name in module.packages]
+        missing = [name for name in names if name not in programs and name in module.packages]
         if missing:
-            found |= _build(module, missing, progress or Quiet())
-    return {name: found[name] for name in names}
+            programs |= _build(module, missing, progress or Quiet())
+    return {name: programs[name] for name in names}
 
 
 def source(name: str, progress: Progress | None = None) -> Path:
-    """Return the directory, in Go's cache, of the sources that the program `name` is built from, fetching them if need be."""
+    """Return the directory in Go's cache with the sources of the program `name`, fetching them if they are missing."""
     module = next(module for module in modules() if name in module.packages)
     go = toolchain.go(module.go_version(), directories.cache(), progress or Quiet())
     with tempfile.TemporaryDirectory(prefix="muster-") as scratch:
@@ -127,18 +129,19 @@ def source(name: str, progress: Progress | None = None) -> Path:
 
 
 def existing(name: str, module: Module) -> Path | None:
-    """Return the program from $KUBEBUILDER_ASSETS or the cache, None where neither has it."""
-    places = [directories.cache() / module.key()]
+    """Return the program in $KUBEBUILDER_ASSETS or the cache, None if neither has it."""
+    folders = [directories.cache() / module.key()]
     if assets := os.environ.get("KUBEBUILDER_ASSETS"):
-        places.insert(0, Path(assets))
-    return next((place / name for place in places if os.access(place / name, os.X_OK) and (place / name).is_file()), None)
+        folders.insert(0, Path(assets))
+    programs = (folder / name for folder in folders)
+    return next((path for path in programs if os.access(path, os.X_OK) and path.is_file()), None)
 
 
 def _build(module: Module, names: Sequence[str], progress: Progress) -> dict[str, Path]:
     cache = directories.cache() / module.key()
     cache.mkdir(parents=True, exist_ok=True)
-    with alone(cache / "lock", progress):
-        # Another process may have built them while this one waited.
+    with locked(cache / "lock", progress):
+        # Another process may have built some while this one waited for the lock.
         missing = [name for name in names if not existing(name, module)]
         if missing:
             go = toolchain.go(module.go_version(), directories.cache(), progress)
@@ -153,33 +156,33 @@ def _build_one(go: Path, module: Module, name: str, cache: Path, detail: Detail)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=cache) as scratch:
         module.copy(Path(scratch))
         command = [str(go), "build", "-v", "-trimpath", "-ldflags", module.ldflags(), "-o", ".built", module.packages[name]]
-        code, last = _follow(command, Path(scratch), os.environ | _GO_ENVIRONMENT, detail)
+        code, last_lines = _follow(command, Path(scratch), os.environ | _GO_ENVIRONMENT, detail)
         if code:
-            raise LocalError(
-                f"{name} could not be built: `{' '.join(command[:2])} ... {command[-1]}` ended with {code}:\n" + "\n".join(last)
-            )
+            said = "\n".join(last_lines)
+            raise LocalError(f"{name} could not be built: `go build ... {command[-1]}` ended with {code}:\n{said}")
         Path(scratch, ".built").replace(cache / name)
 
 
 def _follow(command: Sequence[str], directory: Path, env: dict[str, str], detail: Detail) -> tuple[int, list[str]]:
-    last: deque[str] = deque(maxlen=20)
+    """Run a command, pass each line of its output to `detail`, and return the exit code and the last lines."""
+    last_lines: deque[str] = deque(maxlen=20)
     process = subprocess.Popen(
         command, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         with process:
             for line in process.stdout or ():
-                last.append(line.rstrip())
-                detail(last[-1])
+                last_lines.append(line.rstrip())
+                detail(last_lines[-1])
     except BaseException:
         process.kill()
         raise
-    return process.returncode, list(last)
+    return process.returncode, list(last_lines)
 
 
 @contextmanager
-def alone(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock file `path` while the body runs, waiting, and saying so, for another process that has it."""
+def locked(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock file `path` while the body runs; show that it waits while another process holds the lock."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""One local cluster as tests, demo and benchmarks use it: a control plane with nodes, kubectl, and what is often needed.
+"""The local cluster of tests, demo and benchmarks: a control plane with nodes, kubectl, and frequent actions.
 
 with LocalCluster(nodes="dgx-a100:4") as cluster:
     cluster.kubectl("get", "nodes")
@@ -33,12 +33,12 @@ class LocalCluster(ControlPlane):
         options: Options | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Take note of what to start; `nodes` as in "dgx-a100:4,p100:2" (BadNodes is raised at once)."""
+        """Describe the cluster without starting it; raise BadNodes unless `nodes` is as in "dgx-a100:4,p100:2"."""
         super().__init__(directory, options=options, progress=progress)
         self._nodes = node_objects.manifests(nodes)
 
     def start(self) -> Self:
-        """Start everything and wait until the nodes are Ready; raise LocalError, leaving nothing behind, where that fails."""
+        """Start everything and wait until the nodes are Ready; on an error stop everything again and raise it."""
         super().start()
         try:
             self.add_nodes(self._nodes)
@@ -48,7 +48,7 @@ class LocalCluster(ControlPlane):
         return self
 
     def kubectl(self, *args: str | Path, stdin: str | None = None) -> str:
-        """Run kubectl as administrator and return its output; raise LocalError with its words where it fails."""
+        """Run kubectl as administrator and return its output; raise LocalError with its errors if it fails."""
         command = [self.binaries["kubectl"], f"--kubeconfig={self.kubeconfig}", *args]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -62,7 +62,7 @@ class LocalCluster(ControlPlane):
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
 
     def create_namespace(self, name: str) -> None:
-        """Create a namespace and wait until pods can be created in it (its default service account is there)."""
+        """Create a namespace and wait until pods can be created in it, which takes its default service account."""
         self.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
         self.wait(lambda: self.exists(f"/api/v1/namespaces/{name}/serviceaccounts/default"), f"namespace {name} takes pods")
 
@@ -81,9 +81,9 @@ class LocalCluster(ControlPlane):
         return {node["metadata"]["name"] for node in items if node_objects.is_ready(node)}
 
     def silence_node(self, name: str) -> None:
-        """Let a kwok node fail: nothing keeps it or its pods going any more, and after the grace period it is Unknown."""
+        """Let a kwok node fail: kwok stops renewing its lease, and after the grace period the node is Unknown."""
         self.api.patch(f"/api/v1/nodes/{name}", {"metadata": {"labels": {node_objects.KWOK: None}}})
 
     def revive_node(self, name: str) -> None:
-        """Let a silenced node come back."""
+        """Let kwok renew the lease of a silenced node again."""
         self.api.patch(f"/api/v1/nodes/{name}", {"metadata": {"labels": {node_objects.KWOK: "fake"}}})

@@ -1,6 +1,6 @@
 """The command lines of the control plane's processes, and the configuration of a kube-scheduler. Pure.
 
-Client limits are raised everywhere: with the defaults (50 requests a second) they would be all that one measures.
+Client limits are raised everywhere: the defaults (50 requests per second) would limit every measurement.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from muster_dev.local.nodes import KWOK
 
 QPS, BURST = 2000, 4000
 _LOOPBACK = "127.0.0.1"
-# Left out: those that want a network to hand out or a cloud, and one that patches every node for kubelets' sake.
+# Left out: controllers that manage networks or clouds, and one that patches every node for its kubelet.
 _CONTROLLERS = (
     "*",
     "-node-ipam-controller",
@@ -29,24 +29,24 @@ _CONTROLLERS = (
 
 @dataclass(frozen=True)
 class Options:
-    """How the control plane differs from a plain one."""
+    """The settings by which a control plane differs from the default."""
 
     apiserver_args: tuple[str, ...] = ()
     controller_args: tuple[str, ...] = ()
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
-    """For API server, controller-manager and schedulers alike; one that has an API needs that in `runtime_config`, or the API
-    server waits for its objects for ever."""
+    """Set on API server, controller-manager and schedulers; a feature with its own API needs that in `runtime_config` too, or
+    the API server waits for its objects forever."""
     runtime_config: Mapping[str, bool] = field(default_factory=dict)
-    """API versions to serve beside the default, as in {"scheduling.k8s.io/v1alpha2": True}."""
+    """API versions to serve in addition to the default, as in {"scheduling.k8s.io/v1alpha2": True}."""
     profiles: tuple[Mapping[str, Any], ...] = ()
-    """Profiles of the default kube-scheduler beside "default-scheduler"."""
+    """Profiles of the default kube-scheduler in addition to "default-scheduler"."""
     node_grace_seconds: int = 40
-    """How long a node may be silent before it is Unknown; kwok renews each lease four times as often. Make it long (86400)
-    for plain Node objects, and for thousands of kwok nodes, whose leases cost 3 ms of CPU a renewal."""
+    """Seconds without a renewal after which a node is Unknown; kwok renews each lease four times in that period. Set a long
+    period (86400) for plain Node objects, and for thousands of kwok nodes: a renewal costs 3 ms of CPU."""
 
 
 def etcd(files: Files, port: int, peer_port: int) -> list[str]:
-    """Return etcd's arguments; nothing is synced to disk, since a local cluster is not meant to outlive the machine."""
+    """Return etcd's arguments; it syncs nothing to disk, since a local cluster need not survive a crash of the machine."""
     client, peer = f"http://{_LOOPBACK}:{port}", f"http://{_LOOPBACK}:{peer_port}"
     return [
         f"--data-dir={files.directory / 'etcd'}",
@@ -86,7 +86,7 @@ def apiserver(files: Files, port: int, etcd_port: int, options: Options) -> list
 
 
 def controller_manager(files: Files, port: int, options: Options) -> list[str]:
-    """Return kube-controller-manager's arguments: every controller but those for networks and clouds."""
+    """Return kube-controller-manager's arguments: every controller except those of networks and clouds."""
     return [
         f"--kubeconfig={files.kubeconfig}",
         *_serving(files, port),
@@ -109,7 +109,7 @@ def scheduler(files: Files, port: int, config: Path, options: Options) -> list[s
 
 
 def kwok(files: Files, stages: Path, options: Options) -> list[str]:
-    """Return kwok's arguments: it renews a node's lease four times in its duration."""
+    """Return kwok's arguments; kwok renews a node's lease four times in its duration."""
     return [
         f"--kubeconfig={files.kubeconfig}",
         f"--config={stages}",
@@ -123,7 +123,7 @@ def kwok(files: Files, stages: Path, options: Options) -> list[str]:
 def scheduler_config(
     kubeconfig: Path, name: str, *, extender: str | None = None, profiles: Iterable[Mapping[str, Any]] = (), **more: Any
 ) -> dict[str, Any]:
-    """Return the KubeSchedulerConfiguration of the scheduler `name`, with the extender at the URL `extender` where given."""
+    """Return the KubeSchedulerConfiguration of the scheduler `name`, which asks the extender at the URL `extender`, if any."""
     config: dict[str, Any] = {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
@@ -132,7 +132,7 @@ def scheduler_config(
         "profiles": [{"schedulerName": name}, *profiles],
     }
     if extender:
-        # Packing needs every node's score; the default looks at a sample of a large cluster.
+        # Packing compares all nodes; by default a sample of a large cluster is scored.
         config |= {"percentageOfNodesToScore": 100, "extenders": [extender_config(extender)]}
     return config | more
 

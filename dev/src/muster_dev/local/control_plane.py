@@ -1,7 +1,6 @@
-"""The processes of one cluster: started in order, each waited for, and stopped together.
+"""The control plane of one cluster: its processes start in order, each when the one before is ready, and stop together.
 
-They end with `stop`, or with this process if that comes first, however it ends; only `detach` lets them live on.
-Everything that they write is in one directory.
+They end at `stop`, or when this process ends, however it ends; after `detach` they outlive it. All files are in one directory.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from muster_dev.local.errors import LocalError
 from muster_dev.local.files import Files
 from muster_dev.local.processes import ProcessDied, Processes
 from muster_dev.local.progress import Progress, Quiet
-from muster_dev.local.waiting import WaitedInVain
+from muster_dev.local.waiting import WaitTimeout
 
 ATTEMPTS = 3
-"""How often a start is tried when another process takes a port between its choice and its use."""
+"""Attempts to start, since another process may take a port between its choice and its use."""
 _KWOK_STAGES = Path(__file__).with_name("stages.yaml")
-# Stopped in this order: the API server waits long for clients that still watch it, and longer still without its etcd.
+# The order of stopping: the API server waits for clients that watch it, and longer without etcd.
 _COMPONENT, _CONTROLLER, _APISERVER, _ETCD = range(4)
 _APISERVER_GRACE_SECONDS = 2.0
 _PROCESSES = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler", "kwok")
@@ -38,19 +37,19 @@ _PROCESSES = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-schedul
 
 @dataclass(frozen=True)
 class Component:
-    """A process to run beside the control plane."""
+    """A process to run in addition to the control plane."""
 
     name: str
     argv: Sequence[str | Path]
     env: Mapping[str, str] = field(default_factory=dict)
     ready_url: str | None = None
-    """Answers 200 once it is ready; None: ready as soon as it runs."""
+    """The URL that answers 200 once the process is ready; None: it is ready as soon as it runs."""
     port: int | None = None
-    """Where it listens: for `muster local status`."""
+    """The port on which it listens, shown by `muster local status`."""
 
 
 class ControlPlane:
-    """etcd, API server, controller-manager, scheduler and kwok, in a directory of their own (a temporary one by default)."""
+    """etcd, API server, controller-manager, scheduler and kwok, with their own directory (by default a temporary one)."""
 
     def __init__(
         self, directory: Path | None = None, *, options: Options | None = None, progress: Progress | None = None
@@ -104,7 +103,7 @@ class ControlPlane:
         return self._processes
 
     def start(self) -> Self:
-        """Start everything and wait until it is ready; raise LocalError, leaving nothing behind, where that fails."""
+        """Start everything and wait until it is ready; on an error stop everything again and raise it."""
         self.binaries = binaries.find(binaries.CONTROL_PLANE, self.progress)
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -120,7 +119,7 @@ class ControlPlane:
         raise AssertionError("unreachable")
 
     def stop(self) -> None:
-        """Stop everything and wait until it has ended; nothing happens where nothing runs."""
+        """Stop everything and wait for the end; do nothing if nothing runs."""
         if self._api:
             self._api.close()
         if self._processes:
@@ -129,13 +128,13 @@ class ControlPlane:
         self._access = self._api = self._processes = None
 
     def detach(self) -> None:
-        """Let the cluster live on after this process; `processes.stop_detached` ends it."""
+        """Let the cluster outlive this process; `processes.stop_detached` ends it."""
         self.processes.detach()
         self.api.close()
         self._access = self._api = self._processes = None
 
     def run(self, component: Component) -> int:
-        """Start a component, wait until it is ready and return its pid; raise ProcessDied where it ends instead."""
+        """Start a component, wait until it is ready and return its pid; raise ProcessDied if it ends before."""
         words, env = component.argv, component.env
         pid = self.processes.start(component.name, words, stage=_COMPONENT, env=env, port=component.port)
         url = component.ready_url
@@ -144,12 +143,12 @@ class ControlPlane:
         return pid
 
     def wait(self, true: Callable[[], object], what: str, alive: Sequence[str] = _PROCESSES) -> None:
-        """Wait until `true()`; raise ProcessDied where one of the processes `alive` ends first, WaitedInVain in the end."""
+        """Wait until `true()`; raise ProcessDied if one of the processes `alive` ends first, WaitTimeout after the deadline."""
         try:
             waiting.until(true, what, check=lambda: self.processes.check(alive))
-        except WaitedInVain as vain:
+        except WaitTimeout as timeout:
             log = self.processes.logs / f"{alive[0]}.log"
-            raise WaitedInVain(f"{vain}. The end of {alive[0]}'s log ({log}):\n{processes.tail(log)}") from None
+            raise WaitTimeout(f"{timeout}. The end of {alive[0]}'s log ({log}):\n{processes.tail(log)}") from None
 
     def exists(self, path: str) -> bool:
         """Return whether the API server has an object at `path`."""
@@ -200,7 +199,7 @@ class ControlPlane:
 
     def _answers(self, url: str) -> bool:
         try:
-            # No proxy: this is loopback, whatever the environment says.
+            # No proxy of the environment: the address is on loopback.
             with build_opener(ProxyHandler({}), HTTPSHandler(context=self.access.tls)).open(url, timeout=5) as response:
                 return bool(response.status == 200)
         except (URLError, OSError):

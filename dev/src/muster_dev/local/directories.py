@@ -1,4 +1,4 @@
-"""Where `muster local` keeps its files: the XDG base directories, read from the environment when asked."""
+"""The directories of `muster local`, by the XDG base directory specification; each call reads the environment."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def cache() -> Path:
-    """Return the directory of what can be made again: $XDG_CACHE_HOME/muster, by default ~/.cache/muster."""
+    """Return the directory of files that can be made again: $XDG_CACHE_HOME/muster, by default ~/.cache/muster."""
     return _base("XDG_CACHE_HOME", ".cache") / "muster"
 
 
 def state() -> Path:
-    """Return the directory of the cluster that `muster local up` starts: $XDG_STATE_HOME/muster."""
+    """Return the directory of the cluster of `muster local up`: $XDG_STATE_HOME/muster, by default ~/.local/state/muster."""
     return _base("XDG_STATE_HOME", ".local/state") / "muster"
 
 

@@ -1,5 +1,5 @@
-"""The one base of what can go wrong in `muster local`: its text is for the user, whole sentences, no traceback needed."""
+"""The base of the development bed's errors; the message is for users and is shown without a traceback."""
 
 
 class LocalError(Exception):
-    """The local cluster cannot do what was asked; the message says what is wrong and what to do."""
+    """A cluster cannot do what was asked; the message says what is wrong and what to do."""

@@ -1,4 +1,4 @@
-"""What lies where in a cluster's directory, and how it is cleared when the cluster is gone."""
+"""The files in a cluster's directory: their paths and content, and their removal after the cluster has ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Files:
 
     @property
     def certificates(self) -> Path:
-        """Where certificates and keys lie, by name: ca, serving, admin, token."""
+        """The folder of certificates and keys, by name: ca, serving, admin, token."""
         return self.directory / "certificates"
 
     @property
@@ -39,7 +39,7 @@ class Files:
 
     @property
     def record(self) -> Path:
-        """What another process must know of the running cluster (JSON: url, kubectl)."""
+        """The record of the running cluster for other processes (JSON: url, kubectl)."""
         return self.directory / "cluster.json"
 
     def certificate(self, name: str) -> Path:
@@ -59,7 +59,7 @@ class Files:
         return path
 
     def write_certificates(self, authority: CA, url: str) -> None:
-        """Write what the control plane's processes and the administrator need to trust each other."""
+        """Write the certificates and keys of the control plane, and the administrator's kubeconfig."""
         self.certificates.mkdir(mode=0o700, exist_ok=True)
         authority.cert_pem.write_to_path(self.certificate("ca.crt"))
         serving = certificates.issue_server(authority, ["localhost", "127.0.0.1", "10.0.0.1"])
@@ -72,7 +72,7 @@ class Files:
         certificates.write_kubeconfig(self.kubeconfig, url, authority, admin)
 
     def write_record(self, url: str, kubectl: Path) -> None:
-        """Write what another process must know of the running cluster."""
+        """Write the record of the running cluster for other processes."""
         self.record.write_text(json.dumps({"url": url, "kubectl": str(kubectl)}, indent=1))
 
     def access(self, url: str) -> Access:
@@ -82,7 +82,7 @@ class Files:
         return Access(url, tls)
 
     def clear(self) -> None:
-        """Remove what an earlier cluster has left; whoever calls owns the directory."""
+        """Remove the files of an earlier cluster; the caller must hold the directory's lock."""
         _remove(self.directory, _OF_A_CLUSTER)
 
 
@@ -96,10 +96,10 @@ def access(directory: Path) -> Access:
 
 
 def clean(directory: Path) -> None:
-    """Remove what a cluster that no longer runs has left in `directory`, and nothing else; one that runs keeps all."""
-    held = supervisor.lock(directory) if directory.is_dir() else None
-    if held:
-        with held:  # the lock's own file stays: another process may just be waiting for it
+    """Remove the files of an ended cluster in `directory`, and nothing else; a running cluster keeps its files."""
+    lock = supervisor.lock(directory) if directory.is_dir() else None
+    if lock:
+        with lock:  # the lock's file stays: another process may be waiting for it
             _remove(directory, (*_OF_A_CLUSTER, *_OF_ITS_PROCESSES))
 
 

@@ -1,7 +1,7 @@
 """Node objects of named machine types, from a text such as "dgx-a100:4,pcie-8:8,p100:2".
 
-Pure. Nodes are numbered per machine type, and each entry of the text begins a new rack: racks are bought whole. The units
-are those of the API (whole CPUs, Gi, GPUs).
+Pure. Nodes are numbered per machine type, and each machine type begins a new rack. The units are those of the API (CPUs, Gi,
+GPUs).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from muster.machines import Machine
 from muster_dev.local.errors import LocalError
 
 KWOK = "kwok.x-k8s.io/node"
-"""Label of a node that kwok keeps alive; without it a node is an object and nothing more."""
+"""The label of a node whose lease kwok renews; a node without it is a mere object."""
 EXPECTED = "expected MACHINE:COUNT[,MACHINE:COUNT...], as in dgx-a100:4,pcie-8:8"
 MOST = 20_000
 
@@ -27,14 +27,14 @@ class BadNodes(LocalError):
 
 @dataclass(frozen=True)
 class Layout:
-    """How nodes stand in racks, and racks in blocks."""
+    """The size of racks and blocks."""
 
     nodes_per_rack: int = 4
     racks_per_block: int = 4
 
 
 def parse(text: str) -> list[tuple[Machine, int]]:
-    """Return the machine types and how many of each; raise BadNodes, which says what was found and what was expected."""
+    """Return the machine types with their numbers of nodes; raise BadNodes, which says what was found and expected."""
     entries = [_entry(part.strip()) for part in text.split(",")] if text.strip() else []
     seen = [machine.name for machine, _ in entries]
     if twice := sorted({name for name in seen if seen.count(name) > 1}):
@@ -45,13 +45,13 @@ def parse(text: str) -> list[tuple[Machine, int]]:
 
 
 def manifests(text: str, *, kwok: bool = True, layout: Layout | None = None) -> list[dict[str, Any]]:
-    """Return the Node objects that `text` describes, kept Ready by kwok or else born Ready; raise BadNodes."""
-    places = _places(parse(text), layout or Layout())
-    return [node(machine, f"{machine.name}-{index}", rack, block, kwok=kwok) for machine, index, rack, block in places]
+    """Return the Node objects that `text` describes, kept Ready by kwok, or else declared Ready; raise BadNodes."""
+    located = _located(parse(text), layout or Layout())
+    return [node(machine, f"{machine.name}-{index}", rack, block, kwok=kwok) for machine, index, rack, block in located]
 
 
 def node(machine: Machine, name: str, rack: str, block: str, *, kwok: bool) -> dict[str, Any]:
-    """Return one Node object; where no kwok will, it says Ready itself."""
+    """Return one Node object; without kwok its status says Ready from the beginning."""
     resources = {"cpu": str(machine.cpus), "memory": f"{machine.memory_gib}Gi", "ephemeral-storage": "1Ti", "pods": "110"}
     if machine.gpus:
         resources[names.GPU] = str(machine.gpus)
@@ -72,10 +72,10 @@ def node(machine: Machine, name: str, rack: str, block: str, *, kwok: bool) -> d
 
 
 def is_ready(node: dict[str, Any]) -> bool:
-    """Return whether pods may come: the node says Ready, and the taints that a new node is born with are gone."""
+    """Return whether the node takes pods: it is Ready, and the taints of a new node are removed."""
     conditions = node.get("status", {}).get("conditions", [])
     taints = node.get("spec", {}).get("taints", [])
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
     return ready and not any(taint["key"].startswith("node.kubernetes.io/") for taint in taints)
 
 
@@ -91,7 +91,7 @@ def _entry(part: str) -> tuple[Machine, int]:
         raise BadNodes(f"nodes: found {part!r}: {error}") from None
 
 
-def _places(entries: list[tuple[Machine, int]], layout: Layout) -> Iterator[tuple[Machine, int, str, str]]:
+def _located(entries: list[tuple[Machine, int]], layout: Layout) -> Iterator[tuple[Machine, int, str, str]]:
     rack = -1
     for machine, count in entries:
         for index in range(count):

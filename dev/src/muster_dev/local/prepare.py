@@ -10,7 +10,7 @@ from muster_dev.local.progress import Shown
 
 
 def main() -> int:
-    """Find or build every program of a local cluster; return 1, with a sentence, where one is not to be had."""
+    """Find or build every program of a local cluster; return 1, with a message, if a build fails."""
     try:
         binaries.find(binaries.LOCAL, Shown())
     except LocalError as error:

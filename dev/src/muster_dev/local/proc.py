@@ -1,6 +1,6 @@
-"""What /proc says of a process: whether it is alive, and what it uses (MiB, CPU seconds).
+"""State and consumption of a process (MiB, CPU seconds), read from /proc.
 
-A zombie is not alive: who inherits orphans may reap them late, and `kill(pid, 0)` does not tell the difference.
+A zombie is not alive: its parent may reap it late, and `kill(pid, 0)` cannot tell the difference.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ def alive(pid: int) -> bool:
 
 
 def memory_mib(pid: int) -> float:
-    """Return the resident memory of a process in MiB, 0 where it is gone."""
+    """Return the resident memory of a process in MiB, 0 if it has ended."""
     words = _field(pid, "VmRSS").split()
     return int(words[0]) / 1024 if words else 0.0
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has used, user and system, in seconds; 0 where it is gone."""
+    """Return the CPU time of a process, user and system, in seconds; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -30,7 +30,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _field(pid: int, name: str) -> str:
-    """Return a field of /proc/PID/status, empty where the process or the field is missing."""
+    """Return a field of /proc/PID/status, empty if there is no such process or field."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,7 +1,6 @@
-"""The handle on a cluster's processes: starts the supervisor and talks to it over its lifeline.
+"""A cluster's processes: starts the supervisor and sends it requests.
 
-The pipe to the supervisor is the cluster's hold on life: when this process ends, the pipe ends, and the supervisor stops
-everything.
+The pipe to the supervisor is its lifeline: when this process ends, the pipe closes, and the supervisor stops everything.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ class ProcessDied(LocalError):
 
     @property
     def port_was_taken(self) -> bool:
-        """Whether it died because another process had taken its port meanwhile."""
+        """Whether it ended because another process had taken its port."""
         return "address already in use" in self.last_lines
 
 
 @dataclass(frozen=True)
 class Process:
-    """One process of a cluster, as processes.json lists it."""
+    """A process of a cluster, as listed in processes.json."""
 
     name: str
     pid: int
@@ -58,7 +57,7 @@ class Process:
 
     @property
     def state(self) -> str:
-        """What a user wants to know: running, or how it ended."""
+        """Whether it runs, or how it ended, in words for users."""
         if self.exit_code is None:
             return "running" if proc.alive(self.pid) else "killed"
         return f"killed by signal {-self.exit_code}" if self.exit_code < 0 else f"ended with {self.exit_code}"
@@ -68,11 +67,11 @@ class Processes:
     """The processes of one cluster; they end when this object is closed, or when this process ends, unless detached."""
 
     def __init__(self, directory: Path, *, temporary: bool = False) -> None:
-        """Start the supervisor in `directory`, which it removes in the end where it is temporary; raise AlreadyRunning."""
+        """Start the supervisor in `directory`, which it removes at its end if `temporary`; raise AlreadyRunning."""
         self.directory = directory
         self.logs = directory / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._one_at_a_time = threading.Lock()
+        self._request_lock = threading.Lock()
         command = [sys.executable, "-P", "-m", supervisor.__name__, str(directory), *(["temporary"] if temporary else [])]
         with (self.logs / "supervisor.log").open("ab") as log:
             self._supervisor = subprocess.Popen(
@@ -94,7 +93,7 @@ class Processes:
         port: int | None = None,
         env: Mapping[str, str] | None = None,
     ) -> int:
-        """Start a process and return its pid; its output goes to logs/NAME.log. Those of a lower stage are stopped first."""
+        """Start a process and return its pid; its output goes to logs/NAME.log. Lower stages are stopped first."""
         request = {
             "do": "start",
             "name": name,
@@ -112,17 +111,17 @@ class Processes:
         self._ask({"do": "stop", "name": name})
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise ProcessDied where one of these processes has ended."""
+        """Raise ProcessDied if one of these processes has ended."""
         ended = self._ask({"do": "poll"})
         for name in names:
             if name in ended:
                 raise ProcessDied(name, ended[name], self.logs / f"{name}.log")
 
     def detach(self) -> None:
-        """Let the processes live on after this one; `stop_detached` ends them."""
+        """Let the processes outlive this one; `stop_detached` ends them."""
         self._ask({"do": "detach"})
         self._hang_up()
-        self._supervisor.returncode = 0  # no longer ours to wait for
+        self._supervisor.returncode = 0  # this process must not wait for it
 
     def close(self) -> None:
         """Stop all processes, in order, and wait until they have ended."""
@@ -139,7 +138,7 @@ class Processes:
                 pipe.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        with self._one_at_a_time:
+        with self._request_lock:
             try:
                 assert self._supervisor.stdin is not None
                 self._supervisor.stdin.write(json.dumps(request).encode() + b"\n")
@@ -165,14 +164,14 @@ def running(directory: Path) -> bool:
     """Return whether a cluster runs in `directory`."""
     if not directory.is_dir():
         return False
-    held = supervisor.lock(directory)
-    if held:
-        held.close()
-    return held is None
+    lock = supervisor.lock(directory)
+    if lock:
+        lock.close()
+    return lock is None
 
 
 def recorded(directory: Path) -> tuple[int, list[Process]]:
-    """Return the supervisor's pid and the processes that processes.json lists; (0, []) where there is none."""
+    """Return the supervisor's pid and the processes of processes.json; (0, []) if there is no such file."""
     try:
         state = json.loads((directory / "processes.json").read_text())
         rows = [Process(**row | {"log": Path(row["log"])}) for row in state["processes"]]
@@ -182,7 +181,7 @@ def recorded(directory: Path) -> tuple[int, list[Process]]:
 
 
 def stop_detached(directory: Path) -> bool:
-    """Stop the cluster that runs in `directory` and wait until it has; return False where none ran."""
+    """Stop the cluster that runs in `directory` and wait for its end; return False if none ran."""
     if not running(directory):
         return False
     pid, listed = recorded(directory)
@@ -205,7 +204,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def tail(log: Path, lines: int = LAST_LINES) -> str:
-    """Return the last lines of a log, empty where there is none."""
+    """Return the last lines of a log, empty if there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -216,9 +215,9 @@ def tail(log: Path, lines: int = LAST_LINES) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Choose ports of loopback that are free and differ; another process may take one meanwhile, so be ready to retry."""
+    """Return different free ports of loopback; another process may take one before it is used, so callers retry."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for bound in sockets:
+            bound.bind(("127.0.0.1", 0))
+        return [bound.getsockname()[1] for bound in sockets]

@@ -1,7 +1,7 @@
-"""What a long action shows while it runs: one line a step, with the time it took.
+"""The progress of a long action: one line per step, with its duration.
 
-On a terminal a step is a spinner with the seconds so far; elsewhere it is one plain line when it starts and one when it
-ends, so that a log stays readable. A step that raises is shown as failed, and the error goes on.
+On a terminal a running step is a spinner with the seconds so far; in a log it is one plain line at its start and one at its
+end. A step that raises is shown as failed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from rich.progress import Progress as Bars
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 Detail = Callable[[str], None]
-"""Takes one line on what a running step is just doing."""
+"""Takes one line about the current work of a running step."""
 
 
 class Progress(Protocol):
-    """What reports the steps of a long action."""
+    """Reports the steps of a long action."""
 
     def say(self, text: str) -> None:
         """Show one line."""
@@ -31,7 +31,7 @@ class Progress(Protocol):
 
 
 class Quiet:
-    """Shows nothing: for tests and for callers that report by themselves."""
+    """Shows nothing: for tests, and for callers with their own reports."""
 
     def say(self, text: str) -> None:
         """Show nothing."""
@@ -54,7 +54,7 @@ class Shown:
 
     @contextmanager
     def step(self, text: str) -> Iterator[Detail]:
-        """Show `text` while the body runs, then the seconds that it took."""
+        """Show `text` while the body runs, then its seconds."""
         begun = time.monotonic()
         try:
             with self._spinner(text) if self.console.is_terminal else self._line(text) as detail:

@@ -1,7 +1,7 @@
-"""muster itself on a local cluster: its API, its processes, and the kube-scheduler that asks its extender.
+"""muster on a local cluster: its API, its processes, and the kube-scheduler that asks its extender.
 
-The parts run from this Python environment, each with the administrator's rights unless it is given a kubeconfig of its
-own (that is how tests run them with the rights of the chart).
+The parts run from this Python environment. Each has the administrator's rights, or those of its own kubeconfig: with these,
+tests run the parts with the rights of the chart.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def install(
     manifests: Iterable[Mapping[str, Any]] = (),
     kubeconfigs: Mapping[str, Path] | None = None,
 ) -> None:
-    """Install muster's API and `manifests`, then start the parts, with their own `kubeconfigs` by name, and wait for them."""
+    """Install muster's API and `manifests`, then start the parts and wait for them; `kubeconfigs` are by the part's name."""
     with cluster.progress.step("installing muster's API"):
         define_resources(cluster)
         cluster.apply([*admission.manifests(), *manifests])
@@ -38,7 +38,7 @@ def install(
 
 
 def define_resources(cluster: LocalCluster) -> None:
-    """Create muster's custom resources, or bring them up to date, and wait until the API server serves them."""
+    """Create or update the definitions of muster's custom resources, and wait until the API server serves them."""
     definitions = crd.manifests()
     cluster.apply(definitions)
     for definition in definitions:
@@ -47,26 +47,26 @@ def define_resources(cluster: LocalCluster) -> None:
 
 
 def start(cluster: LocalCluster, kubeconfigs: Mapping[str, Path] | None = None) -> None:
-    """Start the parts of a muster that is installed, and wait for them."""
+    """Start the parts of an installed muster and wait for them."""
     with cluster.progress.step("starting muster: operator, extender, scheduler, agents"):
         _start(cluster, kubeconfigs or {})
 
 
 def stop(cluster: LocalCluster) -> None:
-    """Stop the parts; what they wrote stays."""
+    """Stop the parts; the objects that they wrote stay."""
     with cluster.progress.step("stopping muster"):
         for name in PARTS:
             cluster.processes.stop(name)
 
 
 def _established(cluster: LocalCluster, name: str) -> bool:
-    found = cluster.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
-    conditions = found.get("status", {}).get("conditions") or []  # null at first
+    definition = cluster.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+    conditions = definition.get("status", {}).get("conditions") or []  # null at first
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
 def components(cluster: LocalCluster, ports: Sequence[int], kubeconfigs: Mapping[str, Path]) -> list[Component]:
-    """Return muster's parts in the order in which they start; `ports`: the extender's, the scheduler's, the operator's."""
+    """Return muster's parts in their order of starting; `ports` are those of extender, scheduler and operator."""
     extender, scheduler, operator = ports
     url = f"http://127.0.0.1:{extender}"
     kubeconfig = kubeconfigs.get(SCHEDULER, cluster.kubeconfig)

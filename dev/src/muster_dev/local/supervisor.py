@@ -1,13 +1,13 @@
 """The process that owns a cluster's processes: `python -m muster_dev.local.supervisor DIRECTORY [temporary]`.
 
-It exists so that nothing is left behind. Its standard input is the lifeline to whoever started it: when that ends,
-however it ended, everything is stopped in order. When the supervisor itself is killed, the kernel kills its children
-(PR_SET_PDEATHSIG is tied to the thread that forked, and here there is but one). After {"do": "detach"} it lives on
-without a lifeline, until SIGTERM.
+It leaves no process behind. Its standard input is the lifeline to its starter: when that closes, for whatever reason, the
+supervisor stops everything in order. If the supervisor itself is killed, the kernel kills its children (PR_SET_PDEATHSIG is
+tied to the thread that forked, and this process has one thread). After {"do": "detach"} it runs without a lifeline, until
+SIGTERM.
 
-For as long as it lives it holds a lock on DIRECTORY/lock: who wants to know whether a cluster runs tries the lock, which
-no stale file can feign. DIRECTORY/processes.json says what runs. Requests are lines of JSON on standard input, each
-answered by one line on standard output. Standard library only: it should be small and start at once.
+While it runs it holds a lock on DIRECTORY/lock, by which other processes see that a cluster runs: a stale file holds no lock.
+DIRECTORY/processes.json lists the processes. Requests are lines of JSON on standard input, each answered by one line on
+standard output. Standard library only, so that it is small and starts at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass
 class Child:
-    """A process of the cluster; those of a lower stage are stopped first."""
+    """A process of the cluster; lower stages are stopped first."""
 
     name: str
     stage: int
@@ -45,13 +45,13 @@ class Child:
     process: subprocess.Popen[bytes]
 
     def record(self) -> dict[str, Any]:
-        """Return what processes.json says of it."""
+        """Return its entry in processes.json."""
         code = self.process.returncode
         return {"name": self.name, "pid": self.process.pid, "port": self.port, "log": self.log, "exit_code": code}
 
 
 class Supervisor:
-    """The children, by name; one that ended stays listed with its exit code until its name is used again."""
+    """The children by name; an ended child stays listed with its exit code until its name is used again."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -59,7 +59,7 @@ class Supervisor:
         self.detached = False
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Carry out one request and return the answer; what goes wrong is an answer too."""
+        """Carry out one request and return the answer, which may be an error."""
         try:
             match request["do"]:
                 case "start":
@@ -73,7 +73,7 @@ class Supervisor:
             return {"error": f"{type(error).__name__}: {error}"}
 
     def start(self, request: dict[str, Any]) -> int:
-        """Start a child and return its pid; raise ValueError where one of that name still runs."""
+        """Start a child and return its pid; raise ValueError if one of that name still runs."""
         name = request["name"]
         if (old := self.children.get(name)) and old.process.poll() is None:
             raise ValueError(f"{name} runs already, pid {old.process.pid}")
@@ -94,21 +94,21 @@ class Supervisor:
         return process.pid
 
     def stop(self, children: Iterable[Child]) -> None:
-        """End the children, stage by stage, waiting for each end: a port may be used again only then."""
+        """End the children stage by stage and wait for their ends, after which their ports may be used again."""
         children = list(children)
         for stage in sorted({child.stage for child in children}):
             _end([child for child in children if child.stage == stage])
         self.publish()
 
     def publish(self) -> None:
-        """Write processes.json anew, in one piece."""
+        """Replace processes.json atomically."""
         state = {"supervisor": os.getpid(), "processes": [child.record() for child in self.children.values()]}
         draft = self.directory / "processes.json.new"
         draft.write_text(json.dumps(state, indent=1))
         draft.replace(self.directory / "processes.json")
 
     def reap(self) -> None:
-        """Take note of children that ended by themselves."""
+        """Record children that ended by themselves."""
         before = [child.process.returncode for child in self.children.values()]
         if [child.process.poll() for child in self.children.values()] != before:
             self.publish()
@@ -129,18 +129,18 @@ def _end(children: list[Child]) -> None:
 def _die_with(parent: int) -> Any:
     def prepare() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above took hold
+        if os.getppid() != parent:  # the parent ended before the line above
             os._exit(1)
 
     return prepare
 
 
 def serve(supervisor: Supervisor, wakeup: int, stopped: list[int]) -> None:
-    """Answer requests until the lifeline ends (unless detached) or a signal says stop."""
+    """Answer requests until the lifeline closes (unless detached) or a signal says stop."""
     poller = select.poll()
     poller.register(0, select.POLLIN)
     poller.register(wakeup, select.POLLIN)
-    # Beside the pipe: a fork of the starter that never execs would hold the pipe open after its death.
+    # In addition to the pipe: a fork of the starter that never execs would hold the pipe open after its end.
     starter = os.pidfd_open(os.getppid())
     poller.register(starter, select.POLLIN)
     pending = b""
@@ -165,12 +165,12 @@ def serve(supervisor: Supervisor, wakeup: int, stopped: list[int]) -> None:
 
 
 def _write(answer: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone; the end of standard input says the same
+    with contextlib.suppress(BrokenPipeError):  # the starter has ended, as standard input will show
         os.write(1, json.dumps(answer).encode() + b"\n")
 
 
 def lock(directory: Path) -> IO[str] | None:
-    """Take the lock on a cluster's directory for as long as the file stays open; None where a cluster runs there."""
+    """Return the locked file of a cluster's directory, held until it is closed; None if a cluster runs there."""
     file = (directory / "lock").open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,11 +191,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
     for harmless in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
         signal.signal(harmless, lambda *_: None)  # not SIG_IGN, which the children would inherit
-    held = lock(directory)
-    if held is None:
+    locked = lock(directory)
+    if locked is None:
         _write({"error": "locked"})
         return 1
-    with held:
+    with locked:
         supervisor = Supervisor(directory)
         supervisor.publish()
         _write({"pid": os.getpid()})

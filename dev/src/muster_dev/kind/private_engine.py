@@ -1,8 +1,8 @@
-"""A container engine of our own: Docker from Debian packages, in namespaces of its own. Needs root, and no network.
+"""A private container engine: Docker from Debian packages, in its own namespaces. Needs root, and no network.
 
-Invariant: its network, mount and process namespaces hold all that it makes (bridges, packet filter, net sysctls, mounts,
-containers), so the end of their first process is the end of that. What a machine has only once is put back: the sysctls
-that the systemd and the kubelets in kind's nodes set, and the cgroups.
+Invariant: everything that the engine makes (bridges, packet filter, network sysctls, mounts, containers) is inside its network,
+mount and process namespaces, and disappears when their first process ends. `stop` restores what is machine-wide: the
+sysctls that systemd and the kubelets in kind's nodes set, and the cgroups.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PACKAGES = ("docker.io", "iptables", "iproute2", "tini")
 _CGROUP = "muster-kind"
 _CAP_SYS_RESOURCE = 24
 _STOP_SECONDS = 30.0
-# runc refuses a container that asks for a capability which the machine withholds, and privileged ones ask for all.
+# runc refuses a container that asks for a capability which the machine withholds; privileged containers ask for all.
 RUNC = """#!/bin/sh
 # runc, without the capability that this machine withholds.
 bundle=. file= previous=
@@ -42,14 +42,14 @@ exec @RUNC@ "$@"
 
 
 def start(progress: Progress) -> Engine:
-    """Start our engine and return it once it answers; raise LocalError where this machine cannot have one."""
+    """Start the engine and return it once it answers; raise LocalError if this machine cannot run one."""
     check()
     root = store.made("engine", [*_PACKAGES, debian.release()], _unpack, progress)
     engine.home().mkdir(parents=True, exist_ok=True)
-    noted = engine.home() / "sysctls.json"
-    if not noted.exists():  # else it is from before an engine that was killed
-        noted.write_text(json.dumps(sysctls.read()))
-    with progress.step("starting a container engine in namespaces of its own"):
+    saved = engine.home() / "sysctls.json"
+    if not saved.exists():  # otherwise an engine was killed, and the file has the values from before it
+        saved.write_text(json.dumps(sysctls.read()))
+    with progress.step("starting a private container engine"):
         try:
             return _start(root)
         except BaseException:
@@ -58,7 +58,7 @@ def start(progress: Progress) -> Engine:
 
 
 def stop() -> bool:
-    """End our engine and all that it made, and put back what a machine has only once; return False where there was none."""
+    """End the engine with all that it made and restore machine-wide settings; return False if there was none."""
     home, record = engine.home(), engine.record()
     if not home.exists():
         return False
@@ -77,14 +77,14 @@ def stop() -> bool:
 
 
 def check() -> None:
-    """Raise LocalError where this machine cannot have an engine of ours."""
+    """Raise LocalError if this machine cannot run a private engine."""
     if os.geteuid() != 0:
         raise LocalError(
-            "No container engine answers (`docker version`), and to start one takes root: start Docker, or run this as root. "
-            "Without either, `muster local up` starts a cluster whose pods are played."
+            "No container engine answers (`docker version`), and starting one takes root: start Docker, or run this as root. "
+            "`muster local up` needs neither; its pods are simulated."
         )
     if not debian.available():
-        raise LocalError("No container engine answers, and one can be had from packages on Debian alone: install Docker.")
+        raise LocalError("No container engine answers, and muster can unpack one on Debian only: install Docker.")
     if missing := [name for name in ("unshare", "nsenter", "mount") if not shutil.which(name)]:
         raise LocalError(f"{', '.join(missing)} not found: apt-get install util-linux mount")
 
@@ -108,30 +108,30 @@ def _start(root: Path) -> Engine:
 
     def alive() -> None:
         if process.poll() is not None:
-            last = log.read_text(errors="replace").strip().splitlines()[-8:]
-            raise LocalError("The container engine did not start:\n" + "\n".join(last))
+            last_lines = log.read_text(errors="replace").strip().splitlines()[-8:]
+            raise LocalError("The container engine did not start:\n" + "\n".join(last_lines))
 
     def answers() -> bool:
-        own = engine.own()
-        return bool(own and own.answers())
+        started = engine.private()
+        return bool(started and started.answers())
 
     try:
-        until(lambda: _first_child(process.pid), "the engine's namespaces are there", check=alive)
+        until(lambda: _first_child(process.pid), "the engine's namespaces exist", check=alive)
         record = {"root": str(root), "outside": process.pid, "inside": _first_child(process.pid)}
         (engine.home() / "engine.json").write_text(json.dumps(record))
         until(answers, "the engine answers", check=alive)
     except BaseException:
-        process.kill()  # and with it, by the kernel, what is inside
+        process.kill()  # the kernel then kills the processes inside
         process.wait()
         raise
-    process.returncode = 0  # it lives on, no longer ours to wait for
-    own = engine.own()
-    assert own
-    return own
+    process.returncode = 0  # the engine outlives this process, which must not wait for it
+    started = engine.private()
+    assert started
+    return started
 
 
 def _command(root: Path) -> list[str]:
-    """The command line of our engine: tini, which reaps, as the first process of new namespaces, and dockerd below it."""
+    """Return the engine's command line: dockerd under tini, which reaps zombies as the first process of new namespaces."""
     images = directories.cache() / "images"
     images.mkdir(parents=True, exist_ok=True)
     arguments = [
@@ -142,7 +142,7 @@ def _command(root: Path) -> list[str]:
         f"--userland-proxy-path={root}/usr/sbin/docker-proxy",
         f"--init-path={root}/usr/bin/docker-init",
         f"--cgroup-parent=/{_CGROUP}",
-        "--exec-opt=native.cgroupdriver=cgroupfs",  # systemd, where it is there, knows nothing of these namespaces
+        "--exec-opt=native.cgroupdriver=cgroupfs",  # a systemd of the machine does not see these namespaces
         *_runtime(root),
     ]
     namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--propagation=private", "--mount-proc"]
