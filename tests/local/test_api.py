@@ -1,4 +1,4 @@
-"""The API server for callers without an event loop: any thread may ask, refusals are muster.kube's, the end is orderly."""
+"""The API server for callers without an event loop: any thread may send requests, and refusals are errors of muster.kube."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_refusal_of_one_of_many_objects_is_raised(api: Api) -> None:
         await asyncio.to_thread(api.create_all, NODES, [node("a"), node("b"), node("a")])
 
 
-async def test_every_thread_may_ask(api: Api, server: ApiServer) -> None:
+async def test_requests_of_many_threads_are_sent(api: Api, server: ApiServer) -> None:
     def ask_from_threads() -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: api.create(NODES, node(f"n{number}")), range(40)))

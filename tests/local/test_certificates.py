@@ -1,4 +1,4 @@
-"""The cluster's certificates: who they speak for, for which hosts, how long, and that others cannot read the keys."""
+"""The cluster's certificates: subject, hosts, validity, and private keys that only their owner can read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_client_without_a_group_is_in_the_group_of_local_users(authority: CA) ->
     assert subject(leaf, NameOID.ORGANIZATION_NAME) == [certificates.GROUP]
 
 
-def test_client_certificate_has_an_alternative_name_since_go_refuses_an_empty_critical_extension(authority: CA) -> None:
+def test_client_certificate_has_a_non_empty_alternative_name(authority: CA) -> None:
     extension = parsed(certificates.issue_client(authority, "dev")).extensions.get_extension_for_class(
         x509.SubjectAlternativeName
     )
