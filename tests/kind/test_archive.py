@@ -53,7 +53,7 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "first.tar").read_bytes() == (tmp_path / "second.tar").read_bytes()
 
 
-def test_files_of_a_layer_belong_to_root(tmp_path: Path) -> None:
+def test_files_of_the_maker_belong_to_root_in_the_image(tmp_path: Path) -> None:
     root = tree(tmp_path / "root", mine="")
     archive.write([Image("one:1", [root])], tmp_path / "one.tar")
     with tarfile.open(tmp_path / "one.tar") as tar:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import platform
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,9 @@ def _write_layer(out: tarfile.TarFile, directory: Path, archive: Path) -> str:
 
 def _fixed(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     entry.mtime, entry.uname, entry.gname = 315532800, "", ""
+    # The maker's files are root's in the image, so that every maker gets the same bytes; other owners are meant.
+    entry.uid = 0 if entry.uid == os.geteuid() else entry.uid
+    entry.gid = 0 if entry.gid == os.getegid() else entry.gid
     return None if entry.ischr() or entry.isblk() or entry.isfifo() else entry  # an engine makes /dev itself
 
 
