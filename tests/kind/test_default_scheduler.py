@@ -95,9 +95,9 @@ def test_pod_with_gpus_waits_for_the_extender_and_others_do_not(jobs: Jobs, tmp_
     ending = ("python3", "-c", "print('ran')")
     jobs.apply(pod("asking", 1, *ending), pod("plain", 0, *ending), folder=tmp_path)
     jobs.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/plain", "--timeout=180s")
-    where = default_scheduler.EXTENDER_ADDRESS
+    address = default_scheduler.EXTENDER_ADDRESS
     jobs.until(
-        lambda: any(where in said for said in refusals(jobs, "asking")), "the pod reports the address that does not answer"
+        lambda: any(address in said for said in refusals(jobs, "asking")), "the pod reports the address that does not answer"
     )
     assert "nodeName" not in jobs.get("pod", "asking")["spec"]
     scale(jobs, 1)

@@ -33,13 +33,13 @@ def test_job_keeps_running_through_upgrade_and_rollback(jobs: Jobs, tmp_path: Pa
     jobs.apply(allreduce("long", workers=2, arguments=["--steps=100000", "--seconds=0.05"]), folder=tmp_path)
     jobs.until_phase("long", "Running")
     before = uids(jobs)
-    where = ("--namespace", NAMESPACE, "--wait", "--timeout", "180s")
+    release = ("--namespace", NAMESPACE, "--wait", "--timeout", "180s")
     changed = ("--reuse-values", "--set", "operator.logLevel=DEBUG,operator.replicas=1")
     try:
-        jobs.cluster.helm("upgrade", "muster", CHART, *where, *changed)
+        jobs.cluster.helm("upgrade", "muster", CHART, *release, *changed)
         assert "--log-level=DEBUG" in arguments(jobs.cluster)
     finally:
-        jobs.cluster.helm("rollback", "muster", *where)
+        jobs.cluster.helm("rollback", "muster", *release)
     assert "--log-level=INFO" in arguments(jobs.cluster)
     jobs.apply(allreduce("new", workers=2, arguments=["--steps=20"]), folder=tmp_path)
     jobs.until_phase("new", "Succeeded")

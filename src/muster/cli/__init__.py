@@ -35,7 +35,7 @@ def _load(name: str, verb: Verb) -> Command:
     try:
         return verb.load()
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("muster"):  # a fault of ours, no missing requirement
+        if (error.name or "").startswith("muster"):  # a fault of muster, not a missing requirement
             raise
         sys.exit(
             f"muster {name} needs the Python module {error.name}, which is not installed: pip install '{verb.requirement}'"

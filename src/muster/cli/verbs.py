@@ -35,7 +35,7 @@ class Verb:
     requirement: str
 
     def load(self) -> Command:
-        """Import the verb's module; raise ModuleNotFoundError where a requirement is missing."""
+        """Import the verb's module; raise ModuleNotFoundError if a requirement is missing."""
         return cast(Command, importlib.import_module(self.module))
 
 

@@ -24,7 +24,7 @@ class Outcome:
 
 
 def play(show: Show, nodes: str = gang_race.NODES, gangs: int = gang_race.GANGS, size: int = gang_race.SIZE) -> Outcome:
-    """Run the scene on a cluster of its own."""
+    """Run the scene on a separate cluster."""
     what = f"{gangs} gangs of {size}"
     with LocalCluster(options=gang_race.options(), progress=show.progress) as cluster:
         gang_race.add_nodes(cluster, nodes)

@@ -1,4 +1,4 @@
-"""The API server for callers without an event loop: muster.kube's client, on a loop in a thread of its own.
+"""The API server for callers without an event loop: muster.kube's client, on an event loop in its own thread.
 
 Tests, demo and command line are plain functions, called from any thread; one loop for all of them keeps the connections.
 """
@@ -37,7 +37,7 @@ class Api:
         self._thread.join()
 
     def get(self, path: str) -> Any:
-        """Return the object or list at `path`; raise NotFound where there is none."""
+        """Return the object or list at `path`; raise NotFound if there is none."""
         return self._decoded(self._client.get(path))
 
     def create(self, path: str, body: Object, *, dry_run: bool = False) -> Any:

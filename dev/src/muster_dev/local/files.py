@@ -87,7 +87,7 @@ class Files:
 
 
 def access(directory: Path) -> Access:
-    """Return the administrator's access to the cluster that runs in `directory`; raise LocalError where none does."""
+    """Return the administrator's access to the cluster that runs in `directory`; raise LocalError if none does."""
     files = Files(directory)
     try:
         return files.access(json.loads(files.record.read_text())["url"])
