@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from muster.demo import gang_race
-from muster.demo.gang_race import Race
 from muster.kube import paths
 from muster.kube.client import Client
-from muster.local import stack
-from muster.local.cluster import LocalCluster
-from muster.local.progress import Shown
+from muster_dev.demo import gang_race
+from muster_dev.demo.gang_race import Race
+from muster_dev.local import stack
+from muster_dev.local.cluster import LocalCluster
+from muster_dev.local.progress import Shown
 
 GPUS_PER_NODE = 8
 MACHINE = "dgx-a100"

@@ -29,11 +29,11 @@ from typing import Any
 import yaml
 
 from muster.api import names
-from muster.kind import cluster as kind_cluster
-from muster.kind.cluster import NAMESPACE, Cluster
-from muster.kind.images import PROJECT
-from muster.local.progress import Quiet, Shown
-from muster.local.waiting import PATIENCE_SECONDS, until
+from muster_dev.kind import cluster as kind_cluster
+from muster_dev.kind.cluster import NAMESPACE, Cluster
+from muster_dev.kind.images import PROJECT
+from muster_dev.local.progress import Quiet, Shown
+from muster_dev.local.waiting import PATIENCE_SECONDS, until
 
 PODS = 4
 STEPS = ("created", "bound", "running")

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPSConnection
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
-from muster.local import stack
-from muster.local.cluster import LocalCluster
+from muster_dev.local import stack
+from muster_dev.local.cluster import LocalCluster
 
 MERGE = "application/merge-patch+json"
 
@@ -33,9 +36,12 @@ class Server:
 
     def send(self, method: str, path: str, body: object, kind: str = "application/json") -> Answer:
         """Send one request; thread-safe."""
-        path = f"/apis/muster.dev/v1alpha1/namespaces/{self.namespace}/{path}"
-        status, content = self.cluster.api.exchange(method, path, body, kind)
-        return Answer(status, json.loads(content))
+        url = urlsplit(f"{self.cluster.url}/apis/muster.dev/v1alpha1/namespaces/{self.namespace}/{path}")
+        with closing(HTTPSConnection(url.netloc, context=self.cluster.access.tls)) as connection:
+            sent = None if body is None else json.dumps(body)
+            connection.request(method, f"{url.path}?{url.query}", sent, {"Content-Type": kind})
+            response = connection.getresponse()
+            return Answer(response.status, json.loads(response.read()))
 
     def create(self, body: dict[str, Any], dry: bool = False) -> Answer:
         """Create a DLJob or DLQueue, or only validate it with a dry run."""

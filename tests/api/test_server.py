@@ -10,7 +10,7 @@ import yaml
 
 from muster.api.dljob import DLJob
 from muster.api.dlqueue import DLQueue
-from muster.local.cluster import LocalCluster
+from muster_dev.local.cluster import LocalCluster
 
 if TYPE_CHECKING:
     from api.conftest import Server

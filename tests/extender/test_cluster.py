@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from muster.api import names
-from muster.local import commands, processes, stack
-from muster.local.cluster import Component, LocalCluster
+from muster_dev.local import commands, processes, stack
+from muster_dev.local.cluster import Component, LocalCluster
 
 pytestmark = pytest.mark.cluster
 

@@ -11,7 +11,7 @@ import pytest
 
 from builders.chart import CHART, NAMESPACE, RELEASE, Helm, Parts
 from builders.installed import NODES, PARTS, TEAM, World
-from muster.local.cluster import LocalCluster, Options
+from muster_dev.local.cluster import LocalCluster, Options
 
 AUDIT_POLICY: dict[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",

@@ -11,7 +11,7 @@ from builders.chart import CHART, NAMESPACE, RELEASE, Helm, HelmFailed, Parts
 from builders.installed import bare_pod
 from builders.live import Live
 from muster.api import names
-from muster.local.cluster import LocalCluster, Options
+from muster_dev.local.cluster import LocalCluster, Options
 
 pytestmark = pytest.mark.cluster
 
@@ -58,12 +58,12 @@ def test_beta_of_the_policy_gates_pods(helm: Helm) -> None:
     with LocalCluster(nodes="pcie-8:1", options=Options(runtime_config={f"{GROUP}/v1beta1": True})) as cluster:
         cluster.apply(gate)
         cluster.create_namespace("team")
-        dry_run = "/api/v1/namespaces/team/pods?dryRun=All"
+        pods = "/api/v1/namespaces/team/pods"
         gates = [{"name": names.GATE}]
         cluster.wait(
-            lambda: cluster.api.request("POST", dry_run, bare_pod("asks"))["spec"].get("schedulingGates") == gates,
+            lambda: cluster.api.create(pods, bare_pod("asks"), dry_run=True)["spec"].get("schedulingGates") == gates,
             "it is gated",
         )
         unrelated = bare_pod("unrelated")
         unrelated["spec"]["schedulerName"] = "default-scheduler"
-        assert "schedulingGates" not in cluster.api.request("POST", dry_run, unrelated)["spec"]
+        assert "schedulingGates" not in cluster.api.create(pods, unrelated, dry_run=True)["spec"]

@@ -12,9 +12,10 @@ import yaml
 
 from builders.chart import CHART, NAMESPACE, RELEASE, Helm, HelmFailed, containers, find
 from muster.api import crd
-from muster.local import stack
-from muster.local.errors import LocalError
-from muster.local.waiting import WaitedInVain
+from muster.kube.errors import Forbidden
+from muster_dev.local import stack
+from muster_dev.local.errors import LocalError
+from muster_dev.local.waiting import WaitTimeout
 
 if TYPE_CHECKING:
     from helm.conftest import AuditedCluster
@@ -92,10 +93,13 @@ def test_pod_security_violations_of_a_workload(
     path = restricted_namespace(audited)
     pod = {"metadata": {"generateName": "x-", "labels": template["metadata"]["labels"]}, "spec": template["spec"]}
     pod["spec"]["serviceAccountName"] = "default"
-    status, body = audited.api.exchange("POST", f"{path}/pods?dryRun=All", pod)
-    assert status == (403 if violations else 201), body
     rules = {"hostPath", "runAsNonRoot", "runAsUser", "allowPrivilegeEscalation", "capabilities", "seccompProfile"}
-    message = body.decode() if violations else ""
+    message = ""
+    try:
+        audited.api.create(f"{path}/pods", pod, dry_run=True)
+    except Forbidden as refusal:
+        message = refusal.message
+    assert bool(message) == bool(violations), message
     assert {rule for rule in rules if rule in message} - {"runAsNonRoot"} == violations, message
 
 
@@ -138,7 +142,7 @@ def test_install_upgrade_rollback_and_uninstall(audited: AuditedCluster, cluster
     assert any("gang-gate" in name for name in inventory(audited))
 
     cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait", "--timeout", "120s")
-    with suppress(WaitedInVain):  # the assertion below shows what is left
+    with suppress(WaitTimeout):  # the assertion below shows what is left
         audited.wait(lambda: inventory(audited) - before == DEFINITIONS, "only the definitions are left")
     assert inventory(audited) - before == DEFINITIONS
     assert before <= inventory(audited)
@@ -177,11 +181,9 @@ def test_edit_role_covers_jobs_but_neither_status_nor_queues(
         audited.kubectl("create", "rolebinding", "dev", "--clusterrole=edit", "--user=dev", "-n", namespace)
 
         def may(verb: str, resource: str) -> bool:
-            status, body = audited.api.exchange(
-                "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", access_review("dev", verb, resource)
-            )
-            assert status == 201, body
-            return b'"allowed":true' in body
+            reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+            review = audited.api.create(reviews, access_review("dev", verb, resource))
+            return bool(review["status"]["allowed"])
 
         audited.wait(lambda: may("create", "dljobs"), "the roles are aggregated")
         assert may("get", "dlqueues")

@@ -29,7 +29,7 @@ from builders.installed import (
     uid,
 )
 from muster.api import names
-from muster.local.errors import LocalError
+from muster_dev.local.errors import LocalError
 
 pytestmark = pytest.mark.cluster
 
@@ -87,7 +87,7 @@ def a_job_is_removed_after_its_time(world: World) -> None:
 
 def a_gated_pod_is_ungated(world: World) -> None:
     def gated() -> bool:
-        gates = world.cluster.api.request("POST", f"{world.path('pods')}?dryRun=All", bare_pod("gated"))["spec"]
+        gates = world.cluster.api.create(world.path("pods"), bare_pod("gated"), dry_run=True)["spec"]
         return bool(gates.get("schedulingGates"))
 
     world.cluster.wait(gated, "the admission policy is in force")

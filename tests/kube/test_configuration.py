@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from trustme import CA
 
 from muster.kube import configuration
 from muster.kube.access import NoAccess
-from muster.local import certificates
 from muster_operator import listeners
 
 PARTS = ("muster_operator.__main__", "muster_extender.__main__", "muster_agent.__main__", "muster_agent.fake_device_plugin")
@@ -24,7 +24,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.setattr(configuration, "ACCOUNT", tmp_path)
     (tmp_path / "token").write_text("first\n")
-    (tmp_path / "ca.crt").write_bytes(certificates.Authority().certificate)
+    (tmp_path / "ca.crt").write_bytes(CA().cert_pem.bytes())
     return tmp_path
 
 

@@ -82,7 +82,7 @@ def test_timeline_is_written(scenario: str, tmp_path: Path) -> None:
         ([], "expected either a scenario or --snapshot FILE"),
         (["SCENARIO", "--snapshot", "x"], "expected either a scenario or --snapshot FILE"),
         (["SCENARIO", "--timeline", "a.pdf"], "found a.pdf; expected a name that ends in .png or .svg"),
-        (["SCENARIO", "--assume-duration", "5"], "beside --snapshot"),
+        (["SCENARIO", "--assume-duration", "5"], "together with --snapshot"),
         (["--snapshot", "x", "--assume-duration", "-5"], "seconds above 0"),
         (["--snapshot", "x", "--timeline", "a.png"], "expected --assume-duration as well"),
         (["none.yaml"], "none.yaml: cannot be read"),

@@ -9,8 +9,8 @@ import pytest
 
 from builders.live import Live, Operator
 from muster.api import crd
-from muster.local import stack
-from muster.local.cluster import LocalCluster
+from muster_dev.local import stack
+from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
 

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from builders.live import Live
-from muster.local.cluster import LocalCluster
+from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
 log = logging.getLogger(__name__)

@@ -64,7 +64,7 @@ def test_replay_of_a_snapshot_agrees_with_the_operator(live: Live, tmp_path: Pat
         dump[kind] = [item for item in dump[kind] if not item["metadata"]["name"].startswith("first")]
     file.write_text(json.dumps(dump))
     foreseen, _ = replayed(live, file, tmp_path)
-    live.delete("dljobs", "first", propagationPolicy="Background")
+    live.delete("dljobs", "first", propagation="Background")
     for name in messages:
         live.wait_phase(name, "Running")
         where = [(place["pod"], place["node"], place["gpus"]) for place in live.status(name)["placement"]]
