@@ -1,4 +1,4 @@
-"""Sessions for tests of Gandiva's mechanisms: who runs, who waits for a turn, and what was measured of them."""
+"""Sessions over small clusters: gangs that run or wait for their turn, and profiles of what was measured of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from muster.scheduling.decisions import Decision
 from muster.scheduling.gang import Gang, Sharing
 from muster.scheduling.profile import CoLocation, Profile, Via
 from muster.scheduling.session import Session
+from muster.scheduling.settings import DEFAULTS, Settings
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.shapes import shape
 from muster.scheduling.topology.node import Node
@@ -31,10 +32,11 @@ def session(
     now: float = 0.0,
     profiles: Mapping[str, Profile] | None = None,
     queues: Mapping[str, int | None] | None = None,
+    settings: Settings = DEFAULTS,
 ) -> Session:
-    """The board of a pass; nodes are given without what the gangs hold."""
+    """The session of a pass over nodes, of which what the gangs hold is not free."""
     seen = cluster.world(nodes, gangs, queues)
-    return Session(Snapshot(seen.nodes, seen.gangs, seen.queues, profiles or {}), now)
+    return Session(Snapshot(seen.nodes, seen.gangs, seen.queues, profiles or {}), now, settings)
 
 
 def measured(

@@ -10,7 +10,7 @@ from builders.cluster import cluster, gang, node, tasks
 from muster.scheduling.decisions import Place
 from muster.scheduling.gang import Gang, Sensitivity, Sharing, Task, gpus_by_node
 from muster.scheduling.gang_index import GangIndex
-from muster.scheduling.placing.demand import ENOUGH, Demand
+from muster.scheduling.placing.demand import ENOUGH
 from muster.scheduling.placing.fragmentation import Fragmentation, Free
 from muster.scheduling.planner import plan
 from muster.scheduling.profile import NO_NEIGHBOURS, Profile
@@ -27,11 +27,11 @@ class Counted:
     """A demand that follows a census, as in the planner's memory."""
 
     def __init__(self) -> None:
-        self._census, self._demand = GangIndex(), Demand()
+        self._index = GangIndex()
 
     def said(self, gangs: list[Gang], fleet: Fleet) -> Fragmentation | None:
-        self._demand.follow(*self._census.follow(gangs))
-        return self._demand.fragmentation(fleet)
+        self._index.follow(gangs)
+        return self._index.demand.fragmentation(fleet)
 
 
 def many(number: int, gpus: int) -> list[Gang]:

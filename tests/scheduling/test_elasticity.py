@@ -7,7 +7,7 @@ from typing import Any
 
 from builders.cluster import node, tasks
 from builders.sessions import said, session, turning
-from muster.scheduling.gang import Assigned, Gang, Task
+from muster.scheduling.gang import Assigned, Gang, Task, gpus_by_node
 from muster.scheduling.policies.gandiva import elasticity
 from muster.scheduling.resources import Resources
 
@@ -25,7 +25,7 @@ def test_it_grows_to_the_idle_gpus_of_its_server_after_a_while() -> None:
     elasticity.grow(seen, 600.0)
     assert said(seen.decisions) == [("Grow", "e")]
     assert seen.gangs["e"].held == 4
-    assert set(seen.spots(seen.gangs["e"])) == {"n"}
+    assert set(gpus_by_node(seen.gangs["e"].placement)) == {"n"}
 
 
 def test_it_waits_until_they_stayed_idle() -> None:
@@ -97,9 +97,9 @@ def test_its_workers_are_the_first_that_there_are() -> None:
 def test_room_is_made_on_every_node() -> None:
     other = replace(turning("f", ("m", [0]), ("m", [1])), asked=1, fewest=1)
     seen = session([node("m", 2), node("n", 2)], [elastic(2, 2), other], now=1.0)
-    assert elasticity.make_room(seen, 1)
+    assert elasticity.shrink_everywhere(seen, 1)
     assert said(seen.decisions) == [("Shrink", "f"), ("Shrink", "e")]
-    assert not elasticity.make_room(seen, 1)
+    assert not elasticity.shrink_everywhere(seen, 1)
 
 
 def test_it_does_not_grow_onto_gpus_of_company_nor_beyond_one_server() -> None:

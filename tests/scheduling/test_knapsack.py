@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.cluster import gang
-from muster.scheduling.time_sharing.knapsack import fill
+from muster.scheduling.time_sharing.knapsack import starting_order
 
 SIZES = st.lists(st.sampled_from([1, 2, 3, 4, 8]), min_size=1, max_size=8)
 
 
 def names(sizes: list[int], gpus: int) -> list[str]:
-    return [one.name for one in fill([gang(f"g{index}", size, 1) for index, size in enumerate(sizes)], gpus)]
+    return [one.name for one in starting_order([gang(f"g{index}", size, 1) for index, size in enumerate(sizes)], gpus)]
 
 
 def worth(sizes: list[int], gpus: int) -> float:

@@ -10,15 +10,17 @@ import pytest
 from builders.cluster import node
 from builders.sessions import PACKS, TURNS, said, session, turning
 from muster.machines.catalogue import machine
-from muster.scheduling.decisions import Assignment, Pack
-from muster.scheduling.gang import Gang
+from muster.scheduling.decisions import VERBS, Assignment, Pack
+from muster.scheduling.gang import Gang, gpus_by_node
 from muster.scheduling.profile import Profile, Shape, Via
 from muster.scheduling.rebalancing import local_search
 from muster.scheduling.session import Session
+from muster.scheduling.settings import DEFAULTS, Settings
 from muster.scheduling.topology.machine import machine_type
 from muster.scheduling.topology.node import Node
 
 NOW = 36_000.0
+NO_PACKING = Settings(verbs=VERBS - {Pack})
 FAST, SLOW = node("fast", 1, model="V100"), node("slow", 1, model="K80")
 
 
@@ -40,14 +42,16 @@ def on(name: str, where: str, **fields: Any) -> Gang:
     return turning(name, (where, [0]), **{"sharing": PACKS, **fields})
 
 
-def improved(profiles: dict[str, Profile], *gangs: Gang, nodes: tuple[Node, ...] = (FAST, SLOW), **wishes: Any) -> Session:
-    seen = session(nodes, gangs, NOW, profiles)
-    local_search.improve(seen, **wishes)
+def improved(
+    profiles: dict[str, Profile], *gangs: Gang, nodes: tuple[Node, ...] = (FAST, SLOW), settings: Settings = DEFAULTS
+) -> Session:
+    seen = session(nodes, gangs, NOW, profiles, settings=settings)
+    local_search.improve(seen)
     return seen
 
 
 def where(seen: Session) -> dict[str, str]:
-    return {name: next(iter(seen.spots(gang))) for name, gang in seen.gangs.items() if gang.placement}
+    return {name: next(iter(gpus_by_node(gang.placement))) for name, gang in seen.gangs.items() if gang.placement}
 
 
 def test_a_gang_goes_to_idle_gpus_on_which_it_is_faster() -> None:
@@ -64,7 +68,7 @@ def test_the_faster_gpus_go_to_who_gains_most() -> None:
 
 
 def test_two_change_places_so_that_each_step_is_possible() -> None:
-    seen = improved({"a": known(1.0, 0.8), "b": known(1.0, 0.1)}, on("a", "fast"), on("b", "slow"), packing=False)
+    seen = improved({"a": known(1.0, 0.8), "b": known(1.0, 0.1)}, on("a", "fast"), on("b", "slow"), settings=NO_PACKING)
     assert [verb for verb, _ in said(seen.decisions)] == ["Requeue", "Migrate", "Place"]
     (effect,) = {decision.effect for decision in seen.decisions if isinstance(decision, Assignment)}
     assert effect is not None
@@ -101,7 +105,7 @@ def test_a_pair_that_loses_comes_apart() -> None:
 
 def test_only_gangs_that_let_themselves_be_packed_share_a_gpu() -> None:
     assert improved(pairable(0.8, 0.8), on("a", "fast", sharing=TURNS), on("b", "slow")).decisions == []
-    assert improved(pairable(0.8, 0.8), on("a", "fast"), on("b", "slow"), packing=False).decisions == []
+    assert improved(pairable(0.8, 0.8), on("a", "fast"), on("b", "slow"), settings=NO_PACKING).decisions == []
 
 
 def test_a_pair_has_to_fit_into_the_memory() -> None:
@@ -137,8 +141,8 @@ def test_no_move_pays_where_neighbours_lose_more_than_the_gang_is_worth() -> Non
     profiles = {"new": slowed(much=0.2, less=0.2), "much": slowed(new=0.0), "less": slowed(new=0.3)}
     there = [turning(name, ("n", [gpu])) for name, gpu in (("new", 2), ("much", 3), ("less", 1))]
     seen = session([server], [replace(there[0], started=NOW), *there[1:]], NOW, profiles)
-    gpus = [seen.spots(seen.gangs["new"]), {"n": 0b1}]
-    assert [round(seen.rates.worth(seen.gangs["new"], one, seen.running), 2) for one in gpus] == [-0.8, -0.5]
+    gpus = [gpus_by_node(seen.gangs["new"].placement), {"n": 0b1}]
+    assert [round(seen.rates.worth(seen.gangs["new"], one, seen.occupancy), 2) for one in gpus] == [-0.8, -0.5]
     local_search.improve(seen)
     assert seen.decisions == []
 

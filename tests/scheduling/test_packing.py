@@ -9,8 +9,9 @@ import pytest
 
 from builders.cluster import gang, node, running
 from builders.sessions import PACKS, measured, said, session, turning
-from muster.scheduling.gang import Effect, Gang, Trial
+from muster.scheduling.gang import Effect, Gang, Trial, gpus_by_node
 from muster.scheduling.packing import packing
+from muster.scheduling.policies.gandiva.packing import pack
 from muster.scheduling.session import Session
 
 SERVER = [node("n", 1)]
@@ -33,7 +34,7 @@ def pair(packed: float, *, utilisation: float = 0.3, memory: float = 0.4, **fiel
 
 def test_a_gain_that_is_known_is_taken() -> None:
     seen = pair(8.0)
-    packing.pack(seen)
+    pack(seen)
     assert said(seen.decisions) == [("Pack", "guest")]
     assert seen.gangs["guest"].packed == "host"
     assert seen.decisions[0].effect == Effect(1.0, 1.6, packing.UNIT)  # type: ignore[union-attr]
@@ -41,31 +42,31 @@ def test_a_gain_that_is_known_is_taken() -> None:
 
 def test_a_loss_that_is_known_is_not_tried_again() -> None:
     seen = pair(4.0)
-    packing.pack(seen)
+    pack(seen)
     assert seen.decisions == []
 
 
 def test_memory_has_to_suffice() -> None:
     seen = pair(8.0, memory=0.6)
-    packing.pack(seen)
+    pack(seen)
     assert seen.decisions == []
 
 
 def test_who_was_never_profiled_is_not_packed() -> None:
     seen = session(SERVER, [host(), guest()], 120.0)
-    packing.pack(seen)
+    pack(seen)
     assert seen.decisions == []
 
 
 def test_a_gang_that_does_not_let_itself_be_packed_is_left_alone() -> None:
     seen = pair(8.0, sharing=replace(PACKS, packs=False))
-    packing.pack(seen)
+    pack(seen)
     assert seen.decisions == []
 
 
 def test_a_lower_priority_gets_no_company_of_a_higher_one() -> None:
     seen = pair(8.0, priority=1)
-    packing.pack(seen)
+    pack(seen)
     assert seen.decisions == []
 
 
@@ -79,7 +80,7 @@ def test_the_least_utilised_go_together() -> None:
     use = {"busy": 0.6, "calm": 0.1, "new": 0.2}
     profiles = {g.name: measured(g, server, 10.0, utilisation=use[g.name], memory=0.2) for g in gangs}
     seen = session(server, gangs, 120.0, profiles)
-    packing.pack(seen)
+    pack(seen)
     assert seen.gangs["new"].packed == "calm"
 
 
@@ -98,7 +99,7 @@ def test_a_packing_on_trial_is_judged_by_what_was_measured(rate: float, kept: bo
 def test_undoing_restores_the_state_before() -> None:
     before = pair(8.0)
     state = {name: (g.placement, g.running, g.packed) for name, g in before.gangs.items()}
-    packing.pack(before)
+    pack(before)
     trial = Trial("Pack", 120.0, Effect(1.0, 1.6), state["guest"][0])
     packed = [replace(g, trial=trial if g.packed else None) for g in before.gangs.values()]
     profile = measured(packed[0], SERVER, 10.0, {("k",): 3.0}, utilisation=0.3, memory=0.4)
@@ -147,14 +148,14 @@ def undone(*gangs: Gang) -> Session:
 
 
 def test_who_is_unpacked_gets_back_the_place_that_it_had() -> None:
-    assert undone().spots(undone().gangs["guest"]) == {"n": 0b10}
+    assert gpus_by_node(undone().gangs["guest"].placement) == {"n": 0b10}
     turns_too = turning("turns", ("n", [1]))
-    assert undone(turns_too).spots(undone(turns_too).gangs["guest"]) == {"n": 0b10}
+    assert gpus_by_node(undone(turns_too).gangs["guest"].placement) == {"n": 0b10}
 
 
 def test_it_stays_with_its_host_where_that_place_belongs_to_a_gang_that_shares_nothing() -> None:
     mine = running("mine", ("n", [1]))
-    assert undone(mine).spots(undone(mine).gangs["guest"]) == {"n": 0b01}
+    assert gpus_by_node(undone(mine).gangs["guest"].placement) == {"n": 0b01}
 
 
 def test_a_guest_counts_for_its_queues_quota() -> None:
@@ -188,23 +189,23 @@ def packed_pair() -> list[Gang]:
 def test_a_third_has_to_beat_the_pair_in_turns_with_it(rate: float, taken: bool) -> None:
     """The pair reaches 1.6, one alone 1: turns give 1.3, three together 1.5 or 1.2."""
     seen = of_three({1: 8.0, 2: rate}, *packed_pair(), guest(kind="k"))
-    packing.pack(seen)
+    pack(seen)
     assert bool(seen.decisions) is taken
 
 
 def test_all_of_a_bundle_are_packed_onto_the_same_gang() -> None:
     seen = of_three({1: 8.0, 2: 7.0}, *packed_pair(), guest(kind="k"))
-    packing.pack(seen)
+    pack(seen)
     assert seen.gangs["guest"].packed == "z-host"
 
 
 def test_one_at_a_time_is_packed_and_judged_before_the_next() -> None:
     seen = of_three({1: 8.0, 2: 7.0}, host(kind="k"), guest(kind="k"), replace(guest(kind="k"), name="next"))
-    packing.pack(seen)
+    pack(seen)
     assert said(seen.decisions) == [("Pack", "guest")]
 
 
 def test_who_grew_has_no_company_on_gpus_that_it_may_have_to_give_back() -> None:
     seen = of_three({1: 8.0}, host(kind="k", asked=0), guest(kind="k"))
-    packing.pack(seen)
+    pack(seen)
     assert seen.decisions == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hypothesis import given, settings
@@ -20,16 +21,16 @@ from muster.scheduling.planner import plan
 from muster.scheduling.resources import Resources
 
 
-def given_gpus(decisions: list[Decision]) -> list[Place]:
+def given_gpus(decisions: Sequence[Decision]) -> list[Place | Move | Resize]:
     return [decision for decision in decisions if isinstance(decision, Place | Move | Resize)]
 
 
-def check_every_gang_that_waits_or_wants_to_move_gets_one_decision(seen: World, decisions: list[Decision]) -> None:
+def check_every_gang_that_waits_or_wants_to_move_gets_one_decision(seen: World, decisions: Sequence[Decision]) -> None:
     asking = [g.name for g in seen.gangs if not g.placement or g.leave is not None or g.resize]
     assert Counter(d.gang.name for d in decisions) == Counter(asking)
 
 
-def check_no_gpu_is_given_twice_nor_one_that_is_not_free(seen: World, decisions: list[Decision]) -> None:
+def check_no_gpu_is_given_twice_nor_one_that_is_not_free(seen: World, decisions: Sequence[Decision]) -> None:
     free = {name: node.free for name, node in seen.nodes.items()}
     for decision in given_gpus(decisions):
         own: Counter[str] = Counter()
@@ -42,7 +43,7 @@ def check_no_gpu_is_given_twice_nor_one_that_is_not_free(seen: World, decisions:
             own[place.node] &= ~place.gpus
 
 
-def check_a_gang_is_placed_whole(seen: World, decisions: list[Decision]) -> None:
+def check_a_gang_is_placed_whole(seen: World, decisions: Sequence[Decision]) -> None:
     for decision in given_gpus(decisions):
         wanted, found = decision.gang, decision.placement
         assert wanted in seen.gangs
@@ -63,7 +64,7 @@ def legal_part(wanted: Gang, found: Placement) -> list[str]:
     return [task.name for task in wanted.tasks if task.role != "worker" or task.index < workers]
 
 
-def check_every_task_goes_where_it_may(seen: World, decisions: list[Decision]) -> None:
+def check_every_task_goes_where_it_may(seen: World, decisions: Sequence[Decision]) -> None:
     for decision in given_gpus(decisions):
         for place in decision.placement:
             node = seen.nodes[place.node]
@@ -72,7 +73,7 @@ def check_every_task_goes_where_it_may(seen: World, decisions: list[Decision]) -
         assert len(domains) == 1
 
 
-def check_cpu_memory_and_pods_suffice(seen: World, decisions: list[Decision]) -> None:
+def check_cpu_memory_and_pods_suffice(seen: World, decisions: Sequence[Decision]) -> None:
     left = {name: node.resources for name, node in seen.nodes.items()}
     for decision in given_gpus(decisions):
         for place in decision.placement:
@@ -83,7 +84,7 @@ def check_cpu_memory_and_pods_suffice(seen: World, decisions: list[Decision]) ->
         assert all((left[name] + back[name]).covers(Resources()) for name in {p.node for p in decision.placement})
 
 
-def check_quotas_are_kept(seen: World, decisions: list[Decision]) -> None:
+def check_quotas_are_kept(seen: World, decisions: Sequence[Decision]) -> None:
     held: Counter[str] = Counter()
     for one in seen.gangs:
         held[one.queue] += sum(place.gpus.bit_count() for place in one.placement)
@@ -95,7 +96,7 @@ def check_quotas_are_kept(seen: World, decisions: list[Decision]) -> None:
         assert more <= 0 or limit is None or held[queue] <= limit
 
 
-def check_victims_have_lower_priority_and_agreed(seen: World, decisions: list[Decision]) -> None:
+def check_victims_have_lower_priority_and_agreed(seen: World, decisions: Sequence[Decision]) -> None:
     gone: set[str] = set()
     for decision in decisions:
         if isinstance(decision, Preempt):
@@ -107,7 +108,7 @@ def check_victims_have_lower_priority_and_agreed(seen: World, decisions: list[De
             gone |= names
 
 
-def check_every_decision_says_why(seen: World, decisions: list[Decision]) -> None:
+def check_every_decision_says_why(seen: World, decisions: Sequence[Decision]) -> None:
     for decision in decisions:
         assert decision.message
         assert decision.gang in seen.gangs

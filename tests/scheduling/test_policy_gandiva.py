@@ -3,50 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from builders import sessions
 from builders.cluster import gang, node, running, tasks, world
-from builders.sessions import PACKS, TURNS, measured, said, session, turning
+from builders.sessions import PACKS, TURNS, measured, said, turning
 from muster.scheduling.decisions import Reason
-from muster.scheduling.gang import Effect, Trial
+from muster.scheduling.gang import Effect, Trial, gpus_by_node
 from muster.scheduling.planner import plan
 from muster.scheduling.policies.gandiva import policy as gandiva
 from muster.scheduling.session import Session
 from muster.scheduling.settings import Policy, Settings
 
 SETTINGS = Settings(policy=Policy.GANDIVA)
+session = partial(sessions.session, settings=SETTINGS)
 
 
 def where(seen: Session) -> set[str]:
-    return set(seen.spots(seen.gangs["new"]))
+    return set(gpus_by_node(seen.gangs["new"].placement))
 
 
 def test_first_a_server_that_serves_its_size_and_has_idle_gpus() -> None:
     there = [turning("pair", ("b", [0, 1])), turning("single", ("c", [0]))]
     seen = session([node("a", 4), node("b", 4), node("c", 4)], [*there, gang("new", 2, 1, sharing=TURNS)])
-    gandiva.react(seen, SETTINGS)
+    gandiva.react(seen)
     assert where(seen) == {"b"}
 
 
 def test_of_these_the_least_loaded() -> None:
     there = [turning("a1", ("a", [0])), turning("a2", ("a", [1])), turning("b1", ("b", [0]))]
     seen = session([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
-    gandiva.react(seen, SETTINGS)
+    gandiva.react(seen)
     assert where(seen) == {"b"}
 
 
 def test_then_an_empty_server() -> None:
     there = [turning("pair", ("a", [0, 1]))]
     seen = session([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
-    gandiva.react(seen, SETTINGS)
+    gandiva.react(seen)
     assert where(seen) == {"b"}
 
 
 def test_then_idle_gpus_wherever_they_are() -> None:
     there = [turning("pair", ("a", [0, 1])), turning("four", ("b", [0, 1, 2, 3]))]
     seen = session([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
-    gandiva.react(seen, SETTINGS)
+    gandiva.react(seen)
     assert where(seen) == {"a"}
 
 
@@ -60,7 +63,7 @@ def test_then_turns_on_the_least_loaded_server_of_its_size() -> None:
         turning("c2", ("c", [2, 3])),
     ]
     seen = session([node("a", 4), node("b", 4), node("c", 4)], [*there, gang("new", 2, 1, sharing=TURNS)])
-    gandiva.react(seen, SETTINGS)
+    gandiva.react(seen)
     assert where(seen) == {"c"}
     assert said(seen.decisions) == [("Join", "new")]
     assert not seen.gangs["new"].running
@@ -68,7 +71,7 @@ def test_then_turns_on_the_least_loaded_server_of_its_size() -> None:
 
 def test_else_it_waits_and_hears_why() -> None:
     seen = session([node("a", 4)], [turning("four", ("a", [0, 1, 2, 3])), gang("new", 1, 1, sharing=TURNS)])
-    gandiva.react(seen, SETTINGS)
+    gandiva.react(seen)
     (decision,) = seen.decided()
     assert "needs 1 GPU" in decision.message
 
@@ -76,21 +79,21 @@ def test_else_it_waits_and_hears_why() -> None:
 def test_gpus_of_those_who_share_nothing_are_never_oversubscribed() -> None:
     there = [running("mine", ("a", [0])), turning("single", ("a", [1]))]
     seen = session([node("a", 2)], [*there, gang("new", 1, 1, sharing=TURNS)])
-    gandiva.react(seen, SETTINGS)
-    assert seen.spots(seen.gangs["new"]) == {"a": 0b10}
+    gandiva.react(seen)
+    assert gpus_by_node(seen.gangs["new"].placement) == {"a": 0b10}
 
 
 def test_gpus_that_came_free_go_to_those_who_wait_there_first() -> None:
     there = [turning("waits", ("a", [0]), running=False)]
     seen = session([node("a", 1)], [*there, gang("new", 1, 1, sharing=TURNS)])
-    gandiva.react(seen, SETTINGS)
+    gandiva.react(seen)
     assert said(seen.decisions)[0] == ("Resume", "waits")
 
 
 def test_a_pass_takes_turns() -> None:
     there = [turning("a", ("n", [0])), turning("b", ("n", [0]), running=False)]
     seen = session([node("n", 1)], there, now=60.0)
-    gandiva.introspect(seen, SETTINGS)
+    gandiva.introspect(seen)
     assert said(seen.decisions) == [("Suspend", "a"), ("Resume", "b")]
 
 
@@ -98,7 +101,7 @@ def test_quotas_hold_for_those_who_take_turns() -> None:
     there = [turning("mine", ("a", [0]), queue="q")]
     new = [gang("head", 2, 1, sharing=TURNS, queue="q"), gang("small", 1, 1, sharing=TURNS, queue="q", arrived=1.0)]
     seen = session([node("a", 4)], [*there, *new], queues={"q": 2})
-    gandiva.react(seen, SETTINGS)
+    gandiva.react(seen)
     assert [(wait.gang.name, wait.reason, wait.message) for wait in seen.waits.values()] == [
         ("head", Reason.QUOTA_EXHAUSTED, "needs 2 GPUs; queue q uses 1 of 2 GPUs"),
         ("small", Reason.BEHIND_IN_QUEUE, "comes after head, which waits for quota of q"),
@@ -118,7 +121,7 @@ def test_what_a_move_leaves_is_used_in_the_same_pass() -> None:
     """The one that waits on the crowded server has its turn as soon as a neighbour moves away."""
     there = [turning("a", ("m", [0])), turning("b", ("m", [0]), running=False)]
     seen = session([node("m", 1), node("n", 1)], there)
-    gandiva.introspect(seen, SETTINGS)
+    gandiva.introspect(seen)
     assert all(one.running for one in seen.gangs.values())
 
 
@@ -128,7 +131,7 @@ def test_who_joins_where_gpus_are_free_runs_at_once() -> None:
     new = gang("new", tasks=tasks("new", 1, 2), sharing=TURNS, priority=1)
     for act in (gandiva.react, gandiva.introspect):
         seen = session([node("a", 2), node("b", 2)], [wide, first, new])
-        act(seen, SETTINGS)
+        act(seen)
         assert seen.gangs["new"].running
 
 
@@ -139,7 +142,7 @@ def test_who_is_in_the_queue_for_long_takes_turns_on_any_server(slices: int, joi
         [turning("four", ("a", [0, 1, 2, 3])), gang("new", 1, 1, sharing=TURNS)],
         now=slices * SETTINGS.slice_seconds,
     )
-    gandiva.react(seen, SETTINGS)
+    gandiva.react(seen)
     assert (("Join", "new") in said(seen.decisions)) is joins
 
 
@@ -162,7 +165,7 @@ def packed_pair(rate: float) -> Session:
 @pytest.mark.parametrize(("rate", "verbs"), [(8.0, []), (3.0, [("Unpack", "b"), ("Suspend", "a"), ("Resume", "b")])])
 def test_what_was_packed_is_judged_and_turns_are_taken_again(rate: float, verbs: list[tuple[str, str]]) -> None:
     seen = packed_pair(rate)
-    gandiva.introspect(seen, SETTINGS)
+    gandiva.introspect(seen)
     assert said(seen.decisions) == verbs
 
 
@@ -174,7 +177,7 @@ def test_nobody_is_packed_while_there_are_gpus_for_all() -> None:
     servers = [node("m", 4), node("n", 1)]
     profile = measured(there[0], servers, 10.0, {("k",): 8.0}, utilisation=0.3, memory=0.3)
     seen = session(servers, there, 60.0, {"k": profile})
-    gandiva.introspect(seen, SETTINGS)
+    gandiva.introspect(seen)
     assert "Pack" not in {verb for verb, _ in said(seen.decisions)}
 
 
@@ -184,5 +187,5 @@ def test_nobody_grows_while_somebody_waits() -> None:
     large = gang("large", tasks=tasks("large", 1, 4))
     for gangs, verbs in (([grows], ["Grow"]), ([grows, large], [])):
         seen = session([node("a", 4)], gangs, now=3600.0)
-        gandiva.introspect(seen, SETTINGS)
+        gandiva.introspect(seen)
         assert [verb for verb, _ in said(seen.decisions)] == verbs

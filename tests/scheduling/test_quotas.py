@@ -65,7 +65,7 @@ def test_one_that_waits_for_gpus_keeps_its_part_of_the_quota() -> None:
         "two": Reason.PLACED,
         "three": Reason.QUOTA_EXHAUSTED,
     }
-    assert decisions["three"].message == "needs 3 GPUs; queue q uses 2 of 8 GPUs, and 4 are kept for gangs ahead"
+    assert decisions["three"].message == "needs 3 GPUs; queue q uses 2 of 8 GPUs, and 4 are reserved for gangs ahead"
 
 
 def test_one_whose_nodes_are_all_kept_keeps_its_part_of_the_quota_too() -> None:

@@ -28,7 +28,7 @@ def test_a_standing_that_is_kept_is_what_it_would_be_anew(there: float, share: f
     kept, now = Ranks(), 0.0
     for step in (0.0, *steps):
         now += step
-        assert kept.of([one], now, SLICE)["a"].alike == Rank.of(one, now, SLICE).alike
+        assert kept.of([one], now, SLICE)["a"].key == Rank.of(one, now, SLICE).key
 
 
 @given(there=SPANS, share=st.floats(0.0, 1.0), runs=st.booleans())
@@ -37,4 +37,4 @@ def test_a_standing_says_how_long_it_holds(there: float, share: float, runs: boo
     found = Rank.of(one, 0.0, SLICE)
     for part in (0.25, 0.5, 0.999):
         moment = part * min(found.until, 100 * DAY)
-        assert moment <= 0 or Rank.of(one, moment, SLICE).alike == found.alike
+        assert moment <= 0 or Rank.of(one, moment, SLICE).key == found.key

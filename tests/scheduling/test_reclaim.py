@@ -30,7 +30,7 @@ def filled(
     there = list(there)
     seen = session(nodes, [*there, *waiting], queues=queues)
     for one in waiting:
-        seen.quotas.keep(one.queue, one.gpus)
+        seen.quotas.reserve(one.queue, one.gpus)
     return reclaim(seen, {one.name: one.placement for one in there}, [(one.name, one.gpus) for one in waiting], seen.quotas)
 
 

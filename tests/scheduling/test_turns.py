@@ -8,7 +8,7 @@ import pytest
 
 from builders.cluster import node, running
 from builders.sessions import TURNS, said, session, turning
-from muster.scheduling.gang import Sharing
+from muster.scheduling.gang import Sharing, gpus_by_node
 from muster.scheduling.policies.gandiva import turns
 
 
@@ -87,7 +87,7 @@ def test_a_packed_pair_comes_back_on_the_same_gpus() -> None:
     pair = [replace(turning(name, ("n", [0]), packed=packed), running=False) for name, packed in (("a", ""), ("b", "a"))]
     seen = session([node("n", 2)], [*pair, turning("c", ("n", [0])), turning("d", ("n", [1]))], now=60.0)
     turns.next_slice(seen)
-    assert seen.spots(seen.gangs["a"]) == seen.spots(seen.gangs["b"])
+    assert gpus_by_node(seen.gangs["a"].placement) == gpus_by_node(seen.gangs["b"].placement)
     assert seen.gangs["a"].running
     assert seen.gangs["b"].running
 
@@ -155,4 +155,4 @@ def test_a_gang_takes_other_gpus_of_its_server_where_its_own_are_not_all_free() 
     seen = session([node("n", 3)], gangs, now=60.0)
     turns.fill(seen, ["n"])
     assert said(seen.decisions) == [("Resume", "wide")]
-    assert seen.spots(seen.gangs["wide"]) == {"n": 0b110}
+    assert gpus_by_node(seen.gangs["wide"].placement) == {"n": 0b110}
