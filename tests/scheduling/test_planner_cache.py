@@ -165,7 +165,7 @@ class World:
 
 @pytest.mark.parametrize("policy", list(Policy))
 @pytest.mark.parametrize("seed", range(40))
-def test_what_is_remembered_changes_no_answer(policy: Policy, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planner_with_a_cache_answers_as_one_without(policy: Policy, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demand, "ENOUGH", 4)  # few as they are, the tasks tell what comes
     world, chosen = World(seed), Settings(policy)
     planner = Planner(chosen)
@@ -214,7 +214,7 @@ def test_nothing_is_kept_of_gangs_that_have_gone() -> None:
 
 
 @pytest.mark.parametrize("sharing", [TURNS, EXCLUSIVE])
-def test_a_place_on_a_node_that_has_gone_is_in_nobodys_way(sharing: Sharing) -> None:
+def test_placement_on_a_node_that_has_gone_blocks_nobody(sharing: Sharing) -> None:
     lost, waiting = running("lost", ("gone", [0]), sharing=sharing), [gang(name, 1, 1, sharing=TURNS) for name in "ab"]
     seen = Snapshot({"n": node("n", 1)}, (lost, *waiting))
     assert said(Planner().plan(seen, 60.0)) == [("Place", "a"), ("Wait", "b")]

@@ -43,7 +43,7 @@ def only(seen: World, keep: set[str]) -> World:
 
 @settings(max_examples=1000)
 @given(SEEDS)
-def test_nobody_gets_a_node_that_a_gang_ahead_waits_for(seed: int) -> None:
+def test_no_gang_gets_a_node_that_a_gang_ahead_waits_for(seed: int) -> None:
     seen = contended(random.Random(seed))
     kept: set[str] = set()
     for decision in plan(seen, 0.0):
@@ -55,7 +55,7 @@ def test_nobody_gets_a_node_that_a_gang_ahead_waits_for(seed: int) -> None:
 
 @settings(max_examples=1000)
 @given(SEEDS)
-def test_a_gang_that_waits_starts_no_later_for_those_behind_it(seed: int) -> None:
+def test_waiting_gang_starts_no_later_because_of_gangs_behind_it(seed: int) -> None:
     """Gangs that wait for quota are left out: they keep a place, but which one may change with the cluster."""
     order = random.Random(seed)
     seen = contended(order)
@@ -73,7 +73,7 @@ def test_a_gang_that_waits_starts_no_later_for_those_behind_it(seed: int) -> Non
 
 @settings(max_examples=1000)
 @given(SEEDS)
-def test_a_gang_held_by_its_quota_could_start_after_the_pass_if_it_could_before(seed: int) -> None:
+def test_gang_held_by_its_quota_still_has_its_gpus_after_the_pass(seed: int) -> None:
     seen = contended(random.Random(seed))
     decisions = plan(seen, 0.0, CALM)
     held = next((d.gang for d in decisions if d.reason is Reason.QUOTA_EXHAUSTED), None)

@@ -21,7 +21,7 @@ def resized(one: Gang, count: int) -> Gang:
     return replace(one, resize=True, tasks=tasks(one.name, count))
 
 
-def test_a_gang_that_runs_and_wants_nothing_gets_no_decision() -> None:
+def test_running_gang_without_a_wish_gets_no_decision() -> None:
     assert decide(world([node("n1")], [running("r", ("n1", [0]))])) == {}
 
 
@@ -33,7 +33,7 @@ def test_a_gang_that_runs_and_wants_nothing_gets_no_decision() -> None:
         pytest.param("r", "n3", id="away from a rack"),
     ],
 )
-def test_beside_the_place_that_it_has(leave: str, to: str) -> None:
+def test_gang_moves_to_a_placement_apart_from_its_own(leave: str, to: str) -> None:
     nodes = [node("n1", 4, rack="r"), node("n2", 4, rack="r"), node("n3", 4, rack="s")]
     decisions = decide(world(nodes, [mover(leave, ("n1", range(2)))]))
     assert reasons(decisions) == {"m": Reason.MIGRATED}
@@ -41,7 +41,7 @@ def test_beside_the_place_that_it_has(leave: str, to: str) -> None:
     assert decisions["m"].message == f"moves to 2 GPUs on 1 node ({to})"
 
 
-def test_over_what_it_gives_up_where_there_is_no_room_beside() -> None:
+def test_gang_moves_onto_gpus_of_its_own_where_others_are_short() -> None:
     """Leaving n1 it keeps to n2, of which it has two GPUs already."""
     nodes = [node("n1", 2), node("n2", 4)]
     decisions = decide(world(nodes, [mover("n1", ("n1", range(2)), ("n2", range(2)))]))
@@ -49,30 +49,30 @@ def test_over_what_it_gives_up_where_there_is_no_room_beside() -> None:
 
 
 @pytest.mark.parametrize("leave", ["", "n1"])
-def test_it_stays_where_there_is_no_other_place(leave: str) -> None:
+def test_gang_stays_where_there_is_no_other_placement(leave: str) -> None:
     decisions = decide(world([node("n1", 4), node("n2", 4, free=1)], [mover(leave, ("n1", range(2)))]))
     assert reasons(decisions) == {"m": Reason.NO_OTHER_PLACE}
     assert decisions["m"].message == "stays where it is: needs 2 GPUs; 1 free on 1 of 2 nodes that it may use"
 
 
-def test_a_part_without_gpus_leaves_too() -> None:
+def test_tasks_without_gpus_move_too() -> None:
     members = tasks("m", 1, 2) + tasks("m", 1, 0, "ps")
     seen = world([node("n1", 4), node("n2", 4)], [replace(mover("n1", ("n1", range(2))), tasks=members)])
     assert {place.node for place in placed(decide(seen)["m"])} == {"n2"}
 
 
-def test_a_move_takes_from_nobody() -> None:
+def test_gpus_that_a_move_leaves_are_not_free_in_the_same_pass() -> None:
     """What it leaves is not free before its pods have gone; what it takes is taken."""
     seen = world([node("n1", 4), node("n2", 4)], [mover("n1", ("n1", range(4))), gang("g", 4)])
     assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.INSUFFICIENT_GPUS}
 
 
-def test_a_move_within_its_own_gives_nothing_to_others() -> None:
+def test_gpus_that_an_overlapping_move_leaves_are_not_free_in_the_same_pass() -> None:
     seen = world([node("n1", 2), node("n2", 4)], [mover("n1", ("n1", range(2)), ("n2", range(2))), gang("g", 1)])
     assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.INSUFFICIENT_GPUS}
 
 
-def test_a_move_costs_no_quota() -> None:
+def test_move_costs_no_quota() -> None:
     mine = replace(mover("n1", ("n1", range(2))), queue="q")
     seen = world([node("n1", 4), node("n2", 4)], [mine, gang("g", 1, queue="q")], {"q": 3})
     assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.PLACED}
@@ -86,13 +86,13 @@ def test_a_move_costs_no_quota() -> None:
         pytest.param([node("n1", 3)], 1, {"n1": 0b100}, id="shrinking"),
     ],
 )
-def test_resizing(nodes: list[Node], count: int, expected: dict[str, int]) -> None:
+def test_resized_gang_gets_a_placement_of_its_new_size(nodes: list[Node], count: int, expected: dict[str, int]) -> None:
     decisions = decide(world(nodes, [resized(running("m", ("n1", [0]), ("n1", [1])), count)]))
     assert reasons(decisions) == {"m": Reason.RESIZED}
     assert shares(placed(decisions["m"])) == expected
 
 
-def test_growing_stops_at_the_quota() -> None:
+def test_gang_is_not_scaled_up_beyond_its_quota() -> None:
     held = running("m", ("n1", [0]), ("n1", [1]), queue="q")
     decisions = decide(world([node("n1")], [resized(held, 4)], {"q": 3}))
     assert reasons(decisions) == {"m": Reason.QUOTA_EXHAUSTED}
@@ -100,19 +100,19 @@ def test_growing_stops_at_the_quota() -> None:
     assert reasons(decide(world([node("n1")], [resized(held, 3)], {"q": 3}))) == {"m": Reason.RESIZED}
 
 
-def test_a_queue_over_its_quota_may_shrink() -> None:
+def test_gang_of_a_queue_over_its_quota_may_be_scaled_down() -> None:
     held = running("m", ("n1", [0]), ("n1", [1]), ("n1", [2]), queue="q")
     assert reasons(decide(world([node("n1")], [resized(held, 2)], {"q": 1}))) == {"m": Reason.RESIZED}
 
 
-def test_growing_counts_for_those_after_it() -> None:
+def test_scaled_up_gang_counts_in_the_quota_of_later_gangs() -> None:
     held = running("m", ("n1", [0]), queue="q")
     seen = world([node("n1")], [resized(held, 3), gang("g", 2, queue="q", arrived=1.0)], {"q": 4})
     assert reasons(decide(seen)) == {"m": Reason.RESIZED, "g": Reason.QUOTA_EXHAUSTED}
 
 
 @pytest.mark.parametrize(("priority", "grows"), [(0, True), (1, False)])
-def test_growing_waits_its_turn(priority: int, grows: bool) -> None:
+def test_gang_is_scaled_up_only_in_its_turn(priority: int, grows: bool) -> None:
     """A gang ahead that waits for GPUs keeps the nodes that it may use; the one that would grow stays as it is."""
     ahead = gang("g", 1, 4, priority=priority, arrived=1.0)
     held = replace(running("m", ("n1", [0])), preemptible=False)
@@ -121,18 +121,18 @@ def test_growing_waits_its_turn(priority: int, grows: bool) -> None:
     assert reasons(decide(seen)) == {"m": expected, "g": Reason.INSUFFICIENT_GPUS}
 
 
-def test_what_is_not_there_does_not_move() -> None:
+def test_gang_not_on_the_node_to_leave_does_not_move() -> None:
     decisions = decide(world([node("n1", 2), node("n2", 2)], [mover("n2", ("n1", range(2)))]))
     assert reasons(decisions) == {"m": Reason.NOT_THERE}
     assert decisions["m"].message == "does not move: it is not on n2"
 
 
-def test_it_stays_as_it_is_where_it_cannot_grow() -> None:
+def test_gang_keeps_its_size_where_it_cannot_be_scaled_up() -> None:
     decisions = decide(world([node("n1", 2)], [resized(running("m", ("n1", [0]), ("n1", [1])), 3)]))
     assert reasons(decisions) == {"m": Reason.NO_OTHER_PLACE}
 
 
-def test_cpu_is_taken_by_a_move_as_well() -> None:
+def test_cpu_that_a_move_takes_is_not_free_for_others() -> None:
     each = Resources(5000, 1, 1)
     nodes = [node("n1", 4), node("n2", 4, resources=Resources(8000, 9, 9))]
     wanted = gang("g", 1, 4, each={"resources": each})

@@ -21,34 +21,34 @@ def victims(decision: Decision) -> list[str]:
     return [victim.name for victim in decision.victims]
 
 
-def test_lower_priority_goes() -> None:
+def test_lower_priority_is_preempted() -> None:
     seen = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5)])
     decisions = decide(seen)
     assert victims(decisions["high"]) == ["low"]
     assert decisions["high"].message == "takes the place of low (lower priority)"
 
 
-def test_equal_priority_stays() -> None:
+def test_equal_priority_is_not_preempted() -> None:
     seen = world([node("n1", 4)], [running("same", ("n1", range(4)), priority=5), gang("high", 4, priority=5)])
     assert reasons(decide(seen)) == {"high": Reason.INSUFFICIENT_GPUS}
 
 
-def test_what_is_not_preemptible_stays() -> None:
+def test_gang_not_preemptible_is_not_preempted() -> None:
     seen = world([node("n1", 4)], [running("low", ("n1", range(4)), preemptible=False), gang("high", 4, priority=5)])
     assert reasons(decide(seen)) == {"high": Reason.INSUFFICIENT_GPUS}
 
 
-def test_an_administrator_may_switch_it_off() -> None:
+def test_no_gang_is_preempted_without_the_verb() -> None:
     seen = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5)])
     assert reasons(decide(seen, settings=Settings(verbs=VERBS - {Preempt}))) == {"high": Reason.INSUFFICIENT_GPUS}
 
 
-def test_nobody_goes_where_that_would_not_help() -> None:
+def test_no_gang_is_preempted_where_that_would_not_help() -> None:
     held = [running("low", ("n1", [0, 1])), running("high", ("n1", [2, 3]), priority=9)]
     assert reasons(decide(world([node("n1", 4)], [*held, gang("g", 4, priority=5)]))) == {"g": Reason.INSUFFICIENT_GPUS}
 
 
-def test_the_lowest_priority_goes_first_and_of_these_the_last_to_have_started() -> None:
+def test_lowest_priority_and_last_started_is_preempted_first() -> None:
     held = [
         running("middle", ("n1", [0]), priority=2, started=9.0),
         running("old", ("n1", [1]), priority=1, started=1.0),
@@ -59,14 +59,14 @@ def test_the_lowest_priority_goes_first_and_of_these_the_last_to_have_started() 
         assert victims(decide(world([node("n1", 4)], [*held, gang("g", count, priority=5)]))["g"]) == expected
 
 
-def test_who_does_not_help_stays() -> None:
+def test_gang_that_frees_no_useful_gpus_is_not_preempted() -> None:
     """The lowest comes first in turn, but only the one on the large node makes room."""
     held = [running("lowest", ("small", [0, 1])), running("low", ("large", range(4)), priority=1)]
     decisions = decide(world([node("small", 2), node("large", 4)], [*held, gang("g", 1, 4, priority=5)]))
     assert victims(decisions["g"]) == ["low"]
 
 
-def test_one_large_victim_spares_the_small_ones_before_it() -> None:
+def test_fewest_victims_that_suffice_are_preempted() -> None:
     held = [running("a", ("n1", [0])), running("b", ("n1", [1])), running("c", ("n2", range(4)), priority=1)]
     decisions = decide(world([node("n1", 4), node("n2", 4)], [*held, gang("g", 1, 4, priority=5)]))
     assert victims(decisions["g"]) == ["a", "b"]
@@ -74,7 +74,7 @@ def test_one_large_victim_spares_the_small_ones_before_it() -> None:
     assert victims(decisions["g"]) == ["c"]
 
 
-def test_nobody_is_asked_to_go_twice() -> None:
+def test_no_gang_is_preempted_twice() -> None:
     held = [running("low", ("n1", range(4)))]
     waiting = [gang("first", 4, priority=9), gang("second", 4, priority=5)]
     decisions = decide(world([node("n1", 4)], [*held, *waiting]))
@@ -82,7 +82,7 @@ def test_nobody_is_asked_to_go_twice() -> None:
     assert reasons(decisions)["second"] == Reason.BEHIND_IN_QUEUE
 
 
-def test_nobody_goes_while_enough_pods_are_stopping() -> None:
+def test_no_gang_is_preempted_while_enough_pods_are_stopping() -> None:
     stopping = node("n1", 4, free_set=gpu_set([0]), leaving=gpu_set([1, 2]))
     seen = world([stopping], [gang("g", 3, priority=5)])
     decisions = decide(seen)
@@ -90,7 +90,7 @@ def test_nobody_goes_while_enough_pods_are_stopping() -> None:
     assert decisions["g"].message == "waits for pods that are stopping; then has 3 GPUs on 1 node (n1)"
 
 
-def test_what_is_stopping_counts_beside_the_victims() -> None:
+def test_gpus_of_stopping_pods_spare_a_victim() -> None:
     seen = world(
         [node("n1", 4, leaving=gpu_set([0, 1]), free_set=gpu_set([2, 3]))],
         [running("a", ("n1", [2])), running("b", ("n1", [3])), gang("g", 3, priority=5)],
@@ -98,7 +98,7 @@ def test_what_is_stopping_counts_beside_the_victims() -> None:
     assert victims(decide(seen)["g"]) == ["a"]
 
 
-def test_broken_gpus_that_a_victim_holds_are_no_gain() -> None:
+def test_broken_gpus_of_a_victim_are_no_gain() -> None:
     """Without the victim GPUs 1, 2 and 4 are free; 0 is broken."""
     held = [running("low", ("n1", [0, 1, 2])), running("high", ("n1", [3]), priority=9)]
     nodes = [node("n1", 5, healthy=0b11110)]
@@ -106,20 +106,20 @@ def test_broken_gpus_that_a_victim_holds_are_no_gain() -> None:
     assert victims(decide(world(nodes, [*held, gang("g", 3, priority=5)]))["g"]) == ["low"]
 
 
-def test_cpu_alone_is_reason_enough() -> None:
+def test_gang_is_preempted_for_its_cpu_alone() -> None:
     held = running("low", ("n1", [0]), resources=Resources(6000, 1, 1))
     wanted = gang("g", 1, 1, priority=5, each={"resources": Resources(4000, 1, 1)})
     decisions = decide(world([node("n1", 4, resources=Resources(8000, 9, 9))], [held, wanted]))
     assert victims(decisions["g"]) == ["low"]
 
 
-def test_gangs_behind_do_not_get_what_victims_will_leave() -> None:
+def test_later_gang_does_not_get_gpus_that_victims_leave() -> None:
     held = [running("low", ("n1", range(4)))]
     decisions = decide(world([node("n1", 8)], [*held, gang("head", 8, priority=5), gang("next", 4, arrived=1.0)]))
     assert reasons(decisions) == {"head": Reason.PREEMPTING, "next": Reason.BEHIND_IN_QUEUE}
 
 
-def test_a_victim_of_two_pools_is_asked_once() -> None:
+def test_victim_on_two_pools_is_preempted_once() -> None:
     nodes = [node(name, 4, labels={"pool": name}) for name in "ab"]
     low = running("low", ("a", range(4)), ("b", range(4)))
     first, second = (
@@ -129,7 +129,7 @@ def test_a_victim_of_two_pools_is_asked_once() -> None:
     assert reasons(decide(world(nodes, [low, first, second]))) == {"f": Reason.PREEMPTING, "s": Reason.INSUFFICIENT_GPUS}
 
 
-def test_nobody_goes_for_gpus_on_which_others_have_a_place_too() -> None:
+def test_no_gang_is_preempted_for_gpus_that_another_gang_keeps() -> None:
     """Who takes turns there would have the next one, and the victim would have gone for nothing."""
     high = gang("high", 1, priority=5)
     low, other = turning("low", ("n1", [0])), turning("other", ("n1", [0]), running=False)
@@ -138,7 +138,7 @@ def test_nobody_goes_for_gpus_on_which_others_have_a_place_too() -> None:
     assert reasons(decide(world([node("n1", 1)], [low, stays, high]), settings=GANDIVA)) == {"high": Reason.INSUFFICIENT_GPUS}
 
 
-def test_a_gang_that_takes_a_place_takes_no_other() -> None:
+def test_preempting_gang_claims_no_other_gpus() -> None:
     """Whoever shares could have the GPUs of `long` at once; it waits for those of its victim, and nobody else has them."""
     there = turning("low", ("n1", [0])), turning("long", ("n2", [0]), preemptible=False)
     high, next_one = (gang(name, 1, priority=5 - index, sharing=TURNS) for index, name in enumerate(("high", "next")))

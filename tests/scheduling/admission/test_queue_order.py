@@ -15,7 +15,7 @@ from muster.scheduling.topology.node import Level
 POOL_A = Constraint(labels=(("pool", "a"),))
 
 
-def test_priority_then_arrival_then_name() -> None:
+def test_queue_order_is_priority_then_arrival_then_name() -> None:
     gangs = [
         gang("late", arrived=2.0),
         gang("b", arrived=1.0),
@@ -26,7 +26,7 @@ def test_priority_then_arrival_then_name() -> None:
     assert [one.name for one in in_order(gangs)] == ["urgent", "a", "b", "late", "idle"]
 
 
-def test_the_first_in_turn_gets_the_gpus() -> None:
+def test_first_gang_in_queue_order_gets_the_gpus() -> None:
     decisions = decide(world([node("n1", 4)], [gang("b", 4, arrived=1.0), gang("a", 4, arrived=2.0)]))
     assert reasons(decisions) == {"b": Reason.PLACED, "a": Reason.INSUFFICIENT_GPUS}
 
@@ -36,7 +36,7 @@ def test_queues_share_one_order() -> None:
     assert reasons(decisions) == {"b": Reason.PLACED, "a": Reason.INSUFFICIENT_GPUS}
 
 
-def test_a_small_gang_does_not_overtake_one_that_waits_for_gpus() -> None:
+def test_small_gang_does_not_overtake_one_that_waits_for_gpus() -> None:
     seen = world([node("n1", 4)], [running("r", ("n1", [0, 1])), gang("head", 4), gang("small", 1, arrived=1.0)])
     decisions = decide(seen)
     assert reasons(decisions) == {"head": Reason.INSUFFICIENT_GPUS, "small": Reason.BEHIND_IN_QUEUE}
@@ -44,7 +44,7 @@ def test_a_small_gang_does_not_overtake_one_that_waits_for_gpus() -> None:
     assert decisions["small"].message == "needs 1 GPUs; comes after head, which waits for GPUs"
 
 
-def test_a_small_gang_takes_what_the_head_could_not_use() -> None:
+def test_small_gang_takes_nodes_that_the_head_could_not_use() -> None:
     """Nodes of another pool, and nodes too small for any of the head's pods."""
     a, b, tiny = node("a", 4, labels={"pool": "a"}), node("b", 4, labels={"pool": "b"}), node("tiny", 1)
     head = gang("head", 1, 4, each={"where": POOL_A})
@@ -54,7 +54,7 @@ def test_a_small_gang_takes_what_the_head_could_not_use() -> None:
     assert list(shares(placed(decisions["c"]))) == ["tiny"]
 
 
-def test_a_gang_without_gpus_takes_no_cpu_of_a_node_that_the_head_waits_for() -> None:
+def test_gang_without_gpus_takes_no_cpu_of_a_reserved_node() -> None:
     nodes = [node("a", 4, resources=Resources(9000, 9, 9)), node("b", 2, resources=Resources(9000, 9, 9))]
     head = gang("head", 1, 4)
     helper = gang("helper", 2, 0, arrived=1.0, each={"resources": Resources(6000, 1, 1)})
@@ -74,13 +74,13 @@ def test_a_gang_without_gpus_takes_no_cpu_of_a_node_that_the_head_waits_for() ->
         (gang("head", 8, not_before=30.0), Reason.BACK_OFF),
     ],
 )
-def test_a_gang_that_cannot_start_whatever_ends_keeps_nothing(blocked: Gang, reason: Reason) -> None:
+def test_gang_that_cannot_start_whatever_ends_reserves_nothing(blocked: Gang, reason: Reason) -> None:
     nodes = [node("n1", 4, allocatable=Resources(8000, 1 << 40, 99)), node("n2", 4, allocatable=Resources(8000, 1 << 40, 99))]
     seen = world(nodes, [running("r", ("n1", [0])), blocked, gang("next", 7, arrived=1.0)], {"small": 5})
     assert reasons(decide(seen)) == {"head": reason, "next": Reason.PLACED}
 
 
-def test_why_it_cannot_start_is_said_in_numbers() -> None:
+def test_reason_why_a_gang_cannot_start_gives_numbers() -> None:
     waiting = [gang("a", 9), gang("b", 3, queue="small"), gang("c", 2, absent=1), gang("d", not_before=30.0)]
     decisions = decide(world([node("n1")], waiting, {"small": 2}), now=18.0)
     assert {name: decision.message for name, decision in decisions.items()} == {
@@ -93,18 +93,18 @@ def test_why_it_cannot_start_is_said_in_numbers() -> None:
     assert decisions["d"].until == 30.0
 
 
-def test_a_back_off_ends_at_its_time() -> None:
+def test_back_off_ends_at_its_time() -> None:
     assert reasons(decide(world([node("n1")], [gang("a", not_before=30.0)]), now=30.0)) == {"a": Reason.PLACED}
 
 
-def test_what_never_fits_depends_on_the_whole_shape() -> None:
+def test_required_rack_makes_a_gang_never_fit() -> None:
     """Two pods in one rack never fit, the same two pods anywhere do."""
     nodes = [node("n1", 4, rack="r"), node("n2", 4, rack="s")]
     from_rack, anywhere = gang("a", 2, 4, required=Level.RACK), gang("b", 2, 4, arrived=1.0)
     assert reasons(decide(world(nodes, [from_rack, anywhere]))) == {"a": Reason.NEVER_FITS, "b": Reason.PLACED}
 
 
-def test_what_never_fits_spread_may_fit_packed() -> None:
+def test_gang_that_never_fits_spread_may_fit_packed() -> None:
     """3+3 and 2+2+2 fill two nodes of six; one after the other on the emptier node leaves two holes of one."""
     members = tasks("x", 2, 3, "chief") + tasks("x", 3, 2)
     spread = gang("a", tasks=members, spread=True)

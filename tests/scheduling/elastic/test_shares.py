@@ -63,22 +63,22 @@ def sizes(nodes: Sequence[Node], gangs: Sequence[Gang], profiles: Mapping[str, P
 # Speed-up
 
 
-def test_between_measured_numbers_a_rate_is_linear() -> None:
+def test_rate_between_measured_sizes_is_linear() -> None:
     assert rate([(1, 1.0), (2, 1.8), (4, 2.8)], 3) == pytest.approx(2.3)
 
 
-def test_beyond_them_it_grows_a_little_less_up_to_the_double() -> None:
+def test_rate_beyond_measured_sizes_grows_less_up_to_the_double() -> None:
     measured = [(1, 1.0), (2, 1.8)]
     assert 1.8 < rate(measured, 3) < 2.7
     assert rate(measured, 4) == rate(measured, 16) == pytest.approx(1.8 * 2**0.9)
 
 
-def test_shapes_on_more_nodes_than_needed_count_only_where_there_is_nothing_else() -> None:
+def test_shapes_on_more_nodes_than_needed_count_only_where_no_other_was_measured() -> None:
     seen = Profile({(shape(2), NO_NEIGHBOURS): 2.0, (shape(1, 1), NO_NEIGHBOURS): 1.0, (shape(2, 1), NO_NEIGHBOURS): 1.5})
     assert curve(seen, 4) == [(2, 2.0), (3, 1.5)]
 
 
-def test_the_order_of_measurements_makes_no_difference() -> None:
+def test_order_of_measurements_makes_no_difference() -> None:
     beside: CoLocation = ((Via.NIC, "b"),)
     rates = {(shape(2), NO_NEIGHBOURS): 0.1, (shape(2), beside): 0.2, (shape(2), (*beside, *beside)): 0.3}
     assert curve(Profile(rates), 4) == curve(Profile(dict(reversed(rates.items()))), 4)
@@ -87,23 +87,23 @@ def test_the_order_of_measurements_makes_no_difference() -> None:
 # Shares
 
 
-def test_who_makes_more_of_gpus_gets_more() -> None:
+def test_gang_that_speeds_up_more_gets_more_gpus() -> None:
     found = sizes([node("n", 8)], [elastic("good"), elastic("poor")], {"good": scaling(LINEAR), "poor": scaling(POOR)})
     assert found == {"good": 7, "poor": 1}
 
 
-def test_who_has_had_more_gets_less() -> None:
+def test_gang_that_had_more_service_gets_fewer_gpus() -> None:
     gangs = [elastic("new"), elastic("old", attained=1e6)]
     found = sizes([node("n", 8)], gangs, {"new": scaling(LINEAR), "old": scaling(LINEAR)})
     assert found == {"new": 7, "old": 1}
 
 
-def test_a_step_that_gains_little_is_skipped_for_one_that_gains_much() -> None:
+def test_size_that_gains_little_is_skipped_for_one_that_gains_much() -> None:
     stairs = scaling({1: 1.0, 2: 1.0, 4: 4.0})
     assert sizes([node("n", 4)], [elastic("a")], {"a": stairs}) == {"a": 4}
 
 
-def test_nobody_is_below_its_fewest_and_nobody_waits_while_others_have_more() -> None:
+def test_elastic_gangs_start_at_their_fewest_before_others_have_more() -> None:
     gangs = [
         elastic("a", asked=4, fewest=2),
         elastic("b", asked=4, fewest=2),
@@ -113,15 +113,15 @@ def test_nobody_is_below_its_fewest_and_nobody_waits_while_others_have_more() ->
     assert found == {"a": 2, "b": 2, "big": 4}
 
 
-def test_what_was_never_measured_stays_small_to_be_measured() -> None:
+def test_gang_never_measured_stays_at_its_fewest() -> None:
     assert sizes([node("n", 8)], [elastic("a", asked=4)], {}) == {"a": 1}
 
 
-def test_sizes_are_tried_up_to_the_double_of_the_largest_measured() -> None:
+def test_gang_grows_to_the_double_of_its_largest_measured_size() -> None:
     assert sizes([node("n", 8)], [elastic("a")], {"a": scaling({1: 1.0, 2: 2.0})}) == {"a": 4}
 
 
-def test_over_several_nodes_a_gang_has_whole_ones() -> None:
+def test_gang_of_several_nodes_has_whole_ones() -> None:
     nodes = [node("n", 4), node("m", 4), node("o", 2)]
     found = decisions(nodes, [elastic("a", most=10)], {"a": scaling(LINEAR)})
     assert isinstance(found[0], Place)
@@ -129,24 +129,24 @@ def test_over_several_nodes_a_gang_has_whole_ones() -> None:
 
 
 @pytest.mark.parametrize(("restart", "expected"), [(0.0, 4), (170.0, 2)])
-def test_a_change_has_to_pay_for_its_restart(restart: float, expected: int) -> None:
+def test_gang_changes_size_only_where_that_pays_for_the_restart(restart: float, expected: int) -> None:
     there = on(elastic("a", most=4), ("n", 0), ("n", 1))
     found = sizes([node("n", 4)], [there], {"a": scaling({1: 1.0, 2: 1.9, 4: 3.6}, restart)})
     assert found == {"a": expected}
 
 
-def test_a_gang_goes_by_its_own_report_before_its_kind() -> None:
+def test_profile_of_a_gang_goes_before_that_of_its_kind() -> None:
     gangs = [elastic("a", kind="k"), elastic("b", kind="k")]
     found = sizes([node("n", 8)], gangs, {"k": scaling(LINEAR), "a": scaling(POOR)})
     assert found == {"a": 1, "b": 7}
 
 
-def test_a_quota_holds() -> None:
+def test_elastic_gang_grows_within_its_quota() -> None:
     found = sizes([node("n", 8)], [elastic("a", queue="small")], {"a": scaling(LINEAR)}, queues={"small": 3})
     assert found == {"a": 3}
 
 
-def test_a_higher_priority_is_served_first() -> None:
+def test_higher_priority_is_served_first() -> None:
     gangs = [elastic("low"), elastic("high", priority=5)]
     found = sizes([node("n", 8)], gangs, {"low": scaling(LINEAR), "high": scaling({1: 1.0, 8: 4.0})})
     assert found == {"low": 1, "high": 7}
@@ -155,7 +155,7 @@ def test_a_higher_priority_is_served_first() -> None:
 # Rigid gangs beside them
 
 
-def test_a_rigid_gang_that_waits_has_what_elastic_ones_have_beyond_their_fewest() -> None:
+def test_waiting_rigid_gang_gets_gpus_of_an_elastic_one_beyond_its_fewest() -> None:
     there = on(elastic("a"), *[("n", index) for index in range(8)])
     waits = gang("rigid", 4, 1, arrived=NOW)
     found = decisions([node("n", 8)], [there, waits], {"a": scaling(LINEAR)})
@@ -171,7 +171,7 @@ def test_gpus_of_rigid_gangs_are_not_shared_out() -> None:
 # Decisions
 
 
-def test_those_that_shrink_go_before_those_that_grow() -> None:
+def test_shrinks_come_before_grows() -> None:
     first = on(elastic("first", attained=1e6), *[("n", index) for index in range(1, 8)])
     second = on(elastic("second"), ("n", 0))
     found = decisions([node("n", 8)], [second, first], {"first": scaling(LINEAR), "second": scaling(LINEAR)})
@@ -179,7 +179,7 @@ def test_those_that_shrink_go_before_those_that_grow() -> None:
     assert all(isinstance(decision, Assignment) and decision.message and decision.effect for decision in found)
 
 
-def test_gangs_that_change_places_make_way_for_each_other() -> None:
+def test_gangs_that_swap_nodes_make_way_for_each_other() -> None:
     """Each of two needs the other's GPU to be whole on a node: one is taken off first, and placed in the same pass."""
     a = on(elastic("a", most=4), ("n", 0), ("m", 1))
     b = on(elastic("b", most=4), ("m", 0), ("n", 1))
@@ -197,18 +197,18 @@ def test_gangs_that_change_places_make_way_for_each_other() -> None:
     assert sorted(held.values()) == ["a"] * 4 + ["b"] * 4
 
 
-def test_shares_that_stand_are_left_alone() -> None:
+def test_shares_that_are_right_are_left_alone() -> None:
     seen = [on(elastic("a", most=4), *[("n", index) for index in range(4)])]
     assert decisions([node("n", 4)], seen, {"a": scaling(LINEAR)}) == []
 
 
-def test_arrivals_are_answered_at_once() -> None:
+def test_elastic_gang_shrinks_at_once_for_an_arrival() -> None:
     there = on(elastic("a", most=4), *[("n", index) for index in range(4)])
     seen = replace(world([node("n", 4)], [there, elastic("b")]), profiles={"a": scaling(LINEAR)})
     assert said(plan(seen, NOW)) == [("Shrink", "a"), ("Place", "b")]
 
 
-def test_what_an_elastic_gang_leaves_by_its_new_size_and_place_is_not_left_idle() -> None:
+def test_gpus_that_an_elastic_gang_leaves_are_used_in_the_same_pass() -> None:
     """With one worker, which makes as much as two, it fits the smaller node: the larger one is free for who needs it all."""
     nodes = [node("large", 4), node("small", 2)]
     wide = gang("wide", 1, 4, sharing=TURNS, arrived=NOW, since=NOW)

@@ -32,7 +32,7 @@ def pair(packed: float, *, utilisation: float = 0.3, memory: float = 0.4, **fiel
     return session(SERVER, gangs, 120.0, {"k": profile})
 
 
-def test_a_gain_that_is_known_is_taken() -> None:
+def test_gang_is_packed_where_a_gain_was_measured() -> None:
     seen = pair(8.0)
     pack(seen)
     assert said(seen.decisions) == [("Pack", "guest")]
@@ -40,37 +40,37 @@ def test_a_gain_that_is_known_is_taken() -> None:
     assert seen.decisions[0].effect == Effect(1.0, 1.6, packing.UNIT)  # type: ignore[union-attr]
 
 
-def test_a_loss_that_is_known_is_not_tried_again() -> None:
+def test_packing_measured_to_lose_is_not_tried_again() -> None:
     seen = pair(4.0)
     pack(seen)
     assert seen.decisions == []
 
 
-def test_memory_has_to_suffice() -> None:
+def test_gangs_beyond_the_memory_are_not_packed() -> None:
     seen = pair(8.0, memory=0.6)
     pack(seen)
     assert seen.decisions == []
 
 
-def test_who_was_never_profiled_is_not_packed() -> None:
+def test_gang_never_profiled_is_not_packed() -> None:
     seen = session(SERVER, [host(), guest()], 120.0)
     pack(seen)
     assert seen.decisions == []
 
 
-def test_a_gang_that_does_not_let_itself_be_packed_is_left_alone() -> None:
+def test_gang_that_may_not_be_packed_is_left_alone() -> None:
     seen = pair(8.0, sharing=replace(PACKS, packs=False))
     pack(seen)
     assert seen.decisions == []
 
 
-def test_a_lower_priority_gets_no_company_of_a_higher_one() -> None:
+def test_gang_is_not_packed_onto_a_lower_priority() -> None:
     seen = pair(8.0, priority=1)
     pack(seen)
     assert seen.decisions == []
 
 
-def test_the_least_utilised_go_together() -> None:
+def test_gang_is_packed_onto_the_least_utilised_gpus() -> None:
     server = [node("n", 2)]
     gangs = [
         turning("busy", ("n", [0]), sharing=PACKS),
@@ -85,7 +85,7 @@ def test_the_least_utilised_go_together() -> None:
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(6.0, True), (4.9, False)])
-def test_a_packing_on_trial_is_judged_by_what_was_measured(rate: float, kept: bool) -> None:
+def test_packing_is_kept_or_undone_by_measured_rates(rate: float, kept: bool) -> None:
     trial = Trial("Pack", 60.0, Effect(1.0, 1.6))
     gangs = [host(kind="k"), turning("guest", ("n", [0]), sharing=PACKS, packed="host", kind="k", trial=trial)]
     profile = measured(gangs[0], SERVER, 10.0, {("k",): rate}, utilisation=0.3, memory=0.4)
@@ -96,7 +96,7 @@ def test_a_packing_on_trial_is_judged_by_what_was_measured(rate: float, kept: bo
     assert seen.gangs["guest"].running is kept
 
 
-def test_undoing_restores_the_state_before() -> None:
+def test_unpack_restores_the_state_before() -> None:
     before = pair(8.0)
     state = {name: (g.placement, g.running, g.packed) for name, g in before.gangs.items()}
     pack(before)
@@ -108,7 +108,7 @@ def test_undoing_restores_the_state_before() -> None:
     assert {name: (g.placement, g.running, g.packed) for name, g in after.gangs.items()} == state
 
 
-def test_a_gang_without_a_place_is_offered_the_gpus_where_it_gains_most() -> None:
+def test_waiting_gang_is_packed_where_it_gains_most() -> None:
     server = [node("m", 1), node("n", 1)]
     hosts = [turning("good", ("m", [0]), sharing=PACKS), turning("bad", ("n", [0]), sharing=PACKS)]
     new = gang("new", 1, 1, sharing=PACKS, kind="new")
@@ -123,7 +123,7 @@ def test_a_gang_without_a_place_is_offered_the_gpus_where_it_gains_most() -> Non
     assert seen.gangs["new"].packed == "good"
 
 
-def test_a_small_gain_is_not_worth_an_offer() -> None:
+def test_waiting_gang_is_not_packed_for_a_small_gain() -> None:
     hosts = [turning("there", ("n", [0]), sharing=PACKS)]
     new = gang("new", 1, 1, sharing=PACKS)
     profiles = {
@@ -147,18 +147,18 @@ def undone(*gangs: Gang) -> Session:
     return seen
 
 
-def test_who_is_unpacked_gets_back_the_place_that_it_had() -> None:
+def test_unpacked_gang_gets_its_former_placement_back() -> None:
     assert gpus_by_node(undone().gangs["guest"].placement) == {"n": 0b10}
     turns_too = turning("turns", ("n", [1]))
     assert gpus_by_node(undone(turns_too).gangs["guest"].placement) == {"n": 0b10}
 
 
-def test_it_stays_with_its_host_where_that_place_belongs_to_a_gang_that_shares_nothing() -> None:
+def test_unpacked_gang_stays_where_an_exclusive_gang_has_its_former_gpus() -> None:
     mine = running("mine", ("n", [1]))
     assert gpus_by_node(undone(mine).gangs["guest"].placement) == {"n": 0b01}
 
 
-def test_a_guest_counts_for_its_queues_quota() -> None:
+def test_packed_gang_counts_in_the_quota_of_its_queue() -> None:
     there = [turning("there", ("n", [0]), sharing=PACKS)]
     new = gang("new", 1, 1, sharing=PACKS, queue="q")
     profile = {"utilisation": 0.4, "memory": 0.2}
@@ -186,26 +186,26 @@ def packed_pair() -> list[Gang]:
 
 
 @pytest.mark.parametrize(("rate", "taken"), [(5.0, True), (4.0, False)])
-def test_a_third_has_to_beat_the_pair_in_turns_with_it(rate: float, taken: bool) -> None:
+def test_third_gang_is_packed_only_where_that_beats_turns_with_the_pair(rate: float, taken: bool) -> None:
     """The pair reaches 1.6, one alone 1: turns give 1.3, three together 1.5 or 1.2."""
     seen = of_three({1: 8.0, 2: rate}, *packed_pair(), guest(kind="k"))
     pack(seen)
     assert bool(seen.decisions) is taken
 
 
-def test_all_of_a_bundle_are_packed_onto_the_same_gang() -> None:
+def test_third_gang_is_packed_onto_the_host_of_the_pair() -> None:
     seen = of_three({1: 8.0, 2: 7.0}, *packed_pair(), guest(kind="k"))
     pack(seen)
     assert seen.gangs["guest"].packed == "z-host"
 
 
-def test_one_at_a_time_is_packed_and_judged_before_the_next() -> None:
+def test_one_gang_a_pass_is_packed_onto_a_bundle() -> None:
     seen = of_three({1: 8.0, 2: 7.0}, host(kind="k"), guest(kind="k"), replace(guest(kind="k"), name="next"))
     pack(seen)
     assert said(seen.decisions) == [("Pack", "guest")]
 
 
-def test_who_grew_has_no_company_on_gpus_that_it_may_have_to_give_back() -> None:
+def test_no_gang_is_packed_onto_one_that_grew() -> None:
     seen = of_three({1: 8.0}, host(kind="k", asked=0), guest(kind="k"))
     pack(seen)
     assert seen.decisions == []

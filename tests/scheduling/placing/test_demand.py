@@ -47,7 +47,7 @@ def placed(
     return {name: gpus.bit_count() for name, gpus in gpus_by_node(found).items()}
 
 
-def test_too_few_tasks_tell_nothing() -> None:
+def test_too_few_tasks_give_no_fragmentation() -> None:
     fleet = Fleet(NODES)
     for gangs, tells in (
         (many(ENOUGH - 1, 1), False),
@@ -57,7 +57,7 @@ def test_too_few_tasks_tell_nothing() -> None:
         assert bool(Counted().said(gangs, fleet)) == tells
 
 
-def test_the_mix_seldom_changes_and_what_was_worked_out_comes_back_with_it() -> None:
+def test_fragmentation_of_a_mix_is_kept_for_when_it_returns() -> None:
     counted, fleet = Counted(), Fleet(NODES)
     first = counted.said(many(40, 1), fleet)
     assert counted.said(many(63, 1), fleet) is first
@@ -66,7 +66,7 @@ def test_the_mix_seldom_changes_and_what_was_worked_out_comes_back_with_it() -> 
     assert counted.said(many(33, 1), Fleet(NODES)) is not first
 
 
-def test_who_came_and_went_before_makes_no_difference() -> None:
+def test_earlier_gangs_make_no_difference() -> None:
     random, counted, fleet = Random(3), Counted(), Fleet(NODES)
     there = [*many(50, 1), *many(50, 2), *many(50, 4), *many(20, 8)]
     free = Free(5, (), PLENTY, 1)
@@ -78,7 +78,7 @@ def test_who_came_and_went_before_makes_no_difference() -> None:
         assert found.unused(free) == anew.unused(free)
 
 
-def test_a_gang_goes_where_what_is_left_stays_useful_to_those_that_are_there() -> None:
+def test_gang_goes_where_the_rest_stays_useful_to_the_other_gangs() -> None:
     """They need eight CPUs beside each GPU: where there are but four, the GPUs are lost to them anyway."""
     needs = Resources(cpu=8, pods=1)
     others = [gang(f"r{i:02}", tasks=(Task("t", 1, needs),), not_before=1.0) for i in range(ENOUGH)]
@@ -90,7 +90,7 @@ def test_a_gang_goes_where_what_is_left_stays_useful_to_those_that_are_there() -
     assert placed(wanted, nodes, others[1:-1]) == {"many": 1}, "too few to tell: the tightest fit"
 
 
-def test_a_gang_goes_where_it_is_known_to_train_fastest() -> None:
+def test_gang_goes_where_it_was_measured_to_train_fastest() -> None:
     nodes = cluster(node("old", 8, free=2, model="K80"), node("new", 8, model="V100"))
     rates = {(shape_of({name: 0b11}, nodes), NO_NEIGHBOURS): rate for name, rate in (("old", 1.0), ("new", 3.0))}
     measured = {"vgg": Profile(rates=rates)}

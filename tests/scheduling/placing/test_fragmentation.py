@@ -91,14 +91,14 @@ def as_masks(free: Free, measure: Fragmentation) -> Free:
 
 @settings(max_examples=400)
 @given(frees, mixes(), st.sampled_from([1.0, 3.0, 10.0]))
-def test_what_stays_unused_is_what_no_task_to_come_can_use(free: Free, mix: TaskMix, horizon: float) -> None:
+def test_unused_gpus_are_those_that_no_task_to_come_can_use(free: Free, mix: TaskMix, horizon: float) -> None:
     measure = Fragmentation(mix, FLEET, horizon)
     assert measure.unused(as_masks(free, measure)) == pytest.approx(by_definition(free, mix, horizon), abs=1e-9)
 
 
 @settings(max_examples=200)
 @given(frees, mixes())
-def test_one_task_ahead_and_nothing_scarce_it_is_the_measure_of_fgd(free: Free, mix: TaskMix) -> None:
+def test_measure_one_task_ahead_is_that_of_fgd(free: Free, mix: TaskMix) -> None:
     """Weng et al., ATC'23: the free GPUs that a task cannot use, all if it does not fit, on average over the mix."""
     measure = Fragmentation(mix, FLEET, horizon=1.0)
     free = as_masks(free._replace(resources=PLENTY, admits=1), measure)
@@ -112,7 +112,7 @@ def test_one_task_ahead_and_nothing_scarce_it_is_the_measure_of_fgd(free: Free, 
 
 @settings(max_examples=200)
 @given(frees, mixes(), st.sampled_from([90, 190, 470]))
-def test_a_part_goes_where_it_leaves_least_unused(free: Free, mix: TaskMix, share: int) -> None:
+def test_part_goes_where_it_leaves_least_unused(free: Free, mix: TaskMix, share: int) -> None:
     measure, task = Fragmentation(mix, FLEET), part(share, resources=Resources())
     free = as_masks(free, measure)
     sizes = [*free.parts, *[WHOLE] * free.gpus]
@@ -128,18 +128,18 @@ def test_a_part_goes_where_it_leaves_least_unused(free: Free, mix: TaskMix, shar
         assert free.after(task) == []
 
 
-def test_only_the_proportions_of_a_mix_count_and_tasks_without_gpus_do_not() -> None:
+def test_only_the_proportions_of_tasks_with_gpus_count() -> None:
     one = {Ask(1, 470, Resources(3), ANYWHERE): 2.0, Ask(2, WHOLE, Resources(8), ANYWHERE): 1.0}
     more = {**{ask: 7 * weight for ask, weight in one.items()}, Ask(0, WHOLE, Resources(9), ANYWHERE): 50.0}
     free = Free(2, (190, 530), Resources(16), 1)
     assert Fragmentation(TaskMix(one), FLEET).unused(free) == Fragmentation(TaskMix(more), FLEET).unused(free) > 0
 
 
-def test_without_tasks_to_come_every_free_gpu_is_unused() -> None:
+def test_every_free_gpu_is_unused_without_tasks_to_come() -> None:
     assert Fragmentation(TaskMix({}), FLEET).unused(Free(2, (500,), PLENTY, 0)) == 2.5
 
 
-def test_a_mix_counts_tasks_by_what_they_ask_for() -> None:
+def test_mix_counts_tasks_by_what_they_ask_for() -> None:
     mix = TaskMix.of([part(470), part(470, name="u"), Task("v", 2)])
     assert sorted(mix.weights.values()) == [1.0, 2.0]
 
@@ -151,14 +151,14 @@ def find(wanted: Task, mix: list[Task], *nodes: Node) -> dict[str, int]:
     return shares(found)
 
 
-def test_a_task_goes_where_it_breaks_nothing_that_is_asked_for() -> None:
+def test_task_goes_where_it_breaks_no_pair_that_is_asked_for() -> None:
     """The tightest fit is a pair, and pairs are what comes; of three, one is over."""
     nodes = (node("pair", 4, free=2), node("three", 4, free=3))
     assert list(find(Task("t", 1), [Task("a", 1)], *nodes)) == ["pair"]
     assert list(find(Task("t", 1), [Task("a", 2)], *nodes)) == ["three"]
 
 
-def test_a_gpu_is_no_use_where_the_cpu_is_gone() -> None:
+def test_task_goes_where_its_cpu_leaves_the_other_gpu_usable() -> None:
     """Both have two free GPUs; where the CPU is scarce the task would leave a GPU that nobody can feed."""
     nodes = (node("few", 2, resources=Resources(10, 0, 9)), node("many", 2, resources=Resources(40, 0, 9)))
     hungry = Task("t", 1, Resources(8, 0, 1))
@@ -166,19 +166,19 @@ def test_a_gpu_is_no_use_where_the_cpu_is_gone() -> None:
     assert list(find(replace(hungry, resources=Resources(2, 0, 1)), [hungry], *nodes)) == ["few"]
 
 
-def test_nodes_that_the_tasks_to_come_may_not_use_are_used_first() -> None:
+def test_task_goes_to_a_node_that_the_tasks_to_come_may_not_use() -> None:
     nodes = (node("a", 2, labels={"pool": "a"}), node("b", 2, labels={"pool": "b"}))
     assert list(find(Task("t", 1), [Task("a", 1, where=POOL_A)], *nodes)) == ["b"]
     assert list(find(Task("t", 1), [Task("a", 1)], *nodes)) == ["a"]
 
 
-def test_a_small_part_fills_what_a_large_one_left() -> None:
+def test_small_part_fills_the_gpu_that_a_large_one_left() -> None:
     one = node("n", 2, free_set=gpu_set([1]), parts=((0, 190),))
     assert find(part(160), [part(810), part(160), Task("a", 1)], one) == {"n": gpu_set([0])}
 
 
 @pytest.mark.parametrize(("fast", "expected"), [("three", "three"), ("", "four")])
-def test_a_sensitive_gang_takes_the_faster_ring_and_of_equals_what_leaves_pairs(fast: str, expected: str) -> None:
+def test_sensitive_gang_takes_the_faster_ring_and_among_equals_leaves_pairs(fast: str, expected: str) -> None:
     """The tightest fit of two GPUs leaves one alone."""
     slow, nvlink = unknown_machine(8), known("dgx-a100")
     free = {"three": 3, "four": 4}

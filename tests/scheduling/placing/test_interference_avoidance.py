@@ -26,24 +26,24 @@ def under_one_switch(gpus: int) -> bool:
     return any(bool(machine.switched(1 << gpu) & ~(1 << gpu) & gpus) for gpu in range(8) if gpus >> gpu & 1)
 
 
-def test_two_that_hurt_each_other_get_a_switch_each() -> None:
+def test_gangs_that_slow_each_other_get_a_switch_each() -> None:
     there = running("there", ("n0", [0]), kind="large")
     found = where(gang("new", kind="large"), [there], {"large": LARGE})
     assert not under_one_switch(found["n0"] | 1)
 
 
-def test_two_that_do_not_mind_are_packed_tightly() -> None:
+def test_gangs_that_do_not_slow_each_other_share_a_switch() -> None:
     there = running("there", ("n0", [0]), kind="small")
     found = where(gang("new", kind="small"), [there], {"small": SMALL})
     assert under_one_switch(found["n0"] | 1)
 
 
-def test_without_a_quiet_place_any_will_do() -> None:
+def test_gang_is_placed_beside_a_neighbour_where_there_is_no_other_place() -> None:
     there = running("there", ("n0", [0, 2, 4, 6]), kind="large")
     assert where(gang("new", kind="large"), [there], {"large": LARGE})
 
 
-def test_two_that_start_in_one_pass_keep_apart_too() -> None:
+def test_gangs_that_start_in_one_pass_get_a_switch_each() -> None:
     seen = world([node("n0", machine=known("pcie-8"))], [gang("a", kind="large"), gang("b", kind="large")])
     decisions = plan(Snapshot(seen.nodes, seen.gangs, seen.queues, {"large": LARGE}), 0.0)
     first, second = (shares(placed(decision))["n0"] for decision in decisions)

@@ -62,9 +62,7 @@ def wishes(draw: st.DrawFn) -> Gang:
 
 @settings(max_examples=200)
 @given(st.lists(st.one_of(wishes(), st.integers(0, 9)), max_size=14), st.booleans())
-def test_no_gpu_and_no_part_is_given_twice_and_what_is_given_back_is_there_again(
-    steps: list[Gang | int], measured: bool
-) -> None:
+def test_gpus_and_parts_are_placed_once_and_given_back_whole(steps: list[Gang | int], measured: bool) -> None:
     """A number gives back one of the placements; at the end all are."""
     nodes = cluster(
         node("n0", 2),
@@ -97,7 +95,7 @@ def test_no_gpu_and_no_part_is_given_twice_and_what_is_given_back_is_there_again
     st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(1, 999), max_size=2)), min_size=1, max_size=3),
     st.integers(1, 999),
 )
-def test_a_part_is_placed_exactly_where_one_is_free(free: list[tuple[int, list[int]]], share: int) -> None:
+def test_part_is_placed_exactly_where_one_is_free(free: list[tuple[int, list[int]]], share: int) -> None:
     nodes = [
         node(f"n{i}", 4, free=whole, parts=tuple((whole + j, part) for j, part in enumerate(parts)))
         for i, (whole, parts) in enumerate(free)
@@ -107,7 +105,7 @@ def test_a_part_is_placed_exactly_where_one_is_free(free: list[tuple[int, list[i
     assert isinstance(found, Shortage) != fits
 
 
-def test_without_a_mix_a_part_goes_on_the_fullest_gpu_on_which_it_fits() -> None:
+def test_part_goes_to_the_fullest_gpu_that_holds_it() -> None:
     one = node("n", 4, free=1, parts=((1, 530), (2, 350), (3, 190)))
     assert shares(find(of_parts("g", 320), one)) == {"n": gpu_set([2])}
     assert shares(find(of_parts("g", 600), one)) == {"n": gpu_set([0])}
@@ -117,7 +115,7 @@ def test_tasks_of_a_gang_share_a_gpu() -> None:
     assert [one.gpus for one in find(of_parts("g", 300, 700, 500), node("n", 2))] == [1, 1, 2]
 
 
-def test_whole_gpus_come_before_parts() -> None:
+def test_whole_gpus_are_placed_before_parts() -> None:
     members = (*tasks("g", 1, 2), Task("part", 1, share=500, index=1))
     found = find(gang("g", tasks=members), node("n", 3, free_set=gpu_set([0, 1]), parts=((2, 500),)))
     assert {one.task.name: one.gpus for one in found} == {"g-worker-0": gpu_set([0, 1]), "part": gpu_set([2])}
@@ -136,13 +134,13 @@ def test_trial_takes_back_a_part_that_was_taken() -> None:
     assert left(capacity) == {("n", 0): 1000}
 
 
-def test_parts_of_a_gpu_that_failed_do_not_come_back() -> None:
+def test_parts_of_a_failed_gpu_are_not_given_back() -> None:
     capacity = FreeCapacity(cluster(node("n", 1, healthy=0)))
     capacity.give_back(find(of_parts("g", 300), node("n", 1)))
     assert left(capacity) == {}
 
 
-def test_a_closed_node_takes_no_part() -> None:
+def test_closed_node_takes_no_part() -> None:
     capacity = FreeCapacity(cluster(node("n", 2, free=1, parts=((1, 500),))))
     assert not isinstance(place(of_parts("g", 100), capacity), Shortage)
     with capacity.trial():
@@ -157,7 +155,7 @@ def test_a_closed_node_takes_no_part() -> None:
         ((500, 500), "needs 1 GPUs (2 pods of up to 1); 0.9 free on 2 of 2 nodes that it may use"),
     ],
 )
-def test_a_shortage_counts_parts(sizes: tuple[int, ...], message: str) -> None:
+def test_shortage_counts_parts(sizes: tuple[int, ...], message: str) -> None:
     nodes = cluster(node("n0", 1, free=0, parts=((0, 400),)), node("n1", 1, free=0, parts=((0, 500),)))
     found = place(of_parts("g", *sizes), FreeCapacity(nodes))
     assert isinstance(found, Shortage)

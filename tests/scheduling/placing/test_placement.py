@@ -46,7 +46,9 @@ def lacks(wanted: Gang, *nodes: Node) -> str:
         pytest.param(3, 2, (3, 5, 1), {"n0": 2, "n1": 4}, id="pods by whole GPUs"),
     ],
 )
-def test_packing(count: int, gpus: int, free: tuple[int, ...], expected: dict[str, int]) -> None:
+def test_packed_gang_takes_few_nodes_and_tight_fits(
+    count: int, gpus: int, free: tuple[int, ...], expected: dict[str, int]
+) -> None:
     nodes = [node(f"n{i}", 8, free=number) for i, number in enumerate(free)]
     assert sizes(find(gang("g", count, gpus), *nodes)) == expected
 
@@ -60,22 +62,22 @@ def test_packing(count: int, gpus: int, free: tuple[int, ...], expected: dict[st
         pytest.param(5, (1, 1, 8), {"n0": 1, "n1": 1, "n2": 3}, id="uneven only where it must be"),
     ],
 )
-def test_spreading(count: int, free: tuple[int, ...], expected: dict[str, int]) -> None:
+def test_spread_gang_takes_many_nodes_evenly(count: int, free: tuple[int, ...], expected: dict[str, int]) -> None:
     nodes = [node(f"n{i}", 8, free=number) for i, number in enumerate(free)]
     assert sizes(find(gang("g", count, spread=True), *nodes)) == expected
 
 
-def test_spreading_stays_in_one_rack_where_it_must_and_takes_the_emptiest() -> None:
+def test_spread_gang_stays_in_the_emptiest_rack_where_one_is_required() -> None:
     nodes = [node(f"{rack}{i}", 8, free=free, rack=rack) for rack, free in (("r", 4), ("s", 6)) for i in range(2)]
     assert sizes(find(gang("g", 4, spread=True, required=Level.RACK), *nodes)) == {"s0": 2, "s1": 2}
 
 
-def test_spreading_reaches_beyond_the_preferred_rack() -> None:
+def test_spread_gang_reaches_beyond_the_preferred_rack() -> None:
     nodes = [node(f"{rack}{i}", 8, rack=rack) for rack in "rs" for i in range(2)]
     assert len(sizes(find(gang("g", 4, spread=True, preferred=Level.RACK), *nodes))) == 4
 
 
-def test_spreading_goes_by_name_among_equals() -> None:
+def test_spread_gang_takes_equal_nodes_by_name() -> None:
     """The chief goes to n1, which has most; a worker to n0; now both have one task and four free GPUs."""
     members = tasks("g", 1, 2, "chief") + tasks("g", 2)
     found = find(gang("g", tasks=members, spread=True), node("n0", 8, free=5), node("n1", 8, free=6))
@@ -95,7 +97,7 @@ def racks(*free: tuple[str, str, int]) -> list[Node]:
         pytest.param(Level.CLUSTER, Level.CLUSTER, {"n0": 5, "n4": 1}, id="nothing preferred: the fewest and tightest nodes"),
     ],
 )
-def test_levels(preferred: Level, required: Level, expected: dict[str, int]) -> None:
+def test_gang_takes_the_nearest_level_that_holds_it(preferred: Level, required: Level, expected: dict[str, int]) -> None:
     nodes = racks(("a", "r", 5), ("a", "r", 4), ("b", "s", 3), ("b", "s", 3), ("c", "t", 1), ("c", "t", 1))
     assert sizes(find(gang("g", 6, preferred=preferred, required=required), *nodes)) == expected
 
@@ -108,7 +110,7 @@ def test_racks_of_the_same_name_in_two_blocks_are_two_racks() -> None:
     assert sizes(find(gang("g", 4), *nodes)) == {"n0": 2, "n1": 2}
 
 
-def test_a_block_holds_what_none_of_its_racks_does() -> None:
+def test_block_holds_a_gang_that_none_of_its_racks_does() -> None:
     nodes = racks(("a", "r", 2), ("b", "s", 2), ("b", "t", 2))
     assert sizes(find(gang("g", 4), *nodes)) == {"n1": 2, "n2": 2}
 
@@ -156,7 +158,7 @@ def test_ranks_follow_block_rack_node_and_gpu() -> None:
     assert [p.task.index for p in found] == list(range(6))
 
 
-def test_the_chief_comes_first_and_servers_last() -> None:
+def test_chief_comes_first_and_parameter_servers_after_workers() -> None:
     members = tasks("g", 1, 1, "evaluator") + tasks("g", 1, 0, "ps") + tasks("g", 2) + tasks("g", 1, 1, "chief")
     found = find(gang("g", tasks=members), node("n1"))
     assert [p.task.role for p in found] == ["chief", "worker", "worker", "ps", "evaluator"]
@@ -165,18 +167,18 @@ def test_the_chief_comes_first_and_servers_last() -> None:
 @pytest.mark.parametrize(
     ("free", "fewest", "expected"), [(8, 2, 4), (3, 2, 3), (2, 2, 2), (3, None, None), (1, 2, None), (8, 9, 4)]
 )
-def test_elastic_gangs_take_what_fits(free: int, fewest: int | None, expected: int | None) -> None:
+def test_elastic_gang_takes_as_many_workers_as_fit(free: int, fewest: int | None, expected: int | None) -> None:
     found = place(gang("g", 4, fewest=fewest), FreeCapacity(cluster(node("n1", 8, free=free))))
     assert (None if isinstance(found, Shortage) else len(found)) == expected
 
 
-def test_an_elastic_gang_keeps_its_other_roles_and_first_workers() -> None:
+def test_elastic_gang_keeps_its_other_roles_and_first_workers() -> None:
     members = tasks("g", 1, 1, "chief") + tasks("g", 4)
     found = find(gang("g", tasks=members, fewest=1), node("n1", 8, free=3))
     assert [p.task.name for p in found] == ["g-chief-0", "g-worker-0", "g-worker-1"]
 
 
-def test_a_node_where_it_failed_is_the_last_resort() -> None:
+def test_node_where_the_gang_failed_is_the_last_resort() -> None:
     wanted = gang("g", 2, avoid=frozenset({"n1"}))
     assert list(shares(find(wanted, node("n1", 8, free=2), node("n2")))) == ["n2"]
     assert sizes(find(wanted, node("n1"), node("n2", 8, free=1))) == {"n1": 2}
@@ -224,11 +226,11 @@ def test_tasks_without_gpus_go_to_nodes_without_gpus() -> None:
         (gang("g", 1, 9), "needs 9 GPUs; 0 free on 0 of 0 nodes that it may use"),
     ],
 )
-def test_a_shortage_gives_both_numbers(wanted: Gang, message: str) -> None:
+def test_shortage_gives_both_numbers(wanted: Gang, message: str) -> None:
     assert lacks(wanted, node("n0", 8, free=4), node("n1", 8, free=3), node("n2", 8, free=0)) == message
 
 
-def test_a_shortage_says_when_the_free_gpus_lie_in_pieces() -> None:
+def test_shortage_says_that_free_gpus_lie_in_pieces() -> None:
     assert lacks(gang("g", 2, 3), node("n0", 8, free=4), node("n1", 8, free=2)) == (
         "needs 6 GPUs (2 pods of up to 3); 6 free on 2 of 2 nodes that it may use, in pieces that hold 1 of its 2 pods of 3"
     )

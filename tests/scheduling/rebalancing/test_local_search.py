@@ -54,20 +54,20 @@ def where(seen: Session) -> dict[str, str]:
     return {name: next(iter(gpus_by_node(gang.placement))) for name, gang in seen.gangs.items() if gang.placement}
 
 
-def test_a_gang_goes_to_idle_gpus_on_which_it_is_faster() -> None:
+def test_gang_moves_to_idle_gpus_on_which_it_is_faster() -> None:
     seen = improved({"a": known(2.0, 1.0)}, on("a", "slow"))
     assert said(seen.decisions) == [("Migrate", "a")]
     assert where(seen) == {"a": "fast"}
 
 
-def test_the_faster_gpus_go_to_who_gains_most() -> None:
+def test_faster_gpus_go_to_the_gang_that_gains_most() -> None:
     """Both are faster there; the one that is ten times as fast has them, whoever was there first."""
     profiles = {"a": known(1.0, 0.8), "b": known(1.0, 0.1)}
     seen = improved(profiles, on("a", "fast", sharing=TURNS), on("b", "slow", sharing=TURNS))
     assert where(seen) == {"a": "slow", "b": "fast"}
 
 
-def test_two_change_places_so_that_each_step_is_possible() -> None:
+def test_gangs_swap_by_steps_that_are_each_possible() -> None:
     seen = improved({"a": known(1.0, 0.8), "b": known(1.0, 0.1)}, on("a", "fast"), on("b", "slow"), settings=NO_PACKING)
     assert [verb for verb, _ in said(seen.decisions)] == ["Requeue", "Migrate", "Place"]
     (effect,) = {decision.effect for decision in seen.decisions if isinstance(decision, Assignment)}
@@ -76,7 +76,7 @@ def test_two_change_places_so_that_each_step_is_possible() -> None:
     assert effect.after == pytest.approx(1.8)
 
 
-def test_nothing_moves_below_the_threshold() -> None:
+def test_no_gang_moves_for_a_gain_below_the_threshold() -> None:
     """Changing places gains 0.19 GPUs, and each of the two that move has to bring 0.1."""
     profiles = {"a": known(1.0, 0.8), "b": known(1.0, 0.61)}
     assert improved(profiles, on("a", "fast", sharing=TURNS), on("b", "slow", sharing=TURNS)).decisions == []
@@ -84,7 +84,7 @@ def test_nothing_moves_below_the_threshold() -> None:
     assert improved(profiles, on("a", "fast", sharing=TURNS), on("b", "slow", sharing=TURNS)).decisions != []
 
 
-def test_two_share_the_fast_gpu_where_that_is_measured_to_be_worth_it() -> None:
+def test_two_gangs_share_the_fast_gpu_where_that_is_measured_to_gain() -> None:
     seen = improved(pairable(0.8, 0.8), on("a", "fast"), on("b", "slow"))
     assert said(seen.decisions) == [("Requeue", "b"), ("Pack", "b")]
     (pack,) = (decision for decision in seen.decisions if isinstance(decision, Pack))
@@ -93,38 +93,38 @@ def test_two_share_the_fast_gpu_where_that_is_measured_to_be_worth_it() -> None:
 
 
 @pytest.mark.parametrize("beside", [0.4, 0.0])
-def test_a_pair_that_loses_is_not_made(beside: float) -> None:
+def test_gangs_that_would_lose_are_not_packed(beside: float) -> None:
     assert improved(pairable(beside, 0.75), on("a", "fast"), on("b", "slow")).decisions == []
 
 
-def test_a_pair_that_loses_comes_apart() -> None:
+def test_packed_pair_that_loses_comes_apart() -> None:
     host, guest = on("a", "fast"), on("b", "fast", packed="a")
     seen = improved(pairable(0.4, 0.4) | {"b": known(1.0, 0.9, {"a": 0.4})}, host, guest)
     assert where(seen) == {"a": "fast", "b": "slow"}
 
 
-def test_only_gangs_that_let_themselves_be_packed_share_a_gpu() -> None:
+def test_only_gangs_that_may_be_packed_share_a_gpu() -> None:
     assert improved(pairable(0.8, 0.8), on("a", "fast", sharing=TURNS), on("b", "slow")).decisions == []
     assert improved(pairable(0.8, 0.8), on("a", "fast"), on("b", "slow"), settings=NO_PACKING).decisions == []
 
 
-def test_a_pair_has_to_fit_into_the_memory() -> None:
+def test_packed_pair_has_to_fit_into_memory() -> None:
     assert improved(pairable(0.8, 0.8, memory=0.6), on("a", "fast"), on("b", "slow")).decisions == []
     assert improved(pairable(0.8, 0.8, memory=0.5), on("a", "fast"), on("b", "slow")).decisions != []
 
 
-def test_a_lower_priority_neither_joins_nor_displaces_a_higher_one() -> None:
+def test_lower_priority_neither_joins_nor_displaces_a_higher_one() -> None:
     gains = {"a": known(1.0, 0.8, {"b": 1.0}), "b": known(1.0, 0.1, {"a": 1.0})}
     assert improved(gains, on("a", "fast", priority=5), on("b", "slow")).decisions == []
     assert improved(gains, on("a", "fast", priority=5), on("b", "slow", priority=5)).decisions != []
 
 
-def test_a_gang_that_shares_nothing_stays() -> None:
+def test_exclusive_gang_stays() -> None:
     mine = on("a", "fast", sharing=replace(TURNS, slices=False))
     assert improved({"a": known(1.0, 0.8), "b": known(1.0, 0.1)}, mine, on("b", "slow")).decisions == []
 
 
-def test_a_move_has_to_pay_within_as_long_as_the_gang_has_run() -> None:
+def test_gang_moves_only_where_it_ran_long_enough_for_the_cost() -> None:
     profiles = {"a": known(2.0, 1.0, migrate_seconds=600.0)}
     assert improved(profiles, on("a", "slow", started=NOW - 1100.0)).decisions == []
     assert improved(profiles, on("a", "slow", started=NOW - 1300.0)).decisions != []
@@ -147,7 +147,7 @@ def test_no_move_pays_where_neighbours_lose_more_than_the_gang_is_worth() -> Non
     assert seen.decisions == []
 
 
-def test_gangs_of_several_gpus_change_places() -> None:
+def test_gangs_of_several_gpus_swap() -> None:
     nodes = (node("fast", 4, model="V100"), node("slow", 4, model="K80"))
     rates = {"a": 0.9, "b": 0.2}
     profiles = {
@@ -158,13 +158,13 @@ def test_gangs_of_several_gpus_change_places() -> None:
     assert where(improved(profiles, *gangs, nodes=nodes)) == {"a": "slow", "b": "fast"}
 
 
-def test_a_gang_that_a_node_does_not_admit_is_not_moved_there() -> None:
+def test_gang_is_not_moved_to_a_node_without_its_resources() -> None:
     closed = replace(FAST, resources=FAST.resources._replace(cpu=0))
     heavy = on("b", "slow", resources=FAST.resources._replace(cpu=1, memory=0, pods=1))
     assert improved({"b": known(1.0, 0.1)}, heavy, nodes=(closed, SLOW)).decisions == []
 
 
-def test_what_is_best_stays_as_it_is() -> None:
+def test_best_placements_stay_as_they_are() -> None:
     """Nothing is decided again: neither by the same rates, which remember it, nor by new ones."""
     gangs = [on("a", "fast"), on("b", "slow")]
     seen = improved(pairable(0.8, 0.8), *gangs)

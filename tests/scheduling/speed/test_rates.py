@@ -50,24 +50,24 @@ def beside(via: Via, *kinds: str) -> CoLocation:
 # Locality
 
 
-def test_the_measured_rate_is_taken_as_it_is() -> None:
+def test_measured_rate_is_taken_as_it_is() -> None:
     known = rates(k=measured((SWITCH, 10.0), (SOCKETS, 11.0)))
     assert known.expected(of("k"), SWITCH) == 10.0
     assert known.expected(of("k"), SOCKETS) == 11.0, "even where the law says that it cannot be"
 
 
-def test_nothing_measured_is_nothing_expected() -> None:
+def test_kind_never_measured_has_no_expected_rate() -> None:
     assert rates().expected(of("k"), SWITCH) is None
     assert rates(k=Profile(model_mb=100.0)).expected(of("k"), SWITCH) is None
 
 
-def test_a_large_model_is_expected_to_suffer_more_than_a_small_one() -> None:
+def test_large_model_is_expected_to_suffer_more_than_a_small_one() -> None:
     known = rates(vgg16=Profile(model_mb=528.0), resnet50=Profile(model_mb=98.0))
     vgg16, resnet50 = (known.relative(of(kind), SOCKETS) for kind in ("vgg16", "resnet50"))
     assert vgg16 < 0.9 < 0.95 < resnet50 < 1.0
 
 
-def test_who_declares_is_believed_until_measured_otherwise() -> None:
+def test_declared_sensitivity_holds_until_measured_otherwise() -> None:
     high, low, auto = (of("k", sensitivity=s) for s in (Sensitivity.HIGH, Sensitivity.LOW, Sensitivity.AUTO))
     unknown = rates()
     assert unknown.relative(high, APART) < unknown.relative(auto, APART) < unknown.relative(low, APART) == 1.0
@@ -76,7 +76,7 @@ def test_who_declares_is_believed_until_measured_otherwise() -> None:
     assert learned.relative(low, APART) < 0.6, "and what was learned holds for shapes that were not tried"
 
 
-def test_learned_insensitivity_beats_a_large_model() -> None:
+def test_measured_insensitivity_beats_a_large_model() -> None:
     prior = rates(k=measured((SWITCH, 10.0), model_mb=528.0))
     learned = rates(k=measured((SWITCH, 10.0), (SOCKETS, 10.0), model_mb=528.0))
     assert prior.relative(of("k"), APART) < 0.9
@@ -86,7 +86,7 @@ def test_learned_insensitivity_beats_a_large_model() -> None:
 @pytest.mark.parametrize(
     "profile", [Profile(), Profile(model_mb=300.0), measured((FOUR, 8.0)), measured((FOUR, 8.0), (HALVES, 6.0))]
 )
-def test_slower_links_and_more_servers_are_never_better(profile: Profile) -> None:
+def test_slower_links_and_more_nodes_are_never_better(profile: Profile) -> None:
     known = rates(k=profile)
     assert known.relative(of("k"), SWITCH) == 1.0
     for shapes in ((SWITCH, Shape("P100", (2,), 10.0), SOCKETS, APART), (FOUR, HALVES, QUARTERS)):
@@ -110,7 +110,7 @@ def test_speed_up_is_learned_and_diminishes() -> None:
     assert 14.0 < (unknown.expected(of("k"), shapes[1]) or 0.0) <= 18.6, "nobody is promised more than GPUs there are"
 
 
-def test_the_speed_of_a_gpu_model_is_its_own_else_that_of_others() -> None:
+def test_speed_of_a_gpu_model_is_measured_of_the_kind_else_of_others() -> None:
     mixed = cluster(node("new", model="P100"), node("old", model="P40"))
     old = Shape("P40", (1,), INF)
     known = rates(mixed, slow=measured((ONE, 10.0), (old, 5.0)), new=measured((ONE, 4.0)))
@@ -125,7 +125,7 @@ def test_the_speed_of_a_gpu_model_is_its_own_else_that_of_others() -> None:
 # Interference
 
 
-def test_a_measured_neighbour_beats_the_prediction_whatever_it_says() -> None:
+def test_measured_neighbour_beats_the_prediction() -> None:
     apart = rates(lm=Profile(model_mb=252.0), rn=Profile(model_mb=98.0))
     assert (
         apart.relative(of("lm", 1), ONE, beside(Via.SWITCH, "lm"))
@@ -161,27 +161,27 @@ def test_kinds_that_never_met_are_judged_by_what_each_did_to_others() -> None:
     assert known.added("newcomer", beside(Via.SWITCH, "rowdy"), 0.0) > 0.1
 
 
-def test_what_packing_costs_is_found_though_others_are_under_the_same_switch() -> None:
+def test_loss_by_packing_is_told_from_loss_under_the_switch() -> None:
     crowd = ((Via.GPU, "b"), (Via.SWITCH, "c"))
     profile = Profile({(ONE, NO_NEIGHBOURS): 10.0, (ONE, ((Via.SWITCH, "c"),)): 10.0, (ONE, crowd): 5.0}, utilisation=0.1)
     known = rates(a=profile, b=Profile(utilisation=0.1))
     assert known.relative(of("a", 1), ONE, beside(Via.GPU, "b")) == pytest.approx(0.5)
 
 
-def test_a_kind_that_is_never_alone_is_measured_against_its_best_neighbours() -> None:
+def test_kind_never_alone_is_measured_against_its_best_neighbours() -> None:
     good, bad = beside(Via.SWITCH, "x"), beside(Via.SWITCH, "y")
     known = rates(a=Profile({(ONE, good): 10.0, (ONE, bad): 8.0}))
     assert known.relative(of("a", 1), ONE, good) == 1.0
     assert known.relative(of("a", 1), ONE, bad) == pytest.approx(0.8)
 
 
-def test_a_kind_that_always_shares_its_gpu_is_taken_to_have_taken_turns() -> None:
+def test_kind_always_packed_is_taken_to_have_taken_turns() -> None:
     known = rates(a=Profile({(ONE, beside(Via.GPU, "b")): 4.0}))
     assert known.expected(of("a", 1), ONE, beside(Via.GPU, "b")) == 4.0
     assert known.expected(of("a", 1), ONE) == 8.0
 
 
-def test_a_company_that_was_measured_as_a_whole_beats_the_sum_of_its_members() -> None:
+def test_measured_co_location_beats_the_sum_of_its_neighbours() -> None:
     whole = beside(Via.NIC, "b", "c")
     losses = {beside(Via.NIC, "b"): 0.3, beside(Via.NIC, "c"): 0.3, whole: 1.5}
     profile = Profile(
@@ -190,14 +190,14 @@ def test_a_company_that_was_measured_as_a_whole_beats_the_sum_of_its_members() -
     assert Interference({"a": profile}).added("a", whole, 0.0) == pytest.approx(1.5)
 
 
-def test_busier_pairs_lose_more_and_the_idle_nothing() -> None:
+def test_busier_pairs_lose_more_and_idle_ones_nothing() -> None:
     losses = [packing_loss(utilisation / 10) for utilisation in range(0, 31)]
     assert losses[0] == 0.0
     assert all(sooner < later for sooner, later in pairwise(losses))
     assert 2 / (1 + packing_loss(1.125)) == pytest.approx(1.85), "Lucid's median between 100 and 125 %"
 
 
-def test_sharing_cards_costs_only_what_crosses_them() -> None:
+def test_shared_network_cards_cost_only_gangs_that_use_them() -> None:
     known = rates(large=Profile(model_mb=528.0))
     co_location = beside(Via.NIC, "other")
     low = of("k", sensitivity=Sensitivity.LOW)
@@ -217,7 +217,7 @@ def best_gpu(known: Rates, arriving: Gang, others: list[Gang], free: Mapping[str
     return max(worth, key=lambda spot: (worth[spot], spot))
 
 
-def test_a_newcomer_weighs_what_it_does_to_others() -> None:
+def test_worth_of_a_placement_counts_what_neighbours_lose() -> None:
     """ "rude" loses nothing itself; "meek" loses half beside it."""
     rude = Profile({(ONE, NO_NEIGHBOURS): 1.0, (ONE, beside(Via.SWITCH, "meek")): 1.0, (ONE, beside(Via.SWITCH, "stoic")): 1.0})
     meek = Profile({(ONE, NO_NEIGHBOURS): 1.0, (ONE, beside(Via.SWITCH, "rude")): 0.5})
@@ -230,7 +230,7 @@ def test_a_newcomer_weighs_what_it_does_to_others() -> None:
     assert known.worth(newcomer, {"n0": gpu_set([1])}, Occupancy(others)) == pytest.approx(1.0)
 
 
-def test_a_gang_that_moves_is_not_its_own_neighbour() -> None:
+def test_moving_gang_is_not_its_own_neighbour() -> None:
     known = rates(lm=Profile(model_mb=252.0))
     here = running("a", ("n0", [0]), kind="lm")
     other = running("b", ("n0", [1]), kind="lm")
@@ -239,7 +239,7 @@ def test_a_gang_that_moves_is_not_its_own_neighbour() -> None:
     assert staying == known.worth(here, {"n0": gpu_set([0])}, Occupancy([other])) < leaving == 1.0
 
 
-def test_gangs_of_one_gpu_meet_at_a_switch_and_spread_ones_at_the_cards() -> None:
+def test_gangs_of_one_node_meet_at_a_switch_and_spread_ones_at_the_network_cards() -> None:
     spread = running("spread", ("n0", [0]), ("n1", [0]))
     other = running("other", ("n0", [1]), ("n1", [1]))
     single = running("single", ("n0", [1]))
@@ -251,7 +251,7 @@ def test_gangs_of_one_gpu_meet_at_a_switch_and_spread_ones_at_the_cards() -> Non
 # The law
 
 
-def test_the_law_is_found_again_from_points_of_it() -> None:
+def test_law_is_fitted_from_points_of_it() -> None:
     true = [Point(n, x, 0.2 + 0.03 * (n - 1) + 0.5 * x) for n, x in ((1, 0.0), (2, 0.1), (2, 0.3), (4, 0.2), (4, 0.6))]
     law = fit(true, 9.0)
     assert (law.compute, law.each, law.volume) == pytest.approx((0.2, 0.03, 0.5))
@@ -264,7 +264,7 @@ def test_noise_makes_no_coefficient_negative() -> None:
     assert law.compute > 0.0
 
 
-def test_the_order_of_the_profiles_decides_nothing() -> None:
+def test_order_of_the_profiles_makes_no_difference() -> None:
     """Not even the last digit: of equal moves the one that seems better by it would be made."""
     known = {
         f"k{i}": Profile({(ONE, NO_NEIGHBOURS): 1.0 + i / 7, (ONE, beside(Via.GPU, "other")): 0.7 / (i + 1)}, utilisation=0.5)

@@ -36,12 +36,12 @@ def best(sizes: list[int], gpus: int) -> float:
 
 
 @given(SIZES, st.integers(1, 16))
-def test_it_is_the_best_set_by_brute_force(sizes: list[int], gpus: int) -> None:
+def test_starting_gangs_are_the_best_set_by_brute_force(sizes: list[int], gpus: int) -> None:
     assert worth(sizes, gpus) >= best(sizes, gpus) - 1e-6
 
 
 @given(SIZES, st.integers(0, 16))
-def test_everybody_is_still_in_the_order_once(sizes: list[int], gpus: int) -> None:
+def test_every_gang_is_in_the_starting_order_once(sizes: list[int], gpus: int) -> None:
     assert sorted(names(sizes, gpus)) == sorted(f"g{index}" for index in range(len(sizes)))
 
 
@@ -53,9 +53,9 @@ def test_everybody_is_still_in_the_order_once(sizes: list[int], gpus: int) -> No
         ([2, 2, 2], 4, ["g0", "g1"]),
     ],
 )
-def test_cases(sizes: list[int], gpus: int, first: list[str]) -> None:
+def test_gangs_that_fill_the_gpus_best_come_first(sizes: list[int], gpus: int, first: list[str]) -> None:
     assert names(sizes, gpus)[: len(first)] == first
 
 
-def test_where_all_fit_the_order_stays() -> None:
+def test_order_stays_where_all_gangs_fit() -> None:
     assert names([4, 1, 2], 8) == ["g0", "g1", "g2"]

@@ -23,7 +23,7 @@ def came(there: float, share: float, runs: bool) -> Gang:
 
 
 @given(there=SPANS, share=st.floats(0.0, 1.0), runs=st.booleans(), steps=st.lists(SPANS, min_size=1, max_size=6))
-def test_a_standing_that_is_kept_is_what_it_would_be_anew(there: float, share: float, runs: bool, steps: list[float]) -> None:
+def test_kept_rank_equals_one_worked_out_anew(there: float, share: float, runs: bool, steps: list[float]) -> None:
     one = came(there, share, runs)
     kept, now = Ranks(), 0.0
     for step in (0.0, *steps):
@@ -32,7 +32,7 @@ def test_a_standing_that_is_kept_is_what_it_would_be_anew(there: float, share: f
 
 
 @given(there=SPANS, share=st.floats(0.0, 1.0), runs=st.booleans())
-def test_a_standing_says_how_long_it_holds(there: float, share: float, runs: bool) -> None:
+def test_rank_holds_for_as_long_as_it_says(there: float, share: float, runs: bool) -> None:
     one = came(there, share, runs)
     found = Rank.of(one, 0.0, SLICE)
     for part in (0.25, 0.5, 0.999):

@@ -39,7 +39,7 @@ DEDICATED = Taint("dedicated", "research", "NoSchedule")
         ("zone", "Near", ("a",), False),
     ],
 )
-def test_operators(key: str, operator: str, values: tuple[str, ...], matches: bool) -> None:
+def test_requirement_matches_as_in_kube_scheduler(key: str, operator: str, values: tuple[str, ...], matches: bool) -> None:
     assert Requirement(key, operator, values).matches(LABELS) is matches
 
 
@@ -61,7 +61,7 @@ def test_operators(key: str, operator: str, values: tuple[str, ...], matches: bo
         (Toleration("dedicated", "Lt", "research"), False),
     ],
 )
-def test_tolerations(toleration: Toleration, tolerates: bool) -> None:
+def test_toleration_matches_as_in_kube_scheduler(toleration: Toleration, tolerates: bool) -> None:
     assert toleration.tolerates(DEDICATED) is tolerates
     assert Constraint(tolerations=(toleration,)).admits("n1", {}, (DEDICATED,)) is tolerates
 
@@ -85,7 +85,7 @@ def test_every_label_of_the_selector_is_needed() -> None:
     assert not Constraint(labels=(("missing", ""),)).admits("n1", LABELS, ())
 
 
-def test_terms_are_alternatives_and_a_term_a_conjunction() -> None:
+def test_terms_are_alternatives_and_requirements_of_a_term_all_hold() -> None:
     zone, few = Requirement("zone", "In", ("a",)), Requirement("cores", "Lt", ("8",))
     assert Constraint(terms=((zone,), (few,))).admits("n1", LABELS, ())
     assert not Constraint(terms=((zone, few),)).admits("n1", LABELS, ())
@@ -93,12 +93,12 @@ def test_terms_are_alternatives_and_a_term_a_conjunction() -> None:
     assert not Constraint(terms=((),)).admits("n1", LABELS, ())  # an empty term matches no node
 
 
-def test_selector_and_terms_hold_together() -> None:
+def test_selector_and_terms_both_hold() -> None:
     both = Constraint(labels=(("zone", "b"),), terms=((Requirement("cores", "Exists"),),))
     assert not both.admits("n1", LABELS, ())
 
 
-def test_a_node_may_be_asked_for_by_name() -> None:
+def test_node_may_be_required_by_name() -> None:
     named = Constraint(terms=((Requirement("metadata.name", "In", ("n1",)),),))
     assert named.admits("n1", {}, ())
     assert not named.admits("n2", {"metadata.name": "n1"}, ())

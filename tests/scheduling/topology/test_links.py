@@ -55,33 +55,33 @@ def test_rings_of_any_machine_are_exact(links: Links) -> None:
             assert ring_bandwidth(links, gpus) == slowest_hop_of_best_ring(links, gpus)
 
 
-def test_one_gpu_is_limited_by_no_link() -> None:
+def test_single_gpu_is_limited_by_no_link() -> None:
     assert ring_bandwidth(known("pcie-8").links, 0b100) == UNLIMITED
     assert ring_bandwidth(known("pcie-8").links, 0) == UNLIMITED
 
 
-def test_sixteen_gpus_behind_one_kind_of_switch() -> None:
+def test_ring_of_sixteen_gpus_behind_switches_has_their_bandwidth() -> None:
     assert ring_bandwidth(known("dgx-2").links, (1 << 16) - 1) == bandwidth("NV6")
 
 
-def test_more_nvlinks_are_faster_and_every_bridge_more_is_slower() -> None:
+def test_links_rank_by_nvlinks_then_by_bridges() -> None:
     ways = [bandwidth(word) for word in ("NV12", "NV2", "NV1", "PIX", "PXB", "PHB", "NODE", "SYS")]
     assert ways == sorted(set(ways), reverse=True)
 
 
-def test_a_set_is_its_indices() -> None:
+def test_gpu_set_is_its_indices() -> None:
     assert gpu_set([0, 3, 5]) == 0b101001
     assert indices(0b101001) == (0, 3, 5)
     assert indices(0) == ()
 
 
-def test_an_old_name_is_read() -> None:
+def test_old_link_name_is_read() -> None:
     assert canonical("SOC") == "SYS"
     assert matrix([["X", "SOC"], ["SOC", "X"]]) == uniform(2)
 
 
 @pytest.mark.parametrize("word", ["", "NV", "NVx", "NV²", "nv2", "PCI", "-", "XX"])
-def test_a_word_that_names_no_link_is_refused(word: str) -> None:
+def test_word_that_names_no_link_is_refused(word: str) -> None:
     with pytest.raises(BadLinks, match="is no GPU link; expected X, NV<n> or one of PIX"):
         canonical(word)
 
@@ -95,6 +95,6 @@ def test_a_word_that_names_no_link_is_refused(word: str) -> None:
         ([["PIX", "SYS"], ["SYS", "X"]], "cell 0,0 of the link matrix is 'PIX'"),
     ],
 )
-def test_a_matrix_that_no_machine_has_is_refused(rows: list[list[str]], message: str) -> None:
+def test_malformed_matrix_is_refused(rows: list[list[str]], message: str) -> None:
     with pytest.raises(BadLinks, match=message):
         matrix(rows)

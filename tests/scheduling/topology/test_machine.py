@@ -31,7 +31,7 @@ def best(machine: MachineType, free: int, count: int, sensitive: bool) -> int:
 
 @pytest.mark.parametrize("machine", [BRIDGED, SWITCHED, CUBE], ids=["bridged", "switched", "cube"])
 @pytest.mark.parametrize("free", FREE_SETS, ids=bin)
-def test_the_table_is_the_best_of_all_subsets(machine: MachineType, free: int) -> None:
+def test_chosen_gpus_are_the_best_of_all_subsets(machine: MachineType, free: int) -> None:
     for count in range(1, free.bit_count() + 1):
         assert machine.fastest(free, count) == best(machine, free, count, True)
         assert machine.leftover(free, count) == best(machine, free, count, False)
@@ -40,7 +40,7 @@ def test_the_table_is_the_best_of_all_subsets(machine: MachineType, free: int) -
 @pytest.mark.parametrize("name", [name for name, machine in catalogue().items() if machine.gpus <= EXHAUSTIVE_GPUS])
 @settings(max_examples=25)
 @given(data=st.data())
-def test_the_table_is_the_best_of_all_subsets_on_every_machine_type(name: str, data: st.DataObject) -> None:
+def test_chosen_gpus_are_the_best_of_all_subsets_on_every_machine_type(name: str, data: st.DataObject) -> None:
     machine = known(name)
     free = data.draw(st.integers(1, machine.all))
     count = data.draw(st.integers(1, free.bit_count()))
@@ -61,7 +61,7 @@ def test_the_table_is_the_best_of_all_subsets_on_every_machine_type(name: str, d
         pytest.param(CUBE, [0, 1, 3], 2, [0, 3], [0, 1], id="two NVLinks before one"),
     ],
 )
-def test_choices_on_known_machines(
+def test_chosen_gpus_of_known_machines_are_the_expected_ones(
     machine: MachineType, free: list[int], count: int, fastest: list[int], leftover: list[int]
 ) -> None:
     assert indices(machine.fastest(gpu_set(free), count)) == tuple(fastest)
@@ -73,7 +73,7 @@ def test_four_gpus_of_the_cube_mesh_are_a_ring_of_nvlinks() -> None:
     assert CUBE.ring(gpu_set([0, 5, 2, 7])) < 20.0
 
 
-def test_the_score_is_relative_to_the_best_of_the_machine() -> None:
+def test_score_is_relative_to_the_best_of_the_machine() -> None:
     assert BRIDGED.score(0xFF, 2) == 1.0
     assert BRIDGED.score(gpu_set([0, 2]), 2) == pytest.approx(9.0 / 240.0)
     assert BRIDGED.score(gpu_set([0]), 1) == 1.0
@@ -84,25 +84,25 @@ def test_usefulness_is_the_bandwidth_of_all_pairs() -> None:
     assert BRIDGED.usefulness(1) == 0.0
 
 
-def test_more_than_are_free_cannot_be_chosen() -> None:
+def test_choice_of_more_gpus_than_are_free_is_refused() -> None:
     with pytest.raises(ValueError, match="asked for 3 GPUs of a free set of 2"):
         BRIDGED.fastest(0b11, 3)
     with pytest.raises(ValueError, match="asked for -1 GPUs"):
         BRIDGED.fastest(0b11, -1)
 
 
-def test_none_of_none_and_all_of_all() -> None:
+def test_choice_of_none_or_of_all_gpus_is_trivial() -> None:
     assert BRIDGED.fastest(0b1010, 0) == 0
     assert BRIDGED.leftover(0b1010, 2) == 0b1010
     assert unknown_machine(0).fastest(0, 0) == 0
 
 
-def test_equal_matrices_share_one_table() -> None:
+def test_equal_matrices_share_one_machine_type() -> None:
     assert machine_type([list(row) for row in BRIDGED.links]) is BRIDGED
     assert unknown_machine(4) is machine_type(uniform(4))
 
 
-def test_a_large_machine_is_narrowed_but_keeps_its_groups() -> None:
+def test_large_machine_is_narrowed_but_keeps_its_groups() -> None:
     """16 GPUs in switches of four: the groups are found without trying all 1,820 subsets."""
     rows = [["X" if i == j else "PIX" if i // 4 == j // 4 else "SYS" for j in range(16)] for i in range(16)]
     machine = machine_type(rows)
@@ -111,7 +111,7 @@ def test_a_large_machine_is_narrowed_but_keeps_its_groups() -> None:
     assert machine.ring(machine.fastest(machine.all, 4)) == 12.0
 
 
-def test_of_equals_on_a_large_machine_the_first_are_taken() -> None:
+def test_of_equal_gpus_on_a_large_machine_the_first_are_chosen() -> None:
     machine = unknown_machine(16)
     assert machine.fastest(machine.all & ~0b10, 3) == 0b1101
     assert machine.leftover(machine.all & ~0b10, 3) == 0b1101

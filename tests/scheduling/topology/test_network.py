@@ -29,25 +29,25 @@ NODES = cluster(
         (["a", "b", "d"], Level.CLUSTER, 3.0 * GOODPUT),
     ],
 )
-def test_farther_is_thinner_and_the_slowest_card_decides(names: list[str], expected: Level, gbps: float) -> None:
+def test_bandwidth_between_nodes_falls_with_distance_and_slowest_card(names: list[str], expected: Level, gbps: float) -> None:
     assert level(NODES[name] for name in names) is expected
     assert between(names, NODES) == pytest.approx(gbps)
     assert shape_of(dict.fromkeys(names, 1), NODES).between == pytest.approx(gbps)
 
 
-def test_a_ring_of_two_passes_its_data_once_and_of_four_one_and_a_half_times() -> None:
+def test_exchange_of_a_ring_follows_its_length() -> None:
     assert exchange(Shape("", (2,), 10.0)) == pytest.approx(0.1)
     assert exchange(Shape("", (4,), 10.0)) == pytest.approx(0.15)
     assert exchange(Shape("", (1,), float("inf"))) == 0.0
 
 
-def test_inside_and_between_add_up_and_sharers_slow_only_what_is_between() -> None:
+def test_exchange_inside_and_between_nodes_add_up_and_sharers_slow_the_latter() -> None:
     two_by_two = Shape("", (2, 2), 10.0, 5.0)
     assert network(two_by_two) == pytest.approx(1 / 5)
     assert exchange(two_by_two) == pytest.approx(1 / 10 + 1 / 5)
     assert exchange(two_by_two, sharers=3) == pytest.approx(1 / 10 + 4 / 5)
 
 
-def test_fewer_servers_exchange_faster() -> None:
+def test_fewer_nodes_exchange_faster() -> None:
     times = [exchange(Shape("", counts, 6.0, 2.25)) for counts in ((4,), (2, 2), (1, 1, 1, 1))]
     assert times == sorted(times)

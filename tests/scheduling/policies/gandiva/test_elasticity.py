@@ -20,7 +20,7 @@ def elastic(held: int, most: int, asked: int = 1, **fields: Any) -> Gang:
     return replace(gang, tasks=workers, placement=placement)
 
 
-def test_it_grows_to_the_idle_gpus_of_its_server_after_a_while() -> None:
+def test_gang_grows_to_gpus_of_its_node_that_stayed_idle() -> None:
     seen = session([node("n", 4), node("m", 4)], [elastic(1, 8)], now=600.0)
     elasticity.grow(seen, 600.0)
     assert said(seen.decisions) == [("Grow", "e")]
@@ -28,25 +28,25 @@ def test_it_grows_to_the_idle_gpus_of_its_server_after_a_while() -> None:
     assert set(gpus_by_node(seen.gangs["e"].placement)) == {"n"}
 
 
-def test_it_waits_until_they_stayed_idle() -> None:
+def test_gang_does_not_grow_before_gpus_stayed_idle_long_enough() -> None:
     seen = session([node("n", 4)], [elastic(1, 4)], now=599.0)
     elasticity.grow(seen, 600.0)
     assert seen.decisions == []
 
 
-def test_it_grows_no_further_than_it_may() -> None:
+def test_gang_grows_no_further_than_its_largest_size() -> None:
     seen = session([node("n", 4)], [elastic(1, 2)], now=600.0)
     elasticity.grow(seen, 600.0)
     assert seen.gangs["e"].held == 2
 
 
-def test_gpus_of_neighbours_are_not_idle() -> None:
+def test_gang_does_not_grow_onto_gpus_of_suspended_neighbours() -> None:
     seen = session([node("n", 4)], [elastic(1, 4), turning("b", ("n", [1, 2]), running=False)], now=600.0)
     elasticity.grow(seen, 600.0)
     assert seen.gangs["e"].held == 2
 
 
-def test_it_shrinks_to_what_it_asked_for_at_once() -> None:
+def test_grown_gang_shrinks_at_once_to_the_size_it_asked_for() -> None:
     seen = session([node("n", 4)], [elastic(4, 4, asked=2)], now=1.0)
     assert elasticity.shrink(seen, "n", 2)
     assert said(seen.decisions) == [("Shrink", "e")]
@@ -54,7 +54,7 @@ def test_it_shrinks_to_what_it_asked_for_at_once() -> None:
     assert seen.idle("n") == 0b1100
 
 
-def test_ranks_have_no_gap_after_it_shrank() -> None:
+def test_ranks_have_no_gap_after_a_shrink() -> None:
     grown = elastic(3, 3)
     server = Assigned(Task("ps", 0, role="ps"), "n", 0, 3)
     seen = session([node("n", 4)], [replace(grown, tasks=(*grown.tasks, server.task), placement=(*grown.placement, server))])
@@ -62,30 +62,30 @@ def test_ranks_have_no_gap_after_it_shrank() -> None:
     assert [(place.task.role, place.rank) for place in seen.gangs["e"].placement] == [("worker", 0), ("ps", 1)]
 
 
-def test_it_gives_no_more_than_is_needed() -> None:
+def test_grown_gang_gives_back_no_more_than_is_needed() -> None:
     seen = session([node("n", 4)], [elastic(4, 4, asked=1)], now=1.0)
     assert elasticity.shrink(seen, "n", 2)
     assert seen.gangs["e"].held == 2
 
 
-def test_what_it_asked_for_is_not_taken() -> None:
+def test_gang_of_the_size_it_asked_for_does_not_shrink() -> None:
     seen = session([node("n", 4)], [elastic(2, 4, asked=2)], now=1.0)
     assert not elasticity.shrink(seen, "n", 2)
 
 
-def test_it_grows_within_its_queues_quota() -> None:
+def test_gang_grows_within_the_quota_of_its_queue() -> None:
     seen = session([node("n", 4)], [elastic(1, 4, queue="q")], now=600.0, queues={"q": 2})
     elasticity.grow(seen, 600.0)
     assert seen.gangs["e"].held == 2
 
 
-def test_it_grows_where_there_is_cpu_for_its_pods_too() -> None:
+def test_gang_grows_only_as_far_as_its_node_has_room_for_pods() -> None:
     seen = session([node("n", 4, resources=Resources(pods=3))], [elastic(1, 4)], now=600.0)
     elasticity.grow(seen, 600.0)
     assert seen.gangs["e"].held == 3
 
 
-def test_its_workers_are_the_first_that_there_are() -> None:
+def test_growing_leaves_no_gap_in_the_worker_indices() -> None:
     """One that does not fit is not left out for one behind it: workers are counted from 0 without a gap."""
     grown = elastic(1, 3)
     large = replace(grown, tasks=(grown.tasks[0], replace(grown.tasks[1], gpus=4), grown.tasks[2]))
@@ -94,7 +94,7 @@ def test_its_workers_are_the_first_that_there_are() -> None:
     assert seen.decisions == []
 
 
-def test_room_is_made_on_every_node() -> None:
+def test_shrinking_everywhere_shrinks_on_every_node() -> None:
     other = replace(turning("f", ("m", [0]), ("m", [1])), asked=1, fewest=1)
     seen = session([node("m", 2), node("n", 2)], [elastic(2, 2), other], now=1.0)
     assert elasticity.shrink_everywhere(seen, 1)
@@ -102,7 +102,7 @@ def test_room_is_made_on_every_node() -> None:
     assert not elasticity.shrink_everywhere(seen, 1)
 
 
-def test_it_does_not_grow_onto_gpus_of_company_nor_beyond_one_server() -> None:
+def test_packed_gang_and_gang_of_two_nodes_do_not_grow() -> None:
     packed = [elastic(1, 4, packed="b"), turning("b", ("n", [0]))]
     apart = replace(turning("apart", ("m", [0]), ("o", [0])), asked=2)
     apart = replace(apart, tasks=tasks("apart", 4))
@@ -111,7 +111,7 @@ def test_it_does_not_grow_onto_gpus_of_company_nor_beyond_one_server() -> None:
     assert seen.decisions == []
 
 
-def test_however_much_is_needed_it_keeps_what_it_asked_for() -> None:
+def test_grown_gang_keeps_what_it_asked_for_however_much_is_needed() -> None:
     seen = session([node("n", 4)], [elastic(4, 4, asked=2)], now=1.0)
     assert elasticity.shrink(seen, "n", 100)
     assert seen.gangs["e"].held == 2

@@ -23,27 +23,27 @@ def apart(**fields: Any) -> Gang:
     return turning("apart", ("m", [0]), ("n", [0]), **fields)
 
 
-def test_a_gang_on_two_servers_moves_together_once_there_is_room() -> None:
+def test_gang_on_two_nodes_moves_to_one_with_enough_idle_gpus() -> None:
     seen = session(SERVERS, [apart()], now=3600.0)
     migration.improve(seen)
     assert said(seen.decisions) == [("Migrate", "apart")]
     assert len(gpus_by_node(seen.gangs["apart"].placement)) == 1
 
 
-def test_a_gang_that_does_not_mind_stays() -> None:
+def test_gang_insensitive_to_links_stays() -> None:
     seen = session(SERVERS, [apart(sensitivity=Sensitivity.LOW)], now=3600.0)
     migration.improve(seen)
     assert seen.decisions == []
 
 
-def test_a_move_has_to_pay_within_as_long_as_the_gang_has_run() -> None:
+def test_gang_stays_where_a_move_costs_more_than_it_gains() -> None:
     profile = Profile(migrate_seconds=3000.0)
     seen = session(SERVERS, [apart()], 60.0, {"apart": profile})
     migration.improve(seen)
     assert seen.decisions == []
 
 
-def test_a_gang_that_shares_nothing_is_never_moved() -> None:
+def test_exclusive_gang_is_never_moved() -> None:
     seen = session(SERVERS, [apart(sharing=replace(TURNS, slices=False))], now=3600.0)
     migration.improve(seen)
     assert seen.decisions == []
@@ -52,13 +52,13 @@ def test_a_gang_that_shares_nothing_is_never_moved() -> None:
 @pytest.mark.parametrize(
     ("gain", "so_far", "cost", "worth"), [(2.0, 30.0, 10.0, True), (2.0, 20.0, 10.0, False), (1.0, 1e9, 1.0, False)]
 )
-def test_what_pays(gain: float, so_far: float, cost: float, worth: bool) -> None:
+def test_move_pays_where_the_gain_exceeds_the_cost(gain: float, so_far: float, cost: float, worth: bool) -> None:
     """Staying gives `so_far` at rate 1; moving gives `so_far` less the cost at rate `gain`."""
     assert pays(gain, so_far, cost) is worth
     assert (gain * (so_far - cost) > so_far) is worth
 
 
-def test_crowded_servers_give_gangs_to_empty_ones() -> None:
+def test_gang_moves_from_a_crowded_node_to_an_empty_one() -> None:
     gangs = [turning(name, ("m", [0, 1, 2, 3]), running=name == "a") for name in ("a", "b")]
     seen = session(SERVERS, gangs, now=60.0)
     migration.level(seen)
@@ -66,7 +66,7 @@ def test_crowded_servers_give_gangs_to_empty_ones() -> None:
     assert migration.height(seen, "m") == migration.height(seen, "n") == 1.0
 
 
-def test_a_server_with_three_of_four_idle_is_emptied() -> None:
+def test_node_with_three_of_four_gpus_idle_is_emptied() -> None:
     gangs = [turning("small", ("m", [0])), turning("other", ("n", [0, 1]))]
     seen = session(SERVERS, gangs, now=60.0)
     migration.defragment(seen)
@@ -74,14 +74,14 @@ def test_a_server_with_three_of_four_idle_is_emptied() -> None:
     assert seen.idle("m") == 0b1111
 
 
-def test_a_server_with_two_of_four_idle_is_let_be() -> None:
+def test_node_with_two_of_four_gpus_idle_is_left_alone() -> None:
     gangs = [turning("pair", ("m", [0, 1])), turning("other", ("n", [0, 1]))]
     seen = session(SERVERS, gangs, now=60.0)
     migration.defragment(seen)
     assert seen.decisions == []
 
 
-def test_a_gang_moves_in_the_size_that_it_has() -> None:
+def test_migration_keeps_the_size_of_an_elastic_gang() -> None:
     """It could have three workers where it goes: that is for others to decide, who look at quotas and at those who wait."""
     whole = tasks("apart", 3)
     found = apart()
@@ -92,34 +92,34 @@ def test_a_gang_moves_in_the_size_that_it_has() -> None:
     assert seen.gangs["apart"].held == 2
 
 
-def test_who_grew_moves_with_all_that_it_has() -> None:
+def test_grown_gang_moves_with_all_its_workers() -> None:
     seen = session(SERVERS, [apart(asked=1, fewest=1)], now=3600.0)
     migration.improve(seen)
     assert said(seen.decisions) == [("Migrate", "apart")]
     assert seen.gangs["apart"].held == 2
 
 
-def test_who_leaves_a_crowded_server_does_not_shrink_for_it() -> None:
+def test_gang_does_not_shrink_to_leave_a_crowded_node() -> None:
     wide = turning("wide", ("m", [0]), ("m", [1]), running=False, fewest=1)
     seen = session([node("m", 2), node("n", 1)], [turning("a", ("m", [0, 1])), wide])
     migration.level(seen)
     assert seen.decisions == []
 
 
-def test_no_more_gangs_leave_a_crowded_server_than_have_to() -> None:
+def test_only_as_many_gangs_leave_a_crowded_node_as_necessary() -> None:
     there = [turning(name, ("m", [0]), running=name == "a") for name in "abc"]
     seen = session([node("m", 1), node("n", 4)], there)
     migration.level(seen)
     assert said(seen.decisions) == [("Migrate", "b"), ("Migrate", "c")]
 
 
-def test_packed_gangs_stay_together() -> None:
+def test_packed_gangs_are_not_moved_apart() -> None:
     seen = session(SERVERS, [apart(), turning("guest", ("m", [0]), packed="apart")], now=3600.0)
     migration.improve(seen)
     assert seen.decisions == []
 
 
-def test_nobody_moves_to_where_others_wait_for_their_turn() -> None:
+def test_no_gang_moves_to_a_node_on_which_others_wait_for_their_turn() -> None:
     """What is idle on their server is too little for them now, and enough once another leaves."""
     busy = [turning("b", ("m", [1, 2, 3])), turning("c", ("n", [1, 2, 3])), turning("d", ("o", [0, 1]))]
     servers = [*SERVERS, node("o", machine=known("aws-4gpu"))]

@@ -25,35 +25,35 @@ def where(seen: Session) -> set[str]:
     return set(gpus_by_node(seen.gangs["new"].placement))
 
 
-def test_first_a_server_that_serves_its_size_and_has_idle_gpus() -> None:
+def test_gang_starts_first_on_a_node_that_serves_its_size() -> None:
     there = [turning("pair", ("b", [0, 1])), turning("single", ("c", [0]))]
     seen = session([node("a", 4), node("b", 4), node("c", 4)], [*there, gang("new", 2, 1, sharing=TURNS)])
     gandiva.react(seen)
     assert where(seen) == {"b"}
 
 
-def test_of_these_the_least_loaded() -> None:
+def test_gang_starts_on_the_least_loaded_node_of_its_size() -> None:
     there = [turning("a1", ("a", [0])), turning("a2", ("a", [1])), turning("b1", ("b", [0]))]
     seen = session([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen)
     assert where(seen) == {"b"}
 
 
-def test_then_an_empty_server() -> None:
+def test_gang_starts_next_on_an_empty_node() -> None:
     there = [turning("pair", ("a", [0, 1]))]
     seen = session([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen)
     assert where(seen) == {"b"}
 
 
-def test_then_idle_gpus_wherever_they_are() -> None:
+def test_gang_starts_next_on_idle_gpus_of_any_node() -> None:
     there = [turning("pair", ("a", [0, 1])), turning("four", ("b", [0, 1, 2, 3]))]
     seen = session([node("a", 4), node("b", 4)], [*there, gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen)
     assert where(seen) == {"a"}
 
 
-def test_then_turns_on_the_least_loaded_server_of_its_size() -> None:
+def test_gang_without_idle_gpus_takes_turns_on_the_least_loaded_node_of_its_size() -> None:
     there = [
         turning("four", ("a", [0, 1, 2, 3])),
         turning("b1", ("b", [0, 1])),
@@ -69,35 +69,35 @@ def test_then_turns_on_the_least_loaded_server_of_its_size() -> None:
     assert not seen.gangs["new"].running
 
 
-def test_else_it_waits_and_hears_why() -> None:
+def test_gang_without_a_node_of_its_size_waits_with_a_reason() -> None:
     seen = session([node("a", 4)], [turning("four", ("a", [0, 1, 2, 3])), gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen)
     (decision,) = seen.decided()
     assert "needs 1 GPU" in decision.message
 
 
-def test_gpus_of_those_who_share_nothing_are_never_oversubscribed() -> None:
+def test_gpus_of_exclusive_gangs_are_never_oversubscribed() -> None:
     there = [running("mine", ("a", [0])), turning("single", ("a", [1]))]
     seen = session([node("a", 2)], [*there, gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen)
     assert gpus_by_node(seen.gangs["new"].placement) == {"a": 0b10}
 
 
-def test_gpus_that_came_free_go_to_those_who_wait_there_first() -> None:
+def test_freed_gpus_go_first_to_the_gang_suspended_there() -> None:
     there = [turning("waits", ("a", [0]), running=False)]
     seen = session([node("a", 1)], [*there, gang("new", 1, 1, sharing=TURNS)])
     gandiva.react(seen)
     assert said(seen.decisions)[0] == ("Resume", "waits")
 
 
-def test_a_pass_takes_turns() -> None:
+def test_introspective_pass_takes_turns() -> None:
     there = [turning("a", ("n", [0])), turning("b", ("n", [0]), running=False)]
     seen = session([node("n", 1)], there, now=60.0)
     gandiva.introspect(seen)
     assert said(seen.decisions) == [("Suspend", "a"), ("Resume", "b")]
 
 
-def test_quotas_hold_for_those_who_take_turns() -> None:
+def test_quotas_hold_for_gangs_that_take_turns() -> None:
     there = [turning("mine", ("a", [0]), queue="q")]
     new = [gang("head", 2, 1, sharing=TURNS, queue="q"), gang("small", 1, 1, sharing=TURNS, queue="q", arrived=1.0)]
     seen = session([node("a", 4)], [*there, *new], queues={"q": 2})
@@ -108,7 +108,7 @@ def test_quotas_hold_for_those_who_take_turns() -> None:
     ]
 
 
-def test_who_has_no_pods_yet_or_backs_off_does_not_start() -> None:
+def test_gang_that_lacks_pods_or_backs_off_does_not_start() -> None:
     new = [gang("absent", sharing=TURNS, absent=1), gang("later", sharing=TURNS, not_before=100.0)]
     decisions = plan(world([node("a", 4)], new), 50.0, SETTINGS)
     assert [(decision.gang.name, decision.reason) for decision in decisions] == [
@@ -117,7 +117,7 @@ def test_who_has_no_pods_yet_or_backs_off_does_not_start() -> None:
     ]
 
 
-def test_what_a_move_leaves_is_used_in_the_same_pass() -> None:
+def test_gpus_left_by_a_migration_are_used_in_the_same_pass() -> None:
     """The one that waits on the crowded server has its turn as soon as a neighbour moves away."""
     there = [turning("a", ("m", [0])), turning("b", ("m", [0]), running=False)]
     seen = session([node("m", 1), node("n", 1)], there)
@@ -125,7 +125,7 @@ def test_what_a_move_leaves_is_used_in_the_same_pass() -> None:
     assert all(one.running for one in seen.gangs.values())
 
 
-def test_who_joins_where_gpus_are_free_runs_at_once() -> None:
+def test_gang_that_joins_a_node_with_unused_gpus_runs_at_once() -> None:
     wide = turning("wide", ("a", [0, 1]), ("b", [0, 1]), running=False)
     first = turning("first", ("b", [0, 1]), priority=5)
     new = gang("new", tasks=tasks("new", 1, 2), sharing=TURNS, priority=1)
@@ -136,7 +136,7 @@ def test_who_joins_where_gpus_are_free_runs_at_once() -> None:
 
 
 @pytest.mark.parametrize(("slices", "joins"), [(9, False), (11, True)])
-def test_who_is_in_the_queue_for_long_takes_turns_on_any_server(slices: int, joins: bool) -> None:
+def test_gang_that_waited_ten_slices_takes_turns_on_any_node(slices: int, joins: bool) -> None:
     seen = session(
         [node("a", 4)],
         [turning("four", ("a", [0, 1, 2, 3])), gang("new", 1, 1, sharing=TURNS)],
@@ -146,7 +146,7 @@ def test_who_is_in_the_queue_for_long_takes_turns_on_any_server(slices: int, joi
     assert (("Join", "new") in said(seen.decisions)) is joins
 
 
-def test_who_grew_gives_back_to_gangs_that_share_nothing() -> None:
+def test_grown_gang_shrinks_for_an_exclusive_gang() -> None:
     grown = replace(turning("grown", ("a", [0]), ("a", [1])), asked=1, fewest=1)
     decisions = plan(world([node("a", 2)], [grown, gang("mine")]), 0.0, SETTINGS)
     assert ("Shrink", "grown") in said(decisions)
@@ -163,13 +163,13 @@ def packed_pair(rate: float) -> Session:
 
 
 @pytest.mark.parametrize(("rate", "verbs"), [(8.0, []), (3.0, [("Unpack", "b"), ("Suspend", "a"), ("Resume", "b")])])
-def test_what_was_packed_is_judged_and_turns_are_taken_again(rate: float, verbs: list[tuple[str, str]]) -> None:
+def test_slow_packing_is_undone_and_turns_are_taken_again(rate: float, verbs: list[tuple[str, str]]) -> None:
     seen = packed_pair(rate)
     gandiva.introspect(seen)
     assert said(seen.decisions) == verbs
 
 
-def test_nobody_is_packed_while_there_are_gpus_for_all() -> None:
+def test_no_gang_is_packed_while_there_are_gpus_for_all() -> None:
     there = [
         turning("a", ("n", [0]), sharing=PACKS, kind="k"),
         turning("b", ("n", [0]), sharing=PACKS, kind="k", running=False),
@@ -181,7 +181,7 @@ def test_nobody_is_packed_while_there_are_gpus_for_all() -> None:
     assert "Pack" not in {verb for verb, _ in said(seen.decisions)}
 
 
-def test_nobody_grows_while_somebody_waits() -> None:
+def test_no_gang_grows_while_another_waits() -> None:
     grows = turning("grows", ("a", [0]), asked=1)
     grows = replace(grows, tasks=tasks("grows", 4))
     large = gang("large", tasks=tasks("large", 1, 4))

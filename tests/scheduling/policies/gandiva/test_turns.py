@@ -12,19 +12,19 @@ from muster.scheduling.gang import Sharing, gpus_by_node
 from muster.scheduling.policies.gandiva import turns
 
 
-def test_who_waits_goes_next_and_who_ran_waits() -> None:
+def test_waiting_gang_runs_next_and_running_gang_is_suspended() -> None:
     seen = session([node("n", 1)], [turning("a", ("n", [0])), turning("b", ("n", [0]), running=False)], now=60.0)
     turns.next_slice(seen)
     assert said(seen.decisions) == [("Suspend", "a"), ("Resume", "b")]
 
 
-def test_nobody_is_suspended_where_nobody_waits() -> None:
+def test_no_gang_is_suspended_where_none_waits() -> None:
     seen = session([node("n", 2)], [turning("a", ("n", [0])), turning("b", ("n", [1]))], now=60.0)
     turns.next_slice(seen)
     assert seen.decisions == []
 
 
-def test_who_waited_longest_goes_first() -> None:
+def test_gang_that_waited_longest_runs_next() -> None:
     gangs = [
         turning("ran", ("n", [0])),
         turning("new", ("n", [0]), running=False, since=50.0),
@@ -35,7 +35,7 @@ def test_who_waited_longest_goes_first() -> None:
     assert said(seen.decisions) == [("Suspend", "ran"), ("Resume", "old")]
 
 
-def test_a_weight_counts_the_wait_double() -> None:
+def test_weight_multiplies_the_time_waited() -> None:
     gangs = [
         turning("ran", ("n", [0])),
         turning("heavy", ("n", [0]), running=False, since=20.0, sharing=Sharing(slices=True, weight=2.0)),
@@ -46,7 +46,7 @@ def test_a_weight_counts_the_wait_double() -> None:
     assert ("Resume", "heavy") in said(seen.decisions)
 
 
-def test_slices_are_aligned_over_all_nodes_of_a_gang() -> None:
+def test_gang_of_two_nodes_gets_both_in_the_same_slice() -> None:
     wide = turning("wide", ("m", [0]), ("n", [0]), running=False)
     gangs = [turning("a", ("m", [0])), turning("b", ("n", [0])), wide]
     seen = session([node("m", 1), node("n", 1)], gangs, now=60.0)
@@ -54,7 +54,7 @@ def test_slices_are_aligned_over_all_nodes_of_a_gang() -> None:
     assert said(seen.decisions) == [("Suspend", "a"), ("Suspend", "b"), ("Resume", "wide")]
 
 
-def test_a_gang_that_cannot_have_all_its_nodes_leaves_the_others_to_run() -> None:
+def test_gang_that_cannot_have_all_its_nodes_suspends_nobody() -> None:
     wide = turning("wide", ("m", [0]), ("n", [0]), running=False)
     gangs = [turning("a", ("m", [0])), turning("first", ("n", [0]), priority=5), wide]
     seen = session([node("m", 1), node("n", 1)], gangs, now=60.0)
@@ -62,14 +62,14 @@ def test_a_gang_that_cannot_have_all_its_nodes_leaves_the_others_to_run() -> Non
     assert seen.decisions == []
 
 
-def test_a_higher_priority_is_never_suspended_for_a_lower_one() -> None:
+def test_higher_priority_is_never_suspended_for_a_lower_one() -> None:
     gangs = [turning("high", ("n", [0]), priority=5), turning("low", ("n", [0]), running=False)]
     seen = session([node("n", 1)], gangs, now=6000.0)
     turns.next_slice(seen)
     assert seen.decisions == []
 
 
-def test_a_gang_that_shares_nothing_keeps_its_gpus() -> None:
+def test_exclusive_gang_keeps_its_gpus() -> None:
     gangs = [running("mine", ("n", [0])), turning("waits", ("n", [0]), running=False)]
     seen = session([node("n", 1)], gangs, now=60.0)
     turns.next_slice(seen)
@@ -83,7 +83,7 @@ def test_packed_gangs_take_their_turn_together() -> None:
     assert said(seen.decisions) == [("Suspend", "a"), ("Suspend", "b"), ("Resume", "c")]
 
 
-def test_a_packed_pair_comes_back_on_the_same_gpus() -> None:
+def test_packed_pair_resumes_on_the_same_gpus() -> None:
     pair = [replace(turning(name, ("n", [0]), packed=packed), running=False) for name, packed in (("a", ""), ("b", "a"))]
     seen = session([node("n", 2)], [*pair, turning("c", ("n", [0])), turning("d", ("n", [1]))], now=60.0)
     turns.next_slice(seen)
@@ -92,7 +92,7 @@ def test_a_packed_pair_comes_back_on_the_same_gpus() -> None:
     assert seen.gangs["b"].running
 
 
-def test_gpus_that_came_free_are_filled_at_once_and_nobody_is_suspended() -> None:
+def test_freed_gpus_resume_a_gang_and_suspend_none() -> None:
     gangs = [turning("a", ("n", [0])), turning("b", ("n", [1]), running=False), turning("c", ("n", [0]), running=False)]
     seen = session([node("n", 2)], gangs, now=30.0)
     turns.fill(seen, ["n"])
@@ -100,7 +100,7 @@ def test_gpus_that_came_free_are_filled_at_once_and_nobody_is_suspended() -> Non
 
 
 @pytest.mark.parametrize("gangs", [2, 3, 5, 6])
-def test_everybody_gets_the_same_share(gangs: int) -> None:
+def test_gangs_of_equal_weight_run_equally_often(gangs: int) -> None:
     names = [f"g{index}" for index in range(gangs)]
     now, there = 0.0, [replace(turning(name, ("n", [0])), running=name in names[:1]) for name in names]
     ran = dict.fromkeys(names, 0)
@@ -113,7 +113,7 @@ def test_everybody_gets_the_same_share(gangs: int) -> None:
     assert set(ran.values()) == {6}
 
 
-def test_a_weight_of_two_runs_more_than_one_of_one() -> None:
+def test_gang_of_double_weight_runs_more_often() -> None:
     names = {"heavy": 2.0, "a": 1.0, "b": 1.0}
     there = [replace(turning(n, ("n", [0]), sharing=replace(TURNS, weight=w)), running=n == "a") for n, w in names.items()]
     now, ran = 0.0, dict.fromkeys(names, 0)
@@ -128,7 +128,7 @@ def test_a_weight_of_two_runs_more_than_one_of_one() -> None:
     assert min(ran.values()) > 0
 
 
-def test_a_gang_that_weighs_more_runs_longer_before_its_turn_is_over() -> None:
+def test_heavier_gang_has_the_longer_turn() -> None:
     heavy = turning("heavy", ("n", [0]), sharing=replace(TURNS, weight=2.0), since=0.0)
     gangs = [heavy, turning("light", ("n", [1]), since=20.0), turning("waits", ("n", [0]), running=False)]
     seen = session([node("n", 2)], gangs, now=60.0)
@@ -143,14 +143,14 @@ def test_packed_gangs_have_the_turn_of_the_first_of_them() -> None:
     assert seen.decisions == []
 
 
-def test_who_is_packed_with_one_that_runs_joins_it() -> None:
+def test_suspended_gang_rejoins_the_running_gang_that_it_is_packed_with() -> None:
     pair = [turning("a", ("n", [0])), turning("b", ("n", [0]), packed="a", running=False)]
     seen = session([node("n", 1)], pair, now=60.0)
     turns.next_slice(seen)
     assert said(seen.decisions) == [("Resume", "b")]
 
 
-def test_a_gang_takes_other_gpus_of_its_server_where_its_own_are_not_all_free() -> None:
+def test_gang_resumes_on_other_gpus_of_its_node_where_its_own_are_used() -> None:
     gangs = [turning("a", ("n", [0])), turning("wide", ("n", [0, 1]), running=False)]
     seen = session([node("n", 3)], gangs, now=60.0)
     turns.fill(seen, ["n"])

@@ -29,7 +29,7 @@ def decided(seen: Snapshot, verbs: tuple[str, ...] = ("Place", "Requeue")) -> li
     return [(verb, name) for verb, name in said(plan(seen, NOW)) if verb in verbs]
 
 
-def test_who_waited_much_longer_than_it_ran_comes_first_again() -> None:
+def test_gang_that_waited_much_longer_than_it_ran_comes_first() -> None:
     there = [runs("long", ("n", [0]), hours=1000)]
     starved = gang("starved", 1, 1, sharing=TURNS, attained=3600.0, since=NOW - 16 * 3600 - 1)
     patient = gang("patient", 1, 1, sharing=TURNS, attained=3600.0, since=NOW - 16 * 3600 + 1)
@@ -37,7 +37,7 @@ def test_who_waited_much_longer_than_it_ran_comes_first_again() -> None:
     assert ("Place", "new") in decided(world([node("n", 1)], [*there, patient, waits("new")]))
 
 
-def test_nobody_is_suspended_shortly_before_it_is_expected_to_end() -> None:
+def test_gang_shortly_before_its_expected_end_keeps_its_gpus() -> None:
     """Where all gangs took an hour, one that has run for 55 minutes promises more than a new one."""
     seen = world([node("n", 1)], [runs("old", ("n", [0]), hours=55 / 60), waits("new")])
     hours = replace(seen, ended=(3600.0,) * 50)
@@ -46,12 +46,12 @@ def test_nobody_is_suspended_shortly_before_it_is_expected_to_end() -> None:
     assert decided(minutes) == [("Requeue", "old"), ("Place", "new")]
 
 
-def test_who_has_had_least_takes_the_place_of_who_has_had_most() -> None:
+def test_new_gang_takes_the_gpus_of_the_one_that_ran_longest() -> None:
     seen = world([node("n", 2)], [runs("long", ("n", [0]), hours=10), runs("short", ("n", [1]), hours=1), waits("new")])
     assert decided(seen) == [("Requeue", "long"), ("Place", "new")]
 
 
-def test_of_those_there_for_days_who_had_least_of_each_goes_first() -> None:
+def test_of_gangs_there_for_days_the_one_that_ran_least_a_day_goes_first() -> None:
     """Who waits ran for three days of nine, the other for both since it came: a third of each day against all of it."""
     days = 86400.0
     newer = replace(runs("newer", ("n", [0]), hours=48), arrived=NOW - 2 * days)
@@ -61,7 +61,7 @@ def test_of_those_there_for_days_who_had_least_of_each_goes_first() -> None:
     assert decided(world([node("n", 1)], [newer, just_come])) == []
 
 
-def test_a_gang_takes_the_gpus_of_others_on_one_node_where_links_matter() -> None:
+def test_link_sensitive_gang_takes_gpus_of_others_on_one_node() -> None:
     """The last in rank have a GPU on either node: over slow cards that is worth less than others' GPUs on one."""
     hours = {"n": (10, 5), "m": (20, 4)}
     there = [runs(f"{name}{i}", (name, [i]), hours=hours[name][i]) for name in hours for i in range(2)]
@@ -72,22 +72,22 @@ def test_a_gang_takes_the_gpus_of_others_on_one_node_where_links_matter() -> Non
         assert {share.node for share in new.placement} == expected
 
 
-def test_idle_gpus_are_used_before_anybody_is_suspended() -> None:
+def test_idle_gpus_are_used_before_a_gang_is_requeued() -> None:
     seen = world([node("n", 2)], [runs("long", ("n", [0])), waits("new")])
     assert decided(seen) == [("Place", "new")]
 
 
-def test_gangs_that_promise_about_as_much_do_not_push_each_other_out() -> None:
+def test_gang_of_about_the_same_index_is_not_requeued_for_another() -> None:
     seen = world([node("n", 1)], [runs("same", ("n", [0]), hours=0.001), waits("new")])
     assert decided(seen) == []
 
 
-def test_of_equal_promises_those_start_that_fill_the_gpus() -> None:
+def test_of_gangs_of_equal_index_those_start_that_fill_the_gpus() -> None:
     there = [runs("long", ("n", [0, 1, 2, 3]), hours=100), waits("a-single", 1), waits("b-four", 4)]
     assert decided(world([node("n", 4)], there)) == [("Requeue", "long"), ("Place", "b-four")]
 
 
-def test_who_finds_too_little_memory_is_not_in_the_way_of_who_needs_less() -> None:
+def test_gang_without_enough_memory_does_not_block_a_smaller_one() -> None:
     there = runs("there", ("n", [0]), hours=10.0)
     hungry = waits("hungry", each={"resources": Resources(memory=8, pods=1)})
     seen = world(
@@ -96,60 +96,60 @@ def test_who_finds_too_little_memory_is_not_in_the_way_of_who_needs_less() -> No
     assert ("Place", "modest") in decided(seen)
 
 
-def test_no_more_gangs_are_suspended_than_needed() -> None:
+def test_only_as_many_gangs_are_requeued_as_necessary() -> None:
     there = [runs(f"g{i}", ("n", [2 * i, 2 * i + 1]), hours=i + 1) for i in range(4)]
     seen = world([node("n", 8)], [*there, waits("new", 2)])
     assert decided(seen) == [("Requeue", "g3"), ("Place", "new")]
 
 
-def test_a_higher_priority_is_never_suspended_for_a_lower_one() -> None:
+def test_higher_priority_is_never_requeued_for_a_lower_one() -> None:
     seen = world([node("n", 1)], [runs("high", ("n", [0]), hours=100, priority=5), waits("new")])
     assert decided(seen) == []
 
 
-def test_gangs_that_share_nothing_are_never_suspended() -> None:
+def test_exclusive_gang_is_never_requeued_by_rank() -> None:
     seen = world([node("n", 1)], [running("mine", ("n", [0])), waits("new")])
     assert decided(seen) == []
 
 
-def test_a_gang_that_shares_nothing_takes_from_those_who_share() -> None:
+def test_exclusive_gang_takes_gpus_of_gangs_that_share() -> None:
     mine = gang("mine", 1, 1, arrived=NOW)
     seen = world([node("n", 1)], [runs("long", ("n", [0]), hours=10), mine])
     assert decided(seen) == [("Requeue", "long"), ("Place", "mine")]
 
 
-def test_small_gangs_go_where_a_large_one_cannot_yet() -> None:
+def test_small_gang_starts_where_a_large_one_cannot_yet() -> None:
     """Backfill costs the large gang nothing: those who share give their GPUs up once it can have enough."""
     there = [running("mine", ("n", [0, 1]))]
     seen = world([node("n", 4)], [*there, waits("large", 4), waits("small", 1)])
     assert decided(seen) == [("Place", "small")]
 
 
-def test_a_quota_holds_for_those_who_claim() -> None:
+def test_quota_holds_for_a_gang_that_claims() -> None:
     there = [runs("long", ("n", [0]), hours=10, queue="full"), waits("new", queue="small")]
     seen = world([node("n", 1)], there, queues={"small": 0})
     assert decided(seen) == []
 
 
-def test_everyone_hears_why_it_waits() -> None:
+def test_every_waiting_gang_gets_a_reason() -> None:
     there = [running("mine", ("n", [0])), waits("a"), waits("b")]
     decisions = list(plan(world([node("n", 1)], there), NOW))
     assert {decision.gang.name for decision in decisions} == {"a", "b"}
     assert all(decision.message for decision in decisions)
 
 
-def test_a_pass_with_nothing_to_do_does_nothing() -> None:
+def test_pass_with_nothing_to_do_decides_nothing() -> None:
     assert list(introspect(world([node("n", 2)], [runs("long", ("n", [0]))]), NOW)) == []
 
 
-def test_an_elastic_gang_starts_in_the_size_that_its_quota_allows() -> None:
+def test_elastic_gang_starts_in_the_size_that_its_quota_allows() -> None:
     elastic = waits("new", 4, fewest=1, queue="q")
     seen = world([node("n", 4)], [runs("long", ("n", [0, 1]), hours=10), elastic, waits("other", 4)], queues={"q": 2})
     (place,) = [decision for decision in plan(seen, NOW) if isinstance(decision, Place) and decision.gang.name == "new"]
     assert len(place.placement) == 2
 
 
-def test_nobody_of_a_queue_goes_before_one_that_waits_for_its_quota() -> None:
+def test_no_gang_overtakes_one_of_its_queue_that_waits_for_quota() -> None:
     there = [runs("long", ("n", [0, 1]), hours=10, queue="q")]
     head = gang("head", 2, 1, queue="q", arrived=NOW - 100.0, since=NOW - 100.0)
     seen = world([node("n", 4)], [*there, head, waits("small", queue="q")], queues={"q": 3})
@@ -164,7 +164,7 @@ def test_packed_gangs_rank_as_the_first_of_them() -> None:
     assert decided(seen) == []
 
 
-def test_packed_gangs_that_lose_their_gpus_find_others_each_for_itself() -> None:
+def test_packed_gangs_that_lose_their_gpus_are_placed_apart() -> None:
     pair = [runs("host", ("m", [0]), hours=10), runs("guest", ("m", [0]), hours=10, packed="host")]
     whole = gang("new", tasks=tasks("new", 1, 2), arrived=NOW, since=NOW)
     seen = world([node("m", 2), node("n", 1), node("o", 1)], [*pair, whole])
@@ -177,19 +177,19 @@ def test_packed_gangs_that_lose_their_gpus_find_others_each_for_itself() -> None
     ]
 
 
-def test_who_grew_gives_back_before_anybody_is_suspended() -> None:
+def test_grown_gang_shrinks_before_any_gang_is_requeued() -> None:
     grown = replace(runs("grown", ("n", [0]), ("n", [1])), asked=1, fewest=1)
     seen = world([node("n", 3)], [grown, runs("long", ("n", [2]), hours=100), waits("new")])
     assert decided(seen, ("Shrink", "Place", "Requeue")) == [("Shrink", "grown"), ("Place", "new")]
 
 
-def test_who_loses_its_gpus_has_its_quota_back_to_find_others() -> None:
+def test_gang_that_loses_its_gpus_may_use_its_quota_elsewhere() -> None:
     whole = gang("new", tasks=tasks("new", 1, 2), arrived=NOW, since=NOW)
     seen = world([node("m", 2), node("n", 1)], [runs("long", ("m", [0]), hours=10, queue="q"), whole], queues={"q": 1})
     assert sorted(decided(seen)) == [("Place", "long"), ("Place", "new"), ("Requeue", "long")]
 
 
-def test_who_runs_is_not_suspended_for_one_that_promises_a_little_more() -> None:
+def test_running_gang_is_not_requeued_for_a_slightly_higher_index() -> None:
     ran = 3600.0 * 10
     other = waits("other", attained=ran * 0.8)
     seen = world([node("n", 1)], [runs("long", ("n", [0]), hours=10), other])
@@ -199,12 +199,12 @@ def test_who_runs_is_not_suspended_for_one_that_promises_a_little_more() -> None
     assert decided(seen) == [("Requeue", "long"), ("Place", "other")]
 
 
-def test_who_cannot_move_hears_so_though_others_share() -> None:
+def test_gang_that_cannot_move_gets_a_reason_while_others_share() -> None:
     there = [running("mover", ("n", [0]), leave=""), runs("other", ("n", [1]))]
     assert ("Wait", "mover") in decided(world([node("n", 2, free=0)], [*there, waits("new")]), ("Wait",))
 
 
-def test_what_is_idle_of_the_place_that_others_make_way_for_is_kept_for_it() -> None:
+def test_idle_gpus_of_a_preempting_gang_are_kept_for_it() -> None:
     """Else who comes there in the same pass has to make way in the next one, and so on without end."""
     high, low = gang("high", 4, 1, priority=10), waits("low", 3)
     victim = runs("victim", ("n2", [0]))
