@@ -12,7 +12,7 @@ FOUR = unknown_machine(4)
 RESERVATION, POD = Source.RESERVATION, Source.POD
 
 
-def test_reservation_and_its_pod_hold_the_gpus_once() -> None:
+def test_a_reservation_and_then_its_pod_hold_the_gpus_once() -> None:
     ledger = Ledger()
     assert ledger.put("t", RESERVATION, Holding("n1", gpus=0b0011, resources=Resources(100, 5, 1))) == {"n1"}
     assert ledger.put("t", POD, Holding("n1", count=2, resources=Resources(200, 4, 1))) == {"n1"}
@@ -21,14 +21,14 @@ def test_reservation_and_its_pod_hold_the_gpus_once() -> None:
     assert ledger.resources("n1") == Resources(200, 5, 1)
 
 
-def test_order_of_reservation_and_pod_does_not_matter() -> None:
+def test_it_does_not_matter_which_word_comes_first() -> None:
     ledger = Ledger()
     ledger.put("t", POD, Holding("n1", count=2))
     ledger.put("t", RESERVATION, Holding("n1", gpus=0b0110))
     assert ledger.on_node("n1") == [("t", Holding("n1", 0b0110, 2))]
 
 
-def test_gpus_are_free_once_reservation_and_pod_are_gone() -> None:
+def test_gpus_are_free_once_both_have_let_go() -> None:
     ledger = Ledger()
     ledger.put("t", RESERVATION, Holding("n1", gpus=0b0011))
     ledger.put("t", POD, Holding("n1", gpus=0b0011))
@@ -38,7 +38,7 @@ def test_gpus_are_free_once_reservation_and_pod_are_gone() -> None:
     assert ledger.free("n1", FOUR, FOUR.all) == 0b1111
 
 
-def test_task_that_moves_changes_two_nodes() -> None:
+def test_a_task_that_moves_changes_two_nodes() -> None:
     ledger = Ledger()
     ledger.put("t", RESERVATION, Holding("n1", gpus=0b1))
     assert ledger.put("t", RESERVATION, Holding("n2", gpus=0b10)) == {"n1", "n2"}
@@ -46,14 +46,14 @@ def test_task_that_moves_changes_two_nodes() -> None:
     assert ledger.free("n2", FOUR, FOUR.all) == 0b1101
 
 
-def test_pod_bound_elsewhere_than_reserved_holds_gpus_of_both_nodes() -> None:
+def test_a_pod_that_lands_elsewhere_than_reserved_holds_both() -> None:
     ledger = Ledger()
     ledger.put("t", RESERVATION, Holding("n1", gpus=0b1))
     ledger.put("t", POD, Holding("n2", gpus=0b1))
     assert (ledger.free("n1", FOUR, 0b1111), ledger.free("n2", FOUR, 0b1111)) == (0b1110, 0b1110)
 
 
-def test_unchanged_holding_changes_no_node() -> None:
+def test_news_that_is_no_news_changes_nothing() -> None:
     ledger = Ledger()
     holding = Holding("n1", gpus=0b1)
     assert ledger.put("t", POD, None) == set()
@@ -64,7 +64,7 @@ def test_unchanged_holding_changes_no_node() -> None:
     assert ledger.free("n1", FOUR, FOUR.all) == 0b1110
 
 
-def test_holdings_of_other_tasks_leave_out_the_named_one() -> None:
+def test_what_others_hold() -> None:
     ledger = Ledger()
     ledger.put("b", POD, Holding("n1", gpus=0b0001, resources=Resources(1, 1, 1)))
     ledger.put("a", POD, Holding("n1", gpus=0b0010, resources=Resources(2, 2, 1)))
@@ -87,15 +87,15 @@ def test_unnamed_gpus_leave_the_bridged_pairs_whole() -> None:
     assert unheld(bridged, bridged.all, [named, Holding("n1", count=2)]) == gpu_set([2, 3, 6, 7])
 
 
-def test_only_the_gpus_that_a_pod_did_not_name_are_guessed() -> None:
+def test_of_a_pod_only_the_gpus_that_it_did_not_name_are_guessed() -> None:
     assert unheld(FOUR, FOUR.all, [Holding("n1", gpus=0b0011, count=3)]).bit_count() == 1
     assert unheld(FOUR, FOUR.all, [Holding("n1", gpus=0b0011, count=1)]) == 0b1100
 
 
-def test_holdings_beyond_the_gpus_leave_none_free() -> None:
+def test_more_claimed_than_there_is_leaves_nothing() -> None:
     assert unheld(FOUR, 0b0011, [Holding("n1", count=5)]) == 0
 
 
-def test_size_of_a_holding_is_the_larger_of_names_and_count() -> None:
+def test_the_size_of_a_holding_is_the_larger_word() -> None:
     assert Holding("n1", gpus=0b111, count=2).size == 3
     assert Holding("n1", gpus=0b1, count=2).size == 2

@@ -11,10 +11,9 @@ import pytest
 from builders.cluster import gang, node, running, tasks, world
 from builders.sessions import TURNS, said
 from muster.scheduling.decisions import Assignment, Decision, Grow, Place, Shrink
-from muster.scheduling.elastic.speed_up import curve, rate
 from muster.scheduling.gang import Assigned, Gang
 from muster.scheduling.planner import introspect, plan
-from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Profile, Shape, Via
+from muster.scheduling.profile import NO_NEIGHBOURS, Profile, Shape
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.node import Node
 
@@ -61,27 +60,6 @@ def sizes(nodes: Sequence[Node], gangs: Sequence[Gang], profiles: Mapping[str, P
 
 
 # Speed-up
-
-
-def test_rate_between_measured_sizes_is_linear() -> None:
-    assert rate([(1, 1.0), (2, 1.8), (4, 2.8)], 3) == pytest.approx(2.3)
-
-
-def test_rate_beyond_measured_sizes_grows_less_up_to_the_double() -> None:
-    measured = [(1, 1.0), (2, 1.8)]
-    assert 1.8 < rate(measured, 3) < 2.7
-    assert rate(measured, 4) == rate(measured, 16) == pytest.approx(1.8 * 2**0.9)
-
-
-def test_shapes_on_more_nodes_than_needed_count_only_where_no_other_was_measured() -> None:
-    seen = Profile({(shape(2), NO_NEIGHBOURS): 2.0, (shape(1, 1), NO_NEIGHBOURS): 1.0, (shape(2, 1), NO_NEIGHBOURS): 1.5})
-    assert curve(seen, 4) == [(2, 2.0), (3, 1.5)]
-
-
-def test_order_of_measurements_makes_no_difference() -> None:
-    beside: CoLocation = ((Via.NIC, "b"),)
-    rates = {(shape(2), NO_NEIGHBOURS): 0.1, (shape(2), beside): 0.2, (shape(2), (*beside, *beside)): 0.3}
-    assert curve(Profile(rates), 4) == curve(Profile(dict(reversed(rates.items()))), 4)
 
 
 # Shares

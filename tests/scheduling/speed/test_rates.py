@@ -13,7 +13,6 @@ from muster.scheduling.occupancy import Occupancy
 from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Profile, Shape, Via
 from muster.scheduling.speed.interference import Interference, packing_loss
 from muster.scheduling.speed.rates import Rates
-from muster.scheduling.speed.step_time import Point, fit
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.machine import machine_type
 from muster.scheduling.topology.node import Node
@@ -249,19 +248,6 @@ def test_gangs_of_one_node_meet_at_a_switch_and_spread_ones_at_the_network_cards
 
 
 # The law
-
-
-def test_law_is_fitted_from_points_of_it() -> None:
-    true = [Point(n, x, 0.2 + 0.03 * (n - 1) + 0.5 * x) for n, x in ((1, 0.0), (2, 0.1), (2, 0.3), (4, 0.2), (4, 0.6))]
-    law = fit(true, 9.0)
-    assert (law.compute, law.each, law.volume) == pytest.approx((0.2, 0.03, 0.5))
-
-
-def test_noise_makes_no_coefficient_negative() -> None:
-    law = fit([Point(1, 0.0, 0.2), Point(2, 0.1, 0.19), Point(2, 0.4, 0.1)], 1.0)
-    assert law.each >= 0.0
-    assert law.volume == 0.0
-    assert law.compute > 0.0
 
 
 def test_order_of_the_profiles_makes_no_difference() -> None:

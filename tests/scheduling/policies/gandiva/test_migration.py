@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from builders.cluster import known, node, tasks
 from builders.sessions import TURNS, said, session, turning
 from muster.scheduling.gang import Gang, Sensitivity, gpus_by_node
 from muster.scheduling.policies.gandiva import migration
 from muster.scheduling.profile import Profile
-from muster.scheduling.rebalancing.cost import pays
 
 SERVERS = [node("m", machine=known("aws-4gpu")), node("n", machine=known("aws-4gpu"))]
 
@@ -47,15 +44,6 @@ def test_exclusive_gang_is_never_moved() -> None:
     seen = session(SERVERS, [apart(sharing=replace(TURNS, slices=False))], now=3600.0)
     migration.improve(seen)
     assert seen.decisions == []
-
-
-@pytest.mark.parametrize(
-    ("gain", "so_far", "cost", "worth"), [(2.0, 30.0, 10.0, True), (2.0, 20.0, 10.0, False), (1.0, 1e9, 1.0, False)]
-)
-def test_move_pays_where_the_gain_exceeds_the_cost(gain: float, so_far: float, cost: float, worth: bool) -> None:
-    """Staying gives `so_far` at rate 1; moving gives `so_far` less the cost at rate `gain`."""
-    assert pays(gain, so_far, cost) is worth
-    assert (gain * (so_far - cost) > so_far) is worth
 
 
 def test_gang_moves_from_a_crowded_node_to_an_empty_one() -> None:
