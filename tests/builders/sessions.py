@@ -12,7 +12,6 @@ from muster.scheduling.gang import Gang, Sharing
 from muster.scheduling.profile import CoLocation, Profile, Via
 from muster.scheduling.session import Session
 from muster.scheduling.settings import DEFAULTS, Settings
-from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.shapes import shape
 from muster.scheduling.topology.node import Node
 
@@ -21,12 +20,12 @@ PACKS = Sharing(slices=True, packs=True)
 
 
 def turning(name: str, *shares: tuple[str, Iterable[int]], running: bool = True, **fields: Any) -> Gang:
-    """A gang that takes turns on these shares; it runs, or waits for its turn."""
+    """A gang that takes turns on these GPUs; it runs, or waits for its turn."""
     fields.setdefault("sharing", TURNS)
     return replace(cluster.running(name, *shares, **fields), running=running)
 
 
-def session(
+def session_of(
     nodes: Iterable[Node],
     gangs: Iterable[Gang],
     now: float = 0.0,
@@ -35,8 +34,8 @@ def session(
     settings: Settings = DEFAULTS,
 ) -> Session:
     """The session of a pass over nodes, of which what the gangs hold is not free."""
-    seen = cluster.world(nodes, gangs, queues)
-    return Session(Snapshot(seen.nodes, seen.gangs, seen.queues, profiles or {}), now, settings)
+    snapshot = replace(cluster.world(nodes, gangs, queues), profiles=profiles or {})
+    return Session(snapshot, now, settings)
 
 
 def measured(

@@ -1,4 +1,4 @@
-"""A planner that remembers answers as one that starts from nothing, whatever happens between its passes.
+"""A planner with a cache answers as one without, whatever happens between passes, and works out again only what changed.
 
 A world changes step by step: what the planner decided comes true, in part; gangs come, end, are changed or wait for pods;
 nodes come, go, fail and get other labels; quotas and profiles change. Objects that did not change stay the same ones, as the
@@ -171,13 +171,13 @@ def test_planner_with_a_cache_answers_as_one_without(policy: Policy, seed: int, 
     planner = Planner(chosen)
     for _ in range(STEPS):
         world.change()
-        seen = world.snapshot()
+        snapshot = world.snapshot()
         if world.random.random() < 0.3:
-            decided = planner.introspect(seen, world.now)
-            assert decided == introspect(seen, world.now, chosen)
+            decided = planner.introspect(snapshot, world.now)
+            assert decided == introspect(snapshot, world.now, chosen)
         else:
-            decided = planner.plan(seen, world.now)
-            assert decided == plan(seen, world.now, chosen)
+            decided = planner.plan(snapshot, world.now)
+            assert decided == plan(snapshot, world.now, chosen)
         world.carry_out(decided)
         world.now += world.random.choice((0.0, 1.0, 60.0))
 
@@ -216,5 +216,5 @@ def test_nothing_is_kept_of_gangs_that_have_gone() -> None:
 @pytest.mark.parametrize("sharing", [TURNS, EXCLUSIVE])
 def test_placement_on_a_node_that_has_gone_blocks_nobody(sharing: Sharing) -> None:
     lost, waiting = running("lost", ("gone", [0]), sharing=sharing), [gang(name, 1, 1, sharing=TURNS) for name in "ab"]
-    seen = Snapshot({"n": node("n", 1)}, (lost, *waiting))
-    assert said(Planner().plan(seen, 60.0)) == [("Place", "a"), ("Wait", "b")]
+    snapshot = Snapshot({"n": node("n", 1)}, (lost, *waiting))
+    assert said(Planner().plan(snapshot, 60.0)) == [("Place", "a"), ("Wait", "b")]

@@ -1,4 +1,4 @@
-"""Gangs that run and want to move or to change size: beside what they have, else over it, else not at all."""
+"""Moves and resizes: to GPUs apart from the gang's own, else to some of its own, else not at all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from builders.cluster import decide, gang, node, placed, reasons, running, shares, tasks, world
+from builders.cluster import decide, gang, node, placed, reasons, running, tasks, world
 from muster.scheduling.decisions import Reason
-from muster.scheduling.gang import Gang
+from muster.scheduling.gang import Gang, gpus_by_node
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology.node import Node
 
@@ -37,15 +37,15 @@ def test_gang_moves_to_a_placement_apart_from_its_own(leave: str, to: str) -> No
     nodes = [node("n1", 4, rack="r"), node("n2", 4, rack="r"), node("n3", 4, rack="s")]
     decisions = decide(world(nodes, [mover(leave, ("n1", range(2)))]))
     assert reasons(decisions) == {"m": Reason.MIGRATED}
-    assert list(shares(placed(decisions["m"]))) == [to]
+    assert list(gpus_by_node(placed(decisions["m"]))) == [to]
     assert decisions["m"].message == f"moves to 2 GPUs on 1 node ({to})"
 
 
 def test_gang_moves_onto_gpus_of_its_own_where_others_are_short() -> None:
-    """Leaving n1 it keeps to n2, of which it has two GPUs already."""
+    """It leaves n1 for n2, where it has two GPUs already."""
     nodes = [node("n1", 2), node("n2", 4)]
     decisions = decide(world(nodes, [mover("n1", ("n1", range(2)), ("n2", range(2)))]))
-    assert shares(placed(decisions["m"])) == {"n2": 0b1111}
+    assert gpus_by_node(placed(decisions["m"])) == {"n2": 0b1111}
 
 
 @pytest.mark.parametrize("leave", ["", "n1"])
@@ -57,25 +57,25 @@ def test_gang_stays_where_there_is_no_other_placement(leave: str) -> None:
 
 def test_tasks_without_gpus_move_too() -> None:
     members = tasks("m", 1, 2) + tasks("m", 1, 0, "ps")
-    seen = world([node("n1", 4), node("n2", 4)], [replace(mover("n1", ("n1", range(2))), tasks=members)])
-    assert {place.node for place in placed(decide(seen)["m"])} == {"n2"}
+    snapshot = world([node("n1", 4), node("n2", 4)], [replace(mover("n1", ("n1", range(2))), tasks=members)])
+    assert {place.node for place in placed(decide(snapshot)["m"])} == {"n2"}
 
 
 def test_gpus_that_a_move_leaves_are_not_free_in_the_same_pass() -> None:
-    """What it leaves is not free before its pods have gone; what it takes is taken."""
-    seen = world([node("n1", 4), node("n2", 4)], [mover("n1", ("n1", range(4))), gang("g", 4)])
-    assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.INSUFFICIENT_GPUS}
+    """They are free once its pods have gone; the GPUs that it moves to are taken."""
+    snapshot = world([node("n1", 4), node("n2", 4)], [mover("n1", ("n1", range(4))), gang("g", 4)])
+    assert reasons(decide(snapshot)) == {"m": Reason.MIGRATED, "g": Reason.INSUFFICIENT_GPUS}
 
 
 def test_gpus_that_an_overlapping_move_leaves_are_not_free_in_the_same_pass() -> None:
-    seen = world([node("n1", 2), node("n2", 4)], [mover("n1", ("n1", range(2)), ("n2", range(2))), gang("g", 1)])
-    assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.INSUFFICIENT_GPUS}
+    snapshot = world([node("n1", 2), node("n2", 4)], [mover("n1", ("n1", range(2)), ("n2", range(2))), gang("g", 1)])
+    assert reasons(decide(snapshot)) == {"m": Reason.MIGRATED, "g": Reason.INSUFFICIENT_GPUS}
 
 
 def test_move_costs_no_quota() -> None:
     mine = replace(mover("n1", ("n1", range(2))), queue="q")
-    seen = world([node("n1", 4), node("n2", 4)], [mine, gang("g", 1, queue="q")], {"q": 3})
-    assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.PLACED}
+    snapshot = world([node("n1", 4), node("n2", 4)], [mine, gang("g", 1, queue="q")], {"q": 3})
+    assert reasons(decide(snapshot)) == {"m": Reason.MIGRATED, "g": Reason.PLACED}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_move_costs_no_quota() -> None:
 def test_resized_gang_gets_a_placement_of_its_new_size(nodes: list[Node], count: int, expected: dict[str, int]) -> None:
     decisions = decide(world(nodes, [resized(running("m", ("n1", [0]), ("n1", [1])), count)]))
     assert reasons(decisions) == {"m": Reason.RESIZED}
-    assert shares(placed(decisions["m"])) == expected
+    assert gpus_by_node(placed(decisions["m"])) == expected
 
 
 def test_gang_is_not_scaled_up_beyond_its_quota() -> None:
@@ -107,18 +107,18 @@ def test_gang_of_a_queue_over_its_quota_may_be_scaled_down() -> None:
 
 def test_scaled_up_gang_counts_in_the_quota_of_later_gangs() -> None:
     held = running("m", ("n1", [0]), queue="q")
-    seen = world([node("n1")], [resized(held, 3), gang("g", 2, queue="q", arrived=1.0)], {"q": 4})
-    assert reasons(decide(seen)) == {"m": Reason.RESIZED, "g": Reason.QUOTA_EXHAUSTED}
+    snapshot = world([node("n1")], [resized(held, 3), gang("g", 2, queue="q", arrived=1.0)], {"q": 4})
+    assert reasons(decide(snapshot)) == {"m": Reason.RESIZED, "g": Reason.QUOTA_EXHAUSTED}
 
 
 @pytest.mark.parametrize(("priority", "grows"), [(0, True), (1, False)])
 def test_gang_is_scaled_up_only_in_its_turn(priority: int, grows: bool) -> None:
-    """A gang ahead that waits for GPUs keeps the nodes that it may use; the one that would grow stays as it is."""
+    """A gang ahead that waits for GPUs reserves the nodes that it may use, so the gang that was scaled up stays as it is."""
     ahead = gang("g", 1, 4, priority=priority, arrived=1.0)
     held = replace(running("m", ("n1", [0])), preemptible=False)
-    seen = world([node("n1", 4)], [resized(held, 2), ahead])
+    snapshot = world([node("n1", 4)], [resized(held, 2), ahead])
     expected = Reason.RESIZED if grows else Reason.NO_OTHER_PLACE
-    assert reasons(decide(seen)) == {"m": expected, "g": Reason.INSUFFICIENT_GPUS}
+    assert reasons(decide(snapshot)) == {"m": expected, "g": Reason.INSUFFICIENT_GPUS}
 
 
 def test_gang_not_on_the_node_to_leave_does_not_move() -> None:
@@ -136,8 +136,8 @@ def test_cpu_that_a_move_takes_is_not_free_for_others() -> None:
     each = Resources(5000, 1, 1)
     nodes = [node("n1", 4), node("n2", 4, resources=Resources(8000, 9, 9))]
     wanted = gang("g", 1, 4, each={"resources": each})
-    seen = world(
+    snapshot = world(
         nodes, [running("m", ("n1", [0]), resources=each, leave="n1"), replace(wanted, tasks=tasks("g", 1, 3, resources=each))]
     )
-    assert reasons(decide(seen)) == {"m": Reason.MIGRATED, "g": Reason.PLACED}
-    assert list(shares(placed(decide(seen)["g"]))) == ["n1"]
+    assert reasons(decide(snapshot)) == {"m": Reason.MIGRATED, "g": Reason.PLACED}
+    assert list(gpus_by_node(placed(decide(snapshot)["g"]))) == ["n1"]

@@ -1,4 +1,4 @@
-"""Who has to go: lower priority only, as few as will do, and nobody while enough is on its way out."""
+"""Preemption: lower priorities only, as few as will do, and none while enough pods are stopping."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def victims(decision: Decision) -> list[str]:
 
 
 def test_lower_priority_is_preempted() -> None:
-    seen = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5)])
-    decisions = decide(seen)
+    snapshot = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5)])
+    decisions = decide(snapshot)
     assert victims(decisions["high"]) == ["low"]
     assert decisions["high"].message == "takes the place of low (lower priority)"
 
 
 def test_equal_priority_is_not_preempted() -> None:
-    seen = world([node("n1", 4)], [running("same", ("n1", range(4)), priority=5), gang("high", 4, priority=5)])
-    assert reasons(decide(seen)) == {"high": Reason.INSUFFICIENT_GPUS}
+    snapshot = world([node("n1", 4)], [running("same", ("n1", range(4)), priority=5), gang("high", 4, priority=5)])
+    assert reasons(decide(snapshot)) == {"high": Reason.INSUFFICIENT_GPUS}
 
 
 def test_gang_not_preemptible_is_not_preempted() -> None:
-    seen = world([node("n1", 4)], [running("low", ("n1", range(4)), preemptible=False), gang("high", 4, priority=5)])
-    assert reasons(decide(seen)) == {"high": Reason.INSUFFICIENT_GPUS}
+    snapshot = world([node("n1", 4)], [running("low", ("n1", range(4)), preemptible=False), gang("high", 4, priority=5)])
+    assert reasons(decide(snapshot)) == {"high": Reason.INSUFFICIENT_GPUS}
 
 
 def test_no_gang_is_preempted_without_the_verb() -> None:
-    seen = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5)])
-    assert reasons(decide(seen, settings=Settings(verbs=VERBS - {Preempt}))) == {"high": Reason.INSUFFICIENT_GPUS}
+    snapshot = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5)])
+    assert reasons(decide(snapshot, settings=Settings(verbs=VERBS - {Preempt}))) == {"high": Reason.INSUFFICIENT_GPUS}
 
 
 def test_no_gang_is_preempted_where_that_would_not_help() -> None:
@@ -60,7 +60,7 @@ def test_lowest_priority_and_last_started_is_preempted_first() -> None:
 
 
 def test_gang_that_frees_no_useful_gpus_is_not_preempted() -> None:
-    """The lowest comes first in turn, but only the one on the large node makes room."""
+    """The lowest priority is considered first, but only the gang on the large node frees enough GPUs."""
     held = [running("lowest", ("small", [0, 1])), running("low", ("large", range(4)), priority=1)]
     decisions = decide(world([node("small", 2), node("large", 4)], [*held, gang("g", 1, 4, priority=5)]))
     assert victims(decisions["g"]) == ["low"]
@@ -84,22 +84,22 @@ def test_no_gang_is_preempted_twice() -> None:
 
 def test_no_gang_is_preempted_while_enough_pods_are_stopping() -> None:
     stopping = node("n1", 4, free_set=gpu_set([0]), leaving=gpu_set([1, 2]))
-    seen = world([stopping], [gang("g", 3, priority=5)])
-    decisions = decide(seen)
+    snapshot = world([stopping], [gang("g", 3, priority=5)])
+    decisions = decide(snapshot)
     assert reasons(decisions) == {"g": Reason.PODS_STOPPING}
     assert decisions["g"].message == "waits for pods that are stopping; then has 3 GPUs on 1 node (n1)"
 
 
 def test_gpus_of_stopping_pods_spare_a_victim() -> None:
-    seen = world(
+    snapshot = world(
         [node("n1", 4, leaving=gpu_set([0, 1]), free_set=gpu_set([2, 3]))],
         [running("a", ("n1", [2])), running("b", ("n1", [3])), gang("g", 3, priority=5)],
     )
-    assert victims(decide(seen)["g"]) == ["a"]
+    assert victims(decide(snapshot)["g"]) == ["a"]
 
 
 def test_broken_gpus_of_a_victim_are_no_gain() -> None:
-    """Without the victim GPUs 1, 2 and 4 are free; 0 is broken."""
+    """Without the victim, GPUs 1, 2 and 4 are free; GPU 0 is broken."""
     held = [running("low", ("n1", [0, 1, 2])), running("high", ("n1", [3]), priority=9)]
     nodes = [node("n1", 5, healthy=0b11110)]
     assert reasons(decide(world(nodes, [*held, gang("g", 4, priority=5)]))) == {"g": Reason.INSUFFICIENT_GPUS}
@@ -130,7 +130,7 @@ def test_victim_on_two_pools_is_preempted_once() -> None:
 
 
 def test_no_gang_is_preempted_for_gpus_that_another_gang_keeps() -> None:
-    """Who takes turns there would have the next one, and the victim would have gone for nothing."""
+    """The gang that takes turns there would run next, and the victim would be preempted for nothing."""
     high = gang("high", 1, priority=5)
     low, other = turning("low", ("n1", [0])), turning("other", ("n1", [0]), running=False)
     stays = replace(other, preemptible=False)
@@ -139,7 +139,7 @@ def test_no_gang_is_preempted_for_gpus_that_another_gang_keeps() -> None:
 
 
 def test_preempting_gang_claims_no_other_gpus() -> None:
-    """Whoever shares could have the GPUs of `long` at once; it waits for those of its victim, and nobody else has them."""
+    """By rank it could have the GPUs of `long` at once; it waits for those of its victim, and the next gang gets these."""
     there = turning("low", ("n1", [0])), turning("long", ("n2", [0]), preemptible=False)
     high, next_one = (gang(name, 1, priority=5 - index, sharing=TURNS) for index, name in enumerate(("high", "next")))
     decisions = plan(world([node("n1", 1), node("n2", 1)], [*there, high, next_one]), 0.0)

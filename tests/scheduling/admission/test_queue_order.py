@@ -1,13 +1,13 @@
-"""Whose turn it is: order, quotas, and who may overtake whom. Each case of the docstring of `queueing`."""
+"""Queue order, and which gangs may overtake others: each case of the docstring of `admission.backfill`."""
 
 from __future__ import annotations
 
 import pytest
 
-from builders.cluster import decide, gang, node, placed, reasons, running, shares, tasks, world
+from builders.cluster import decide, gang, node, placed, reasons, running, tasks, world
 from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Reason, Wait
-from muster.scheduling.gang import Gang
+from muster.scheduling.gang import Gang, gpus_by_node
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology.eligibility import Constraint
 from muster.scheduling.topology.node import Level
@@ -37,8 +37,8 @@ def test_queues_share_one_order() -> None:
 
 
 def test_small_gang_does_not_overtake_one_that_waits_for_gpus() -> None:
-    seen = world([node("n1", 4)], [running("r", ("n1", [0, 1])), gang("head", 4), gang("small", 1, arrived=1.0)])
-    decisions = decide(seen)
+    snapshot = world([node("n1", 4)], [running("r", ("n1", [0, 1])), gang("head", 4), gang("small", 1, arrived=1.0)])
+    decisions = decide(snapshot)
     assert reasons(decisions) == {"head": Reason.INSUFFICIENT_GPUS, "small": Reason.BEHIND_IN_QUEUE}
     assert decisions["head"].message == "needs 4 GPUs (4 pods of up to 1); 2 free on 1 of 1 nodes that it may use"
     assert decisions["small"].message == "needs 1 GPUs; comes after head, which waits for GPUs"
@@ -50,8 +50,8 @@ def test_small_gang_takes_nodes_that_the_head_could_not_use() -> None:
     head = gang("head", 1, 4, each={"where": POOL_A})
     decisions = decide(world([a, b, tiny], [running("r", ("a", [0])), head, gang("b", 4, arrived=1.0), gang("c", arrived=2.0)]))
     assert reasons(decisions) == {"head": Reason.INSUFFICIENT_GPUS, "b": Reason.PLACED, "c": Reason.PLACED}
-    assert list(shares(placed(decisions["b"]))) == ["b"]
-    assert list(shares(placed(decisions["c"]))) == ["tiny"]
+    assert list(gpus_by_node(placed(decisions["b"]))) == ["b"]
+    assert list(gpus_by_node(placed(decisions["c"]))) == ["tiny"]
 
 
 def test_gang_without_gpus_takes_no_cpu_of_a_reserved_node() -> None:
@@ -76,8 +76,8 @@ def test_gang_without_gpus_takes_no_cpu_of_a_reserved_node() -> None:
 )
 def test_gang_that_cannot_start_whatever_ends_reserves_nothing(blocked: Gang, reason: Reason) -> None:
     nodes = [node("n1", 4, allocatable=Resources(8000, 1 << 40, 99)), node("n2", 4, allocatable=Resources(8000, 1 << 40, 99))]
-    seen = world(nodes, [running("r", ("n1", [0])), blocked, gang("next", 7, arrived=1.0)], {"small": 5})
-    assert reasons(decide(seen)) == {"head": reason, "next": Reason.PLACED}
+    snapshot = world(nodes, [running("r", ("n1", [0])), blocked, gang("next", 7, arrived=1.0)], {"small": 5})
+    assert reasons(decide(snapshot)) == {"head": reason, "next": Reason.PLACED}
 
 
 def test_reason_why_a_gang_cannot_start_gives_numbers() -> None:
@@ -98,7 +98,7 @@ def test_back_off_ends_at_its_time() -> None:
 
 
 def test_required_rack_makes_a_gang_never_fit() -> None:
-    """Two pods in one rack never fit, the same two pods anywhere do."""
+    """Two pods in one rack never fit; the same two pods in two racks do."""
     nodes = [node("n1", 4, rack="r"), node("n2", 4, rack="s")]
     from_rack, anywhere = gang("a", 2, 4, required=Level.RACK), gang("b", 2, 4, arrived=1.0)
     assert reasons(decide(world(nodes, [from_rack, anywhere]))) == {"a": Reason.NEVER_FITS, "b": Reason.PLACED}

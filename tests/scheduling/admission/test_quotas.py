@@ -1,4 +1,4 @@
-"""A queue never holds more than its quota, and a gang that its quota holds back keeps its place."""
+"""Quotas: no queue holds more than its own, and a gang held by its quota reserves its GPUs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ POOL_A, POOL_B = (Constraint(labels=(("pool", name),)) for name in "ab")
 
 
 def test_running_gang_counts_in_the_quota() -> None:
-    seen = world([node("n1")], [running("r", ("n1", [0, 1]), queue="q"), gang("a", 3, queue="q")], {"q": 4})
-    decisions = decide(seen)
+    snapshot = world([node("n1")], [running("r", ("n1", [0, 1]), queue="q"), gang("a", 3, queue="q")], {"q": 4})
+    decisions = decide(snapshot)
     assert reasons(decisions) == {"a": Reason.QUOTA_EXHAUSTED}
     assert decisions["a"].message == "needs 3 GPUs; queue q uses 2 of 4 GPUs"
 
@@ -41,7 +41,7 @@ def test_no_gang_overtakes_one_of_its_queue_that_waits_for_quota() -> None:
 
 @pytest.mark.parametrize(("size", "reason"), [(3, Reason.PLACED), (4, Reason.INSUFFICIENT_GPUS)])
 def test_gang_waiting_for_quota_reserves_the_gpus_it_would_have(size: int, reason: Reason) -> None:
-    """8 GPUs, 2 in use, 3 kept: another queue gets the other 3, and not one more."""
+    """Of 8 GPUs 2 are in use and 3 reserved: another queue gets the other 3, and no more."""
     waiting = [gang("head", 3, queue="q"), gang("other", size, queue="else", arrived=1.0)]
     decisions = decide(world([node("n1")], [running("r", ("n1", [0, 1]), queue="q"), *waiting], {"q": 4}))
     assert reasons(decisions) == {"head": Reason.QUOTA_EXHAUSTED, "other": reason}
@@ -49,12 +49,12 @@ def test_gang_waiting_for_quota_reserves_the_gpus_it_would_have(size: int, reaso
 
 def test_gang_waiting_for_quota_and_gpus_reserves_its_nodes() -> None:
     waiting = [gang("head", 4, queue="q"), gang("other", 1, queue="else", arrived=1.0)]
-    seen = world([node("n1", 4)], [running("r", ("n1", [0, 1]), queue="q"), *waiting], {"q": 4})
-    assert reasons(decide(seen)) == {"head": Reason.QUOTA_EXHAUSTED, "other": Reason.BEHIND_IN_QUEUE}
+    snapshot = world([node("n1", 4)], [running("r", ("n1", [0, 1]), queue="q"), *waiting], {"q": 4})
+    assert reasons(decide(snapshot)) == {"head": Reason.QUOTA_EXHAUSTED, "other": Reason.BEHIND_IN_QUEUE}
 
 
 def test_gang_waiting_for_gpus_reserves_its_part_of_the_quota() -> None:
-    """Else a gang of the same queue, on GPUs that the head cannot use, would make it wait for quota later."""
+    """Else a gang of the same queue, on GPUs that the head cannot use, would make the head wait for quota later."""
     nodes = [node("a", 4, labels={"pool": "a"}), node("b", 4, labels={"pool": "b"})]
     head = gang("head", 4, queue="q", each={"where": POOL_A})
     two = gang("two", 2, queue="q", arrived=1.0, each={"where": POOL_B})

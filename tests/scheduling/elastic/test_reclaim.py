@@ -1,4 +1,4 @@
-"""Who waits gets what elastic gangs have beyond what they asked for."""
+"""Reclaim: waiting gangs get the GPUs that elastic gangs have beyond what they asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from builders.cluster import gang, node, tasks
-from builders.sessions import session, turning
+from builders.sessions import session_of, turning
 from muster.scheduling.elastic.reclaim import reclaim
 from muster.scheduling.gang import Gang, Placement, Task
 from muster.scheduling.topology.node import Node
@@ -26,12 +26,14 @@ def elastic(name: str, where: str, held: int, asked: int = 1, *, servers: int = 
 def filled(
     nodes: Iterable[Node], there: Iterable[Gang], *waiting: Gang, queues: dict[str, int | None] | None = None
 ) -> dict[str, Placement]:
-    """Where everybody goes, if those who are there have shares as they are; each that waits keeps its quota, as by turn."""
+    """The targets after reclaim, where the gangs of `there` stay as they are; each waiting gang has reserved its quota."""
     there = list(there)
-    seen = session(nodes, [*there, *waiting], queues=queues)
+    session = session_of(nodes, [*there, *waiting], queues=queues)
     for one in waiting:
-        seen.quotas.reserve(one.queue, one.gpus)
-    return reclaim(seen, {one.name: one.placement for one in there}, [(one.name, one.gpus) for one in waiting], seen.quotas)
+        session.quotas.reserve(one.queue, one.gpus)
+    return reclaim(
+        session, {one.name: one.placement for one in there}, [(one.name, one.gpus) for one in waiting], session.quotas
+    )
 
 
 def held(targets: dict[str, Placement]) -> dict[str, int]:

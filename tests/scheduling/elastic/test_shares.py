@@ -1,4 +1,4 @@
-"""Elastic shares: who makes more of GPUs gets more of them, and nothing changes that does not pay."""
+"""Elastic shares: gangs that speed up more get more GPUs, and no change is made that does not pay."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def scaling(rates: Mapping[int, float], restart: float = 0.0) -> Profile:
 
 
 def elastic(name: str, most: int = 8, asked: int = 1, **fields: Any) -> Gang:
-    """A gang that waits, of up to `most` workers with a GPU each."""
+    """A waiting gang of up to `most` workers with a GPU each."""
     fields.setdefault("arrived", NOW)
     return gang(name, tasks=tasks(name, most), asked=asked, fewest=fields.pop("fewest", 1), sharing=TURNS, since=NOW, **fields)
 
@@ -51,15 +51,12 @@ def decisions(nodes: Sequence[Node], gangs: Sequence[Gang], profiles: Mapping[st
 
 
 def sizes(nodes: Sequence[Node], gangs: Sequence[Gang], profiles: Mapping[str, Profile], **fields: Any) -> dict[str, int]:
-    """The GPUs of each gang once the decisions came true."""
+    """The GPUs of each gang once the decisions are carried out."""
     found = {one.name: one.held for one in gangs}
     for decision in decisions(nodes, gangs, profiles, **fields):
         placement = decision.placement if isinstance(decision, Assignment) else ()
         found[decision.gang.name] = sum(place.gpus.bit_count() for place in placement)
     return found
-
-
-# Speed-up
 
 
 # Shares
@@ -130,7 +127,7 @@ def test_higher_priority_is_served_first() -> None:
     assert found == {"low": 1, "high": 7}
 
 
-# Rigid gangs beside them
+# Rigid gangs
 
 
 def test_waiting_rigid_gang_gets_gpus_of_an_elastic_one_beyond_its_fewest() -> None:
@@ -158,7 +155,7 @@ def test_shrinks_come_before_grows() -> None:
 
 
 def test_gangs_that_swap_nodes_make_way_for_each_other() -> None:
-    """Each of two needs the other's GPU to be whole on a node: one is taken off first, and placed in the same pass."""
+    """Each of the two needs a GPU of the other to be on one node: one is requeued first, and placed in the same pass."""
     a = on(elastic("a", most=4), ("n", 0), ("m", 1))
     b = on(elastic("b", most=4), ("m", 0), ("n", 1))
     rates = {"a": scaling({1: 1.0, 2: 2.0, 4: 4.0}), "b": scaling({1: 1.0, 2: 2.0, 4: 4.0})}
@@ -187,7 +184,7 @@ def test_elastic_gang_shrinks_at_once_for_an_arrival() -> None:
 
 
 def test_gpus_that_an_elastic_gang_leaves_are_used_in_the_same_pass() -> None:
-    """With one worker, which makes as much as two, it fits the smaller node: the larger one is free for who needs it all."""
+    """With one worker, as fast as two, it fits the smaller node, so the gang that needs the larger node gets it."""
     nodes = [node("large", 4), node("small", 2)]
     wide = gang("wide", 1, 4, sharing=TURNS, arrived=NOW, since=NOW)
     profiles = {"e": scaling({1: 1.0, 2: 1.0}), "wide": scaling({4: 4.0})}

@@ -1,4 +1,4 @@
-"""What more GPUs make of a gang, by what was measured."""
+"""Speed-up: the rate of a gang by its number of GPUs, from measured rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes, as the planner takes it from the gangs that are there, and what it does with it."""
+"""The tasks to come, as the planner derives them from the gangs of a snapshot, and how they decide placements."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NODES = {name: node(name, 8) for name in ("a", "b")}
 
 
 class Counted:
-    """A demand that follows a census, as in the planner's memory."""
+    """The demand of a gang index that follows snapshots, as in the planner's cache."""
 
     def __init__(self) -> None:
         self._index = GangIndex()
@@ -41,7 +41,7 @@ def many(number: int, gpus: int) -> list[Gang]:
 def placed(
     wanted: Gang, nodes: dict[str, Node], others: Iterable[Gang] = (), profiles: Mapping[str, Profile] | None = None
 ) -> dict[str, int]:
-    """GPUs by node of the gang, as a pass over all of them puts it."""
+    """The GPUs that a pass over all these gangs gives to one of them, by node."""
     decided = plan(Snapshot(nodes, (*others, wanted), profiles=profiles or {}), 0.0)
     (found,) = [one.placement for one in decided if isinstance(one, Place) and one.gang.name == wanted.name]
     return {name: gpus.bit_count() for name, gpus in gpus_by_node(found).items()}
@@ -79,7 +79,7 @@ def test_earlier_gangs_make_no_difference() -> None:
 
 
 def test_gang_goes_where_the_rest_stays_useful_to_the_other_gangs() -> None:
-    """They need eight CPUs beside each GPU: where there are but four, the GPUs are lost to them anyway."""
+    """The others need eight CPUs for each GPU: the GPUs of a node with four CPUs are lost to them anyway."""
     needs = Resources(cpu=8, pods=1)
     others = [gang(f"r{i:02}", tasks=(Task("t", 1, needs),), not_before=1.0) for i in range(ENOUGH)]
     nodes = cluster(
@@ -87,7 +87,7 @@ def test_gang_goes_where_the_rest_stays_useful_to_the_other_gangs() -> None:
     )
     wanted = gang("wanted", tasks=(Task("t", 1, Resources(cpu=1, pods=1)),))
     assert placed(wanted, nodes, others) == {"few": 1}
-    assert placed(wanted, nodes, others[1:-1]) == {"many": 1}, "too few to tell: the tightest fit"
+    assert placed(wanted, nodes, others[1:-1]) == {"many": 1}, "too few tasks to tell: the tightest fit"
 
 
 def test_gang_goes_where_it_was_measured_to_train_fastest() -> None:

@@ -1,4 +1,4 @@
-"""The measure of fragmentation, beside what its definition says, worked out by counting."""
+"""The measure of fragmentation, compared with its definition, worked out by counting."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.cluster import cluster, gang, known, node, shares
-from muster.scheduling.gang import Task
+from builders.cluster import cluster, gang, known, node
+from muster.scheduling.gang import Task, gpus_by_node
 from muster.scheduling.placing.batches import Ask
 from muster.scheduling.placing.fragmentation import Fragmentation, Free, TaskMix
 from muster.scheduling.placing.free_capacity import FreeCapacity
@@ -32,7 +32,7 @@ def part(share: int, **fields: object) -> Task:
 
 
 def copies(rest: Resources, each: Resources) -> int:
-    """How often `each` is in `rest`, by taking it out again and again; 20 times is often."""
+    """How many times `rest` covers `each`, at most 20."""
     count = 0
     while count < 20 and rest.covers(each):
         rest, count = rest - each, count + 1
@@ -53,7 +53,7 @@ def chance(free: Free, sizes: list[int], size: int, mix: TaskMix) -> float:
 
 
 def by_definition(free: Free, mix: TaskMix, horizon: float) -> float:
-    """For each GPU: the sum over how many tasks may come of the chance that so many come and none can use it."""
+    """For each GPU, the sum over numbers of tasks of the chance that so many come and none can use it."""
     sizes = [*free.parts, *[WHOLE] * free.gpus]
     unused = 0.0
     for size in sizes:
@@ -84,7 +84,7 @@ frees = st.builds(
 
 
 def as_masks(free: Free, measure: Fragmentation) -> Free:
-    """`admits` of the drawn states says whether POOL_A does; a measure numbers the constraints of its own mix."""
+    """The drawn state with `admits` as the bit set of a measure; drawn, it says whether the node is in POOL_A."""
     admitted = {ANYWHERE, POOL_A} if free.admits else {ANYWHERE}
     return free._replace(admits=sum(bit for where, bit in measure.constraints.items() if where in admitted))
 
@@ -148,18 +148,18 @@ def find(wanted: Task, mix: list[Task], *nodes: Node) -> dict[str, int]:
     capacity = FreeCapacity(cluster(*nodes))
     found = place(gang("g", tasks=(wanted,)), capacity, fragmentation=Fragmentation(TaskMix.of(mix), capacity.fleet))
     assert not isinstance(found, Shortage)
-    return shares(found)
+    return gpus_by_node(found)
 
 
 def test_task_goes_where_it_breaks_no_pair_that_is_asked_for() -> None:
-    """The tightest fit is a pair, and pairs are what comes; of three, one is over."""
+    """The tightest fit would break a pair, and the tasks to come need pairs; of three free GPUs one is left over."""
     nodes = (node("pair", 4, free=2), node("three", 4, free=3))
     assert list(find(Task("t", 1), [Task("a", 1)], *nodes)) == ["pair"]
     assert list(find(Task("t", 1), [Task("a", 2)], *nodes)) == ["three"]
 
 
 def test_task_goes_where_its_cpu_leaves_the_other_gpu_usable() -> None:
-    """Both have two free GPUs; where the CPU is scarce the task would leave a GPU that nobody can feed."""
+    """Both nodes have two free GPUs; on the one with little CPU the task would leave a GPU without CPU."""
     nodes = (node("few", 2, resources=Resources(10, 0, 9)), node("many", 2, resources=Resources(40, 0, 9)))
     hungry = Task("t", 1, Resources(8, 0, 1))
     assert list(find(hungry, [hungry], *nodes)) == ["many"]
@@ -179,10 +179,10 @@ def test_small_part_fills_the_gpu_that_a_large_one_left() -> None:
 
 @pytest.mark.parametrize(("fast", "expected"), [("three", "three"), ("", "four")])
 def test_sensitive_gang_takes_the_faster_ring_and_among_equals_leaves_pairs(fast: str, expected: str) -> None:
-    """The tightest fit of two GPUs leaves one alone."""
+    """The tightest fit of two GPUs would leave a single one."""
     slow, nvlink = unknown_machine(8), known("dgx-a100")
     free = {"three": 3, "four": 4}
     capacity = FreeCapacity(cluster(*(node(name, machine=nvlink if name == fast else slow, free=free[name]) for name in free)))
     found = place(gang("g", 1, 2), capacity, fragmentation=Fragmentation(TaskMix.of([Task("a", 2)]), capacity.fleet))
     assert not isinstance(found, Shortage)
-    assert list(shares(found)) == [expected]
+    assert list(gpus_by_node(found)) == [expected]

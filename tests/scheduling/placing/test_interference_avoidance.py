@@ -1,11 +1,11 @@
-"""Places away from neighbours, where these cost more than they are worth."""
+"""Interference avoidance: placements apart from neighbours, where these would cost more."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from builders.cluster import gang, known, node, placed, running, shares, world
-from muster.scheduling.gang import Gang
+from builders.cluster import gang, known, node, placed, running, world
+from muster.scheduling.gang import Gang, gpus_by_node
 from muster.scheduling.planner import plan
 from muster.scheduling.profile import Profile
 from muster.scheduling.snapshot import Snapshot
@@ -15,10 +15,10 @@ LARGE, SMALL = Profile(model_mb=500.0), Profile(model_mb=1.0)
 
 
 def where(new: Gang, there: list[Gang], profiles: Mapping[str, Profile], nodes: int = 1) -> dict[str, int]:
-    seen = world([node(f"n{index}", machine=known("pcie-8")) for index in range(nodes)], [*there, new])
-    seen = Snapshot(seen.nodes, seen.gangs, seen.queues, profiles)
-    (decision,) = plan(seen, 0.0)
-    return shares(placed(decision))
+    snapshot = world([node(f"n{index}", machine=known("pcie-8")) for index in range(nodes)], [*there, new])
+    snapshot = Snapshot(snapshot.nodes, snapshot.gangs, snapshot.queues, profiles)
+    (decision,) = plan(snapshot, 0.0)
+    return gpus_by_node(placed(decision))
 
 
 def under_one_switch(gpus: int) -> bool:
@@ -44,7 +44,7 @@ def test_gang_is_placed_beside_a_neighbour_where_there_is_no_other_place() -> No
 
 
 def test_gangs_that_start_in_one_pass_get_a_switch_each() -> None:
-    seen = world([node("n0", machine=known("pcie-8"))], [gang("a", kind="large"), gang("b", kind="large")])
-    decisions = plan(Snapshot(seen.nodes, seen.gangs, seen.queues, {"large": LARGE}), 0.0)
-    first, second = (shares(placed(decision))["n0"] for decision in decisions)
+    snapshot = world([node("n0", machine=known("pcie-8"))], [gang("a", kind="large"), gang("b", kind="large")])
+    decisions = plan(Snapshot(snapshot.nodes, snapshot.gangs, snapshot.queues, {"large": LARGE}), 0.0)
+    first, second = (gpus_by_node(placed(decision))["n0"] for decision in decisions)
     assert not under_one_switch(first | second)

@@ -1,4 +1,4 @@
-"""Tasks that take a part of a GPU: several share one, and no part is given twice."""
+"""Tasks that take a part of a GPU: several share one GPU, and no part is placed twice."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.cluster import cluster, gang, known, node, shares, tasks
-from muster.scheduling.gang import Gang, Placement, Task
+from builders.cluster import cluster, gang, known, node, tasks
+from muster.scheduling.gang import Gang, Placement, Task, gpus_by_node
 from muster.scheduling.placing.fragmentation import Fragmentation, TaskMix
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
@@ -34,7 +34,7 @@ def find(wanted: Gang, *nodes: Node) -> Placement:
 
 
 def taken(placements: list[Placement]) -> Counter[tuple[str, int]]:
-    """Thousandths by node and GPU."""
+    """Thousandths taken, by node and GPU."""
     held: Counter[tuple[str, int]] = Counter()
     for placement in placements:
         for one in placement:
@@ -44,7 +44,7 @@ def taken(placements: list[Placement]) -> Counter[tuple[str, int]]:
 
 
 def left(capacity: FreeCapacity) -> dict[tuple[str, int], int]:
-    """Thousandths that a room has, by node and GPU."""
+    """Free thousandths of a capacity, by node and GPU."""
     whole = {(name, gpu): WHOLE for name, free in capacity.free.items() for gpu in indices(free)}
     parts = {(name, gpu): part for name, found in capacity.parts.items() for gpu, part in found}
     assert not whole.keys() & parts.keys()
@@ -63,7 +63,7 @@ def wishes(draw: st.DrawFn) -> Gang:
 @settings(max_examples=200)
 @given(st.lists(st.one_of(wishes(), st.integers(0, 9)), max_size=14), st.booleans())
 def test_gpus_and_parts_are_placed_once_and_given_back_whole(steps: list[Gang | int], measured: bool) -> None:
-    """A number gives back one of the placements; at the end all are."""
+    """A step is a gang to place, or a number that tells which placement to give back; at the end all are given back."""
     nodes = cluster(
         node("n0", 2),
         node("n1", machine=known("pcie-8"), healthy=gpu_set(range(4)), free_set=gpu_set(range(3)), parts=((3, 190),)),
@@ -107,8 +107,8 @@ def test_part_is_placed_exactly_where_one_is_free(free: list[tuple[int, list[int
 
 def test_part_goes_to_the_fullest_gpu_that_holds_it() -> None:
     one = node("n", 4, free=1, parts=((1, 530), (2, 350), (3, 190)))
-    assert shares(find(of_parts("g", 320), one)) == {"n": gpu_set([2])}
-    assert shares(find(of_parts("g", 600), one)) == {"n": gpu_set([0])}
+    assert gpus_by_node(find(of_parts("g", 320), one)) == {"n": gpu_set([2])}
+    assert gpus_by_node(find(of_parts("g", 600), one)) == {"n": gpu_set([0])}
 
 
 def test_tasks_of_a_gang_share_a_gpu() -> None:

@@ -1,11 +1,11 @@
-"""Where a gang goes: few nodes and tight fits, near before far, and never where it may not."""
+"""Placement: few nodes and tight fits, near before far, and only nodes that a gang may use."""
 
 from __future__ import annotations
 
 import pytest
 
-from builders.cluster import cluster, gang, known, node, shares, tasks
-from muster.scheduling.gang import Gang, Placement, Sensitivity, Task
+from builders.cluster import cluster, gang, known, node, tasks
+from muster.scheduling.gang import Gang, Placement, Sensitivity, Task, gpus_by_node
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
 from muster.scheduling.placing.shortage import Shortage
@@ -25,7 +25,7 @@ def find(wanted: Gang, *nodes: Node) -> Placement:
 
 def sizes(found: Placement) -> dict[str, int]:
     """GPUs of a placement by node."""
-    return {name: gpus.bit_count() for name, gpus in sorted(shares(found).items())}
+    return {name: gpus.bit_count() for name, gpus in sorted(gpus_by_node(found).items())}
 
 
 def lacks(wanted: Gang, *nodes: Node) -> str:
@@ -78,7 +78,7 @@ def test_spread_gang_reaches_beyond_the_preferred_rack() -> None:
 
 
 def test_spread_gang_takes_equal_nodes_by_name() -> None:
-    """The chief goes to n1, which has most; a worker to n0; now both have one task and four free GPUs."""
+    """The chief goes to n1, which has most free GPUs, a worker to n0; then each node has one task and four free GPUs."""
     members = tasks("g", 1, 2, "chief") + tasks("g", 2)
     found = find(gang("g", tasks=members, spread=True), node("n0", 8, free=5), node("n1", 8, free=6))
     assert sizes(found) == {"n0": 2, "n1": 2}
@@ -130,14 +130,14 @@ SOME_PAIRS = gpu_set([0, 2, 3, 5])  # one bridged pair and two singles
 )
 def test_sensitivity_decides_which_gpus(sensitivity: Sensitivity, count: int, expected: list[int]) -> None:
     one = node("n1", machine=BRIDGED, free_set=SOME_PAIRS)
-    assert shares(find(gang("g", 1, count, sensitivity=sensitivity), one)) == {"n1": gpu_set(expected)}
+    assert gpus_by_node(find(gang("g", 1, count, sensitivity=sensitivity), one)) == {"n1": gpu_set(expected)}
 
 
 @pytest.mark.parametrize(("sensitivity", "expected"), [(Sensitivity.HIGH, "nvlink"), (Sensitivity.LOW, "pcie")])
 def test_sensitivity_decides_which_node(sensitivity: Sensitivity, expected: str) -> None:
-    """The tighter fit has slow links: only a gang that does not mind takes it."""
+    """The tighter fit has slow links: only an insensitive gang takes it."""
     nodes = (node("nvlink", machine=known("dgx-a100")), node("pcie", machine=known("pcie-8"), free=4))
-    assert list(shares(find(gang("g", 4, sensitivity=sensitivity), *nodes))) == [expected]
+    assert list(gpus_by_node(find(gang("g", 4, sensitivity=sensitivity), *nodes))) == [expected]
 
 
 def test_each_pod_gets_near_gpus_of_its_node() -> None:
@@ -180,7 +180,7 @@ def test_elastic_gang_keeps_its_other_roles_and_first_workers() -> None:
 
 def test_node_where_the_gang_failed_is_the_last_resort() -> None:
     wanted = gang("g", 2, avoid=frozenset({"n1"}))
-    assert list(shares(find(wanted, node("n1", 8, free=2), node("n2")))) == ["n2"]
+    assert list(gpus_by_node(find(wanted, node("n1", 8, free=2), node("n2")))) == ["n2"]
     assert sizes(find(wanted, node("n1"), node("n2", 8, free=1))) == {"n1": 2}
 
 
@@ -195,7 +195,7 @@ def test_cpu_memory_and_pods_bound_what_a_node_takes(resources: Resources) -> No
 
 
 def test_tasks_of_all_roles_bound_what_a_node_takes() -> None:
-    """Each node has memory for one of them, though GPUs for both."""
+    """Each node has memory for one of the tasks, and GPUs for both."""
     each = Resources(1000, 32, 1)
     wanted = gang("g", tasks=(Task("chief", 1, each, role="chief"), Task("worker", 1, each)))
     rest = Resources(9000, 48, 9)
@@ -205,7 +205,7 @@ def test_tasks_of_all_roles_bound_what_a_node_takes() -> None:
 
 def test_constraints_and_taints_are_kept() -> None:
     nodes = (node("n1", labels={"pool": "b"}), node("n2", labels={"pool": "a"}), node("n3", taints=(Taint("full"),)))
-    assert list(shares(find(gang("g", each={"where": POOL_A}), *nodes))) == ["n2"]
+    assert list(gpus_by_node(find(gang("g", each={"where": POOL_A}), *nodes))) == ["n2"]
     assert "16 free on 2 of 2 nodes" in lacks(gang("g", 17), *nodes)
 
 

@@ -23,7 +23,7 @@ def counts(wanted: Gang, rate: Rate | None, *nodes: Node) -> dict[str, int]:
 
 
 def even(_: Gang, shape: Shape) -> float:
-    """The slowest network card is the one with the most GPUs behind it."""
+    """As if the network card with the most GPUs behind it were the slowest."""
     return -shape.counts[0] if len(shape.counts) > 1 else 1.0
 
 

@@ -1,4 +1,4 @@
-"""Placements beside proved optima: a slice of `make bench-yardstick`."""
+"""Placements compared with proved optima: a slice of `make bench-yardstick`."""
 
 from __future__ import annotations
 

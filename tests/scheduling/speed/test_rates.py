@@ -1,4 +1,4 @@
-"""What to expect of a placement: measured before learned before guessed, never better with less, and who hurts whom."""
+"""Expected rates: measured before learned before assumed, never better with slower links, and lower beside neighbours."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_speed_up_is_learned_and_diminishes() -> None:
     assert all(gain > 0 for gain in gains)
     assert all(later < sooner for sooner, later in zip(gains[:1] + gains[3:], gains[4:], strict=False))
     unknown = rates(eight, k=measured((shapes[0], 9.3)))
-    assert 14.0 < (unknown.expected(of("k"), shapes[1]) or 0.0) <= 18.6, "nobody is promised more than GPUs there are"
+    assert 14.0 < (unknown.expected(of("k"), shapes[1]) or 0.0) <= 18.6, "no rate grows more than the number of GPUs"
 
 
 def test_speed_of_a_gpu_model_is_measured_of_the_kind_else_of_others() -> None:
@@ -204,7 +204,7 @@ def test_shared_network_cards_cost_only_gangs_that_use_them() -> None:
     assert known.relative(low, APART, co_location) == 1.0
 
 
-# Where to go
+# The worth of placements
 
 
 def best_gpu(known: Rates, arriving: Gang, others: list[Gang], free: Mapping[str, list[int]]) -> tuple[str, int]:
@@ -217,7 +217,7 @@ def best_gpu(known: Rates, arriving: Gang, others: list[Gang], free: Mapping[str
 
 
 def test_worth_of_a_placement_counts_what_neighbours_lose() -> None:
-    """ "rude" loses nothing itself; "meek" loses half beside it."""
+    """Kind "rude" loses nothing beside kind "meek", which loses half."""
     rude = Profile({(ONE, NO_NEIGHBOURS): 1.0, (ONE, beside(Via.SWITCH, "meek")): 1.0, (ONE, beside(Via.SWITCH, "stoic")): 1.0})
     meek = Profile({(ONE, NO_NEIGHBOURS): 1.0, (ONE, beside(Via.SWITCH, "rude")): 0.5})
     stoic = Profile({(ONE, NO_NEIGHBOURS): 1.0, (ONE, beside(Via.SWITCH, "rude")): 1.0})
@@ -247,11 +247,8 @@ def test_gangs_of_one_node_meet_at_a_switch_and_spread_ones_at_the_network_cards
     assert Occupancy([single]).co_location(spread.name, gpus, NODES) == ((Via.SWITCH, single.profile_name),)
 
 
-# The law
-
-
 def test_order_of_the_profiles_makes_no_difference() -> None:
-    """Not even the last digit: of equal moves the one that seems better by it would be made."""
+    """Not even in the last digit, by which one of two equal moves would seem better."""
     known = {
         f"k{i}": Profile({(ONE, NO_NEIGHBOURS): 1.0 + i / 7, (ONE, beside(Via.GPU, "other")): 0.7 / (i + 1)}, utilisation=0.5)
         for i in range(7)

@@ -1,4 +1,4 @@
-"""What a gang promises, from how long others ran."""
+"""The Gittins index of a gang, from how long others ran."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MANY = 2000
 
 
 def brute_force(times: list[tuple[float, float]], age: float) -> float:
-    """The index by its definition: over each possible end, the chance to end by then, for each second expected to be run."""
+    """The index by its definition: over possible ends, the best ratio of the chance to end by then to the seconds run."""
     left = [(time - age, weight) for time, weight in times if time > age]
     limits = [limit for limit, _ in left]
     return max(sum(w for t, w in left if t <= limit) / sum(w * min(t, limit) for t, w in left) for limit in limits)

@@ -20,7 +20,7 @@ def names(sizes: list[int], gpus: int) -> list[str]:
 
 
 def worth(sizes: list[int], gpus: int) -> float:
-    """What starts when the gangs claim in this order, each if it still fits."""
+    """The worth of the gangs that start in this order, each if it still fits."""
     total = 0.0
     for name in names(sizes, gpus):
         size = sizes[int(name[1:])]

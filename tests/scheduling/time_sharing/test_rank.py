@@ -1,4 +1,4 @@
-"""Standings: what is kept from pass to pass is what would be worked out anew."""
+"""Ranks kept from pass to pass equal those worked out anew."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPANS = st.floats(1.0, 20 * DAY)
 
 
 def came(there: float, share: float, runs: bool) -> Gang:
-    """A gang that came `there` seconds before, ran for a share of them, and now runs on or waits."""
+    """A gang that arrived `there` seconds ago, ran for a share of them, and now runs or waits."""
     one = running("a", ("n", [0]), sharing=TURNS) if runs else gang("a", 1, 1, sharing=TURNS)
     return replace(one, arrived=-there, attained=there * share, since=0.0)
 

@@ -1,4 +1,4 @@
-"""Which GPUs of a machine a job gets: the fastest for one that needs links, what hurts least for one that does not."""
+"""Which GPUs of a machine are chosen: the fastest for sensitive tasks, the least useful to others for the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FREE_SETS = (0xFF, 0b10110110, 0b01111110, 0b11010011, 0b00001111)
 
 
 def best(machine: MachineType, free: int, count: int, sensitive: bool) -> int:
-    """The rule in words: by trying every subset."""
+    """The best choice, by trying every subset."""
 
     def worth(gpus: int) -> tuple[float, ...]:
         ring, inside, left = machine.ring(gpus), machine.usefulness(gpus), machine.usefulness(free & ~gpus)

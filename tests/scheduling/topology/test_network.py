@@ -1,4 +1,4 @@
-"""What crosses the network, and how long it takes: farther is thinner, neighbours share, one server needs none."""
+"""Bandwidth between nodes, and the time of an exchange: it falls with distance and neighbours, and one node needs none."""
 
 from __future__ import annotations
 
