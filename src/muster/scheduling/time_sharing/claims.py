@@ -172,10 +172,8 @@ class Claims:
         return together if together and self._is_faster(gang, together, placement) else placement
 
     def _is_faster(self, gang: Gang, one: Placement, other: Placement) -> bool:
-        """Whether one placement is measured to be clearly faster than another: no gang is displaced on a prior."""
-        rates, shapes = self._session.rates, [shape(placement, self._session.nodes) for placement in (one, other)]
-        here, there = (rates.relative(gang, where) for where in shapes)
-        return here > there + LEAST_GAIN and all(rates.is_measured(gang, where) for where in shapes)
+        rates, nodes = self._session.rates, self._session.nodes
+        return rates.relative(gang, shape(one, nodes)) > rates.relative(gang, shape(other, nodes)) + LEAST_GAIN
 
     # Over gangs that rank below
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 from builders.cluster import known, node, tasks
@@ -10,6 +12,9 @@ from builders.sessions import TURNS, said, session_of, turning
 from muster.scheduling.gang import Gang, Sensitivity, gpus_by_node
 from muster.scheduling.policies.gandiva import migration
 from muster.scheduling.profile import Profile
+from muster.scheduling.session import Session
+from muster.scheduling.speed.shapes import shape_of
+from muster.scheduling.topology.node import Node
 
 SERVERS = [node("m", machine=known("aws-4gpu")), node("n", machine=known("aws-4gpu"))]
 
@@ -20,11 +25,28 @@ def apart(**fields: Any) -> Gang:
     return turning("apart", ("m", [0]), ("n", [0]), **fields)
 
 
+def measured_session(nodes: Sequence[Node], gangs: Sequence[Gang], now: float = 3600.0) -> Session:
+    """A session in which the first gang was measured where it is, and twice as fast on any two GPUs of one node."""
+    session, gang = session_of(nodes, gangs, now), gangs[0]
+    pairs = [{node.name: 1 << one | 1 << other} for node in nodes for one, other in combinations(range(node.machine.gpus), 2)]
+    rates = {
+        (shape_of(gpus, session.nodes), session.occupancy.co_location(gang.name, gpus, session.nodes)): rate
+        for gpus, rate in [*((pair, 2.0) for pair in pairs), (gpus_by_node(gang.placement), 1.0)]
+    }
+    return session_of(nodes, gangs, now, {gang.name: Profile(rates)})
+
+
 def test_gang_on_two_nodes_moves_to_one_with_enough_idle_gpus() -> None:
-    session = session_of(SERVERS, [apart()], now=3600.0)
+    session = measured_session(SERVERS, [apart()])
     migration.improve(session)
     assert said(session.decisions) == [("Migrate", "apart")]
     assert len(gpus_by_node(session.gangs["apart"].placement)) == 1
+
+
+def test_gang_of_which_no_rate_was_measured_is_not_moved_for_speed() -> None:
+    session = session_of(SERVERS, [apart()], now=3600.0)
+    migration.improve(session)
+    assert session.decisions == []
 
 
 def test_gang_insensitive_to_links_stays() -> None:
@@ -74,14 +96,14 @@ def test_migration_keeps_the_size_of_an_elastic_gang() -> None:
     whole = tasks("apart", 3)
     found = apart()
     placement = tuple(place._replace(task=whole[place.task.index]) for place in found.placement)
-    session = session_of(SERVERS, [replace(found, tasks=whole, placement=placement, fewest=1)], now=3600.0)
+    session = measured_session(SERVERS, [replace(found, tasks=whole, placement=placement, fewest=1)])
     migration.improve(session)
     assert said(session.decisions) == [("Migrate", "apart")]
     assert session.gangs["apart"].held == 2
 
 
 def test_grown_gang_moves_with_all_its_workers() -> None:
-    session = session_of(SERVERS, [apart(asked=1, fewest=1)], now=3600.0)
+    session = measured_session(SERVERS, [apart(asked=1, fewest=1)])
     migration.improve(session)
     assert said(session.decisions) == [("Migrate", "apart")]
     assert session.gangs["apart"].held == 2
@@ -113,6 +135,6 @@ def test_no_gang_moves_to_a_node_on_which_others_wait_for_their_turn() -> None:
     servers = [*SERVERS, node("o", machine=known("aws-4gpu"))]
     wide = turning("wide", ("o", [0, 1]), running=False)
     for gangs, moves in (([apart(), *busy], [("Migrate", "apart")]), ([apart(), *busy, wide], [])):
-        session = session_of(servers, gangs, now=3600.0)
+        session = measured_session(servers, gangs)
         migration.improve(session)
         assert said(session.decisions) == moves
