@@ -169,11 +169,13 @@ class Claims:
         if placement is None or not spread_out or gang.spread or gang.gpus > self._session.largest:
             return placement
         together = self._over_fewest(replace(gang, required=Level.NODE))
-        gains = together and self._relative_rate(gang, together) > self._relative_rate(gang, placement) + LEAST_GAIN
-        return together if gains else placement
+        return together if together and self._is_faster(gang, together, placement) else placement
 
-    def _relative_rate(self, gang: Gang, placement: Placement) -> float:
-        return self._session.rates.relative(gang, shape(placement, self._session.nodes))
+    def _is_faster(self, gang: Gang, one: Placement, other: Placement) -> bool:
+        """Whether one placement is measured to be clearly faster than another: no gang is displaced on a prior."""
+        rates, shapes = self._session.rates, [shape(placement, self._session.nodes) for placement in (one, other)]
+        here, there = (rates.relative(gang, where) for where in shapes)
+        return here > there + LEAST_GAIN and all(rates.is_measured(gang, where) for where in shapes)
 
     # Over gangs that rank below
 

@@ -1,7 +1,7 @@
-"""A thousand and more bad manifests: each is refused, with a message that names the field; each bound lets its edge pass.
+"""More than a thousand invalid manifests: each is rejected with a message that names the field; boundary values are accepted.
 
-The table is written by hand, not derived from the schema, so that a bound which the schema loses is missed here.
-What a schema can say (a wrong type, a value out of range) the models must refuse as well; CEL rules are the server's.
+The table is written by hand, not derived from the schema, so that a bound missing from the schema is detected here. The models
+must reject schema errors too (a wrong type, a value out of range); only the API server evaluates CEL rules.
 """
 
 import json
@@ -34,14 +34,14 @@ LABELS = ([*NO_TEXT, "", "Upper", "under_score", "dot.ted", "-a", "a-", "a" * 64
 
 
 class Kind(NamedTuple):
-    """What a field must not and may hold."""
+    """Invalid and valid values of a field."""
 
     bad: list[Any]
     good: list[Any]
 
 
 class Bad(NamedTuple):
-    """A manifest to refuse, and what the message must name."""
+    """An invalid manifest, and the field that the message must name."""
 
     manifest: Manifest
     field: str
@@ -123,7 +123,7 @@ CLOSED = ["placement", "elastic", "sharing", "checkpoint", "roles"]
 
 
 def fields(manifest: Manifest) -> dict[str, Kind]:
-    """Return the kinds of all fields that a DLJob's spec can have, by path."""
+    """Return the kinds of all fields of a DLJob's spec, by path."""
     roles = manifest["spec"]["roles"]
     table = {f"spec.{path}": kind for path, kind in SPEC.items()}
     for role in roles:
@@ -133,18 +133,18 @@ def fields(manifest: Manifest) -> dict[str, Kind]:
 
 
 def steps(path: str) -> list[str | int]:
-    """Split a path as the API server writes it into keys and indices."""
+    """Split a path in the notation of the API server into keys and indices."""
     path = path.replace("nvidia.com/gpu", "GPU").replace("[", ".").replace("]", "")
     named = {"GPU": "nvidia.com/gpu"}
     return [int(part) if part.isdigit() else named.get(part, part) for part in path.split(".")]
 
 
 def put(manifest: Manifest, path: str, value: object) -> Manifest | None:
-    """Return the manifest with a field set; None where there is no object to set it in."""
+    """Return the manifest with a field set; None if its parent object is missing."""
     result = copied(manifest)
-    *way, last = steps(path)
+    *parents, last = steps(path)
     holder: Any = result
-    for step in way:
+    for step in parents:
         if isinstance(step, str) and step not in holder:
             return None
         holder = holder[step]
@@ -153,11 +153,11 @@ def put(manifest: Manifest, path: str, value: object) -> Manifest | None:
 
 
 def drop(manifest: Manifest, path: str) -> Manifest | None:
-    """Return the manifest without a field; None where it has none."""
+    """Return the manifest without a field; None if the field is missing."""
     result = copied(manifest)
-    *way, last = steps(path)
+    *parents, last = steps(path)
     holder: Any = result
-    for step in way:
+    for step in parents:
         if isinstance(step, str) and step not in holder:
             return None
         holder = holder[step]
@@ -174,7 +174,7 @@ def load(name: str) -> Manifest:
 
 
 def copied(manifest: Manifest) -> Manifest:
-    """Return a copy in which nothing is shared (YAML aliases are)."""
+    """Return a deep copy without shared objects, which YAML aliases create."""
     copy: Manifest = json.loads(json.dumps(manifest))
     return copy
 
@@ -183,7 +183,7 @@ JOBS = {name: load(name) for name in ("minimal", "torchrun", "mpi", "parameter-s
 
 
 def wrong_values() -> Iterator[Bad]:
-    """Yield each example with each of its fields, set or not, holding each wrong value."""
+    """Yield each example with each invalid value in each field."""
     for name, manifest in JOBS.items():
         for path, kind in fields(manifest).items():
             for value in kind.bad:
@@ -192,7 +192,7 @@ def wrong_values() -> Iterator[Bad]:
 
 
 def unknown_fields() -> Iterator[Bad]:
-    """Yield each example with an unknown field in each object that is muster's own."""
+    """Yield each example with an unknown field in each of muster's own objects."""
     for name, manifest in JOBS.items():
         roles = [f"roles.{role}" for role in manifest["spec"]["roles"]]
         for holder in ("spec", *(f"spec.{path}" for path in (*CLOSED, *roles))):
@@ -202,7 +202,7 @@ def unknown_fields() -> Iterator[Bad]:
 
 
 def missing_fields() -> Iterator[Bad]:
-    """Yield each example without, or with null for, each of the fields that it needs."""
+    """Yield each example with each required field missing or null."""
     for name, manifest in JOBS.items():
         role_fields = ("template", POD, f"{POD}.containers", f"{CONTAINER}.name")
         of_roles = [f"roles.{role}.{field}" for role in manifest["spec"]["roles"] for field in role_fields]
@@ -213,7 +213,7 @@ def missing_fields() -> Iterator[Bad]:
 
 
 def bad_names() -> Iterator[Bad]:
-    """Yield manifests whose name cannot be part of a pod's or a Service's name."""
+    """Yield manifests with names that are invalid in names of pods or Services."""
     for name in ("Upper", "under_score", "dot.ted", "-a", "a-", "1a", "a" * 51, "ä", "a b"):
         made = put(JOBS["minimal"], "metadata.name", name)
         assert made
@@ -221,7 +221,7 @@ def bad_names() -> Iterator[Bad]:
 
 
 def bad_queues() -> Iterator[Bad]:
-    """Yield DLQueues that make no sense."""
+    """Yield invalid DLQueues."""
     queue = load("queue")
     table = {"spec": OBJECT, "spec.gpus": integer(0, INT32)}
     cases = [(path, value) for path, kind in table.items() for value in kind.bad]
@@ -271,7 +271,9 @@ for job in ("minimal", "parameter-server", "mpi"):
 
 
 @pytest.mark.parametrize(("name", "patch", "field", "words"), RULES)
-def test_rules_are_kept(server: "Server", name: str, patch: dict[str, Any], field: str, words: str) -> None:
+def test_rule_violation_is_rejected_with_field_and_message(
+    server: "Server", name: str, patch: dict[str, Any], field: str, words: str
+) -> None:
     made: Manifest | None = JOBS[name]
     for path, value in patch.items():
         assert made
@@ -283,22 +285,22 @@ def test_rules_are_kept(server: "Server", name: str, patch: dict[str, Any], fiel
     assert words in causes[field]
 
 
-def test_a_thousand_bad_manifests_are_refused_by_name(server: "Server") -> None:
+def test_thousand_invalid_manifests_are_rejected_with_the_field(server: "Server") -> None:
     bad = [*wrong_values(), *unknown_fields(), *missing_fields(), *bad_names(), *bad_queues()]
-    assert len({json.dumps(each.manifest) for each in bad}) >= 1000
+    assert len({json.dumps(case.manifest) for case in bad}) >= 1000
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda each: server.create(each.manifest, dry=True), bad))
-    accepted = [each.about for each, answer in zip(bad, answers, strict=True) if answer.status not in (400, 422)]
+        answers = list(pool.map(lambda case: server.create(case.manifest, dry=True), bad))
+    accepted = [case.about for case, answer in zip(bad, answers, strict=True) if answer.status not in (400, 422)]
     assert not accepted
-    named = [is_named(each.field, answer.body) for each, answer in zip(bad, answers, strict=True)]
-    assert [each.about for each, is_so in zip(bad, named, strict=True) if not is_so] == []
+    named = [is_named(case.field, answer.body) for case, answer in zip(bad, answers, strict=True)]
+    assert [case.about for case, is_so in zip(bad, named, strict=True) if not is_so] == []
 
 
 def is_named(field: str, body: dict[str, Any]) -> bool:
-    """Tell whether a refusal names the field, or one within it."""
+    """Return whether a rejection names the field or a nested one."""
     causes = body.get("details", {}).get("causes", ())
     named = [cause.get("field", "") for cause in causes] + re.findall('unknown field "([^"]*)"', body["message"])
-    return any(each == field or each.startswith((f"{field}.", f"{field}[")) for each in named)
+    return any(name == field or name.startswith((f"{field}.", f"{field}[")) for name in named)
 
 
 def is_read(manifest: Manifest) -> bool:
@@ -309,12 +311,12 @@ def is_read(manifest: Manifest) -> bool:
     return True
 
 
-def test_the_models_refuse_what_the_schema_refuses() -> None:
+def test_models_reject_what_the_schema_rejects() -> None:
     bad = [*wrong_values(), *unknown_fields(), *missing_fields(), *bad_names(), *bad_queues()]
-    assert [each.about for each in bad if is_read(each.manifest)] == []
+    assert [case.about for case in bad if is_read(case.manifest)] == []
 
 
-def test_each_bound_lets_its_edge_pass(server: "Server") -> None:
+def test_boundary_values_are_accepted(server: "Server") -> None:
     good = [
         (path, value, made)
         for manifest in JOBS.values()
@@ -323,7 +325,7 @@ def test_each_bound_lets_its_edge_pass(server: "Server") -> None:
         if (made := put(manifest, path, value))
     ]
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda each: server.create(each[2], dry=True), good))
+        answers = list(pool.map(lambda case: server.create(case[2], dry=True), good))
     by_rule = [answer for answer in answers if answer.status != 201]
     assert [answer.message for answer in by_rule if not only_rules(answer.body)] == []
     assert len(by_rule) < len(good) / 3
@@ -331,7 +333,15 @@ def test_each_bound_lets_its_edge_pass(server: "Server") -> None:
 
 
 def only_rules(body: dict[str, Any]) -> bool:
-    """Tell whether a refusal is by CEL rules alone: a value in its own bounds can still contradict another field."""
+    """Return whether only CEL rules reject a manifest: a value within its bounds can still contradict another field."""
     causes = body["details"]["causes"]
-    known = ("exclude", "has no place", "ParameterServer needs", "between", "must not exceed", "wider", "no volume named")
-    return all(any(words in cause["message"] for words in (*known, "needs checkpoint.volume")) for cause in causes)
+    of_rules = (
+        "exclude",
+        "is not allowed with",
+        "ParameterServer needs",
+        "between",
+        "must not exceed",
+        "wider",
+        "no volume named",
+    )
+    return all(any(words in cause["message"] for words in (*of_rules, "needs checkpoint.volume")) for cause in causes)
