@@ -1,6 +1,6 @@
 """Gandiva (OSDI'18), tables 3 and 4: the time of a hyperparameter search to a target accuracy.
 
-Three rules run on the same configurations (`muster.scheduling.sweeps`): each to its end in turn, Gandiva's top M, and muster's
+Three rules run on the same configurations (`muster.sweeps`): each to its end in turn, Gandiva's top M, and muster's
 successive halving.
 """
 
@@ -17,10 +17,10 @@ from typing import Any
 import yaml
 from benchmarks.figures.figure import Figure
 
-from muster.scheduling.sweeps import Halving, Rule, TopM, in_turn
 from muster.scheduling.topology.machine import unknown_machine
 from muster.scheduling.topology.node import Node
 from muster.simulator.policies.sweep import Configuration, Training, configurations, reaching, seconds_to
+from muster.sweeps import Halving, Rule, TopM, in_turn
 
 SCENARIO = Path(__file__).parent / "scenarios" / "automl.yaml"
 SERVER_GPUS = 4

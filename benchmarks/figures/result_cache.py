@@ -16,7 +16,13 @@ from typing import ParamSpec, TypeVar
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "figures"
 SUFFIXES = (".py", ".csv", ".yaml", ".json")
-SOURCES = ("src/muster/scheduling", "src/muster/simulator", "benchmarks/data", "benchmarks/figures/scenarios")
+SOURCES = (
+    "src/muster/scheduling",
+    "src/muster/sweeps.py",
+    "src/muster/simulator",
+    "benchmarks/data",
+    "benchmarks/figures/scenarios",
+)
 """The inputs of every result, in addition to the calling module."""
 P = ParamSpec("P")
 R = TypeVar("R")

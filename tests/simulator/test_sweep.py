@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from muster.scheduling.sweeps import Halving, Rule, TopM, in_turn
 from muster.scheduling.topology.machine import unknown_machine
 from muster.scheduling.topology.node import Node
 from muster.simulator.policies.sweep import Configuration, Training, configurations, reaching, seconds_to
+from muster.sweeps import Halving, Rule, TopM, in_turn
 
 TRAINING = Training(seconds=1000.0, reports=20)
 

@@ -29,7 +29,6 @@ By topic
     packing/       several gangs on the same GPUs
     rebalancing/   moves that make gangs faster
     policies/      which of these when: ours (`muster`), and the paper's (`gandiva`)
-    sweeps         which trials of a hyperparameter sweep run, wait or stop
 
 A set of GPUs of one node is an int used as a bit set: bit i is GPU i.
 """

@@ -6,25 +6,10 @@ are queued once their pods have gone, as after a Requeue.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from itertools import groupby
 
-from muster.scheduling.decisions import (
-    Grow,
-    Join,
-    Migrate,
-    Move,
-    Pack,
-    Place,
-    Preempt,
-    Requeue,
-    Resize,
-    Resume,
-    Shrink,
-    Suspend,
-    Unpack,
-    Verb,
-)
+from muster.scheduling import decisions as verb
 from muster.scheduling.gang import Gang
 
 
@@ -37,29 +22,16 @@ class State(StrEnum):
     """It has a placement, and waits there for its turn."""
 
 
-Transition = tuple[State, Verb, State]
-
-_QUEUED, _RUNNING, _SUSPENDED = State
-TRANSITIONS: tuple[Transition, ...] = (
-    (_QUEUED, Place, _RUNNING),
-    (_QUEUED, Pack, _RUNNING),
-    (_QUEUED, Join, _SUSPENDED),
-    (_SUSPENDED, Resume, _RUNNING),
-    (_SUSPENDED, Pack, _RUNNING),
-    (_SUSPENDED, Migrate, _RUNNING),
-    (_SUSPENDED, Preempt, _QUEUED),
-    (_RUNNING, Suspend, _SUSPENDED),
-    (_RUNNING, Unpack, _SUSPENDED),
-    (_RUNNING, Unpack, _QUEUED),
-    (_RUNNING, Requeue, _QUEUED),
-    (_RUNNING, Preempt, _QUEUED),
-    (_RUNNING, Move, _RUNNING),
-    (_RUNNING, Resize, _RUNNING),
-    (_RUNNING, Migrate, _RUNNING),
-    (_RUNNING, Grow, _RUNNING),
-    (_RUNNING, Shrink, _RUNNING),
-)
-"""From a state, by a verb, to a state; of Preempt, that of its victims."""
+TRANSITIONS: Mapping[tuple[State, State], tuple[verb.Verb, ...]] = {
+    (State.QUEUED, State.RUNNING): (verb.Place, verb.Pack),
+    (State.QUEUED, State.SUSPENDED): (verb.Join,),
+    (State.RUNNING, State.QUEUED): (verb.Requeue, verb.Preempt, verb.Unpack),
+    (State.RUNNING, State.RUNNING): (verb.Move, verb.Resize, verb.Migrate, verb.Grow, verb.Shrink),
+    (State.RUNNING, State.SUSPENDED): (verb.Suspend, verb.Unpack),
+    (State.SUSPENDED, State.QUEUED): (verb.Preempt,),
+    (State.SUSPENDED, State.RUNNING): (verb.Resume, verb.Pack, verb.Migrate),
+}
+"""The verbs by which a gang comes from one state to another; of Preempt, its victims."""
 
 
 def state_of(gang: Gang) -> State:
@@ -72,7 +44,6 @@ def state_of(gang: Gang) -> State:
 def diagram() -> str:
     """Return the states and verbs as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", f"    [*] --> {State.QUEUED}: arrives", f"    {State.RUNNING} --> [*]: ends"]
-    by_ends = sorted(TRANSITIONS, key=lambda transition: (transition[0], transition[2]))
-    for (before, after), transitions in groupby(by_ends, key=lambda transition: (transition[0], transition[2])):
-        lines.append(f"    {before} --> {after}: {', '.join(verb.__name__ for _, verb, _ in transitions)}")
+    for (before, after), verbs in TRANSITIONS.items():
+        lines.append(f"    {before} --> {after}: {', '.join(each.__name__ for each in verbs)}")
     return "\n".join(lines)

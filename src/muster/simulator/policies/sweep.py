@@ -1,4 +1,4 @@
-"""A simulated hyperparameter sweep: configurations with learning curves, and a stopping rule of `scheduling.sweeps`.
+"""A simulated hyperparameter sweep: configurations with learning curves, and a stopping rule of `muster.sweeps`.
 
 The accuracy of a configuration approaches its limit as one over the number of trained mini-batches. A report is the accuracy
 plus the sampling error of a test set of 10,000 images. Progress and `Job.work` are in mini-batches, at one rate for all trials.
@@ -17,11 +17,11 @@ from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
 from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.sweeps import Rule, Trial, Verdict
 from muster.scheduling.topology.node import Node
 from muster.simulator.engine import Run, Simulation
 from muster.simulator.jobs import Job
 from muster.simulator.physics import Ideal
+from muster.sweeps import Rule, Trial, Verdict
 
 GUESSING = 0.1
 """The accuracy of an untrained network with ten classes."""

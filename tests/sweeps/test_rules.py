@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muster.scheduling.sweeps import Halving, Rule, TopM, Trial, Verdict, in_turn
+from muster.sweeps import Halving, Rule, TopM, Trial, Verdict, in_turn
 
 RULES: tuple[Rule, ...] = (in_turn, TopM(best=2), TopM(best=8, probe=1), Halving(), Halving(first=2, factor=3, ahead=0.25))
 
