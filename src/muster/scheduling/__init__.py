@@ -17,13 +17,14 @@ One pass
     planner        reactive and introspective passes; the contract with callers
     session        the cluster during a pass: free capacity, occupancy, quotas, decisions
     occupancy      which gang is where, and which gangs meet
+    quotas         GPUs that queues hold and reserve
     gang_index     gangs by what a pass asks of them, kept up to date by what changed
     planner_cache  what passes leave for those after them
 
 By topic
     placing/       where a gang goes: search, free capacity, fragmentation, interference
     speed/         how fast a gang will be on a placement: measured, learned, or from a prior
-    admission/     whole gangs, in queue order: quotas, backfill, preemption
+    admission/     whole gangs, in queue order: backfill, preemption
     time_sharing/  ranks, the Gittins index, claims
     elastic/       shares of elastic gangs, and what is reclaimed from them
     packing/       several gangs on the same GPUs

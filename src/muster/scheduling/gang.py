@@ -185,6 +185,11 @@ class Gang:
         return self.asked is not None and sum(assigned.task.role == "worker" for assigned in self.placement) > self.asked
 
     @property
+    def elastic(self) -> bool:
+        """Whether a policy may choose its size."""
+        return self.asked is not None and self.sharing.slices
+
+    @property
     def profile_name(self) -> str:
         """The kind whose measurements hold for it: the declared one, else its own."""
         return self.kind or self.name

@@ -14,8 +14,9 @@ these change. The gain of each part is told where it stands: median CPU ms of a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.gang import Gang
@@ -26,9 +27,10 @@ from muster.scheduling.placing.shortage import Shortage
 from muster.scheduling.profile import Profile
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.rates import Rates
-from muster.scheduling.time_sharing.rank import Ranks
 from muster.scheduling.topology.fleet import Demands, Fleet
 from muster.scheduling.topology.node import Node
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -60,13 +62,13 @@ class PlannerCache:
 
     def __init__(self) -> None:
         self.index = GangIndex()
-        self.ranks = Ranks()
         self.changes = Changes()
         """What the last snapshot changed."""
         self._fleet = Fleet({})
         self._facts: dict[str, GangFacts] = {}
         self._profiles: Mapping[str, Profile] = {}
         self._rates: Rates | None = None
+        self._kept: dict[object, Any] = {}
         self.settled = False
         """Whether a search for better placements found nothing, and nothing changed since."""
 
@@ -89,6 +91,13 @@ class PlannerCache:
         if self._rates is None:
             self._rates = Rates(profiles, nodes)
         return self._rates
+
+    def kept(self, make: Callable[[], T]) -> T:
+        """Return what `make` made when it was first asked for: for what a policy keeps from pass to pass."""
+        if make not in self._kept:
+            self._kept[make] = make()
+        kept: T = self._kept[make]
+        return kept
 
     def facts(self, fleet: Fleet, gang: Gang) -> GangFacts:
         """Return what follows of the fleet and of a waiting gang of the index."""

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 
-from muster.scheduling.admission.quotas import Quotas
 from muster.scheduling.decisions import (
     AnyAssignment,
     Decision,
@@ -36,10 +35,10 @@ from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
 from muster.scheduling.planner_cache import PlannerCache
+from muster.scheduling.quotas import Quotas
 from muster.scheduling.settings import DEFAULTS, Policy, Settings
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.rates import Rates
-from muster.scheduling.time_sharing.gittins import GittinsIndex
 from muster.scheduling.topology.links import GpuSet
 
 GpusByNode = dict[str, GpuSet]
@@ -62,15 +61,15 @@ class Session:
         self.capacity = FreeCapacity(snapshot.nodes, fleet)
         self.occupancy = self.index.occupancy
         self.quotas = Quotas(snapshot.queues, self.index.placed.values())
-        self.ranks = self._cache.ranks
+        self.ended = snapshot.ended
         self.facts = partial(self._cache.facts, fleet)
         """What follows of a waiting gang and of the fleet, by gang."""
+        self.kept = self._cache.kept
         self.decisions: list[AnyAssignment | Suspend | Requeue | Preempt] = []
         self.waits: dict[str, Wait] = {}
         """Why gangs wait, or stay where they are although they are to change, of which nothing else is decided."""
         self._kept: GpusByNode = {}
         """GPUs kept for gangs that will start when others have gone."""
-        self._ended = snapshot.ended
 
     # What is there
 
@@ -92,11 +91,6 @@ class Session:
     def settle(self) -> None:
         """Note that there is nothing to change until a gang, a node or a rate changes."""
         self._cache.settled = True
-
-    @cached_property
-    def gittins(self) -> GittinsIndex:
-        """How soon gangs may be expected to end."""
-        return GittinsIndex(self._ended)
 
     @cached_property
     def fragmentation(self) -> Fragmentation | None:

@@ -2,7 +2,6 @@
 
 admission    one pass over the gangs, in queue order
 queue_order  the order of waiting gangs
-quotas       GPUs that queues hold, compared with their quotas
 backfill     what later gangs may have while earlier ones wait
 preemption   which gangs of lower priority make way
 """

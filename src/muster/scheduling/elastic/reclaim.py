@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from muster.scheduling.admission.quotas import Quotas
 from muster.scheduling.gang import Gang, Placement, gpus_by_node, gpus_of, renumbered
 from muster.scheduling.placing.placement import fit_key
+from muster.scheduling.quotas import Quotas
 from muster.scheduling.session import Session
 
 

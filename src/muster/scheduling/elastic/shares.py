@@ -25,12 +25,12 @@ from math import sqrt
 from operator import attrgetter
 from typing import NamedTuple
 
-from muster.scheduling.admission.quotas import Quotas
 from muster.scheduling.decisions import Grow, Place, Requeue, Shrink
 from muster.scheduling.elastic.speed_up import curve, rate
 from muster.scheduling.gang import Gang, Placement, gpus_by_node, renumbered, shrunk
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
+from muster.scheduling.quotas import Quotas
 from muster.scheduling.rebalancing.cost import move_seconds
 from muster.scheduling.session import Session
 from muster.scheduling.topology.node import Level
@@ -51,11 +51,6 @@ class Size(NamedTuple):
     worth: float
 
 
-def is_elastic(gang: Gang) -> bool:
-    """Say whether the policy may choose the gang's size."""
-    return gang.asked is not None and gang.sharing.slices
-
-
 def elastic_gangs(session: Session) -> dict[str, Gang]:
     """Return the elastic gangs that run or wait, by name; those about which the pass decided already stay as they are.
 
@@ -64,7 +59,7 @@ def elastic_gangs(session: Session) -> dict[str, Gang]:
     if not session.index.elastic or not session.can(Place, Grow, Shrink, Requeue):
         return {}
     decided = {decision.gang.name for decision in session.decisions}
-    elastic = [gang for gang in session.gangs.values() if is_elastic(gang) and gang.name not in decided]
+    elastic = [gang for gang in session.gangs.values() if gang.elastic and gang.name not in decided]
     return {gang.name: gang for gang in sorted(elastic, key=attrgetter("name")) if _may_change(session, gang)}
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from muster.scheduling.elastic.shares import is_elastic
 from muster.scheduling.gang import Gang, Sensitivity, gpus_by_node
 from muster.scheduling.packing.packing import MEMORY
 from muster.scheduling.profile import CoLocation, Shape, Via
@@ -163,7 +162,7 @@ def _by_gpus(session: Session) -> dict[tuple[tuple[str, int], ...], list[Gang]]:
 
 def _may_move(session: Session, gang: Gang) -> bool:
     whole = all(one.task.share == WHOLE and not one.gpus & ~session.nodes[one.node].healthy for one in gang.placement)
-    return whole and gang.held > 0 and not (gang.resize or gang.leave is not None or is_elastic(gang))
+    return whole and gang.held > 0 and not (gang.resize or gang.leave is not None or gang.elastic)
 
 
 def _has_others(session: Session, gpus: GpusByNode, gangs: list[Gang]) -> bool:

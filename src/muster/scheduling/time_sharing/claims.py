@@ -18,8 +18,9 @@ from muster.scheduling.placing.placement import fit_key
 from muster.scheduling.rebalancing.cost import LEAST_GAIN
 from muster.scheduling.session import GpusByNode, Session
 from muster.scheduling.speed.shapes import shape
+from muster.scheduling.time_sharing.gittins import GittinsIndex
 from muster.scheduling.time_sharing.knapsack import starting_order
-from muster.scheduling.time_sharing.rank import Rank, RankKey, RankOrder
+from muster.scheduling.time_sharing.rank import Rank, RankKey, RankOrder, Ranks
 from muster.scheduling.topology.links import GpuSet
 from muster.scheduling.topology.node import Level
 
@@ -55,7 +56,8 @@ class Claims:
         self._session, self._capacity = session, session.capacity
         running = _running(session)
         everyone = (*running.values(), *claimants(session))
-        self._ranks = session.ranks.of(everyone, session.now, session.settings.slice_seconds)
+        self._ranks = session.kept(Ranks).of(everyone, session.now, session.settings.slice_seconds)
+        self._gittins = GittinsIndex(session.ended)
         packed = [sorted(bundle, key=self._turn) for bundle in bundled(_sharing_gpus(running)) if len(bundle) > 1]
         self._bundles = {bundle[0].name: bundle for bundle in packed}
         """Gangs that are packed rank as the first of them does."""
@@ -94,12 +96,12 @@ class Claims:
                 by_key.setdefault(rank.key, []).append(rank)
         by_order: dict[RankOrder, list[Rank]] = {}
         for key, equals in by_key.items():
-            by_order.setdefault(key.order(self._session.gittins), []).extend(equals)
+            by_order.setdefault(key.order(self._gittins), []).extend(equals)
         ordered = sorted(by_order.items(), key=itemgetter(0))
         return [(order, equals if order[2] else _by_arrival(equals)) for order, equals in ordered]
 
     def _turn(self, gang: Gang) -> tuple[RankOrder, float, str]:
-        return (self._ranks[gang.name].key.order(self._session.gittins), gang.arrived, gang.name)
+        return (self._ranks[gang.name].key.order(self._gittins), gang.arrived, gang.name)
 
     def _make(self) -> None:
         """Let every gang claim, in the order of rank."""
