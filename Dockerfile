@@ -1,6 +1,7 @@
 # muster's images, one target each: operator, extender, agent, and runtime for training programs.
 #   docker build --target operator --tag muster-operator .
-# Without a registry for the base image `make images` assembles the same ones; src/muster/kind/assembled.py says how.
+# Nothing of the development bed (dev/) is in them. Without a registry for the base image `make images` assembles the same
+# images: dev/src/muster_dev/kind/assembled.py.
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -8,7 +9,7 @@ RUN pip install --no-cache-dir --disable-pip-version-check uv==0.13.8
 ENV UV_PROJECT_ENVIRONMENT=/opt/muster UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 WORKDIR /project
 COPY pyproject.toml uv.lock ./
-# What all parts import.
+# The packages that all parts import.
 RUN uv sync --frozen --no-dev --no-install-project --extra kube
 
 FROM build AS build-operator

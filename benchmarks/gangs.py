@@ -1,12 +1,12 @@
-"""Gangs per second, muster beside kube-scheduler's own gang scheduling and a bare client: `make bench-gangs`.
+"""Gang throughput of muster, kube-scheduler's native gang scheduling and a bare client: `make bench-gangs`.
 
-100 gangs of 20 one-GPU pods on 1,000 nodes of 8 GPUs, from the first create to the last bind. All contestants run in turn on
-the same control plane, several rounds, the parts of muster only while it is its turn. kube-scheduler runs as it comes (on a
-large cluster it scores a sample of the nodes) and scoring every node, which is what packing needs. The bare client creates
-pods and binds them itself: no gang, no check, no event; it is what the API server allows at most. The pinned pods are such a
-client's as well, each born with its node, bound by kube-scheduler: no gang, no reservation, no extender; it is what any design
-allows at most in which kube-scheduler binds. Figures are ratios within a round, since machines are noisy; CPU is in
-milliseconds per pod, by process. The last line is one JSON object.
+100 gangs of 20 one-GPU pods on 1,000 nodes of 8 GPUs, timed from the first create to the last bind. In each round every
+contestant runs once on the same control plane; muster's processes run only during its own race. kube-scheduler runs with its
+defaults (on a large cluster it scores a sample of the nodes) and with scoring of every node, which packing needs. The bare
+client creates and binds pods without gangs, checks or events: the upper bound set by the API server. The pinned contestant
+creates pods with a node affinity, which kube-scheduler binds without gangs, reservations or extender: the upper bound of any
+design that binds through kube-scheduler. Results are ratios within a round, since machines are noisy; CPU is in milliseconds
+per pod, by process. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from muster.demo import gang_race
-from muster.demo.gang_race import Race
 from muster.kube import paths
 from muster.kube.client import Client
-from muster.local import stack
-from muster.local.cluster import LocalCluster
-from muster.local.progress import Shown
+from muster_dev.demo import gang_race
+from muster_dev.demo.gang_race import Race
+from muster_dev.local import stack
+from muster_dev.local.cluster import LocalCluster
+from muster_dev.local.progress import Shown
 
 GPUS_PER_NODE = 8
 MACHINE = "dgx-a100"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Race, and print the figures."""
+    """Run the races and print the results."""
     options = _parser().parse_args(argv)
     rounds: list[dict[str, Race]] = []
     with LocalCluster(options=gang_race.options(), progress=Shown()) as cluster:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def report(rounds: Sequence[dict[str, Race]]) -> dict[str, Any]:
-    """Return the medians of each contestant, and the ratios of muster and of pinned to the others, each within its round."""
+    """Return the medians of each contestant, and the throughput ratios of muster and pinned to the others within each round."""
     contestants = {
         name: {
             "pods_per_s": round(median(races[name].pods_per_second for races in rounds), 1),
@@ -78,7 +78,7 @@ def report(rounds: Sequence[dict[str, Race]]) -> dict[str, Any]:
 
 
 async def submit_bare(client: Client, namespace: str, gang: int, size: int) -> None:
-    """Create a gang's pods and bind each by hand, on nodes that no other gang uses."""
+    """Create a gang's pods and bind each directly, on nodes that no other gang uses."""
     await gang_race.create_pods(client, namespace, gang, size, {"schedulerName": "by-hand"})
     async with asyncio.TaskGroup() as group:
         for index in range(size):
@@ -89,7 +89,7 @@ async def submit_bare(client: Client, namespace: str, gang: int, size: int) -> N
 
 
 async def submit_pinned(client: Client, namespace: str, gang: int, size: int) -> None:
-    """Create the same pods pinned to the same nodes, each at once, for kube-scheduler to bind."""
+    """Create the same pods pinned to the same nodes by affinity, for kube-scheduler to bind."""
 
     def body(index: int) -> dict[str, Any]:
         pin = {"key": "metadata.name", "operator": "In", "values": [_node(gang * size + index)]}
@@ -100,7 +100,7 @@ async def submit_pinned(client: Client, namespace: str, gang: int, size: int) ->
 
 
 def _node(task: int) -> str:
-    """The node of the nth pod, when nodes are filled one after another."""
+    """The node of a pod by its number, with nodes filled one after another."""
     return f"{MACHINE}-{task // GPUS_PER_NODE}"
 
 

@@ -1,14 +1,14 @@
-"""The best placement of a gang on a small cluster, proved: a model for OR-Tools' CP-SAT, and the costs that it goes by.
+"""The provably best placement of a gang on a small cluster: a model for OR-Tools' CP-SAT, and its cost function.
 
-Costs are what `place` says it pursues. First the nearest level; then
+The cost is the documented objective of `place`, in lexicographic order. First the topology level; then
 
-    fewest    sensitive, nothing known: the fewest nodes, then the fastest of the slowest rings inside a node
-    rate      sensitive, a rate given: the shortest exchange (`network.exchange`), hence the shortest step
-    tightest  other gangs: the fullest domain, the fewest nodes in it, then the fewest GPUs left over on these nodes
-    useful    other gangs, the tasks to come given: as before, but the least growth of `Fragmentation` comes last
+    fewest    sensitive gangs without measurements: the number of nodes, then the slowest ring inside a node
+    rate      sensitive gangs with a rate function: the exchange time (`network.exchange`), hence the step time
+    tightest  insensitive gangs: free GPUs of the domain, number of nodes, then free GPUs left on these nodes
+    useful    insensitive gangs with a mix of future tasks: as before, but the growth of `Fragmentation` comes last
 
-The worth of GPUs of a node is found by trying every set, not by the tables of `machine`, and a node's share is a number of
-tasks of each size, since tasks of a size are alike. Machines have at most 8 GPUs.
+Rings are found by enumeration, not from the tables of `machine`. Tasks of a size are interchangeable, so the model only counts
+the tasks of each size on each node. Machines have at most 8 GPUs.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ CRITERIA = {
     "tightest": ("level", "domain", "nodes", "left over"),
     "useful": ("level", "domain", "nodes", "unused"),
 }
-FINE = 1e9
-"""Fractions are counted in billionths: CP-SAT knows integers only."""
+SCALE = 1e9
+"""The scale of fractions: CP-SAT works on integers, so costs are in billionths."""
 LAW = Law(1.0, EACH, SENSITIVE_GB / USUAL_STEP)
 TO_COME = [Task("", gpus) for gpus in (1, 1, 1, 1, 2, 2, 4, 8)]
 
 Cost = tuple[int, ...]
-"""One number for each criterion; less is better, the first counts most."""
+"""One number for each criterion in lexicographic order; lower is better."""
 
 
-def rate(_: Gang, its: Shape) -> float:
-    """Return the mini-batches that a gang like VGG16 does in the time of one without any exchange."""
-    return its.gpus / LAW.seconds(its.gpus, exchange(its))
+def rate(_: Gang, shape: Shape) -> float:
+    """Return the mini-batches of a VGG16-like gang in the step time of one GPU without exchange."""
+    return shape.gpus / LAW.seconds(shape.gpus, exchange(shape))
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A gang and a cluster, and what is known beside them."""
+    """A gang, a cluster, and the criteria of the comparison."""
 
     kind: str
     gang: Gang
@@ -69,7 +69,7 @@ class Instance:
         return Fragmentation(TaskMix.of(TO_COME), Fleet(self.nodes)) if self.kind == "useful" else None
 
     def placed(self) -> Placement | None:
-        """Place the gang as muster does."""
+        """Return muster's placement."""
         return find(self.gang, self.capacity, fragmentation=self.fragmentation, rate=rate if self.kind == "rate" else None)
 
     @cached_property
@@ -78,13 +78,13 @@ class Instance:
 
     @cached_property
     def usable(self) -> list[Node]:
-        """The nodes that can take one of the tasks at least."""
+        """The nodes with enough free GPUs for at least one task."""
         least = min(task.gpus for task in self.gang.tasks)
         return [node for node in self.nodes.values() if node.free.bit_count() >= least]
 
     @cached_property
     def rings(self) -> list[float]:
-        """The worth of every set that may be chosen, fastest first."""
+        """The GB/s of every ring that a placement can have, fastest first."""
         speeds = {best_ring(node.machine, node.free, gpus) for node in self.usable for gpus in range(node.free.bit_count() + 1)}
         return sorted(speeds, reverse=True)
 
@@ -92,25 +92,28 @@ class Instance:
         return [node for node in self.usable if node.domain(level) == key]
 
     def fullness(self, level: Level, key: str) -> int:
-        """The free GPUs of a domain; a node is judged by what is left over on it."""
+        """Return the free GPUs of a domain; 0 for a single node, which the last criterion judges."""
         return sum(node.free.bit_count() for node in self.domain(level, key)) if level is not Level.NODE else 0
 
     def unused(self, node: Node, gpus: int) -> int:
-        """Billionths of a GPU: what more of a node will stay unused once the gang has so many GPUs of it."""
+        """Return the growth of a node's fragmentation, in billionths of a GPU, if the gang takes `gpus` of its GPUs."""
         assert self.fragmentation
         before = Free.of(self.capacity.state(node.name), self.fragmentation.everything)
         after = before._replace(gpus=before.gpus - gpus)
-        return round(FINE * (self.fragmentation.unused(after) - self.fragmentation.unused(before)))
+        return round(SCALE * (self.fragmentation.unused(after) - self.fragmentation.unused(before)))
 
     def cost(self, placement: Placement) -> Cost:
-        """Return what a placement costs by each criterion of the kind."""
-        gpus, its = gpus_by_node(placement), shape(placement, self.nodes)
+        """Return the cost of a placement by each criterion of the kind."""
+        gpus, placed_shape = gpus_by_node(placement), shape(placement, self.nodes)
         used = [self.nodes[name] for name in gpus]
         far = level(used)
         if self.kind == "rate":
-            return (far, round(FINE * inside(max(its.counts), its.gbps)) + round(FINE * network(its)))
+            return (
+                far,
+                round(SCALE * inside(max(placed_shape.counts), placed_shape.gbps)) + round(SCALE * network(placed_shape)),
+            )
         if self.kind == "fewest":
-            return (far, len(used), sum(speed > its.gbps for speed in self.rings))
+            return (far, len(used), sum(speed > placed_shape.gbps for speed in self.rings))
         last = sum(
             self.unused(node, gpus[node.name].bit_count())
             if self.kind == "useful"
@@ -121,7 +124,7 @@ class Instance:
 
 
 def inside(gpus: int, gbps: float) -> float:
-    """The part of `exchange` that stays inside the nodes."""
+    """Return the part of `exchange` inside the nodes, in seconds for 1 GB."""
     return exchange(Shape("", (gpus,), gbps))
 
 
@@ -129,7 +132,7 @@ _RINGS: dict[tuple[MachineType, int, int], float] = {}
 
 
 def best_ring(machine: MachineType, free: int, gpus: int) -> float:
-    """The fastest ring of so many of the free GPUs, all choices tried."""
+    """Return the GB/s of the fastest ring of `gpus` free GPUs, by enumeration."""
     key = (machine, free, gpus)
     if key not in _RINGS:
         choices = combinations(indices(free), gpus)
@@ -142,7 +145,7 @@ def best_ring(machine: MachineType, free: int, gpus: int) -> float:
 
 @dataclass
 class Optimum:
-    """An instance as a CP-SAT model: how many tasks of each size go to each node, since tasks of a size are alike."""
+    """An instance as a CP-SAT model of the number of tasks of each size on each node."""
 
     instance: Instance
     model: cp_model.CpModel = field(default_factory=cp_model.CpModel)
@@ -150,7 +153,7 @@ class Optimum:
     """CPU time of the search."""
 
     def solve(self) -> Cost | None:
-        """Return the least cost that any placement has, or None where there is none; raise where neither is proved."""
+        """Return the least cost of any placement, None if there is none; raise RuntimeError if CP-SAT proves neither."""
         criteria = self._criteria()
         scale, total = 1, cp_model.LinearExpr.sum([0])
         for criterion, bound in reversed(criteria):
@@ -168,10 +171,10 @@ class Optimum:
         return tuple(solver.value(criterion) for criterion, _ in criteria)
 
     def _criteria(self) -> list[tuple[Any, int]]:
-        """The criteria of the kind, and the most that each can be."""
+        """The criteria of the kind, and the upper bound of each."""
         kind, model = self.instance.kind, self.model
-        gpus = self._shares()
-        used = {name: self._is_positive(its) for name, its in gpus.items()}
+        gpus = self._node_gpus()
+        used = {name: self._is_positive(count) for name, count in gpus.items()}
         nodes = model.new_int_var(1, max(1, len(used)), "nodes")
         model.add(nodes == sum(used.values()))
         far, fullness = self._domain(used)
@@ -184,55 +187,55 @@ class Optimum:
         spare = [used[node.name] * node.free.bit_count() - gpus[node.name] for node in self.instance.usable]
         return [*ahead, self._unused(gpus) if kind == "useful" else (cp_model.LinearExpr.sum(spare), 8 * len(used))]
 
-    def _shares(self) -> dict[str, Any]:
-        """The GPUs that the gang has of each node: its tasks fit there, and all of them are somewhere."""
+    def _node_gpus(self) -> dict[str, Any]:
+        """The gang's GPUs on each node; its tasks fit there, and every task has a node."""
         model, usable, terms = self.model, self.instance.usable, []
         for size, number in Counter(task.gpus for task in self.instance.gang.tasks).items():
             tasks = [model.new_int_var(0, number, f"tasks of {size} on {node.name}") for node in usable]
             model.add(cp_model.LinearExpr.sum(tasks) == number)
-            terms.append([size * some for some in tasks])
+            terms.append([size * on_node for on_node in tasks])
         gpus = {node.name: model.new_int_var(0, node.free.bit_count(), f"GPUs of {node.name}") for node in usable}
         for node, parts in zip(usable, zip(*terms, strict=True), strict=True):
             model.add(gpus[node.name] == cp_model.LinearExpr.sum(parts))
         return gpus
 
     def _is_positive(self, number: Any) -> Any:
-        its = self.model.new_bool_var("")
-        self.model.add(number >= 1).only_enforce_if(its)
-        self.model.add(number == 0).only_enforce_if(~its)
-        return its
+        positive = self.model.new_bool_var("")
+        self.model.add(number >= 1).only_enforce_if(positive)
+        self.model.add(number == 0).only_enforce_if(~positive)
+        return positive
 
     def _domain(self, used: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Keep the gang in one domain; return its level and the free GPUs in it."""
+        """Constrain the gang to one domain; return its level and its free GPUs."""
         model, far, fullness, chosen = self.model, [], [], []
         for near in range(self.instance.gang.required + 1):
             level = Level(near)
             for key in sorted({node.domain(level) for node in self.instance.usable}):
-                this = model.new_bool_var(f"{level.name} {key}")
+                is_domain = model.new_bool_var(f"{level.name} {key}")
                 members = {node.name for node in self.instance.domain(level, key)}
                 for name in used.keys() - members:
-                    model.add_implication(this, ~used[name])
-                chosen.append(this)
-                far.append(level * this)
-                fullness.append(self.instance.fullness(level, key) * this)
+                    model.add_implication(is_domain, ~used[name])
+                chosen.append(is_domain)
+                far.append(level * is_domain)
+                fullness.append(self.instance.fullness(level, key) * is_domain)
         model.add_exactly_one(chosen)
         return cp_model.LinearExpr.sum(far), cp_model.LinearExpr.sum(fullness)
 
     def _slowest(self, gpus: Mapping[str, Any]) -> Any:
-        """The place of the slowest ring among `rings`."""
+        """The index of the slowest ring in `rings`."""
         ranks = []
         for node in self.instance.usable:
             free = node.free.bit_count()
-            worth = [self.instance.rings.index(best_ring(node.machine, node.free, taken)) for taken in range(free + 1)]
-            ranks.append(self._looked_up(gpus[node.name], worth))
-        return self._most(ranks, len(self.instance.rings))
+            rank_of = [self.instance.rings.index(best_ring(node.machine, node.free, count)) for count in range(free + 1)]
+            ranks.append(self._element(gpus[node.name], rank_of))
+        return self._maximum(ranks, len(self.instance.rings))
 
     def _exchange(self, gpus: Mapping[str, Any], used: Mapping[str, Any], nodes: Any, far: Any) -> tuple[Any, int]:
-        """Billionths of a second for 1 GB: inside by most GPUs and slowest ring, between nodes by number, card, level."""
+        """Exchange time of 1 GB in billionths of a second: inside nodes by GPUs and ring, between by number, NIC and level."""
         model, rings = self.model, self.instance.rings
-        most, slowest = self._most(list(gpus.values()), 8), self._slowest(gpus)
+        most, slowest = self._maximum(list(gpus.values()), 8), self._slowest(gpus)
         nics = sorted({node.nic_gbps for node in self.instance.usable}, reverse=True)
-        nic = self._most([used[node.name] * nics.index(node.nic_gbps) for node in self.instance.usable], len(nics))
+        nic = self._maximum([used[node.name] * nics.index(node.nic_gbps) for node in self.instance.usable], len(nics))
         here = {(n, r): inside(n, rings[r]) for n in range(1, 9) for r in range(len(rings))}
         there = {
             (m, k, at): network(Shape("", (1,) * m, UNLIMITED, nics[k] * GOODPUT * UPLINK[Level(at)] if m > 1 else UNLIMITED))
@@ -242,28 +245,28 @@ class Optimum:
         }
         parts, bound = [], 0
         for variables, table in (([most, slowest], here), ([nodes, nic, far], there)):
-            longest = round(FINE * max(table.values()))
+            longest = round(SCALE * max(table.values()))
             part = model.new_int_var(0, longest, "exchange")
-            rows = [(*key, round(FINE * seconds)) for key, seconds in table.items()]
+            rows = [(*key, round(SCALE * seconds)) for key, seconds in table.items()]
             model.add_allowed_assignments([*variables, part], rows)
             parts.append(part)
             bound += longest
         return cp_model.LinearExpr.sum(parts), bound
 
     def _unused(self, gpus: Mapping[str, Any]) -> tuple[Any, int]:
-        """Billionths of a GPU; below 0 where the gang takes what would have stayed unused."""
+        """Growth of fragmentation in billionths of a GPU; negative if the gang uses otherwise unusable GPUs."""
         grown = [
-            self._looked_up(gpus[node.name], [self.instance.unused(node, k) for k in range(node.free.bit_count() + 1)])
+            self._element(gpus[node.name], [self.instance.unused(node, k) for k in range(node.free.bit_count() + 1)])
             for node in self.instance.usable
         ]
-        return cp_model.LinearExpr.sum(grown), round(2 * 8 * len(grown) * FINE)
+        return cp_model.LinearExpr.sum(grown), round(2 * 8 * len(grown) * SCALE)
 
-    def _looked_up(self, number: Any, table: Sequence[int]) -> Any:
-        found = self.model.new_int_var(min(table), max(table), "")
-        self.model.add_element(number, table, found)
-        return found
+    def _element(self, index: Any, table: Sequence[int]) -> Any:
+        element = self.model.new_int_var(min(table), max(table), "")
+        self.model.add_element(index, table, element)
+        return element
 
-    def _most(self, numbers: Sequence[Any], bound: int) -> Any:
-        found = self.model.new_int_var(0, bound, "")
-        self.model.add_max_equality(found, numbers)
-        return found
+    def _maximum(self, numbers: Sequence[Any], bound: int) -> Any:
+        maximum = self.model.new_int_var(0, bound, "")
+        self.model.add_max_equality(maximum, numbers)
+        return maximum

@@ -1,14 +1,13 @@
-"""What one planning pass costs: `make bench-planner`.
+"""The CPU time of one planning pass: `make bench-planner`.
 
-    queue    5,000 nodes, 40,000 GPUs, full of gangs that run; 10,000 more are queued, which have run for hours if they share.
-             Each second a few gangs end and a few come, and the policy is asked: the planner that remembers, and beside it
-             one that starts from nothing.
-    running  5,000 jobs of 50 kinds that run, elastic ones and ones that may be packed among them, whose rates are measured,
-             and 25 that come when hardly a GPU is idle; every minute an introspective pass.
+    queue    5,000 nodes with 40,000 GPUs, all in use; 10,000 more gangs are queued, with hours of attained time if they share.
+             Each second three gangs end and three arrive, and two planners run a pass: one with a warm cache and a fresh one.
+    running  5,000 running jobs of 50 kinds with measured rates, some elastic and some packable, and 25 jobs that arrive when
+             hardly a GPU is idle; one introspective pass a minute.
 
-The simulator makes the snapshots and carries out what is decided, as in any simulation. Seconds are CPU time of this process,
-since the clock on the wall also counts what else the machine does; the median, and the longest. The planner with a memory must
-answer as the one from nothing. Garbage is collected between passes, not in them. The last line is JSON.
+The simulator makes the snapshots and carries out the decisions. Times are CPU time of this process, which excludes other load
+on the machine; the median and the maximum are reported. The planner with a warm cache must decide as the fresh one. Garbage is
+collected between passes only. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from muster.scheduling.settings import Policy, Settings
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.node import Level
 from muster.simulator.engine import Simulation
-from muster.simulator.jobs import Job, gang
+from muster.simulator.jobs import Job, gang_of
 from muster.simulator.physics import Ideal
 from muster.simulator.scenario import Cluster
 
@@ -49,72 +48,72 @@ FOREVER = 1e9
 MINUTE, HOUR = 60.0, 3600.0
 TURNS = Sharing(slices=True)
 PACKS = Sharing(slices=True, packs=True)
-SECTION = {"little changed": 0.05, "from nothing": 1.0, "introspective": 0.2}
-"""Seconds that a pass may take."""
+TARGETS = {"little changed": 0.05, "from nothing": 1.0, "introspective": 0.2}
+"""The target in seconds, by kind of pass."""
 
 Pass = Callable[[Snapshot, float], Sequence[Decision]]
 
 
 @dataclass
 class Timed:
-    """The planner, each pass timed; with `beside`, one that starts from nothing is asked too, and must say the same."""
+    """The planner with a timer; with `compare`, a fresh planner must make the same decisions, timed as well."""
 
     settings: Settings
-    beside: bool = True
+    compare: bool = True
     period: float | None = None
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    """By kind of pass."""
+    """CPU seconds of each pass, by kind of pass."""
 
     def __post_init__(self) -> None:
         self._planner = Planner(self.settings)
 
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         decisions = self._time("little changed", self._planner.plan, snapshot, now)
-        if self.beside and decisions != self._time("from nothing", Planner(self.settings).plan, snapshot, now):
-            raise AssertionError(f"at {now:g} s the planner with a memory decided otherwise than one without")
+        if self.compare and decisions != self._time("from nothing", Planner(self.settings).plan, snapshot, now):
+            raise AssertionError(f"at {now:g} s the planner with a warm cache and a fresh one decided differently")
         return decisions
 
     def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         return self._time("introspective", self._planner.introspect, snapshot, now)
 
-    def _time(self, kind: str, act: Pass, snapshot: Snapshot, now: float) -> Sequence[Decision]:
+    def _time(self, kind: str, run_pass: Pass, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         gc.collect()
         gc.disable()
         began = time.process_time()
-        decisions = act(snapshot, now)
+        decisions = run_pass(snapshot, now)
         self.seconds.setdefault(kind, []).append(time.process_time() - began)
         gc.enable()
         return decisions
 
 
 class Kinds(Ideal):
-    """Rates of 50 kinds, made up: some do well with few links, some bear neighbours, each has its own speed."""
+    """Synthetic rates of 50 kinds, which differ in speed and in sensitivity to links and neighbours."""
 
     placement_matters = True
 
     def rate(self, job: Job, _: float, shape: Shape, co_location: CoLocation) -> float:
-        links = 1.0 - 0.5 * _of_name(job.kind, "links") * (len(shape.counts) > 1)
-        lost = sum(0.8 * _of_name(job.kind, other) if via is Via.GPU else 0.1 for via, other in co_location)
-        return (0.5 + _of_name(job.kind)) * shape.gpus * links / (1.0 + lost)
+        links = 1.0 - 0.5 * _hashed(job.kind, "links") * (len(shape.counts) > 1)
+        loss = sum(0.8 * _hashed(job.kind, other) if via is Via.GPU else 0.1 for via, other in co_location)
+        return (0.5 + _hashed(job.kind)) * shape.gpus * links / (1.0 + loss)
 
     def profile(self, job: Job) -> Profile:
-        return Profile(utilisation=_of_name(job.kind, "busy"), memory=0.2 + 0.4 * _of_name(job.kind, "memory"))
+        return Profile(utilisation=_hashed(job.kind, "busy"), memory=0.2 + 0.4 * _hashed(job.kind, "memory"))
 
 
-def _of_name(*things: object) -> float:
-    """A number from 0 to 1 that follows from nothing."""
-    return crc32(repr(things).encode()) % 1001 / 1000
+def _hashed(*values: object) -> float:
+    """A pseudo-random number from 0 to 1 that depends on the arguments alone."""
+    return crc32(repr(values).encode()) % 1001 / 1000
 
 
 def queue(policy: Policy, sharing: Sharing, repeats: int) -> dict[str, list[float]]:
-    """Time the passes over a full cluster and a long queue; return seconds by kind of pass."""
+    """Time passes over a full cluster with a long queue; return CPU seconds by kind of pass."""
     random = Random(1)
     timed = Timed(Settings(policy))
     simulation = Simulation(_nodes(5_000), (), Ideal(), timed, until=repeats)
     _occupy(simulation, (replace(_job(random, f"here-{i:04}", 0.0, sharing), priority=10) for i in count()))
     for index in range(QUEUED):
         job = _job(random, f"queued-{index:05}", 0.0, sharing)
-        simulation.adopt(replace(gang(job), attained=job.gpus * random.uniform(HOUR, 10 * HOUR)), job)
+        simulation.adopt(replace(gang_of(job), attained=job.gpus * random.uniform(HOUR, 10 * HOUR)), job)
     for second in range(1, repeats + 1):
         _change(simulation, random, float(second), sharing)
     simulation.run()
@@ -122,22 +121,22 @@ def queue(policy: Policy, sharing: Sharing, repeats: int) -> dict[str, list[floa
 
 
 def _occupy(simulation: Simulation, jobs: Iterable[Job]) -> None:
-    """Let jobs run from the start, until there are no more of them or the cluster is full."""
+    """Let jobs run from the start until they or the GPUs are used up."""
     capacity = FreeCapacity(simulation.cluster.nodes)
     for job in jobs:
-        found = find(gang(job), capacity)
-        if found:
-            capacity.take(found)
-            simulation.adopt(replace(gang(job), placement=found, attained=job.gpus * MINUTE), job)
+        placement = find(gang_of(job), capacity)
+        if placement:
+            capacity.take(placement)
+            simulation.adopt(replace(gang_of(job), placement=placement, attained=job.gpus * MINUTE), job)
         elif capacity.total < 10:
             return
 
 
 def _change(simulation: Simulation, random: Random, when: float, sharing: Sharing) -> None:
-    """A few running gangs end, as many come."""
+    """Schedule the end of three running gangs and the arrival of three jobs."""
 
     def change() -> bool:
-        running = sorted(name for name, found in simulation.cluster.gangs.items() if found.placement)
+        running = sorted(name for name, gang in simulation.cluster.gangs.items() if gang.placement)
         for name in random.sample(running, 3):
             simulation.cancel(name)
         return True
@@ -148,11 +147,11 @@ def _change(simulation: Simulation, random: Random, when: float, sharing: Sharin
 
 
 def running(policy: Policy, repeats: int) -> dict[str, list[float]]:
-    """Time the introspective passes over many running jobs that share, and a few more; return seconds by kind of pass."""
+    """Time introspective passes over many sharing jobs and a few queued ones; return CPU seconds by kind of pass."""
     random = Random(2)
     jobs = [_mixed(random, index) for index in range(RUNNING + FEW)]
     nodes = _nodes(int(sum(job.gpus for job in jobs[:RUNNING]) * 1.005) // GPUS_PER_NODE)
-    timed = Timed(Settings(policy), beside=False, period=60.0)
+    timed = Timed(Settings(policy), compare=False, period=60.0)
     simulation = Simulation(nodes, (), Kinds(), timed, until=60.0 * repeats)
     _occupy(simulation, jobs[:RUNNING])
     for job in jobs[RUNNING:]:
@@ -191,10 +190,10 @@ CASES: dict[str, Callable[[int], dict[str, list[float]]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Time each case, and print a table."""
+    """Time each case and print a table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--repeats", type=int, default=12, help="passes of a case")
-    parser.add_argument("--only", default="", help="cases whose name has this in it", metavar="WORD")
+    parser.add_argument("--only", default="", help="only cases whose name contains this", metavar="WORD")
     options = parser.parse_args(argv)
     figures = []
     print(f"{'CPU milliseconds of a pass':34} {'pass':16} {'median':>8} {'longest':>8} {'at most':>8}")
@@ -202,9 +201,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.only not in name:
             continue
         for kind, seconds in case(options.repeats).items():
-            found = [round(1000 * figure, 2) for figure in (median(seconds), max(seconds), SECTION[kind])]
-            print(f"{name:34} {kind:16} {found[0]:8.1f} {found[1]:8.1f} {found[2]:8.0f}", flush=True)
-            figures.append({"case": name, "pass": kind, "median_ms": found[0], "longest_ms": found[1], "target_ms": found[2]})
+            middle, longest, target = (round(1000 * value, 2) for value in (median(seconds), max(seconds), TARGETS[kind]))
+            print(f"{name:34} {kind:16} {middle:8.1f} {longest:8.1f} {target:8.0f}", flush=True)
+            figures.append({"case": name, "pass": kind, "median_ms": middle, "longest_ms": longest, "target_ms": target})
     print(json.dumps({"passes": figures}))
 
 

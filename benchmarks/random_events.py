@@ -1,10 +1,10 @@
-"""Whatever happens, the policies keep their promises: `make bench-random`, a million steps of simulations of random events.
+"""Randomised test of the policies' invariants: `make bench-random`, a million steps of simulated random events.
 
-A run is a random cluster (machine types, GPU models, racks and blocks), random jobs (alone on their GPUs, taking turns, packed,
-weighted, elastic, with priorities, quotas, levels and roles) and what befalls them: nodes and GPUs fail and come back, jobs are
-cancelled. Rates are made up, so that every shape and neighbour matters and no law holds. Each answer is checked
-(`muster.simulator.checked`), and every run ends: were the jobs run one after another at the slowest rate, it would. A step is a
-moment at which something happens. The last line is one JSON object; a run that fails says how it is repeated.
+A run has a random cluster (machine types, GPU models, racks, blocks), random jobs (exclusive, time-sharing, packed, weighted,
+elastic, with priorities, quotas, topology levels and roles) and random events: GPUs and nodes fail and recover, jobs are
+cancelled. Rates are pseudo-random, so every shape and neighbour matters and no law holds. Each answer is checked
+(`muster.simulator.checked`), and every run must end by the time that its jobs would take one after another at the slowest rate.
+A step is a moment with an event. The last line is one JSON object; a failed run prints the command that repeats it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from muster.scheduling.settings import Policy, Settings
 from muster.scheduling.snapshot import Queue
 from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
 from muster.scheduling.topology.node import Node
-from muster.simulator.checked import Broken, Checked
+from muster.simulator.checked import Checked, InvariantError
 from muster.simulator.cluster import Invalid
 from muster.simulator.engine import Moment, Simulation
 from muster.simulator.engine import Policy as Decider
-from muster.simulator.jobs import Job, gang
+from muster.simulator.jobs import Job, gang_of
 from muster.simulator.physics import Ideal
 from muster.simulator.policies.muster import Muster
 from muster.simulator.traces.random_jobs import random_jobs
@@ -51,39 +51,40 @@ SLOWEST, RESUME, MOVE = 0.2, 0.5, 10.0
 
 
 class MadeUp(Ideal):
-    """Rates from 0.2 to 1.2 that follow from nothing."""
+    """Pseudo-random rates from 0.2 to 1.2."""
 
     placement_matters = True
 
     def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:  # noqa: ARG002 (the protocol's)
-        return SLOWEST + _from_0_to_1(job.kind, shape, co_location)
+        return SLOWEST + _hashed(job.kind, shape, co_location)
 
     def profile(self, job: Job) -> Profile:
-        return Profile(utilisation=_from_0_to_1(job.kind), memory=0.2 + 0.5 * _from_0_to_1(job.kind, "memory"))
+        return Profile(utilisation=_hashed(job.kind), memory=0.2 + 0.5 * _hashed(job.kind, "memory"))
 
 
-def _from_0_to_1(*things: object) -> float:
-    return crc32(repr(things).encode()) % 1001 / 1000
+def _hashed(*values: object) -> float:
+    """A pseudo-random number from 0 to 1 that depends on the arguments alone."""
+    return crc32(repr(values).encode()) % 1001 / 1000
 
 
 @dataclass(slots=True)
 class Tally:
-    """What some runs came to."""
+    """The totals of some runs."""
 
     steps: int = 0
-    asked: int = 0
+    calls: int = 0
     decisions: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         self.steps += other.steps
-        self.asked += other.asked
+        self.calls += other.calls
         self.decisions += other.decisions
         self.violations += other.violations
 
 
 def run(seed: int, policy: Policy, jobs: int = JOBS) -> Tally:
-    """Run the simulation of a seed, and say what it came to; a violation ends it."""
+    """Run the simulation of a seed and return its totals; a violation ends it."""
     random = Random(f"{seed} {policy}")
     tally = Tally()
     settings = Settings(
@@ -94,18 +95,20 @@ def run(seed: int, policy: Policy, jobs: int = JOBS) -> Tally:
     )
     checked = Checked(lambda: Muster(settings))
 
-    def one_more(_: Simulation) -> None:
+    def count_step(_: Simulation) -> None:
         tally.steps += 1
 
-    simulation = simulated(random, checked, jobs, one_more)
+    simulation = simulated(random, checked, jobs, count_step)
     try:
         simulation.run()
         if simulation.runs:
-            raise Broken(f"{', '.join(simulation.runs)} should have ended long ago")
-    except Exception as error:  # whatever it is, it must not happen
-        said = str(error) if isinstance(error, Broken | Invalid) else repr(error)
-        tally.violations.append(f"--policies {policy} --first {seed} --runs 1 --jobs {jobs}: at {simulation.now:g} s: {said}")
-    tally.asked = checked.asked
+            raise InvariantError(f"{', '.join(simulation.runs)} did not end in time")
+    except Exception as error:  # any exception is a violation
+        message = str(error) if isinstance(error, InvariantError | Invalid) else repr(error)
+        tally.violations.append(
+            f"--policies {policy} --first {seed} --runs 1 --jobs {jobs}: at {simulation.now:g} s: {message}"
+        )
+    tally.calls = checked.calls
     for (verb, _), times in simulation.records.decisions.items():
         tally.decisions[verb] += times
     return tally
@@ -125,7 +128,7 @@ def simulated(random: Random, policy: Decider, jobs: int, on_moment: Moment | No
     queues = [Queue(name, quota) for name, quota in QUOTAS.items()]
     simulation = Simulation(nodes, (), MadeUp(RESUME, MOVE), policy, until=until, queues=queues, on_moment=on_moment)
     for job in trace:
-        _submit(simulation, job, _varied(random, gang(job)), nodes)
+        _submit(simulation, job, _varied(random, gang_of(job)), nodes)
         if random.random() < 0.08:
             _cancel(simulation, job.name, job.arrival + random.expovariate(1 / 2000))
     for _ in range(jobs // 10):
@@ -141,29 +144,30 @@ def _node(random: Random, number: int) -> Node:
     return Node(f"n{number}", kind, kind.all, kind.all, model, rack=f"r{rack}", block=f"b{rack // 2}")
 
 
-def _varied(random: Random, found: Gang) -> Gang:
-    """The gang, now and then with what no job of a trace has: a role beside the workers, a wish to be preempted, a back-off."""
+def _varied(random: Random, gang: Gang) -> Gang:
+    """The gang, sometimes with features that no trace has: a second role, preemptibility, a back-off."""
     if random.random() < 0.15:
         role = random.choice(("chief", "ps"))
-        other = Task(f"{found.name}-{role}-0", random.choice((0, 1)), role=role)
-        found = replace(found, tasks=(*found.tasks, other))
+        task = Task(f"{gang.name}-{role}-0", random.choice((0, 1)), role=role)
+        gang = replace(gang, tasks=(*gang.tasks, task))
     if random.random() < 0.1:
-        found = replace(found, preemptible=True)
+        gang = replace(gang, preemptible=True)
     if random.random() < 0.1:
-        found = replace(found, not_before=found.arrived + random.uniform(0.0, 300.0))
-    return found
+        gang = replace(gang, not_before=gang.arrived + random.uniform(0.0, 300.0))
+    return gang
 
 
-def _submit(simulation: Simulation, job: Job, found: Gang, nodes: Sequence[Node]) -> None:
+def _submit(simulation: Simulation, job: Job, gang: Gang, nodes: Sequence[Node]) -> None:
+    """Let a job arrive; cancel it after a while if it can never start."""
+
     def arrive() -> bool:
-        simulation.adopt(found, job)
+        simulation.adopt(gang, job)
         return True
 
     simulation.at(job.arrival, arrive)
     quota = QUOTAS[job.queue]
-    if isinstance(place(found, FreeCapacity({node.name: node for node in nodes})), Shortage) or found.fewest_gpus > (
-        quota or 1000
-    ):
+    fits = not isinstance(place(gang, FreeCapacity({node.name: node for node in nodes})), Shortage)
+    if not fits or gang.fewest_gpus > (quota or 1000):
         _cancel(simulation, job.name, job.arrival + 500.0)
 
 
@@ -177,7 +181,7 @@ def _cancel(simulation: Simulation, name: str, when: float) -> None:
 
 
 def _fail(simulation: Simulation, random: Random, name: str, when: float) -> None:
-    """Let some or all GPUs of a node fail for a while."""
+    """Schedule a failure of some or all GPUs of a node, and their repair."""
     kind = simulation.cluster.nodes[name].machine
     broken = kind.all if random.random() < 0.4 else random.randint(1, kind.all)
 
@@ -190,7 +194,7 @@ def _fail(simulation: Simulation, random: Random, name: str, when: float) -> Non
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until there were enough steps, print what fails, and the sums."""
+    """Run until the number of steps is reached; print violations and totals."""
     options = _parser().parse_args(argv)
     began = time.monotonic()
     total = Tally()
@@ -207,15 +211,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 total.add(tally)
             progress.update(bar, completed=total.steps)
     seconds = round(time.monotonic() - began, 1)
-    sums = {"steps": total.steps, "asked": total.asked, "seconds": seconds, "violations": len(total.violations)}
-    print(json.dumps(sums | {"decisions": dict(sorted(total.decisions.items()))}))
+    totals = {"steps": total.steps, "calls": total.calls, "seconds": seconds, "violations": len(total.violations)}
+    print(json.dumps(totals | {"decisions": dict(sorted(total.decisions.items()))}))
     return 1 if total.violations else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS, help="stop when there were so many")
-    parser.add_argument("--runs", type=int, help="stop after so many seeds")
+    parser.add_argument("--steps", type=int, default=STEPS, help="stop after this many steps")
+    parser.add_argument("--runs", type=int, help="stop after this many seeds")
     parser.add_argument("--first", type=int, default=0, help="the first seed", metavar="SEED")
     parser.add_argument("--jobs", type=int, default=JOBS, help="jobs in a run")
     parser.add_argument("--policies", type=Policy, nargs="+", default=list(Policy), metavar="POLICY")

@@ -1,7 +1,7 @@
-"""What the simulator costs: Philly's 82,247 jobs on 2,500 GPUs under policy muster, on one core: `make bench-simulator`.
+"""CPU time and memory of the simulator: Philly's 82,247 jobs on 2,500 GPUs under policy muster: `make bench-simulator`.
 
-The first so many jobs of the trace (`--sizes`), each time in a process of its own, so that the peak of memory is that run's. An
-event is the arrival or the departure of a job. Seconds are CPU time, `reading_s` of them for the trace. The last line is JSON.
+Each size (`--sizes`, a number of jobs from the start of the trace) runs in its own process, so that peak memory is that of one
+run. An event is an arrival or a departure. Seconds are CPU time, `reading_s` of them for the trace. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIZES = (10_000, 80_000, 82_247)
 
 
 def scenario(jobs: int, policy: str) -> Scenario:
-    """Return the scenario of the first so many jobs."""
+    """Return the scenario of the first `jobs` jobs."""
     groups = [{"count": NODES, "gpus": GPUS_PER_NODE, "name": "philly", "model": "P100"}]
     return Scenario.model_validate(
         {
@@ -38,7 +38,7 @@ def scenario(jobs: int, policy: str) -> Scenario:
 
 
 def measure(jobs: int, policy: str) -> dict[str, Any]:
-    """Simulate in this process and return what it took."""
+    """Simulate in this process and return its CPU time and memory."""
     began = time.process_time()
     simulation = assemble(scenario(jobs, policy), Path())
     read = time.process_time()
@@ -59,30 +59,29 @@ def measure(jobs: int, policy: str) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure each size in turn, and print the figures."""
+    """Measure each size and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="JOBS")
     parser.add_argument("--policy", default="muster")
-    parser.add_argument("--one", type=int, metavar="JOBS", help="measure this size in this process")
+    parser.add_argument("--measure", type=int, metavar="JOBS", help="measure this size in this process")
     options = parser.parse_args(argv)
-    if options.one:
-        print(json.dumps(measure(options.one, options.policy)))
+    if options.measure:
+        print(json.dumps(measure(options.measure, options.policy)))
         return
-    found = [_in_a_process(size, options.policy) for size in options.sizes]
-    costs = {each["jobs"]: each["us_per_event"] for each in found}
+    results = [_in_a_process(size, options.policy) for size in options.sizes]
+    costs = {result["jobs"]: result["us_per_event"] for result in results}
     growth = {"from": min(costs), "to": 80_000 if 80_000 in costs else max(costs)}
     ratio = round(costs[growth["to"]] / costs[growth["from"]], 2)
-    print(json.dumps({"policy": options.policy, "runs": found, "growth": growth | {"cost_per_event": ratio}}))
+    print(json.dumps({"policy": options.policy, "runs": results, "growth": growth | {"cost_per_event": ratio}}))
 
 
 def _in_a_process(size: int, policy: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", str(size), "--policy", policy]
+    command = [sys.executable, __file__, "--measure", str(size), "--policy", policy]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(
-        f"{found['jobs']} jobs: {found['seconds']} s, {found['us_per_event']} us an event, {found['peak_mib']} MiB", flush=True
-    )
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    cost = f"{result['us_per_event']} us per event, {result['peak_mib']} MiB"
+    print(f"{result['jobs']} jobs: {result['seconds']} s, {cost}", flush=True)
+    return result
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """A ring all-reduce over TCP between the processes of a gang, standard library only: a stand-in for training.
 
-Each step sums a vector over all ranks, the way that data-parallel training sums gradients: the vector is cut into as many
-pieces as there are ranks, each piece travels around the ring once to be summed and once to be known by all (Patarasuk and
-Yuan, Bandwidth optimal all-reduce algorithms, 2009). Who is where comes from the environment that muster sets: RANK,
-WORLD_SIZE, MASTER_ADDR, MASTER_PORT. On SIGTERM it says so and ends.
+Each step sums a vector over all ranks, as data-parallel training sums gradients. The vector is split into one piece for each
+rank; each piece travels around the ring once to be summed and once to be distributed (Patarasuk and Yuan, "Bandwidth optimal
+all-reduce algorithms for clusters of workstations", 2009). muster sets the environment: RANK, WORLD_SIZE, MASTER_ADDR,
+MASTER_PORT. On SIGTERM the program prints a line and exits.
 """
 
 import argparse
@@ -14,18 +14,18 @@ import sys
 import time
 from array import array
 
-LENGTH = 4096  # numbers in the vector: what every rank sends before it receives fits into the sockets' buffers
+LENGTH = 4096  # of the vector: a piece fits into the socket buffers, since every rank sends before it receives
 PATIENCE = 120.0  # seconds
 
 
 def main() -> int:
-    """Run the steps that were asked for; return 0, or 1 where a sum came out wrong."""
+    """Run the steps; return 0, or 1 if a sum is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=0.0, help="how long to compute between two sums")
-    parser.add_argument("--fail-rank", type=int, default=-1, help="this rank ends with code 1 after the first step")
+    parser.add_argument("--seconds", type=float, default=0.0, help="seconds of computation between two sums")
+    parser.add_argument("--fail-rank", type=int, default=-1, help="the rank that exits with code 1 after the first step")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, told_to_stop)
+    signal.signal(signal.SIGTERM, stop)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     say(f"rank {rank} of {size} on {os.environ.get('NODE_NAME', socket.gethostname())}, GPUs {gpus()}")
     left, right = join_ring(rank, size)
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def join_ring(rank: int, size: int) -> tuple[socket.socket, socket.socket]:
-    """Find the neighbours by way of rank 0, who knows all; return the connections from the left and to the right."""
+    """Exchange addresses through rank 0; return the connections from the left and to the right neighbour."""
     listener = socket.create_server(("", 0))
     me = (own_address(), listener.getsockname()[1])
     addresses = gather(size, me) if rank == 0 else ask(rank, me)
@@ -60,7 +60,7 @@ def join_ring(rank: int, size: int) -> tuple[socket.socket, socket.socket]:
 
 
 def gather(size: int, me: tuple[str, int]) -> list[tuple[str, int]]:
-    """As rank 0: take in everyone's address, then tell them all."""
+    """As rank 0, collect all addresses and send the list to every rank."""
     addresses, callers = {0: me}, []
     with socket.create_server(("", int(os.environ["MASTER_PORT"]))) as server:
         while len(addresses) < size:
@@ -76,7 +76,7 @@ def gather(size: int, me: tuple[str, int]) -> list[tuple[str, int]]:
 
 
 def ask(rank: int, me: tuple[str, int]) -> list[tuple[str, int]]:
-    """Tell rank 0 the own address and learn everyone's."""
+    """Send the own address to rank 0 and return the list of all addresses."""
     with connect(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])) as caller:
         caller.sendall(f"{rank} {me[0]} {me[1]}\n".encode())
         words = caller.makefile().readline().split()
@@ -87,27 +87,28 @@ def all_reduce(vector: array, rank: int, size: int, left: socket.socket, right: 
     """Replace the vector by the sum of all ranks' vectors, in 2 * (size - 1) exchanges with the neighbours."""
     bounds = [len(vector) * piece // size for piece in range(size + 1)]
     for turn in range(2 * (size - 1)):
-        out, into = (rank - turn) % size, (rank - turn - 1) % size
-        right.sendall(vector[bounds[out] : bounds[out + 1]].tobytes())
-        place = slice(bounds[into], bounds[into + 1])
-        got = array("d")
-        got.frombytes(receive(left, 8 * (place.stop - place.start)))
-        vector[place] = got if turn >= size - 1 else array("d", map(sum, zip(vector[place], got, strict=True)))
+        sent, received = (rank - turn) % size, (rank - turn - 1) % size
+        right.sendall(vector[bounds[sent] : bounds[sent + 1]].tobytes())
+        piece = slice(bounds[received], bounds[received + 1])
+        numbers = array("d")
+        numbers.frombytes(receive(left, 8 * (piece.stop - piece.start)))
+        summing = turn < size - 1
+        vector[piece] = array("d", map(sum, zip(vector[piece], numbers, strict=True))) if summing else numbers
 
 
 def receive(connection: socket.socket, count: int) -> bytes:
-    """Return exactly so many bytes."""
+    """Return exactly `count` bytes."""
     parts = bytearray()
     while len(parts) < count:
         part = connection.recv(count - len(parts))
         if not part:
-            raise ConnectionError("the left neighbour is gone")
+            raise ConnectionError("the left neighbour closed the connection")
         parts += part
     return bytes(parts)
 
 
 def connect(host: str, port: int) -> socket.socket:
-    """Connect, waiting for a host that has no name yet or does not listen yet."""
+    """Connect, retrying until the host resolves and listens."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -119,23 +120,23 @@ def connect(host: str, port: int) -> socket.socket:
 
 
 def own_address() -> str:
-    """Return the pod's address; its own name has it in /etc/hosts."""
+    """Return the pod's address, which /etc/hosts has for its own name."""
     return socket.gethostbyname(socket.gethostname())
 
 
 def gpus() -> str:
-    """Return what the device plugin gave."""
+    """Return the GPUs from the device plugin."""
     return os.environ.get("NVIDIA_VISIBLE_DEVICES", "none")
 
 
-def told_to_stop(_signal: int, _frame: object) -> None:
-    """End as a program that was told to."""
+def stop(_signal: int, _frame: object) -> None:
+    """Exit with the code of a program ended by SIGTERM."""
     say("told to stop")
     sys.exit(143)
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Print a line without buffering."""
     print(text, flush=True)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from muster.local.cluster import LocalCluster
+from muster_dev.local.cluster import LocalCluster
 
 CLUSTER_NODES = "dgx-a100:4,pcie-8:4"
 _numbers = itertools.count(1)

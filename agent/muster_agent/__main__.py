@@ -1,7 +1,7 @@
-"""`muster-agent`: reads this node's GPUs and publishes them.
+"""`muster-agent`: publishes the topology and metrics of this node's GPUs.
 
-With --stand-in, those that a machine of the type in the node's label would have (clusters without GPUs); with --local-nodes,
-those of all nodes of a `muster local` cluster.
+With --stand-in it simulates the GPUs of the machine type in the node's label (clusters without GPUs); with --local-nodes it
+does so for all nodes of a `muster local` cluster.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="muster-agent", description=__doc__)
     node = os.environ.get("NODE_NAME")
-    parser.add_argument("--node-name", default=node, help="the node to publish for (default: $NODE_NAME)")
-    parser.add_argument("--local-nodes", action="store_true", help="publish for every node labelled muster.dev/machine")
+    parser.add_argument("--node-name", default=node, help="name of this node (default: $NODE_NAME)")
+    parser.add_argument("--local-nodes", action="store_true", help="publish for every node with the label muster.dev/machine")
     parser.add_argument(
-        "--stand-in", action="store_true", help="read a stand-in for the machine type in the node's label muster.dev/machine"
+        "--stand-in", action="store_true", help="simulate the GPUs of the machine type in the node's label muster.dev/machine"
     )
     parser.add_argument("--kubeconfig", help="default: $KUBECONFIG, the pod's service account, ~/.kube/config")
     parser.add_argument("--interval", type=_seconds, default=30.0, help="seconds between readings (default: 30)")
-    parser.add_argument("--metrics-port", type=int, default=9402, help="for /metrics and /healthz (default: 9402)")
-    parser.add_argument("--sysfs", type=Path, default=Path("/sys"), help="where the host's /sys is (default: /sys)")
+    parser.add_argument("--metrics-port", type=int, default=9402, help="port of /metrics and /healthz (default: 9402)")
+    parser.add_argument("--sysfs", type=Path, default=Path("/sys"), help="path of the host's /sys (default: /sys)")
     args = parser.parse_args(argv)
     if not (args.node_name or args.local_nodes):
-        parser.error("which node is this? Give --node-name, or set NODE_NAME from spec.nodeName (downward API)")
+        parser.error("the node name is missing: give --node-name, or set NODE_NAME from spec.nodeName (downward API)")
     return args
 
 
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no time between readings; give a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"found {text}; expected a number of seconds above 0")
     return seconds
 
 

@@ -1,7 +1,7 @@
-"""The few messages of the kubelet's device plugin API v1beta1 that a plugin without options needs, in protobuf's encoding.
+"""Protobuf encoding of the messages that a minimal plugin needs from the kubelet's device plugin API v1beta1.
 
-Fields are numbered as in k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1/api.proto; all that are used are texts or messages,
-which protobuf writes alike: key, length, bytes.
+Field numbers are those of k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1/api.proto. All fields in use are strings or messages,
+which share one encoding: key, length, bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _LENGTH_DELIMITED: Final = 2
 
 
 def registration(endpoint: str, resource: str) -> bytes:
-    """Return a RegisterRequest: the plugin's socket in the kubelet's directory, and what it offers."""
+    """Return a RegisterRequest with the plugin's socket in the kubelet's directory and its resource."""
     return _field(1, b"v1beta1") + _field(2, endpoint.encode()) + _field(3, resource.encode())
 
 
@@ -22,13 +22,13 @@ def devices(ids: Sequence[str]) -> bytes:
     return b"".join(_field(1, _field(1, device.encode()) + _field(2, b"Healthy")) for device in ids)
 
 
-def asked_for(request: bytes) -> list[list[str]]:
-    """Return the devices that an AllocateRequest wants for each container; raise ValueError where it is none."""
+def requested(request: bytes) -> list[list[str]]:
+    """Return the device IDs for each container of an AllocateRequest; raise ValueError for an invalid message."""
     return [[device.decode() for device in _fields(container, 1)] for container in _fields(request, 1)]
 
 
 def allocated(containers: Sequence[Sequence[str]]) -> bytes:
-    """Return an AllocateResponse that names each container its devices as NVIDIA's plugin does."""
+    """Return an AllocateResponse that sets NVIDIA_VISIBLE_DEVICES for each container, as NVIDIA's plugin does."""
     variables = (_field(1, b"NVIDIA_VISIBLE_DEVICES") + _field(2, ",".join(ids).encode()) for ids in containers)
     return b"".join(_field(1, _field(1, variable)) for variable in variables)
 
@@ -46,12 +46,12 @@ def _varint(value: int) -> bytes:
 
 
 def _fields(message: bytes, number: int) -> Iterator[bytes]:
-    """Yield the contents of a message's fields of that number."""
+    """Yield the contents of the fields with this number."""
     at = 0
     while at < len(message):
         key, at = _read_varint(message, at)
         if key & 7 != _LENGTH_DELIMITED:
-            raise ValueError(f"wire type {key & 7} where all fields are texts or messages")
+            raise ValueError(f"found wire type {key & 7}; expected only strings and messages")
         length, at = _read_varint(message, at)
         if at + length > len(message):
             raise ValueError("the message ends within a field")

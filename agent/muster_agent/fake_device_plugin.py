@@ -1,10 +1,10 @@
-"""`muster-fake-device-plugin`: fake GPUs, for clusters without any. For trying and testing; nothing computes on them.
+"""`muster-fake-device-plugin`: fake GPUs for evaluation and tests on clusters without GPUs; nothing computes on them.
 
-The kubelet is told, by its device plugin API v1beta1, that the node has the GPUs of the machine type in its label
-muster.dev/machine, by the UUIDs that the agent's stand-in reports. Pods that ask for nvidia.com/gpu then get some, which
-they find in NVIDIA_VISIBLE_DEVICES as with NVIDIA's plugin. Invariant: a kubelet that starts anew is told again.
+The plugin registers with the kubelet (device plugin API v1beta1) the GPUs of the machine type in the node's label
+muster.dev/machine, with the UUIDs of the agent's stand-in. Pods that request nvidia.com/gpu find their devices in
+NVIDIA_VISIBLE_DEVICES, as with NVIDIA's plugin. Invariant: the plugin registers again with a restarted kubelet.
 
-Of the API's messages only what is needed is written and read (`device_plugin_wire`): no generated code has to be carried.
+The few messages of the API are encoded by hand (`device_plugin_wire`), so no generated code is needed.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ from muster_agent.standin import labelled
 log = logging.getLogger("muster_agent.fake_device_plugin")
 
 SOCKET: Final = "muster-fake.sock"
-_LOOK_SECONDS: Final = 1.0
+_CHECK_SECONDS: Final = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; return the exit status."""
     parser = argparse.ArgumentParser(prog="muster-fake-device-plugin", description=__doc__)
-    parser.add_argument("--node-name", default=os.environ.get("NODE_NAME"), help="the node (default: $NODE_NAME)")
+    parser.add_argument("--node-name", default=os.environ.get("NODE_NAME"), help="name of this node (default: $NODE_NAME)")
     parser.add_argument("--kubeconfig", help="default: $KUBECONFIG, the pod's service account, ~/.kube/config")
-    parser.add_argument("--plugins", type=Path, default=Path("/var/lib/kubelet/device-plugins"), help="the kubelet's directory")
+    parser.add_argument(
+        "--plugins", type=Path, default=Path("/var/lib/kubelet/device-plugins"), help="the kubelet's device plugin directory"
+    )
     args = parser.parse_args(argv)
     if not args.node_name:
-        parser.error("which node is this? Give --node-name, or set NODE_NAME from spec.nodeName (downward API)")
+        parser.error("the node name is missing: give --node-name, or set NODE_NAME from spec.nodeName (downward API)")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         asyncio.run(_run(args))
@@ -65,23 +67,23 @@ async def _run(args: argparse.Namespace) -> None:
 
 
 async def serve(plugins: Path, uuids: Sequence[str], stop: asyncio.Event) -> None:
-    """Offer GPUs of these UUIDs to the kubelet whose directory is `plugins` until `stop` is set."""
+    """Offer GPUs with these UUIDs to the kubelet with directory `plugins` until `stop` is set."""
     server: grpc.aio.Server | None = None
-    told = None
+    registered = None
     while not stop.is_set():
         kubelet = _identity(plugins / "kubelet.sock")
-        if kubelet and kubelet != told:
+        if kubelet and kubelet != registered:
             if server:
                 await server.stop(None)
             server = await _listen(plugins, uuids)
             try:
                 await _register(plugins)
             except grpc.aio.AioRpcError as error:
-                log.warning("the kubelet does not take the registration, trying again: %s", error.details())
+                log.warning("registration with the kubelet failed, retrying: %s", error.details())
             else:
-                told = kubelet
-                log.info("told the kubelet of %d fake GPUs", len(uuids))
-        await wait(stop, _LOOK_SECONDS)
+                registered = kubelet
+                log.info("registered %d fake GPUs with the kubelet", len(uuids))
+        await wait(stop, _CHECK_SECONDS)
     if server:
         await server.stop(None)
 
@@ -92,10 +94,10 @@ async def _listen(plugins: Path, uuids: Sequence[str]) -> grpc.aio.Server:
 
     async def list_and_watch(_request: bytes, _context: object) -> AsyncIterator[bytes]:
         yield wire.devices(uuids)
-        await asyncio.Event().wait()  # none of them ever changes
+        await asyncio.Event().wait()  # the devices never change
 
     async def allocate(request: bytes, _context: object) -> bytes:
-        return wire.allocated(wire.asked_for(request))
+        return wire.allocated(wire.requested(request))
 
     handlers = {
         "GetDevicePluginOptions": grpc.unary_unary_rpc_method_handler(options),
@@ -117,10 +119,10 @@ async def _register(plugins: Path) -> None:
 
 def _identity(socket: Path) -> tuple[int, int] | None:
     try:
-        found = socket.stat()
+        status = socket.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_ctime_ns
+    return status.st_ino, status.st_ctime_ns
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The agents of all nodes of a `muster local` cluster in one process: `muster-agent --local-nodes`.
 
-A node there has no machine, only the label muster.dev/machine that names its type. Its topology is read by the same code
-as on a real node, over the stand-in for that type. Invariant: a node shows its machine type's topology, also when it is
-created, relabelled or edited later; each node has GPU UUIDs of its own.
+Such a node has no machine, only the label muster.dev/machine with its type. The code that reads real nodes reads its topology
+from the stand-in for that type. Invariant: a node's annotation shows the topology of its machine type even if the node is
+created, relabelled or edited later; each node has its own GPU UUIDs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Event(msgspec.Struct):
 
 
 class LocalNodes:
-    """Publishes for every node with a machine label; `workdir` takes a /sys per machine type."""
+    """Publishes for every node with a machine label; `workdir` holds one /sys for each machine type."""
 
     def __init__(self, client: Client, workdir: Path) -> None:
         self._client = client
@@ -60,28 +60,28 @@ class LocalNodes:
         self._unknown: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Follow the cluster's nodes until `stop` is set."""
-        following = asyncio.create_task(self._follow(stop))
+        """Watch the cluster's nodes until `stop` is set."""
+        watching = asyncio.create_task(self._watch(stop))
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        following.cancel()
+        await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        watching.cancel()
         stopping.cancel()
-        results = await asyncio.gather(following, stopping, return_exceptions=True)
+        results = await asyncio.gather(watching, stopping, return_exceptions=True)
         if isinstance(results[0], Exception):
             raise results[0]
 
     async def sync(self) -> str:
-        """Publish for all nodes there are; return the resource version that was seen."""
+        """Publish for all existing nodes; return the resource version of the list."""
         listing = await self._client.list(paths.nodes(), labelSelector=names.MACHINE)
         nodes = [msgspec.json.decode(item, type=_Node) for item in listing.items]
         self._read = {node.metadata.name: self._read[node.metadata.name] for node in nodes if node.metadata.name in self._read}
         results = await asyncio.gather(*(self._publish(node) for node in nodes), return_exceptions=True)
         for failure in results:
             if isinstance(failure, BaseException):
-                raise failure  # the others are published; this one is tried again with the next list
+                raise failure  # the others are published; the next list retries this one
         return listing.resource_version
 
-    async def _follow(self, stop: asyncio.Event) -> None:
+    async def _watch(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
                 version = await self.sync()
@@ -90,7 +90,7 @@ class LocalNodes:
             except Gone:
                 continue
             except (KubeError, msgspec.MsgspecError) as error:
-                log.warning("following the nodes failed, starting over: %s", error)
+                log.warning("watching nodes failed, listing them again: %s", error)
                 await wait(stop, _RETRY_SECONDS)
 
     async def _changes(self, version: str) -> AsyncIterator[_Node]:
@@ -110,21 +110,21 @@ class LocalNodes:
                 self._unknown.add(label)
                 log.warning("node %s, label %s: %s", name, names.MACHINE, error)
             return
-        self._publisher.saw(name, node.metadata.annotations)
+        self._publisher.observe(name, node.metadata.annotations)
         try:
             await self._publisher.publish(name, topology)
         except NotFound:
-            log.info("node %s is gone", name)
+            log.info("node %s no longer exists", name)
 
     def _topology(self, node: str, label: str) -> NodeTopology:
-        known = self._read.get(node)
-        if known is None or known[0] != label:
-            self._read[node] = known = label, read_node(machine(label), node, self._workdir)
-        return known[1]
+        cached = self._read.get(node)
+        if cached is None or cached[0] != label:
+            self._read[node] = cached = label, read_node(machine(label), node, self._workdir)
+        return cached[1]
 
 
 def read_node(kind: Machine, node: str, workdir: Path) -> NodeTopology:
-    """Read a node of this machine type as the agent would on the machine itself."""
+    """Return the topology of a node of this machine type, as the agent on such a machine reads it."""
     hardware = lay_out(kind, node)
     sysfs = workdir / kind.name
     if not sysfs.exists():

@@ -1,7 +1,7 @@
-"""What the GPUs do, as Prometheus metrics, and whether the agent itself still reads them: /metrics and /healthz.
+"""Prometheus metrics of the GPUs and the liveness of the agent: /metrics and /healthz.
 
-Invariant: a scrape shows the last reading and nothing older; a value that the driver would not give has no sample, so that
-a gap is not taken for zero. The agent is healthy while its last reading ended less than `patience` seconds ago.
+Invariant: a scrape shows the last reading only; a value that the driver does not report has no sample, so that a gap is not
+mistaken for zero. The agent is healthy if its last reading ended less than `patience` seconds ago.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ from prometheus_client.registry import Collector
 from muster_agent.reading import Sample
 
 _GAUGES: Final[tuple[tuple[str, str, Callable[[Sample], float | None]], ...]] = (
-    ("utilization_ratio", "Share of the last sample period in which a kernel ran", lambda s: s.utilisation),
+    ("utilization_ratio", "Fraction of the last sample period in which a kernel ran", lambda s: s.utilisation),
     ("memory_used_bytes", "GPU memory in use", lambda s: s.memory_used),
-    ("memory_total_bytes", "GPU memory there is", lambda s: s.memory_total),
+    ("memory_total_bytes", "Total GPU memory", lambda s: s.memory_total),
     ("temperature_celsius", "Temperature of the GPU's core", lambda s: s.temperature),
     ("power_watts", "Power drawn by the board", lambda s: s.power),
-    ("healthy", "1 if the GPU can be given work, 0 if its hardware is in trouble", lambda s: float(s.healthy)),
+    ("healthy", "1 if the GPU is healthy, 0 if its hardware has a fault", lambda s: float(s.healthy)),
 )
 
 
 class Gauges(Collector):
-    """Holds the last samples of a node and lays them out for a scrape."""
+    """The collector of a node's last samples."""
 
     def __init__(self, node: str, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._node = node
         self._patience = patience
         self._clock = clock
         self._samples: Sequence[Sample] = ()
-        self._beat = clock()
+        self._last_reading = clock()
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
 
     def show(self, samples: Sequence[Sample]) -> None:
-        """Replace the samples by those of a reading that has just ended."""
+        """Replace the samples by those of a completed reading."""
         self._samples = samples
-        self._beat = self._clock()
+        self._last_reading = self._clock()
 
     def alive(self) -> bool:
-        """Tell whether readings still come."""
-        return self._clock() - self._beat < self._patience
+        """Return whether the last reading is recent enough."""
+        return self._clock() - self._last_reading < self._patience
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield one gauge for each quantity, with a sample for each GPU that has it."""
+        """Yield one gauge for each quantity, with a sample for each GPU that reports it."""
         for name, text, value in _GAUGES:
             gauge = GaugeMetricFamily(f"muster_gpu_{name}", text, labels=["node", "gpu", "uuid"])
             for sample in self._samples:
-                if (found := value(sample)) is not None:
-                    gauge.add_metric([self._node, str(sample.index), sample.uuid], found)
+                if (number := value(sample)) is not None:
+                    gauge.add_metric([self._node, str(sample.index), sample.uuid], number)
             yield gauge
 
 
 async def serve(gauges: Gauges, port: int, host: str | None = None) -> web.AppRunner:
-    """Serve /metrics and /healthz on `port` (0: any free one); close what comes back with `cleanup()`. Raises OSError."""
+    """Serve /metrics and /healthz on `port` (0: any free one); the caller calls `cleanup()`. Raise OSError."""
     app = web.Application()
     app[_GAUGES_KEY] = gauges
     app.router.add_get("/metrics", _metrics)
@@ -83,7 +83,7 @@ async def _metrics(request: web.Request) -> web.Response:
 async def _healthz(request: web.Request) -> web.Response:
     if request.app[_GAUGES_KEY].alive():
         return web.Response(text="ok\n")
-    return web.Response(status=503, text="no reading of the GPUs has ended for too long; the driver may hang\n")
+    return web.Response(status=503, text="no reading of the GPUs has completed for too long; the driver may hang\n")
 
 
 _GAUGES_KEY: Final = web.AppKey("gauges", Gauges)

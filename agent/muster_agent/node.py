@@ -1,7 +1,7 @@
-"""The agent of one node: reads, publishes and measures every `interval` seconds until told to stop.
+"""The agent of one node: reads, publishes and measures every `interval` seconds until stopped.
 
-Invariant: nothing that the driver or the API server does ends it; a node without GPUs or driver idles, says so once, and
-is looked at again (a driver may be installed later).
+Invariant: no failure of the driver or the API server ends it. On a node without GPUs or driver it idles, logs that once, and
+retries, since a driver may be installed later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from muster.api.topology import NodeTopology
 from muster.kube.errors import KubeError
-from muster_agent.health import Watch
+from muster_agent.health import HealthMonitor
 from muster_agent.metrics import Gauges
 from muster_agent.nvml import NoDriver, Nvml
 from muster_agent.publish import Publisher
@@ -26,47 +26,47 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reading:
-    """What one reading found."""
+    """The result of one reading."""
 
     topology: NodeTopology
     samples: list[Sample]
 
 
 class Reader:
-    """Keeps the connection to the driver between readings; `sysfs` is the directory that is /sys."""
+    """Reads the node and keeps the driver connection between readings; `sysfs` is the path of /sys."""
 
     def __init__(self, sysfs: Path) -> None:
         self._sysfs = sysfs
         self._nvml: Nvml | None = None
-        self._watch = Watch()
-        self._said: str | None = None
+        self._health = HealthMonitor()
+        self._idle_reason: str | None = None
 
     def read(self) -> Reading | None:
-        """Read the node (this may take seconds); None where there is nothing to read, which is said once."""
+        """Read the node, which may take seconds; return None if there is no driver or GPU, and log that once."""
         try:
             self._nvml = self._nvml or Nvml()
         except NoDriver as error:
-            self._idle(str(error))
+            self._log_idle(str(error))
             return None
         count = self._nvml.count()
         if not count:
-            self.close()  # the driver may have been unloaded: the next reading starts over
-            self._idle("the driver reports no GPUs" if count == 0 else "the driver does not count its GPUs")
+            self.close()  # the driver may have been unloaded: the next reading connects again
+            self._log_idle("the driver reports no GPUs" if count == 0 else "the driver does not count its GPUs")
             return None
-        self._said = None
-        topology = read_topology(self._nvml, self._sysfs, self._watch.look(self._nvml, range(count)))
+        self._idle_reason = None
+        topology = read_topology(self._nvml, self._sysfs, self._health.check(self._nvml, range(count)))
         return Reading(topology, read_samples(self._nvml, topology))
 
     def close(self) -> None:
-        """Give the connection to the driver back."""
+        """Close the connection to the driver."""
         if self._nvml is not None:
             self._nvml.close()
-            self._nvml, self._watch = None, Watch()
+            self._nvml, self._health = None, HealthMonitor()
 
-    def _idle(self, why: str) -> None:
-        if why != self._said:
-            log.info("idle: %s; looking again from time to time", why)
-            self._said = why
+    def _log_idle(self, reason: str) -> None:
+        if reason != self._idle_reason:
+            log.info("idle: %s; retrying at every interval", reason)
+            self._idle_reason = reason
 
 
 async def run_node(
@@ -74,7 +74,7 @@ async def run_node(
 ) -> None:
     """Read, publish and measure every `interval` seconds until `stop` is set."""
     while not stop.is_set():
-        reading = await asyncio.to_thread(reader.read)  # a driver in trouble can hold a call for seconds
+        reading = await asyncio.to_thread(reader.read)  # a failing driver can block a call for seconds
         gauges.show(reading.samples if reading else [])
         if reading:
             await _publish(publisher, node, reading.topology)
@@ -83,7 +83,7 @@ async def run_node(
 
 
 async def wait(stop: asyncio.Event, seconds: float) -> None:
-    """Sleep, but not beyond `stop`."""
+    """Sleep until `seconds` have passed or `stop` is set."""
     try:
         await asyncio.wait_for(stop.wait(), seconds)
     except TimeoutError:
@@ -94,4 +94,4 @@ async def _publish(publisher: Publisher, node: str, topology: NodeTopology) -> N
     try:
         await publisher.publish(node, topology)
     except (KubeError, msgspec.MsgspecError) as error:
-        log.warning("node %s: its topology is not published, trying again: %s", node, error)
+        log.warning("node %s: publishing its topology failed, retrying: %s", node, error)

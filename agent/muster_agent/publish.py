@@ -1,7 +1,7 @@
-"""Puts a node's topology into its annotation muster.dev/topology, and leaves it alone while it says the same.
+"""Publishes a node's topology in its annotation muster.dev/topology.
 
-Invariant: the API server sees a PATCH only when the text differs from what the node last showed. The node is looked at
-when first published and again every `recheck` seconds, since someone may have deleted, edited or re-created it.
+Invariant: a PATCH is sent only if the text differs from the node's last known annotation. The node is read before its first
+publication and again every `recheck` seconds, since it may have been deleted, edited or re-created.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Node(msgspec.Struct):
 
 
 class Publisher:
-    """Publishes for one or many nodes."""
+    """Publishes for one or more nodes."""
 
     def __init__(self, client: Client, recheck: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -38,7 +38,7 @@ class Publisher:
         self._shown: dict[str, tuple[str | None, float]] = {}
 
     async def publish(self, node: str, topology: NodeTopology) -> bool:
-        """Make the node show the topology; tell whether that took a patch. Raises muster.kube.errors.KubeError."""
+        """Publish the topology of a node; return whether a patch was needed. Raise muster.kube.errors.KubeError."""
         text = encode(topology)
         if await self._current(node) == text:
             return False
@@ -47,14 +47,14 @@ class Publisher:
         log.info("published %d GPUs of node %s", len(topology.gpus), node)
         return True
 
-    def saw(self, node: str, annotations: Mapping[str, str]) -> None:
-        """Take note of the annotations of a node that was read for another reason."""
+    def observe(self, node: str, annotations: Mapping[str, str]) -> None:
+        """Record the annotations of a node that the caller has read."""
         self._shown[node] = (annotations.get(names.TOPOLOGY), self._clock())
 
     async def _current(self, node: str) -> str | None:
-        text, seen = self._shown.get(node, (None, float("-inf")))
-        if self._clock() - seen < self._recheck:
+        text, read_at = self._shown.get(node, (None, float("-inf")))
+        if self._clock() - read_at < self._recheck:
             return text
-        found = msgspec.json.decode(await self._client.get(paths.nodes(node)), type=_Node)
-        self.saw(node, found.metadata.annotations or {})
+        current = msgspec.json.decode(await self._client.get(paths.nodes(node)), type=_Node)
+        self.observe(node, current.metadata.annotations or {})
         return self._shown[node][0]

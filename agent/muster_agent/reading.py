@@ -1,7 +1,7 @@
-"""One reading of a node: NVML and /sys together make the topology that is published and the samples that are measured.
+"""One reading of a node: its topology and its metric samples, from NVML and /sys.
 
-Invariant: a GPU keeps its place in the list while the driver counts it, whatever else fails. Samples carry SI units and
-ratios (bytes, watts, degrees Celsius, 0 to 1), as Prometheus wants them.
+Invariant: a GPU keeps its index as long as the driver counts it, whatever else fails. Samples use the base units of Prometheus
+(bytes, watts, degrees Celsius, ratios from 0 to 1).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """What one GPU does at the moment; None where the driver would not tell."""
+    """The current values of one GPU; None if the driver does not report a value."""
 
     index: int
     uuid: str
@@ -35,37 +35,37 @@ class Sample:
 
 
 def read_topology(nvml: Nvml, sysfs: Path, unhealthy: Collection[int] = ()) -> NodeTopology:
-    """Read the node's GPUs, their links, and the NICs' ways to them; `sysfs` is the directory that is /sys."""
+    """Return the node's GPUs, their links, and the NICs with their links to each GPU; `sysfs` is the path of /sys."""
     gpus = range(nvml.count() or 0)
     addresses = [nvml.address(gpu) for gpu in gpus]
-    places = [find_gpu(sysfs, address) if address else None for address in addresses]
+    devices = [find_gpu(sysfs, address) if address else None for address in addresses]
     one_node = single_numa_node(sysfs)
 
     def pcie(a: int, b: int) -> str:
-        # A broken or new driver may not know the ancestor; /sys shows the same tree.
-        return ANCESTORS.get(_or(nvml.common_ancestor(a, b), -1)) or pcie_link(places[a], places[b], one_node)
+        # Some drivers do not report the ancestor; /sys has the same tree.
+        return ANCESTORS.get(_or(nvml.common_ancestor(a, b), -1)) or pcie_link(devices[a], devices[b], one_node)
 
     ends = [GpuLinks(address, nvml.nvlinks(gpu)) for gpu, address in zip(gpus, addresses, strict=True)]
     return NodeTopology(
-        gpus=[_gpu(nvml, gpu, places[gpu], gpu not in unhealthy) for gpu in gpus],
+        gpus=[_gpu(nvml, gpu, devices[gpu], gpu not in unhealthy) for gpu in gpus],
         links=link_matrix(ends, nvml.reaches_by_nvlink, pcie),
-        nics=[Nic(name, [pcie_link(nic, place, one_node) for place in places]) for name, nic in find_nics(sysfs).items()],
+        nics=[Nic(name, [pcie_link(nic, device, one_node) for device in devices]) for name, nic in find_nics(sysfs).items()],
         driver=nvml.driver(),
     )
 
 
 def read_samples(nvml: Nvml, topology: NodeTopology) -> list[Sample]:
-    """Read what each GPU of the topology does at the moment."""
+    """Return the current sample of each GPU of the topology."""
     return [_sample(nvml, index, gpu) for index, gpu in enumerate(topology.gpus)]
 
 
-def _gpu(nvml: Nvml, gpu: int, place: PciDevice | None, healthy: bool) -> Gpu:
+def _gpu(nvml: Nvml, gpu: int, device: PciDevice | None, healthy: bool) -> Gpu:
     memory, cpus, nodes = nvml.memory(gpu), nvml.cpus(gpu), nvml.numa_nodes(gpu)
     return Gpu(
         uuid=nvml.uuid(gpu) or "",
         product=nvml.product(gpu),
         memory_mib=None if memory is None else memory.total >> 20,
-        numa=_numa(nodes, place),
+        numa=_numa(nodes, device),
         cpus=None if cpus is None else format_ranges(cpus),
         healthy=healthy,
     )
@@ -85,12 +85,12 @@ def _sample(nvml: Nvml, index: int, gpu: Gpu) -> Sample:
     )
 
 
-def _numa(nodes: list[int] | None, place: PciDevice | None) -> int | None:
-    """NVML's word first: firmware may leave the kernel without one."""
+def _numa(nodes: list[int] | None, device: PciDevice | None) -> int | None:
+    """The NUMA node from NVML, else from the kernel, which some firmware does not inform."""
     if nodes:
         return nodes[0]
-    return None if place is None else place.numa
+    return None if device is None else device.numa
 
 
-def _or(value: int | None, other: int) -> int:
-    return other if value is None else value
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value

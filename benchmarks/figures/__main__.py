@@ -1,7 +1,7 @@
-"""Every figure of a paper beside ours: `make figures`; `python -m benchmarks.figures NAME ...` for some of the modules only.
+"""Published figures compared with ours: `make figures`, or `python -m benchmarks.figures NAME ...` for some modules.
 
-Runs the figure modules in turn, writes build/figures.json (a list of figures) and docs/figures/README.md with the plots beside
-it. A module that fails is a figure that is not met, with its error. The exit code is 1 where a target was missed.
+Runs the figure modules and writes build/figures.json (a list of figures) and docs/figures/README.md with the plots next to it.
+A failing module becomes a missed figure with its error. The exit code is 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODULES = {
     "gavel": "Continuous single-GPU jobs (Gavel, OSDI'20)",
     "openb": "Allocation at full demand (FGD, ATC'23, openb)",
 }
-"""The figure modules of this folder in the order of the page, each with its title there."""
+"""The figure modules of this folder with their titles, in the order of the page."""
 JSON, PAGE = Path("build/figures.json"), Path("docs/figures/README.md")
 INTRODUCTION = """# Figures
 
@@ -40,7 +40,7 @@ modules in [benchmarks/figures/](../../benchmarks/figures), their parameters in
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What one module gave."""
+    """The results of one module."""
 
     title: str
     figures: list[Figure]
@@ -48,7 +48,7 @@ class Section:
 
 
 def main(names: Sequence[str] = ()) -> int:
-    """Run every module, or those named, and write page and JSON; return the exit code."""
+    """Run all or the named modules and write the page and the JSON; return the exit code."""
     for old in PAGE.parent.glob("*.png"):
         old.unlink()
     sections = []
@@ -75,7 +75,7 @@ def run(name: str, title: str, folder: Path) -> Section:
         module = importlib.import_module(f"benchmarks.figures.{name}")
         figures: list[Figure] = module.figures()
         plots = _plots(module.plot, folder)
-    except Exception as error:  # whatever it is, the other figures are still worth having
+    except Exception as error:  # a failing module must not stop the others
         message = f"{type(error).__name__}: {error}"
         return Section(title, [Figure(name, "-", "failed", "a figure", False, message)], [])
     return Section(title, figures, plots)
@@ -97,11 +97,11 @@ def page(sections: Sequence[Section]) -> str:
 
 
 def _plots(plot: Callable[[Path], None], folder: Path) -> list[str]:
-    """Draw into an empty folder, and move what is there to `folder`; return the names."""
+    """Draw into an empty folder and move the files to `folder`; return their names."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         plot(Path(fresh))
-        return [found.rename(folder / found.name).name for found in sorted(Path(fresh).iterdir())]
+        return [file.rename(folder / file.name).name for file in sorted(Path(fresh).iterdir())]
 
 
 def _cell(text: str) -> str:

@@ -1,6 +1,7 @@
-"""Gandiva (OSDI'18), tables 3 and 4: how soon a search over configurations comes to a good one.
+"""Gandiva (OSDI'18), tables 3 and 4: the time of a hyperparameter search to a target accuracy.
 
-Three rules over the same configurations (`muster.scheduling.sweeps`): every one to its end in turn, Gandiva's top M, and ours.
+Three rules run on the same configurations (`muster.scheduling.sweeps`): each to its end in turn, Gandiva's top M, and muster's
+successive halving.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from muster.simulator.policies.sweep import Configuration, Training, configurati
 SCENARIO = Path(__file__).parent / "scenarios" / "automl.yaml"
 SERVER_GPUS = 4
 CHECK = 0.8
-"""Gandiva's rule must come this near to the paper's speed-up, or the curves are not those of the paper."""
+"""The fraction of the paper's speed-up that Gandiva's rule must reach; otherwise the curves differ from the paper's."""
 FIRST_COLUMN = 8.0
-"""What ours must reach where the good configuration is the 365th, on 4 GPUs."""
+"""The target speed-up of muster if the good configuration is the 365th, on 4 GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +39,25 @@ class Cell:
     target: float
     position: int
     published: float
-    """By the baseline."""
+    """Minutes of the paper's baseline."""
     gandiva: float
-    """By Gandiva, as published."""
+    """Minutes of Gandiva in the paper."""
     interval: float
-    """Minutes between two reports: the grain of ours."""
+    """Minutes between two reports: the resolution of our times."""
     minutes: Mapping[str, Sequence[float | None]]
-    """Ours by rule, one a seed; None where the good configuration was given up."""
+    """Our minutes by rule, one for each seed; None if the good configuration was stopped."""
 
     @property
     def baseline(self) -> float:
         return _median(self.minutes["in turn"])
 
     def speedups(self, rule: str) -> list[float]:
-        """The speed-up over the baseline for each seed, 0 where the target was never reached."""
+        """Return the speed-up over the baseline for each seed, 0 if the target was never reached."""
         return [self.baseline / minutes if minutes else 0.0 for minutes in self.minutes[rule]]
 
 
 def figures() -> list[Figure]:
-    """Return one line for each column and rule."""
+    """Return one figure for each column and rule."""
     return [figure for cell in cells() for figure in _figures(cell)]
 
 
@@ -88,14 +89,14 @@ def _minutes(rule: Rule, table: Mapping[str, Any], case: Mapping[str, Any], posi
 
 
 def _curves(table: Mapping[str, Any], case: Mapping[str, Any], position: int, random: Random) -> list[Configuration]:
-    """The configurations of a sweep: table 3 has one good one, in each column elsewhere; table 4 one for each column."""
+    """The configurations of a sweep: one good configuration at this position (table 3), or one for each column (table 4)."""
     curves = configurations(random, table["configurations"], table["mean"], table["deviation"], table["below"])
     if table["table"] == 3:
         curves[position - 1] = Configuration(case["target"], curves[position - 1].pace)
         return curves
     for column in table["cases"]:
-        (place,) = column["positions"]
-        curves[place - 1] = reaching(column["target"], column["share"], column["final"])
+        (index,) = column["positions"]
+        curves[index - 1] = reaching(column["target"], column["fraction"], column["final"])
     return curves
 
 
@@ -135,20 +136,24 @@ def plot(folder: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(14, 5.5), layout="constrained")
-    found = cells()
-    at = range(len(found))
+    columns = cells()
+    at = range(len(columns))
     axis.bar(
-        [x - 0.27 for x in at], [cell.published / cell.gandiva for cell in found], 0.27, label="Gandiva, published", color="0.7"
+        [x - 0.27 for x in at],
+        [cell.published / cell.gandiva for cell in columns],
+        0.27,
+        label="Gandiva, published",
+        color="0.7",
     )
     for offset, rule, label in ((0.0, "gandiva", "Gandiva's top M, ours"), (0.27, "muster", "muster: halving")):
-        speedups = [cell.speedups(rule) for cell in found]
+        speedups = [cell.speedups(rule) for cell in columns]
         middle = [median(values) for values in speedups]
         spread = [
             [m - min(v) for m, v in zip(middle, speedups, strict=True)],
             [max(v) - m for m, v in zip(middle, speedups, strict=True)],
         ]
         axis.bar([x + offset for x in at], middle, 0.27, yerr=spread, capsize=3, label=label)
-    labels = [f"table {c.table}, {c.gpus} GPUs\n{c.target:.0%} by the {c.position}th" for c in found]
+    labels = [f"table {c.table}, {c.gpus} GPUs\n{c.target:.0%} by the {c.position}th" for c in columns]
     axis.set_xticks(list(at), labels, fontsize=8)
     axis.set_ylabel("speed-up (median, and range of draws)")
     axis.set_title("Gandiva tables 3 and 4: time to a good configuration, beside running every one to its end")

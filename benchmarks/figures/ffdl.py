@@ -1,6 +1,6 @@
-"""FfDL (IBM; Middleware'19): jobs that queue long under Spread and under Pack, and learners stuck without gangs.
+"""FfDL (IBM; Middleware'19): long queueing under Spread and Pack, and learners deadlocked without gang scheduling.
 
-The paper's text was not to be had: the shape of its results is known, not its values.
+The full text was not available: the trends of its results are known, not all of its values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from statistics import fmean, median
 
 from benchmarks.figures.figure import Figure
 from benchmarks.figures.progress import SCENARIOS, under, with_jobs
-from benchmarks.figures.result_cache import kept
+from benchmarks.figures.result_cache import cached_on_disk
 
 from muster.simulator.assembly import assemble
 from muster.simulator.policies.kubernetes import Order, stuck
@@ -21,12 +21,12 @@ from muster.simulator.report import LONG_WAIT
 from muster.simulator.scenario import Sharing, load
 
 LOAD = 0.5
-"""The share of the GPUs that the 60 days ask for; FfDL's own is not known."""
+"""The load of the 60 days; FfDL's own is not published."""
 DEPENDS = "The ratio hangs on the load: the fuller the cluster, the smaller it is"
 SUSPENDED = "under muster jobs let themselves be suspended, which costs 10 s, 30 s where they go on elsewhere"
 DAYS_SEEDS, GANG_SEEDS = (0, 1, 2), range(200)
 PLACEMENTS: Mapping[str, tuple[str, bool]] = {"Spread": ("fifo", True), "Pack": ("fifo", False), "muster": ("muster", False)}
-"""The policy, and whether jobs spread over nodes."""
+"""The policy, and whether jobs spread over nodes, by placement."""
 SCHEDULERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "kube-scheduler, pods in any order": ("kube-scheduler", {"order": Order.PODS}),
     "kube-scheduler, job by job": ("kube-scheduler", {"order": Order.JOBS}),
@@ -36,15 +36,15 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, object]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """Learners that hold GPUs while their job is not whole, and those GPUs, of 60 each."""
+    """Learners of partially placed jobs, and the GPUs that they hold idle, each out of 60."""
 
     learners: int
     gpus: int
 
 
-@kept
+@cached_on_disk
 def late(placement: str, seed: int) -> int:
-    """Return how many jobs queued for more than 15 minutes in 60 days."""
+    """Return the number of jobs that queued for more than 15 minutes in 60 days."""
     policy, spread = PLACEMENTS[placement]
     scenario = with_jobs(under(load(SCENARIOS / "ffdl-days.yaml"), policy, seed), spread=spread, load=LOAD)
     if policy == "muster":
@@ -56,26 +56,26 @@ def late(placement: str, seed: int) -> int:
 
 @cache
 def deadlocked(scheduler: str) -> Sequence[Stuck]:
-    """Return what is stuck once every GPU that can be given is given, for each seed."""
+    """Return the deadlocked learners after all possible bindings, for each seed."""
     policy, settings = SCHEDULERS[scheduler]
     scenario = load(SCENARIOS / "ffdl-gangs.yaml")
-    found = []
+    results = []
     for seed in GANG_SEEDS:
         simulation = assemble(under(scenario, policy, seed, **settings), SCENARIOS)
         simulation.run()
-        found.append(Stuck(*stuck(simulation.cluster.gangs.values())))
-    return found
+        results.append(Stuck(*stuck(simulation.cluster.gangs.values())))
+    return results
 
 
 def figures() -> list[Figure]:
-    """Return the lines of both studies."""
+    """Return the figures of both studies."""
     return [*_queued(), *_stuck()]
 
 
 def _queued() -> list[Figure]:
     counts = {name: [late(name, seed) for seed in DAYS_SEEDS] for name in PLACEMENTS}
     ratios = [spread / max(pack, 1) for spread, pack in zip(counts["Spread"], counts["Pack"], strict=True)]
-    shown = {name: ", ".join(map(str, found)) for name, found in counts.items()}
+    shown = {name: ", ".join(map(str, numbers)) for name, numbers in counts.items()}
     below = all(ours < pack for ours, pack in zip(counts["muster"], counts["Pack"], strict=True))
     late_jobs = f"{shown['Spread']} jobs against {shown['Pack']}"
     note = f"{len(DAYS_SEEDS)} slices of Philly, each thinned to {LOAD:.0%} of the GPUs: {late_jobs}. {DEPENDS}"
@@ -101,12 +101,12 @@ def _stuck() -> list[Figure]:
         "muster": ("0 with gangs", "0 in every run", lambda m: m == 0),
     }
     lines = []
-    for name, (theirs, target, right) in published.items():
-        found = deadlocked(name)
-        middle, most = median(one.learners for one in found), max(one.learners for one in found)
-        idle = fmean(one.gpus for one in found) / 60
+    for name, (theirs, target, meets) in published.items():
+        results = deadlocked(name)
+        middle, most = median(result.learners for result in results), max(result.learners for result in results)
+        idle = fmean(result.gpus for result in results) / 60
         ours = f"{middle:g} of 60, at most {most}; {idle:.0%} of the GPUs idle"
-        met = right(most if name == "muster" else middle)
+        met = meets(most if name == "muster" else middle)
         lines.append(Figure(f"FfDL: temporarily deadlocked learners, {name}", theirs, ours, target, met, "200 seeds"))
     return lines
 
@@ -126,8 +126,8 @@ def plot(folder: Path) -> None:
     bars.set_xticks(range(len(DAYS_SEEDS)), [f"slice {seed}" for seed in DAYS_SEEDS])
     bars.set(title="60 days on 400 GPUs (published: Spread / Pack > 3)", ylabel="jobs queued for more than 15 minutes")
     for name in SCHEDULERS:
-        found = sorted(100 * one.gpus / 60 for one in deadlocked(name))
-        cdf.step([0.0, *found, 100.0], [0.0, *((i + 1) / len(found) for i in range(len(found))), 1.0], where="post", label=name)
+        idle = sorted(100 * result.gpus / 60 for result in deadlocked(name))
+        cdf.step([0.0, *idle, 100.0], [0.0, *((i + 1) / len(idle) for i in range(len(idle))), 1.0], where="post", label=name)
     cdf.set(
         title="50 jobs of 2 to 4 learners on 15 nodes of 4 GPUs",
         xlabel="GPUs held idle by stuck learners (%)",

@@ -1,4 +1,4 @@
-"""A figure of a paper beside ours: what `make figures` writes into build/figures.json, a line each."""
+"""A published figure compared with ours, an entry of build/figures.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One published value, what ours is, what it has to reach, and whether it does."""
+    """One published value, our value, its target, and whether the target is met."""
 
     figure: str
     published: str
@@ -15,4 +15,4 @@ class Figure:
     target: str
     met: bool
     note: str = ""
-    """Why it is not met, or what has to be known to read it."""
+    """The reason for a miss, or a remark for readers."""

@@ -1,7 +1,7 @@
 """Gandiva (OSDI'18): two clusters under load, here experiments A and B.
 
-A: how soon jobs come to their first 100 mini-batches, and how busy the GPUs are, beside bin-packing without oversubscription.
-B: mean completion time and makespan, beside YARN's capacity scheduler.
+A: time to the first 100 mini-batches and GPU utilisation, compared with bin-packing without oversubscription.
+B: mean completion time and makespan, compared with YARN's capacity scheduler.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from statistics import fmean
 
 from benchmarks.figures.figure import Figure
 from benchmarks.figures.progress import SCENARIOS, Progress, progress, under
-from benchmarks.figures.result_cache import kept
+from benchmarks.figures.result_cache import cached_on_disk
 
 from muster.scheduling.profile import NO_NEIGHBOURS, Shape
 from muster.simulator.assembly import assemble, jobs_of
 from muster.simulator.physics.gandiva import Gandiva
-from muster.simulator.records import Level, Records
+from muster.simulator.records import Gauge, Records
 from muster.simulator.scenario import load
 from muster.simulator.traces.gandiva import SWITCH_GBPS
 
 FIRST = 100.0
 SEEDS_A, SEEDS_B = (0,), (4, 13, 38, 64)
-"""B's are draws over which the baseline comes within 3 % of the published mean completion time and makespan. Single draws of
-the baseline differ by a third: in which order servers report decides how scattered its longest jobs lie."""
+"""B uses draws for which the baseline is within 3 % of the published mean completion time and makespan. Single draws of the
+baseline differ by a third, because the order of heartbeats determines the locality of its longest jobs."""
 POLICIES_A: Mapping[str, Mapping[str, object]] = {"first-fit": {}, "gandiva": {"migration": False}, "muster": {}}
 """Experiment A has time-slicing and packing only."""
 POLICIES_B: Mapping[str, Mapping[str, object]] = {"yarn": {}, "gandiva": {"packing": False}, "muster": {"packing": False}}
@@ -36,7 +36,7 @@ WINDOW = (1200.0, 12000.0)
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A pair of values of the paper, of its baseline and of Gandiva; and the ratio that muster must reach."""
+    """The paper's values for its baseline and for Gandiva, and the target ratio of muster."""
 
     what: str
     unit: str
@@ -47,7 +47,7 @@ class Published:
 
     @property
     def ratio(self) -> float:
-        """How many times better Gandiva is, whichever way is better."""
+        """Gandiva's improvement factor, whichever direction is better."""
         return max(self.baseline / self.gandiva, self.gandiva / self.baseline)
 
 
@@ -67,15 +67,15 @@ def mix(policy: str, seed: int) -> Progress:
     return progress(under(load(SCENARIOS / "testbed-mix.yaml"), policy, seed, **POLICIES_A[policy]), FIRST, once=True)
 
 
-@kept
+@cached_on_disk
 def replay(policy: str, seed: int) -> tuple[list[float], float]:
-    """Run experiment B; return the completion time of each job, rising, and the makespan, in minutes."""
+    """Run experiment B; return the sorted completion times and the makespan, in minutes."""
     run = assemble(under(load(SCENARIOS / "testbed-replay.yaml"), policy, seed, **POLICIES_B[policy]), SCENARIOS).run()
     return sorted(row.jct / 60 for row in run.rows.values() if row.jct is not None), run.end / 60
 
 
 def first_hundred(run: Progress) -> list[float]:
-    """Return for each job the seconds from submission to its 100th mini-batch, rising."""
+    """Return the sorted seconds from submission to the 100th mini-batch of each job."""
     return sorted(marks[0][0] - run.records.rows[name].arrival for name, marks in run.marks.items())
 
 
@@ -91,9 +91,9 @@ def _replay(policy: str) -> tuple[float, float]:
 
 
 def most_utilisation(seed: int) -> float:
-    """Return the utilisation (%) in the window if all work were done by its end: packing moves work, and adds none.
+    """Return the upper bound of the utilisation (%) in the window: all work done by its end.
 
-    What is done before the window counts as if every job ran at once.
+    Work before the window is counted as if every job started at once.
     """
     scenario, physics = load(SCENARIOS / "testbed-mix.yaml"), Gandiva()
     start, end = WINDOW
@@ -107,7 +107,7 @@ def most_utilisation(seed: int) -> float:
 
 
 def soonest_end(seed: int) -> float:
-    """Return the makespan (min) of experiment B if each job ran at its best from when it arrives."""
+    """Return the lower bound of the makespan (min) of experiment B: each job runs at its best rate from its arrival."""
     scenario, physics = load(SCENARIOS / "testbed-replay.yaml"), Gandiva()
     ends = []
     for job in jobs_of(scenario.model_copy(update={"seed": seed}), SCENARIOS):
@@ -117,7 +117,7 @@ def soonest_end(seed: int) -> float:
 
 
 def figures() -> list[Figure]:
-    """Return the lines of both experiments."""
+    """Return the figures of both experiments."""
     a = {policy: _mix(policy) for policy in POLICIES_A}
     b = {policy: _replay(policy) for policy in POLICIES_B}
     return [*_lines("A", MIX, a, "first-fit"), *_lines("B", REPLAY, b, "yarn")]
@@ -128,32 +128,32 @@ def _shown(value: float) -> str:
 
 
 def _lines(name: str, published: tuple[Published, ...], ours: Mapping[str, tuple[float, ...]], base: str) -> Iterator[Figure]:
-    for index, one in enumerate(published):
+    for index, measure in enumerate(published):
         baseline = ours[base][index]
-        where = f"Gandiva exp. {name}: {one.what}"
-        off = baseline / one.baseline - 1
-        note = _note(one)
+        where = f"Gandiva exp. {name}: {measure.what}"
+        off = baseline / measure.baseline - 1
+        note = _note(measure)
         yield Figure(
             f"{where}, {base}",
-            f"{one.baseline:g} {one.unit}",
-            f"{_shown(baseline)} {one.unit} ({off:+.1%})",
+            f"{measure.baseline:g} {measure.unit}",
+            f"{_shown(baseline)} {measure.unit} ({off:+.1%})",
             "within 5 %",
             abs(off) <= 0.05,
             note,
         )
         for policy in ("gandiva", "muster"):
             value = ours[policy][index]
-            ratio = value / baseline if one.gandiva > one.baseline else baseline / value
-            least = one.muster if policy == "muster" else one.ratio
-            met = ratio >= least if policy == "muster" else abs(ratio / least - 1) <= one.tolerance
-            target = f">= {least:.3g} x" if policy == "muster" else f"{least:.3g} x within {one.tolerance:.0%}"
+            ratio = value / baseline if measure.gandiva > measure.baseline else baseline / value
+            least = measure.muster if policy == "muster" else measure.ratio
+            met = ratio >= least if policy == "muster" else abs(ratio / least - 1) <= measure.tolerance
+            target = f">= {least:.3g} x" if policy == "muster" else f"{least:.3g} x within {measure.tolerance:.0%}"
             yield Figure(
                 f"{where}, {policy}",
-                f"{one.gandiva:g} {one.unit} ({one.ratio:.3g} x)",
-                f"{_shown(value)} {one.unit} ({ratio:.3g} x)",
+                f"{measure.gandiva:g} {measure.unit} ({measure.ratio:.3g} x)",
+                f"{_shown(value)} {measure.unit} ({ratio:.3g} x)",
                 target,
                 met,
-                _bound(one, baseline) if policy == "muster" else NOTES.get((name, one.what, policy), ""),
+                _bound(measure, baseline) if policy == "muster" else NOTES.get((name, measure.what, policy), ""),
             )
 
 
@@ -168,21 +168,21 @@ NOTES: Mapping[tuple[str, str, str], str] = {
         "(sizes, bursts of arrivals) is not published"
     ),
 }
-"""Why the paper's policy does otherwise here, by experiment and value."""
+"""Reasons for deviations of the paper's policy, by experiment, value and policy."""
 
 
-def _note(one: Published) -> str:
-    if one in REPLAY:
+def _note(measure: Published) -> str:
+    if measure in REPLAY:
         return "the number of jobs, their days and the draws are set by the baseline: neither jobs nor arrivals are published"
     return "nothing is set by the baseline"
 
 
-def _bound(one: Published, baseline: float) -> str:
-    """Say what no scheduler could exceed, of the values for which that is near."""
-    if one.what == "makespan":
+def _bound(measure: Published, baseline: float) -> str:
+    """The bound of any scheduler, for values close to it."""
+    if measure.what == "makespan":
         soonest = fmean(soonest_end(seed) for seed in SEEDS_B)
         return f"who ran every job at once at its best would need {soonest:.0f} min ({baseline / soonest:.3g} x)"
-    if one.unit == "%":
+    if measure.unit == "%":
         most = fmean(most_utilisation(seed) for seed in SEEDS_A)
         return f"who did all the work within the window would come to {most:.1f} % ({most / baseline:.3g} x)"
     return ""
@@ -198,22 +198,24 @@ def plot(folder: Path) -> None:
     figure, (times, busy, ends) = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
     for policy in POLICIES_A:
         run = mix(policy, SEEDS_A[0])
-        found = first_hundred(run)
+        seconds = first_hundred(run)
         times.plot(
-            [max(t, 1.0) for t in found],
-            [(i + 1) / len(found) for i in range(len(found))],
-            label=f"{policy}: mean {fmean(found):.0f} s",
+            [max(t, 1.0) for t in seconds],
+            [(i + 1) / len(seconds) for i in range(len(seconds))],
+            label=f"{policy}: mean {fmean(seconds):.0f} s",
         )
         steps = [300.0 * k for k in range(1, 60)]
-        shares = [100 * _mean(run.records.active, t - 300, t, run.records) / run.records.gpus for t in steps]
-        busy.plot([t / 60 for t in steps], shares, label=policy)
+        utilisation = [100 * _mean(run.records.active, t - 300, t, run.records) / run.records.gpus for t in steps]
+        busy.plot([t / 60 for t in steps], utilisation, label=policy)
     for value, who in ((2203.0, "baseline"), (498.0, "Gandiva")):
         times.axvline(value, color="grey", linestyle=":", label=f"published mean, {who}: {value:.0f} s")
     for value, who in ((50.1, "baseline"), (62.8, "Gandiva")):
         busy.axhline(value, color="grey", linestyle=":", label=f"published mean, {who}: {value} %")
     for policy in POLICIES_B:
-        found, _ = replay(policy, SEEDS_B[0])
-        ends.plot(found, [(i + 1) / len(found) for i in range(len(found))], label=f"{policy}: mean {fmean(found):.0f} min")
+        minutes, _ = replay(policy, SEEDS_B[0])
+        ends.plot(
+            minutes, [(i + 1) / len(minutes) for i in range(len(minutes))], label=f"{policy}: mean {fmean(minutes):.0f} min"
+        )
     for value, who in ((832.0, "YARN"), (656.0, "Gandiva")):
         ends.axvline(value, color="grey", linestyle=":", label=f"published mean, {who}: {value:.0f} min")
     times.set(title="A: 1,000 jobs on 180 GPUs", xlabel="time to 100 mini-batches (s)", ylabel="share of jobs", xscale="log")
@@ -225,8 +227,8 @@ def plot(folder: Path) -> None:
     plt.close(figure)
 
 
-def _mean(level: Level, start: float, end: float, records: Records) -> float:
-    return level.between(start, min(end, records.end)) if records.end > start else 0.0
+def _mean(gauge: Gauge, start: float, end: float, records: Records) -> float:
+    return gauge.between(start, min(end, records.end)) if records.end > start else 0.0
 
 
 if __name__ == "__main__":

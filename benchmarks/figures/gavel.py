@@ -1,8 +1,7 @@
 """Continuous one-GPU jobs on three GPU models (Narayanan et al., OSDI'20, Gavel): mean completion times by load.
 
-Fair shares that do not see how fast a GPU is check ours against Gavel's simulator, on the very jobs of its three seeds. Then
-muster, which is told no rate beforehand and learns them from the jobs that ran, beside Gavel with space sharing, which is given
-all of them.
+Fair rounds that ignore GPU speed validate this simulator against Gavel's on the jobs of its three seeds. Then muster, which
+learns rates from running jobs, is compared with Gavel with space sharing, which knows all rates in advance.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from benchmarks.figures.figure import Figure
-from benchmarks.figures.result_cache import kept
+from benchmarks.figures.result_cache import cached_on_disk
 from matplotlib import pyplot as plt
 
 from muster.simulator.assembly import assemble
@@ -25,9 +24,9 @@ from muster.simulator.scenario import Scenario, load
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 FIRST, LAST = 4000, 5000
-"""The jobs that are measured: from the first up to, but not with, the last."""
+"""The range of measured jobs, without the last."""
 SEEDS = {"fair-rounds": (0, 1, 2), "muster": (0,)}
-"""Published are means over seeds 0, 1 and 2; of muster, which takes minutes for each, the first is shown."""
+"""Published values are means over seeds 0, 1 and 2. A run of muster takes minutes, so it has the first seed only."""
 HOUR = 3600.0
 PUBLISHED = {
     "LAS": {4.0: 23.49, 4.8: 35.79, 5.6: 95.99},
@@ -35,18 +34,18 @@ PUBLISHED = {
     "Gavel": {4.0: 16.82, 4.8: 18.97, 5.6: 28.96},
     "Gavel with space sharing": {4.0: 16.96, 4.8: 18.67, 5.6: 19.64},
 }
-"""Mean completion time in hours by scheduler and jobs an hour, as the notebooks of Gavel's repository print it."""
+"""Mean completion time in hours by scheduler and jobs per hour, from the notebooks of Gavel's repository."""
 RATES = (4.0, 4.8, 5.6)
 TOLERANCE = 0.10
 
 
 def figures() -> list[Figure]:
-    """Return the baseline, then muster, at each load."""
+    """Return the figures of the baseline, then of muster, at each load."""
     return [_baseline(rate) for rate in RATES] + [_muster(rate) for rate in RATES]
 
 
 def plot(folder: Path) -> None:
-    """Draw mean completion times over the load."""
+    """Draw mean completion times over the load into gavel.png."""
     figure, axis = plt.subplots(figsize=(7.5, 4.8))
     for (name, by_rate), colour in zip(PUBLISHED.items(), ("C0", "C1", "C4", "C2"), strict=True):
         axis.plot(RATES, list(by_rate.values()), "o--", color=colour, alpha=0.55, label=f"{name} (published)")
@@ -70,25 +69,23 @@ def mean(policy: str, rate: float) -> float:
     return fmean(mean_completion(policy, rate, seed) for seed in SEEDS[policy])
 
 
-@kept
+@cached_on_disk
 def mean_completion(policy: str, rate: float, seed: int) -> float:
     """Return the mean completion time of the measured jobs in hours."""
     last_arrival = float("inf")
     measured: set[str] = set()
 
-    def stop_after_the_measured(simulation: Simulation) -> None:
+    def stop_after_measured_jobs(simulation: Simulation) -> None:
         if simulation.now >= last_arrival and measured.isdisjoint(simulation.cluster.gangs):
             simulation.until = simulation.now
 
-    simulation = assemble(scenario(policy, rate, seed), SCENARIOS, on_moment=stop_after_the_measured)
+    simulation = assemble(scenario(policy, rate, seed), SCENARIOS, on_moment=stop_after_measured_jobs)
     jobs = scenario(policy, rate, seed).jobs.build(seed=seed, folder=SCENARIOS)[FIRST:LAST]
     measured, last_arrival = {job.name for job in jobs}, jobs[-1].arrival
     rows = simulation.run().rows
     times = [jct for name in measured if (jct := rows[name].jct) is not None]
     if len(times) < len(measured):
-        raise RuntimeError(
-            f"{len(measured) - len(times)} of the measured jobs had not ended when the last job of the trace had"
-        )
+        raise RuntimeError(f"{len(measured) - len(times)} of the measured jobs had not ended at the end of the run")
     return fmean(sorted(times)) / HOUR
 
 

@@ -1,6 +1,6 @@
-"""Gandiva (OSDI'18), figures 1 to 4: the physics beside each published point, and the placements that the planner chooses.
+"""Gandiva (OSDI'18), figures 1 to 4: the physics compared with each published point, and the planner's placements.
 
-A placement is judged by the physics: what all jobs do there together, in GPUs at full speed, beside the best of all placements.
+A placement is evaluated by the physics: the joint rate of all jobs, in GPUs at full speed, compared with the best placement.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from muster.scheduling.speed.shapes import shape_of
 from muster.scheduling.topology.links import UNLIMITED, GpuSet, gpu_set
 from muster.scheduling.topology.machine import machine_type
 from muster.scheduling.topology.node import Node
-from muster.simulator.jobs import Job, gang
+from muster.simulator.jobs import Job, gang_of
 from muster.simulator.physics.gandiva import Gandiva
 from muster.simulator.physics.gandiva_figures import HOPS
 
@@ -38,7 +38,7 @@ PHYSICS = Gandiva()
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One published value beside ours."""
+    """One published value and ours."""
 
     figure: int
     label: str
@@ -47,7 +47,7 @@ class Point:
 
     @property
     def off(self) -> float:
-        """How far ours is from the published value, as a share of it."""
+        """The relative deviation from the published value."""
         return abs(self.ours / self.published - 1)
 
 
@@ -81,10 +81,10 @@ def _fig2() -> Iterator[Point]:
 
 def _fig3() -> Iterator[Point]:
     for row in _table("fig3_1gpu_interference.csv"):
-        one, other = row["pair"].split("+")
-        kind, beside = (one, other) if row["job"] == one else (other, one)
-        ours = rate(kind, (1,), UNLIMITED, ((Via.SWITCH, beside),)) / rate(kind, (1,), UNLIMITED)
-        yield Point(3, f"{kind if row['job'] == one else other}\nin {row['pair']}", float(row["normalized_performance"]), ours)
+        first, second = row["pair"].split("+")
+        kind, neighbour = (first, second) if row["job"] == first else (second, first)
+        ours = rate(kind, (1,), UNLIMITED, ((Via.SWITCH, neighbour),)) / rate(kind, (1,), UNLIMITED)
+        yield Point(3, f"{kind}\nin {row['pair']}", float(row["normalized_performance"]), ours)
 
 
 def _fig4() -> Iterator[Point]:
@@ -96,7 +96,7 @@ def _fig4() -> Iterator[Point]:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A cluster with jobs that run, and one that arrives."""
+    """A cluster with running jobs and one arriving job."""
 
     figure: str
     nodes: Mapping[str, Node]
@@ -106,117 +106,119 @@ class Choice:
     @property
     def snapshot(self) -> Snapshot:
         gangs = (*self.running, self.arriving)
-        profiles = {one.kind: PHYSICS.profile(_job(one)) for one in gangs}
+        profiles = {gang.kind: PHYSICS.profile(_job(gang)) for gang in gangs}
         return Snapshot(self.nodes, gangs, profiles=profiles)
 
     def planned(self) -> Gang:
-        """The arriving gang where the planner puts it."""
+        """Return the arriving gang with the planner's placement."""
         (decision,) = (d for d in plan(self.snapshot, 0.0) if d.gang.name == self.arriving.name)
         assert isinstance(decision, Place), decision
         return replace(self.arriving, placement=decision.placement)
 
     def weighed(self, tolerance: float) -> Gang:
-        """The arriving gang where `Rates.worth` is highest; among those within the tolerance, where the most stays useful."""
+        """Return the arriving gang where `Rates.worth` is highest; ties within tolerance by the most useful free GPUs."""
         rates, running = Rates(self.snapshot.profiles, self.nodes), Occupancy(self.running)
-        found = [(rates.worth(self.arriving, gpus_by_node(one.placement), running), one) for one in self.all()]
-        most = max(worth for worth, _ in found)
-        close = [one for worth, one in found if worth >= most - tolerance * self.arriving.gpus]
+        weighed = [(rates.worth(self.arriving, gpus_by_node(gang.placement), running), gang) for gang in self.all()]
+        most = max(worth for worth, _ in weighed)
+        close = [gang for worth, gang in weighed if worth >= most - tolerance * self.arriving.gpus]
         return max(close, key=self._left_useful)
 
     def all(self) -> Iterator[Gang]:
-        """The arriving gang everywhere that it fits."""
-        spots = [(name, gpu) for name, node in self.nodes.items() for gpu in range(node.machine.gpus) if node.free >> gpu & 1]
-        for chosen in combinations(spots, self.arriving.gpus):
+        """Yield the arriving gang with every possible placement."""
+        free_gpus = [
+            (name, gpu) for name, node in self.nodes.items() for gpu in range(node.machine.gpus) if node.free >> gpu & 1
+        ]
+        for chosen in combinations(free_gpus, self.arriving.gpus):
             for order in permutations(chosen) if len(self.arriving.tasks) != self.arriving.gpus else (chosen,):
                 placement = _assigned(self.arriving.tasks, order)
                 if placement:
                     yield replace(self.arriving, placement=placement)
 
     def value(self, arrived: Gang) -> float:
-        """What all jobs do, in GPUs at full speed."""
+        """Return the joint rate of all jobs, in GPUs at full speed."""
         gangs = (*self.running, arrived)
         occupancy = Occupancy(gangs)
-        return sum(_speed(one, self.nodes, occupancy) * one.held for one in gangs)
+        return sum(_speed(gang, self.nodes, occupancy) * gang.held for gang in gangs)
 
     def _left_useful(self, arrived: Gang) -> float:
         taken = gpus_by_node(arrived.placement)
         return sum(n.machine.usefulness(n.free & ~taken.get(name, 0)) for name, n in self.nodes.items())
 
 
-def _assigned(tasks: Sequence[Task], spots: Sequence[tuple[str, int]]) -> tuple[Assigned, ...]:
-    """The tasks on these GPUs in order; empty where one would be on two nodes."""
-    left, found = list(spots), []
+def _assigned(tasks: Sequence[Task], gpus: Sequence[tuple[str, int]]) -> tuple[Assigned, ...]:
+    """The tasks on these GPUs in order; empty if a task would span two nodes."""
+    remaining, placement = list(gpus), []
     for rank, task in enumerate(tasks):
-        share, left = left[: task.gpus], left[task.gpus :]
-        if len({node for node, _ in share}) != 1:
+        of_task, remaining = remaining[: task.gpus], remaining[task.gpus :]
+        if len({node for node, _ in of_task}) != 1:
             return ()
-        found.append(Assigned(task, share[0][0], gpu_set([gpu for _, gpu in share]), rank))
-    return tuple(found)
+        placement.append(Assigned(task, of_task[0][0], gpu_set([gpu for _, gpu in of_task]), rank))
+    return tuple(placement)
 
 
-def _speed(one: Gang, nodes: Mapping[str, Node], occupancy: Occupancy) -> float:
-    """The rate beside that of the same job alone under one switch."""
-    spots = gpus_by_node(one.placement)
-    co_location = occupancy.co_location(one.name, spots, nodes)
-    ideal = PHYSICS.rate(_job(one), 0.0, Shape(MODEL, (one.held,), UNLIMITED), NO_NEIGHBOURS)
-    return PHYSICS.rate(_job(one), 0.0, shape_of(spots, nodes), co_location) / ideal
+def _speed(gang: Gang, nodes: Mapping[str, Node], occupancy: Occupancy) -> float:
+    """The rate relative to that of the same job alone under one switch."""
+    gpus = gpus_by_node(gang.placement)
+    co_location = occupancy.co_location(gang.name, gpus, nodes)
+    ideal = PHYSICS.rate(_job(gang), 0.0, Shape(MODEL, (gang.held,), UNLIMITED), NO_NEIGHBOURS)
+    return PHYSICS.rate(_job(gang), 0.0, shape_of(gpus, nodes), co_location) / ideal
 
 
 def choices() -> tuple[list[Choice], float]:
     """Return the choices of the scenario and its tolerance."""
-    found = yaml.safe_load(SCENARIO.read_text(encoding="utf-8"))
-    return [_choice(one, found) for one in found["choices"]], found["tolerance"]
+    scenario = yaml.safe_load(SCENARIO.read_text(encoding="utf-8"))
+    return [_choice(entry, scenario) for entry in scenario["choices"]], scenario["tolerance"]
 
 
-def _choice(one: Mapping[str, Any], scenario: Mapping[str, Any]) -> Choice:
+def _choice(entry: Mapping[str, Any], scenario: Mapping[str, Any]) -> Choice:
     machine = machine_type(scenario["links"])
     nodes = {
         name: Node(name, machine, machine.all, gpu_set(free), scenario["model"], nic_gbps=scenario["nic_gbps"])
-        for name, free in one["free"].items()
+        for name, free in entry["free"].items()
     }
     running = []
-    for index, other in enumerate(one.get("running", ())):
-        shares: list[tuple[str, GpuSet]] = [(node, gpu_set(gpus)) for node, gpus in other["gpus"].items()]
-        there = gang(_kind_job(f"running-{index}", other["kind"], tuple(gpus.bit_count() for _, gpus in shares)))
-        places = (
-            Assigned(task, node, gpus, rank) for rank, (task, (node, gpus)) in enumerate(zip(there.tasks, shares, strict=True))
+    for index, job in enumerate(entry.get("running", ())):
+        held: list[tuple[str, GpuSet]] = [(node, gpu_set(gpus)) for node, gpus in job["gpus"].items()]
+        gang = gang_of(_kind_job(f"running-{index}", job["kind"], tuple(gpus.bit_count() for _, gpus in held)))
+        placement = (
+            Assigned(task, node, gpus, rank) for rank, (task, (node, gpus)) in enumerate(zip(gang.tasks, held, strict=True))
         )
-        running.append(replace(there, placement=tuple(places)))
-    arriving = gang(_kind_job("arriving", one["job"]["kind"], tuple(one["job"]["tasks"])))
-    return Choice(one["figure"], nodes, tuple(running), arriving)
+        running.append(replace(gang, placement=tuple(placement)))
+    arriving = gang_of(_kind_job("arriving", entry["job"]["kind"], tuple(entry["job"]["tasks"])))
+    return Choice(entry["figure"], nodes, tuple(running), arriving)
 
 
 def _kind_job(name: str, kind: str, tasks: tuple[int, ...]) -> Job:
     return Job(name, 0.0, tasks, 1.0, kind)
 
 
-def _job(one: Gang) -> Job:
-    return _kind_job(one.name, one.kind, tuple(task.gpus for task in one.tasks))
+def _job(gang: Gang) -> Job:
+    return _kind_job(gang.name, gang.kind, tuple(task.gpus for task in gang.tasks))
 
 
 def figures() -> list[Figure]:
-    """Return one line for each figure's curve and for each choice."""
+    """Return one figure for each curve and for each choice."""
     return [*_curves(), *_chosen()]
 
 
 def _curves() -> Iterator[Figure]:
     for number in (1, 2, 3, 4):
-        mine = [point for point in points() if point.figure == number]
-        worst = max(mine, key=lambda point: point.off)
-        published, ours = (", ".join(f"{value:.4g}" for value in values) for values in zip(*_values(mine), strict=True))
+        of_figure = [point for point in points() if point.figure == number]
+        worst = max(of_figure, key=lambda point: point.off)
+        published, ours = (", ".join(f"{value:.4g}" for value in values) for values in zip(*_values(of_figure), strict=True))
         note = f"worst point {worst.off:.1%} off; the physics goes through the published points by construction"
         yield Figure(f"Gandiva fig {number}: curve", published, ours, "within 3 % of each point", worst.off <= 0.03, note)
 
 
-def _values(mine: Sequence[Point]) -> Iterator[tuple[float, float]]:
-    for point in mine:
+def _values(of_figure: Sequence[Point]) -> Iterator[tuple[float, float]]:
+    for point in of_figure:
         yield point.published, point.ours
 
 
 def _chosen() -> Iterator[Figure]:
-    found, tolerance = choices()
-    for choice in found:
-        best = max(choice.value(one) for one in choice.all())
+    all_choices, tolerance = choices()
+    for choice in all_choices:
+        best = max(choice.value(gang) for gang in choice.all())
         chosen = choice.planned()
         value = choice.value(chosen)
         target = f"within {tolerance * 100:g} % of the best placement"
@@ -233,7 +235,7 @@ def _table(file: str) -> list[dict[str, str]]:
 
 
 def plot(folder: Path) -> None:
-    """Draw the four figures into locality.png, the published values beside ours."""
+    """Draw the published values and ours of the four figures into locality.png."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -247,11 +249,11 @@ def plot(folder: Path) -> None:
         "2-GPU jobs on two servers' cards",
     )
     for number, (axis, title) in enumerate(zip(axes.flat, titles, strict=True), start=1):
-        mine = [point for point in points() if point.figure == number]
-        at = range(len(mine))
-        axis.bar([x - 0.2 for x in at], [point.published for point in mine], 0.4, label="published", color="0.7")
-        axis.bar([x + 0.2 for x in at], [point.ours for point in mine], 0.4, label="ours", color="tab:blue")
-        axis.set_xticks(list(at), [point.label for point in mine], fontsize=7)
+        of_figure = [point for point in points() if point.figure == number]
+        at = range(len(of_figure))
+        axis.bar([x - 0.2 for x in at], [point.published for point in of_figure], 0.4, label="published", color="0.7")
+        axis.bar([x + 0.2 for x in at], [point.ours for point in of_figure], 0.4, label="ours", color="tab:blue")
+        axis.set_xticks(list(at), [point.label for point in of_figure], fontsize=7)
         axis.set_ylabel("images/s" if number == 2 else "rate beside the best (1 = no loss)")
         axis.set_title(f"Gandiva fig {number}: {title}")
         axis.margins(y=0.2)

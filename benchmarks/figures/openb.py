@@ -1,8 +1,8 @@
-"""openb: GPUs that are allocated once pods ask for all there are (Weng et al., ATC'23): best fit, FGD, and muster's placement.
+"""openb: GPU allocation at full demand (Weng et al., ATC'23) under best fit, FGD and muster's placement.
 
-Best fit and FGD are re-created to check the experiment: as published they round their scores to whole points of 100, and of the
-nodes with most points take the first in a random order; FGD is told beforehand which pods will come. muster is the planner's
-`place`; of what comes it knows only what has come.
+Best fit and FGD are reimplemented to validate the experiment: as published, scores are rounded to whole points of 100 and ties
+are broken in a random order of the nodes; FGD knows the distribution of pods in advance. muster is the planner's `place`, which
+knows only the pods that have arrived.
 """
 
 from __future__ import annotations
@@ -41,43 +41,43 @@ TARGETS = {"default": 95.5, "gpushare40": PUBLISHED["gpushare40"]["FGD"]}
 TOLERANCE = 1.0
 NAMES = {"best fit": "BestFit", "FGD": "FGD"}
 LARGEST_CPU, LARGEST_GPUS = 128_000, 8
-"""What the largest node has; best fit counts what is left beside it."""
+"""The largest node, to which best fit normalises its scores."""
 POPULAR = 0.95
-"""The share of pods whose kinds FGD looks at, the most frequent first."""
+"""The fraction of pods whose kinds FGD considers, the most frequent first."""
 
 Curve = list[tuple[float, float]]
-"""GPUs asked for so far, and GPUs allocated, each in % of all."""
+"""Requested and allocated GPUs so far, each in % of all."""
 
 
 class Packer(Protocol):
-    """A policy and its cluster."""
+    """A policy with its cluster."""
 
     def put(self, pod: Gang) -> bool:
-        """Place a pod, which stays; say whether there was room."""
+        """Place a pod, which stays; return False if it does not fit."""
 
 
 class Muster:
-    """The planner's placement; the mix is what has come, counted anew whenever that has doubled."""
+    """The planner's placement; the mix is that of all arrived pods, recounted whenever their number has doubled."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.capacity = FreeCapacity({node.name: node for node in nodes})
-        self._came: list[Task] = []
+        self._arrived: list[Task] = []
         self._counted = 0
 
     def put(self, pod: Gang) -> bool:
-        self._came += pod.tasks
-        if len(self._came) >= 2 * self._counted:
-            self._counted = len(self._came)
-            self._fragmentation = Fragmentation(TaskMix.of(self._came), self.capacity.fleet)
-        found = place(pod, self.capacity, fragmentation=self._fragmentation)
-        if isinstance(found, Shortage):
+        self._arrived += pod.tasks
+        if len(self._arrived) >= 2 * self._counted:
+            self._counted = len(self._arrived)
+            self._fragmentation = Fragmentation(TaskMix.of(self._arrived), self.capacity.fleet)
+        result = place(pod, self.capacity, fragmentation=self._fragmentation)
+        if isinstance(result, Shortage):
             return False
-        self.capacity.take(found)
+        self.capacity.take(result)
         return True
 
 
 class Scored:
-    """A published policy: points for each node, worked out again only for nodes that changed since the same was asked."""
+    """A published policy: a score for each node, recomputed only for nodes changed since the last equal request."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._free = [Free(node.free.bit_count(), (), node.resources, 1) for node in nodes]
@@ -102,12 +102,12 @@ class Scored:
         return True
 
     def points(self, free: Free, task: Task) -> tuple[int, Free]:
-        """Return the points of a node for a task, 0 to 100, and what is left of it."""
+        """Return the score of a node for a task, 0 to 100, and its free capacity afterwards."""
         raise NotImplementedError
 
 
 class BestFit(Scored):
-    """Least CPU and GPUs left, each beside the largest node; a part of a GPU goes on the fullest."""
+    """Least CPU and GPUs left, each relative to the largest node; a GPU fraction goes to the fullest GPU."""
 
     def points(self, free: Free, task: Task) -> tuple[int, Free]:
         left = free.after(task)[0]
@@ -116,18 +116,18 @@ class BestFit(Scored):
 
 
 class Fgd(Scored):
-    """Least growth of the expected fragments; it knows which pods will come, but not how much memory they need."""
+    """Least growth of the expected fragments; the mix of pods is known in advance, except for their memory."""
 
     def __init__(self, nodes: Sequence[Node], pods: Sequence[Gang]) -> None:
         super().__init__(nodes)
         mix = Counter((pod.tasks[0].gpus, pod.tasks[0].share, pod.tasks[0].resources.cpu) for pod in pods)
-        popular, known = [], 0
+        popular, counted = [], 0
         for kind, count in sorted(mix.items(), key=lambda item: (-item[1], item[0])):
-            if known < POPULAR * len(pods):
+            if counted < POPULAR * len(pods):
                 popular.append((kind, count))
-                known += count
-        self._mix = [(kind, count / known) for kind, count in popular]
-        self._fragments = cache(self._work_out)
+                counted += count
+        self._mix = [(kind, count / counted) for kind, count in popular]
+        self._fragments = cache(self._unusable)
 
     def points(self, free: Free, task: Task) -> tuple[int, Free]:
         before = self._fragments(_sizes(free), free.resources.cpu)
@@ -135,15 +135,15 @@ class Fgd(Scored):
             (floor(100 / (1 + exp(self._fragments(_sizes(left), left.resources.cpu) - before))), left)
             for left in free.after(task)
         ]
-        return max(scored, key=lambda found: found[0])
+        return max(scored, key=lambda score: score[0])
 
-    def _work_out(self, sizes: tuple[int, ...], cpu: int) -> float:
-        """The GPUs that the next pod cannot use, on average: all for one that does not fit, or asks for none."""
-        found = 0.0
+    def _unusable(self, sizes: tuple[int, ...], cpu: int) -> float:
+        """The expected GPUs that the next pod cannot use: all if it does not fit or needs no GPU."""
+        unusable = 0.0
         for (gpus, share, needed), chance in self._mix:
             able = [size for size in sizes if gpus and size >= share]
-            found += chance * (sum(sizes) - (sum(able) if cpu >= needed and len(able) >= gpus else 0))
-        return found / WHOLE
+            unusable += chance * (sum(sizes) - (sum(able) if cpu >= needed and len(able) >= gpus else 0))
+        return unusable / WHOLE
 
 
 POLICIES: Mapping[str, Callable[[Sequence[Node], Sequence[Gang]], Packer]] = {
@@ -162,21 +162,21 @@ def runs(workload: str, policy: str) -> list[Curve]:
 
 
 def allocated(workload: str, policy: str) -> float:
-    """Return the GPUs in % that are allocated when so many are asked for as there are, mean over runs.
+    """Return the allocated GPUs in % at 100 % demand, mean over runs.
 
-    As published: of the moments at which the GPUs asked for are 100 %, rounded.
+    As published, this averages the moments at which the requested GPUs round to 100 %.
     """
     return fmean(fmean(got for asked, got in curve if round(asked) == 100) for curve in runs(workload, policy))
 
 
 def figures() -> list[Figure]:
-    """Return the checks of the experiment, then muster, on each workload."""
+    """Return the validation of the experiment, then muster, on each workload."""
     checks = [_check(workload, policy) for workload in TARGETS for policy in PUBLISHED[workload]]
     return checks + [_muster(workload) for workload in TARGETS]
 
 
 def plot(folder: Path) -> None:
-    """Draw the GPUs allocated over the GPUs asked for, beside the published values."""
+    """Draw allocated over requested GPUs, with the published values, into openb.png."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
     for axis, workload in zip(axes, TARGETS, strict=True):
         for colour, policy in enumerate(POLICIES):
@@ -193,7 +193,7 @@ def plot(folder: Path) -> None:
 
 
 def packed(nodes: Sequence[Node], pods: Sequence[Gang], policy: str, demand: float, random: Random) -> Curve:
-    """Let pods come in random order until they ask for a little more than `demand`; none leaves."""
+    """Let pods arrive in random order until they request slightly more than `demand`; none leaves."""
     all_gpus = WHOLE * sum(node.healthy.bit_count() for node in nodes)
     cluster = POLICIES[policy](random.sample(nodes, len(nodes)), pods)
     asked = got = 0
@@ -209,7 +209,7 @@ def packed(nodes: Sequence[Node], pods: Sequence[Gang], policy: str, demand: flo
 
 
 def _arrivals(pods: Sequence[Gang], random: Random) -> Iterator[Gang]:
-    """Every pod once, in random order; then pods drawn from them."""
+    """Every pod once in random order, then random draws without end."""
     yield from random.sample(pods, len(pods))
     while True:
         yield random.choice(pods)
@@ -250,8 +250,8 @@ def _published(workload: str, policy: str) -> tuple[list[float], list[float]]:
 
 @cache
 def _scenario() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((FOLDER / "openb.yaml").read_text())
-    return found
+    scenario: dict[str, Any] = yaml.safe_load((FOLDER / "openb.yaml").read_text())
+    return scenario
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The workloads of Pollux (Qiao et al., OSDI'21): mean completion times beside those that its simulator published.
+"""The workloads of Pollux (Qiao et al., OSDI'21): mean completion times compared with those published by its simulator.
 
-Tiresias and Optimus check ours against theirs, job by job. Then muster, which knows no job length: against Tiresias with jobs
-that have the GPUs that they ask for, against Pollux with jobs that adapt to the GPUs that they get.
+Tiresias and Optimus validate this simulator job by job. Then muster, which knows no job lengths, is compared with Tiresias on
+rigid jobs and with Pollux on adaptive jobs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOLERANCE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A policy of ours, how its jobs scale, and the published scheduler that it stands beside."""
+    """A simulated policy, the scaling of its jobs, and the published scheduler for comparison."""
 
     policy: str
     scaling: str
@@ -56,16 +56,16 @@ WIDE = (
     "ran as long wait for them; Tiresias by GPU-seconds, which lets narrow jobs by"
 )
 NOTES: Mapping[tuple[str, int], str] = {("rigid", 1): WIDE, ("rigid", 6): "as for workload 1, less so"}
-"""What has to be known of muster's figures, by the scaling of the jobs and the workload."""
+"""Remarks on muster's figures, by scaling of the jobs and workload."""
 
 
 def figures() -> list[Figure]:
-    """Return the mean completion time of each case and workload, and of each case over the workloads."""
+    """Return the mean completion time of each case, by workload and over all workloads."""
     return [figure for case in CASES for figure in _figures(case)]
 
 
 def plot(folder: Path) -> None:
-    """Draw the means, and the completion times of single jobs beside the published ones."""
+    """Draw the means, and single completion times over the published ones, into pollux.png."""
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.8), width_ratios=(1.3, 1, 1))
     _draw_means(axes[0])
     for axis, case in zip(axes[1:], CASES[:2], strict=True):
@@ -79,7 +79,7 @@ def plot(folder: Path) -> None:
 def published() -> Mapping[str, Mapping[str, float]]:
     """Return the published completion time of each job, by "scheduler/workload"."""
     table = json.loads((DATA / "published_jcts.json").read_text())
-    return {f"{who}/{which}": found["jcts"] for who, by in table.items() for which, found in by.items()}
+    return {f"{name}/{workload}": run["jcts"] for name, runs in table.items() for workload, run in runs.items()}
 
 
 @cache
@@ -132,9 +132,9 @@ def _draw_means(axis: Axes) -> None:
     bars += [(f"{case.policy}, {case.scaling} (ours)", [simulated(case, w) for w in WORKLOADS]) for case in CASES]
     colours = ("C0", "C1", "C2", "C0", "C1", "C3", "C4")
     for index, ((label, jcts), colour) in enumerate(zip(bars, colours, strict=True)):
-        places = [place + (index - len(bars) / 2 + 0.5) * 0.8 / len(bars) for place in range(len(WORKLOADS))]
+        positions = [x + (index - len(bars) / 2 + 0.5) * 0.8 / len(bars) for x in range(len(WORKLOADS))]
         heights = [fmean(times.values()) for times in jcts]
-        axis.bar(places, heights, 0.8 / len(bars), label=label, color=colour, alpha=0.45 if "published" in label else 1.0)
+        axis.bar(positions, heights, 0.8 / len(bars), label=label, color=colour, alpha=0.45 if "published" in label else 1.0)
     axis.set_xticks(range(len(WORKLOADS)), [f"workload {w}" for w in WORKLOADS])
     axis.set_ylabel("mean completion time (s)")
     axis.set_title("64 T4 GPUs, 160 jobs in 8 hours, restarts of 30 s")

@@ -1,4 +1,4 @@
-"""A run of a scenario that also tells how far each job was, and when: for figures that show progress over time."""
+"""Runs of a scenario that record each job's progress over time."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SCENARIOS = Path(__file__).parent / "scenarios"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a run recorded, and the progress of each job at each of its marks."""
+    """The records of a run, and the progress of each job at its marks."""
 
     records: Records
     marks: Mapping[str, Sequence[tuple[float, float]]]
-    """(time, progress) by job, rising."""
+    """(time, progress) pairs by job, ascending."""
 
     def at(self, job: str, time: float) -> float:
-        """Return the progress of a job at a time, on the lines between its marks."""
+        """Return the progress of a job at a time, by linear interpolation between its marks."""
         marks = self.marks[job]
         index = bisect_right(marks, (time, float("inf")))
         if index == len(marks):
@@ -38,12 +38,12 @@ class Progress:
         return done0 + (done1 - done0) * (time - t0) / (t1 - t0)
 
     def between(self, job: str, start: float, end: float) -> float:
-        """Return the progress that a job made in a time."""
+        """Return the progress of a job from `start` to `end`."""
         return self.at(job, end) - self.at(job, start)
 
 
 class _Marked:
-    """Physics that stops at marks: every so much progress, or only at the first."""
+    """Physics with additional milestones after every `every` units of progress, or only after the first."""
 
     def __init__(self, physics: Physics, every: float, once: bool) -> None:
         self._physics, self._every, self._once = physics, every, once
@@ -54,8 +54,8 @@ class _Marked:
 
     def milestone(self, job: Job, done: float) -> float:
         mark = (int(done / self._every + 1e-9) + 1) * self._every
-        true = self._physics.milestone(job, done)
-        return true if self._once and done >= self._every else min(true, mark)
+        milestone = self._physics.milestone(job, done)
+        return milestone if self._once and done >= self._every else min(milestone, mark)
 
     def resume_seconds(self, job: Job) -> float:
         return self._physics.resume_seconds(job)
@@ -71,7 +71,7 @@ class _Marked:
 
 
 def progress(scenario: Scenario, every: float, *, once: bool = False) -> Progress:
-    """Run a scenario, and mark each job's progress every so much, or `once`."""
+    """Run a scenario and mark each job after every `every` units of progress, or only `once`."""
     jobs = jobs_of(scenario, SCENARIOS)
     marks: dict[str, list[tuple[float, float]]] = {job.name: [] for job in jobs}
 
@@ -79,10 +79,10 @@ def progress(scenario: Scenario, every: float, *, once: bool = False) -> Progres
         marks[run.job.name].append((simulation.now, run.done))
 
     oracle = Foresight()
-    given = {"seed": scenario.seed, "folder": SCENARIOS, "oracle": oracle}
-    physics = _Marked(scenario.physics.build(**given), every, once)
+    run_values = {"seed": scenario.seed, "folder": SCENARIOS, "oracle": oracle}
+    physics = _Marked(scenario.physics.build(**run_values), every, once)
     until = scenario.until or float("inf")
-    policy = scenario.policy.build(**given)
+    policy = scenario.policy.build(**run_values)
     oracle.simulation = Simulation(scenario.cluster.nodes(), jobs, physics, policy, until=until, on_milestone=mark)
     records = oracle.simulation.run()
     for job in jobs:
@@ -93,13 +93,13 @@ def progress(scenario: Scenario, every: float, *, once: bool = False) -> Progres
 
 
 def under(scenario: Scenario, policy: str, seed: int = 0, **settings: object) -> Scenario:
-    """Return the scenario with another policy, seed, and settings of its policy."""
+    """Return the scenario with another policy, its settings, and another seed."""
     builder = POLICIES[policy]
     choice = Choice(policy, builder, settings_model(builder).model_validate(settings))
     return scenario.model_copy(update={"policy": choice, "seed": seed})
 
 
 def with_jobs(scenario: Scenario, **settings: object) -> Scenario:
-    """Return the scenario with other settings of its source of jobs."""
+    """Return the scenario with other settings of its job source."""
     jobs = scenario.jobs
     return scenario.model_copy(update={"jobs": replace(jobs, settings=jobs.settings.model_copy(update=settings))})

@@ -1,7 +1,7 @@
-"""Results of long runs, kept in build/figures/ for as long as all that they follow from stays as it is.
+"""A cache of long runs in build/figures/, keyed by a digest of their inputs.
 
-They follow from the core, the simulator, the figure modules with their scenarios, and the data: a result is kept under a digest
-of all of these, so it is never an old one. What was interrupted so goes on where it was.
+The digest covers the core, the simulator, the scenarios, the data and the calling module, so a cached result is never stale. An
+interrupted `make figures` continues with the missing results.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "figures"
 SUFFIXES = (".py", ".csv", ".yaml", ".json")
 SOURCES = ("src/muster/scheduling", "src/muster/simulator", "benchmarks/data", "benchmarks/figures/scenarios")
-"""What results follow from, beside the module that asks for them."""
+"""The inputs of every result, in addition to the calling module."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def kept(run: Callable[P, R]) -> Callable[P, R]:
-    """Return the function with a memory on disk; its arguments and its result are plain values, as JSON has them."""
+def cached_on_disk(run: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function with a cache on disk; its arguments have a stable repr, and its result is a JSON value."""
 
     @wraps(run)
-    def remembered(*args: P.args, **kwargs: P.kwargs) -> R:
-        asked = f"{digest(run.__code__.co_filename)} {run.__qualname__} {args!r} {kwargs!r}"
-        file = FOLDER / f"{sha256(asked.encode()).hexdigest()[:16]}.json"
+    def cached(*args: P.args, **kwargs: P.kwargs) -> R:
+        key = f"{digest(run.__code__.co_filename)} {run.__qualname__} {args!r} {kwargs!r}"
+        file = FOLDER / f"{sha256(key.encode()).hexdigest()[:16]}.json"
         if not file.exists():
-            found = json.dumps({"asked": asked, "found": run(*args, **kwargs)})
+            entry = json.dumps({"key": key, "result": run(*args, **kwargs)})
             FOLDER.mkdir(parents=True, exist_ok=True)
-            file.write_text(found)
-        result: R = json.loads(file.read_text())["found"]
+            file.write_text(entry)
+        result: R = json.loads(file.read_text())["result"]
         return result
 
-    return remembered
+    return cached
 
 
 @cache
 def digest(module: str) -> str:
-    """Return what tells the state of a module and of all that results follow from."""
-    found = sha256(Path(module).read_bytes())
+    """Return a digest of a module and of all sources of results."""
+    inputs = sha256(Path(module).read_bytes())
     for file in sorted(file for folder in SOURCES for file in (ROOT / folder).rglob("*") if file.suffix in SUFFIXES):
-        found.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
-    return found.hexdigest()[:16]
+        inputs.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
+    return inputs.hexdigest()[:16]

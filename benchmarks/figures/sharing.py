@@ -1,4 +1,4 @@
-"""Gandiva (OSDI'18), figures 9 to 11 and table 1: time-slicing, packing profile by profile, growing and shrinking."""
+"""Gandiva (OSDI'18), figures 9 to 11 and table 1: time slicing, packing by model, growing and shrinking."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from muster.simulator.traces.listed import Listed
 WINDOW = 360.0
 """Seconds over which figures 9 and 11 count mini-batches."""
 SLICED = (1800.0, 2880.0)
-"""A time in which six jobs take turns, of whole rounds: three slices of a minute."""
+"""An interval in which six jobs take turns, a multiple of a round of three one-minute slices."""
 COPIES = {"VAE": 6, "SuperResolution": 4}
-"""Copies that fit on a GPU at table 1's best; of other models two."""
+"""Copies on one GPU at the best packing of table 1; two for other models."""
 SIDE_BY_SIDE = 0.05
-"""Jobs that take turns reach the rate of one alone, less a few switches; packed jobs are further from it than this."""
+"""The deviation from the rate of a single job above which jobs count as packed: with turns only switches are lost."""
 GPUS_GROWN = ((1, 0.0, 1440.0, 3350.0), (2, 2160.0, 2640.0, 5050.0), (4, 3360.0, 4440.0, 6550.0))
-"""GPUs of figure 11's job, the time in which it has them, and the mini-batches in six minutes that the figure shows."""
+"""GPUs of figure 11's job, start and end of the interval with them, and the published mini-batches in six minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """What became of copies of one model on one GPU."""
+    """The result of packing copies of one model onto one GPU."""
 
     model: str
     published: float
-    """The gain over taking turns at the best number of copies."""
+    """The published gain over time slicing at the best number of copies."""
     gain: float
-    """Ours, over the last ten minutes."""
+    """Our gain over the last ten minutes."""
     kept: bool
-    """Whether they run side by side for the last ten minutes."""
+    """Whether the copies are packed in the last ten minutes."""
     tried: bool
 
 
@@ -72,7 +72,7 @@ def _sliced() -> Iterator[Figure]:
 
 @cache
 def packings(policy: str = "gandiva") -> Sequence[Packing]:
-    """Run copies of each of table 1's models."""
+    """Run copies of each model of table 1."""
     return [_packing(row["job"], float(row["packing_gain_pct"]) / 100, policy) for row in _table("table1_packing.csv")]
 
 
@@ -103,16 +103,16 @@ def _packed() -> Iterator[Figure]:
         abs(after / 2300 - 1) <= 0.05,
     )
     for policy in ("gandiva", "muster"):
-        for one in packings(policy):
-            target = "kept" if one.published > 0 else "undone"
-            found = "kept" if one.kept else "undone" if one.tried else "never tried"
-            note = "" if one.tried else "what was measured of a neighbour of its kind is enough: it is not tried"
+        for packing in packings(policy):
+            target = "kept" if packing.published > 0 else "undone"
+            result = "kept" if packing.kept else "undone" if packing.tried else "never tried"
+            note = "" if packing.tried else "what was measured of a neighbour of its kind is enough: it is not tried"
             yield Figure(
-                f"Gandiva table 1: packing {one.model}, policy {policy}",
-                f"{one.published:+.0%}, {target}",
-                f"{one.gain:+.0%}, {found}",
+                f"Gandiva table 1: packing {packing.model}, policy {policy}",
+                f"{packing.published:+.0%}, {target}",
+                f"{packing.gain:+.0%}, {result}",
                 target,
-                one.kept == (one.published > 0),
+                packing.kept == (packing.published > 0),
                 note,
             )
 
@@ -189,13 +189,15 @@ def plot(folder: Path) -> None:
     axes[0, 1].set(title="Gandiva fig 10: two SuperResolution jobs", xlabel="time (min)", ylabel="mini-batches in 30 s")
     at = range(len(packings()))
     gains = (
-        ("published, packed", -0.2, [100 * one.published for one in packings()], "0.7"),
-        ("ours, as decided", 0.2, [100 * one.gain for one in packings()], "C0"),
+        ("published, packed", -0.2, [100 * packing.published for packing in packings()], "0.7"),
+        ("ours, as decided", 0.2, [100 * packing.gain for packing in packings()], "C0"),
     )
     for label, shift, values, colour in gains:
         bars = axes[1, 0].bar([x + shift for x in at], values, 0.4, label=label, color=colour)
         axes[1, 0].bar_label(bars, fmt="%+.0f", fontsize=7, padding=2)
-    axes[1, 0].set_xticks(list(at), [f"{one.model}\n{'kept' if one.kept else 'undone'}" for one in packings()], fontsize=7)
+    axes[1, 0].set_xticks(
+        list(at), [f"{packing.model}\n{'kept' if packing.kept else 'undone'}" for packing in packings()], fontsize=7
+    )
     axes[1, 0].set(title="Gandiva table 1: packing", ylabel="gain over taking turns (%)", ylim=(-45, 460))
     for axis in axes.flat:
         axis.legend(fontsize=8)

@@ -1,7 +1,7 @@
-"""The 60 jobs of the Tiresias simulator (Gu et al., NSDI'19): mean completion times of plain orders, and of muster.
+"""The 60 jobs of the Tiresias simulator (Gu et al., NSDI'19): mean completion times of sort orders and of muster.
 
-The published values are those of its simulator, unmodified. FIFO, first-fit and shortest remaining time check ours; muster is
-not told how long a job runs and has to come near the last, which is.
+The published values come from the unmodified simulator. FIFO, first-fit and shortest remaining time validate this simulator;
+muster, which knows no job lengths, must come close to shortest remaining time, which does.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ ABOVE_SRTF = 0.10
 
 
 def figures() -> list[Figure]:
-    """Return the checked orders, then muster, on each cluster."""
+    """Return the validated orders, then muster, on each cluster."""
     checks = [_check(policy, nodes) for policy in PUBLISHED for nodes in (3, 4)]
     return checks + [_muster(nodes) for nodes in (3, 4)]
 
 
 def plot(folder: Path) -> None:
-    """Draw the mean completion time of each policy beside the published one."""
+    """Draw our and the published mean completion time of each policy into tiresias60.png."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
     names = (*PUBLISHED, *OTHERS)
     for axis, nodes in zip(axes, (3, 4), strict=True):
         ours = [mean_completion(name, nodes) for name in names]
         published = [by_nodes[nodes] for by_nodes in PUBLISHED.values()]
-        axis.bar([place - 0.2 for place in range(len(published))], published, 0.4, color="C0", alpha=0.45, label="published")
+        axis.bar([x - 0.2 for x in range(len(published))], published, 0.4, color="C0", alpha=0.45, label="published")
         shifts = [0.2] * len(published) + [0.0] * len(OTHERS)
         colours = ["C3" if name == "muster" else "C0" for name in names]
-        axis.bar([place + shift for place, shift in enumerate(shifts)], ours, 0.4, color=colours, label="ours")
+        axis.bar([x + shift for x, shift in enumerate(shifts)], ours, 0.4, color=colours, label="ours")
         limit = (1 + ABOVE_SRTF) * PUBLISHED["srtf"][nodes]
         axis.axhline(limit, color="grey", linewidth=0.8, linestyle="--", label="srtf + 10 %")
         axis.set_xticks(range(len(names)), names, rotation=20)

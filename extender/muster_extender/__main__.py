@@ -1,7 +1,7 @@
-"""`muster-extender`: reflectors into one view, and the HTTP server over it, in one process and one event loop.
+"""`muster-extender`: reflectors feed one view, an HTTP server answers from it, in one process and one event loop.
 
-Ends with status 0 on SIGTERM or SIGINT, after the requests under way are answered; with status 1 and a sentence where it
-cannot start. It serves at once: /readyz says when the view is complete, and the filter fails cycles until then.
+The process ends with status 0 on SIGTERM or SIGINT, once the requests in flight are answered, and with status 1 and a message
+if it cannot start. It serves at once: /readyz is 503 until the view is complete, and filter requests fail until then.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 
+from muster.allocation.pods import gpus_of
+from muster.allocation.view import ClusterView
 from muster.kube import paths
 from muster.kube.access import NoAccess
 from muster.kube.client import Client
-from muster.kube.objects import DLJob, Node, Pod, gpus_of
+from muster.kube.objects import DLJob, Node, Pod
 from muster.kube.reflector import Reflector
 from muster_extender import rules
 from muster_extender.app import create_app
 from muster_extender.guard import Guard
 from muster_extender.metrics import Metrics
-from muster_extender.reservations import GuardedView
 from muster_extender.scores import Policy
 from muster_extender.waking import Waking, patcher
 
 log: Final = logging.getLogger("muster_extender")
 
 KEEP_ALIVE_SECONDS: Final = 120
-"""Longer than Go keeps idle connections (90 s): it does not send a POST again that met a closing one."""
-_GOING: Final = "status.phase!=Succeeded,status.phase!=Failed"
+"""Longer than Go keeps idle connections (90 s), since Go does not repeat a POST that met a closing one."""
+_UNFINISHED: Final = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class Server(uvicorn.Server):
@@ -63,11 +64,11 @@ async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; raise NoAccess or OSError where that cannot begin."""
     listening = _listen(options.host, options.port)
     async with await Client.connect(options.kubeconfig) as client:
-        view = GuardedView()
+        view = ClusterView()
         reflectors = _reflectors(client, view)
-        seen = rules.cluster(view)
-        waking = Waking(seen, patcher(client))
-        app = create_app(view, Guard(seen, waking), Metrics(seen, waking, reflectors), Policy(options.policy))
+        cluster = rules.cluster(view)
+        waking = Waking(cluster, patcher(client))
+        app = create_app(view, Guard(cluster, waking), Metrics(cluster, waking, reflectors), Policy(options.policy))
         config = uvicorn.Config(
             app,
             access_log=False,
@@ -80,7 +81,7 @@ async def serve(options: argparse.Namespace) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
         running = (*(reflector.run() for reflector in reflectors.values()), waking.run(), _settle(view))
-        work = [asyncio.create_task(each) for each in running]
+        work = [asyncio.create_task(coroutine) for coroutine in running]
         for task in work:
             task.add_done_callback(lambda task: _check(task, server))
         log.info("listening on http://%s:%d", *listening.getsockname()[:2])
@@ -93,23 +94,23 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 def _check(task: asyncio.Task[None], server: Server) -> None:
-    """End the process when a part of it fails: whoever restarts it starts from a clean view."""
+    """End the process when a task of it fails: a restart begins with a clean view."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("a part of the extender failed; ending", exc_info=error)
         server.should_exit = True
 
 
-def _reflectors(client: Client, view: GuardedView) -> dict[str, Reflector[Any]]:
-    """Pods without GPUs and pods that are over hold nothing, so they are left out."""
+def _reflectors(client: Client, view: ClusterView) -> dict[str, Reflector[Any]]:
+    """Reflectors by resource. Pods without GPUs and finished pods hold nothing, so they are left out."""
     return {
         "nodes": Reflector(client, paths.nodes(), Node, view.nodes),
         "dljobs": Reflector(client, paths.dljobs(), DLJob, view.jobs),
-        "pods": Reflector(client, paths.pods(), Pod, view.pods, keep=lambda pod: gpus_of(pod) > 0, field_selector=_GOING),
+        "pods": Reflector(client, paths.pods(), Pod, view.pods, keep=lambda pod: gpus_of(pod) > 0, field_selector=_UNFINISHED),
     }
 
 
-async def _settle(view: GuardedView) -> None:
-    """Keep the garbage collector off what was read first: its pauses are the slowest requests."""
+async def _settle(view: ClusterView) -> None:
+    """Exempt the first lists from garbage collection: its pauses would be the slowest requests."""
     await view.wait_synced()
     gc.collect()
     gc.freeze()
@@ -119,7 +120,7 @@ async def _settle(view: GuardedView) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        # asyncio does that only for sockets that name their protocol; without it each answer waits 40 ms for Nagle.
+        # asyncio sets it only on sockets that name their protocol; without it Nagle's algorithm delays answers by 40 ms.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except OSError as error:

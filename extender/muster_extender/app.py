@@ -1,8 +1,8 @@
 """The HTTP face: POST /filter and /prioritize as kube-scheduler sends them, GET /metrics, /healthz and /readyz.
 
-Raw routes: bodies are decoded and encoded by `wire`, since models would cost milliseconds on 5,000 nodes. What is no JSON
-gets 400, a body over the limit 413; JSON of the wrong shape and a failure in here get 200 with `Error` from filter (that
-fails one scheduling cycle, and says why) and an empty list from prioritize (that leaves the choice to kube-scheduler).
+Raw routes: `wire` decodes and encodes the bodies, since models would cost milliseconds on 5,000 nodes. A body that is not JSON
+gets 400, one over the limit 413. JSON of the wrong shape, and an internal failure, get 200: with `Error` from filter (it fails
+one scheduling cycle and says why), with an empty list from prioritize (it leaves the choice to kube-scheduler).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from fastapi.requests import Request
 from fastapi.responses import PlainTextResponse, Response
 from starlette.requests import ClientDisconnect
 
+from muster.allocation.view import ClusterView
 from muster_extender import wire
 from muster_extender.guard import Guard, NotSynced
 from muster_extender.metrics import CONTENT_TYPE, Metrics
-from muster_extender.reservations import GuardedView
 from muster_extender.scores import Policy, prioritize
 from muster_extender.wire import ExtenderArgs
 
 log: Final = logging.getLogger(__name__)
 
 BODY_LIMIT: Final = 64 << 20
-"""Bytes: whole nodes of a cluster of 5,000 are 44 MB."""
+"""Bytes: the whole nodes of a cluster of 5,000 are 44 MB."""
 BODY_SECONDS: Final = 10.0
 
 
@@ -44,15 +44,15 @@ Fallback = Callable[[str], bytes]
 
 
 class Unreadable(Exception):
-    """A request that cannot be read: HTTP status and a sentence."""
+    """The request cannot be read; an HTTP status and a message."""
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
 def create_app(
-    view: GuardedView, guard: Guard, metrics: Metrics, policy: Policy = Policy.PACK, *, body_limit: int = BODY_LIMIT
+    view: ClusterView, guard: Guard, metrics: Metrics, policy: Policy = Policy.PACK, *, body_limit: int = BODY_LIMIT
 ) -> FastAPI:
     """Return the ASGI application; `body_limit` in bytes."""
 
@@ -115,10 +115,10 @@ async def _answered(body: bytes, verb: Verb, fallback: Fallback) -> Answer:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Read the body; raise Unreadable where it is too long, too slow, or breaks off."""
+    """Read the body; raise Unreadable if it is too long, too slow, or breaks off."""
     too_long = Unreadable(413, f"the body is longer than {limit} bytes; set nodeCacheCapable: true, so that names are sent")
-    said = request.headers.get("content-length", "")
-    if said.isdigit() and int(said[:20]) > limit:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length[:20]) > limit:
         raise too_long
     chunks, size = [], 0
     try:
@@ -129,7 +129,7 @@ async def _body(request: Request, limit: int) -> bytes:
                     raise too_long
                 chunks.append(chunk)
     except TimeoutError:
-        raise Unreadable(408, f"the body did not come within {BODY_SECONDS:.0f} seconds") from None
+        raise Unreadable(408, f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from None
     except ClientDisconnect:
         raise Unreadable(400, "the body broke off") from None
     return b"".join(chunks)

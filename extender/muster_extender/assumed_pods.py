@@ -1,12 +1,13 @@
-"""Pods that the filter let through and that have not been seen bound yet.
+"""Assumed pods: the filter has passed them, and the view does not show them bound yet (kube-scheduler's own word for it).
 
-kube-scheduler picks one of the nodes that passed and does not say which; until the binding comes by watch, the GPUs taken
-are missing from the view. kube-scheduler itself counts them, but it knows of no reservation: a second pod could take what is
-promised to a gang. So on nodes with an outstanding reservation such a pod counts as being there, wherever it went. Another
-kube-scheduler, where the cluster's own asks as well, does not count them at all: to the pods of one, those that come by the
-other are there on every node.
+kube-scheduler picks one of the nodes that passed and does not say which; until the watch brings the binding, the view counts
+the pod's GPUs as free. kube-scheduler counts the pod itself, but knows no reservations: a second pod could take GPUs that are
+reserved for a gang. So an assumed pod counts on every node that it may have gone to, wherever reservations are outstanding.
 
-Seconds on any clock that only goes forward.
+Where the cluster's own kube-scheduler asks the extender as well, neither scheduler knows the other's assumed pods: to the pods
+of one, those of the other count on every node.
+
+Times are seconds on a monotonic clock.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import NamedTuple
 from muster.kube.objects import Pod
 
 FORGET_SECONDS = 30.0
-"""A pod not heard of for so long is not on its way any more."""
+"""A pod that is not seen bound for so long is no longer assumed."""
 
 
 class AssumedPod(NamedTuple):
-    """A pod on its way to one of `nodes`."""
+    """A pod that kube-scheduler may bind to any of `nodes`."""
 
     gpus: int
     nodes: frozenset[str]
@@ -29,49 +30,49 @@ class AssumedPod(NamedTuple):
 
 
 class AssumedPods:
-    """Pods on their way, by task."""
+    """Assumed pods by task, oldest first."""
 
     def __init__(self) -> None:
-        self._passages: dict[str, AssumedPod] = {}
+        self._pods: dict[str, AssumedPod] = {}
 
     def __len__(self) -> int:
-        return len(self._passages)
+        return len(self._pods)
 
-    def note(self, task: str, gpus: int, nodes: list[str], now: float, scheduler: str) -> None:
-        """Record that a pod may be on its way to one of `nodes` (none: it is not), sent there by a kube-scheduler."""
+    def assume(self, task: str, gpus: int, nodes: list[str], now: float, scheduler: str) -> None:
+        """Assume that `scheduler` binds a pod to one of `nodes`; without nodes the pod is not assumed any more."""
         self.forget(task)
         if nodes:
-            self._passages[task] = AssumedPod(gpus, frozenset(nodes), scheduler, now + FORGET_SECONDS)
+            self._pods[task] = AssumedPod(gpus, frozenset(nodes), scheduler, now + FORGET_SECONDS)
 
     def forget(self, task: str) -> None:
-        self._passages.pop(task, None)
+        """Assume a pod no longer."""
+        self._pods.pop(task, None)
 
     def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        """Follow the store of pods: one that is bound, gone, or could not be scheduled is on its way no longer."""
-        if new is None or new.spec.node_name or new.finished or _unschedulable(new):
-            self.forget((new or old).metadata.key)  # type: ignore[union-attr]
+        """Follow the store of pods: a pod that is bound, deleted or unschedulable is no longer assumed."""
+        pod = new or old
+        if pod is not None and (new is None or pod.spec.node_name or pod.finished or _unschedulable(pod)):
+            self.forget(pod.metadata.key)
 
     def expire(self, now: float) -> None:
-        """Forget those of whom nothing was heard for too long."""
-        while self._passages:
-            task, oldest = next(iter(self._passages.items()))  # in order of time
+        """Forget the pods whose time is up."""
+        while self._pods:
+            task, oldest = next(iter(self._pods.items()))  # they are in order of time
             if oldest.until > now:
                 return
-            del self._passages[task]
+            del self._pods[task]
 
-    def besides(self, scheduler: str) -> bool:
-        """Say whether pods of other kube-schedulers are on their way."""
-        return any(each.scheduler != scheduler for each in self._passages.values())
+    def any_of_others(self, scheduler: str) -> bool:
+        """Return whether pods of other kube-schedulers than `scheduler` are assumed."""
+        return any(pod.scheduler != scheduler for pod in self._pods.values())
 
-    def towards(self, node: str, but: str, besides: str | None = None) -> int:
-        """Count the GPUs that pods other than `but` may be about to take on a node; without those of one kube-scheduler."""
+    def gpus_on(self, node: str, *, but: str, known_to: str | None = None) -> int:
+        """Count the GPUs of a node that assumed pods may take, except the pod `but` and those of the scheduler `known_to`."""
         return sum(
-            each.gpus
-            for task, each in self._passages.items()
-            if task != but and each.scheduler != besides and node in each.nodes
+            pod.gpus for task, pod in self._pods.items() if task != but and pod.scheduler != known_to and node in pod.nodes
         )
 
 
 def _unschedulable(pod: Pod) -> bool:
-    said = pod.condition("PodScheduled")
-    return said is not None and said.status == "False"
+    scheduled = pod.condition("PodScheduled")
+    return scheduled is not None and scheduled.status == "False"

@@ -1,37 +1,37 @@
-"""Which nodes have room for a number of GPUs, and why the others have not: kept, so that a filter of thousands is look-ups.
+"""The nodes that fit a number of GPUs, and why the others do not: cached, so that filtering thousands of nodes is look-ups.
 
-Invariant: for each number asked for lately, `roomy` is the set of usable nodes with as many free GPUs, as of the view's last
-refresh, and `refusals` says of nodes without room only what is still so.
+Invariant: for each number asked for lately, `fitting` is the set of usable nodes with as many free GPUs, as of the view's last
+refresh, and `refusals` has only sentences that still hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
+from muster.allocation.view import ClusterView
 from muster_extender.reasons import Refusal, too_few
-from muster_extender.reservations import GuardedView
 
 MOST_COUNTS = 64
-"""Machines have up to 16 GPUs or so; whoever asks for odd numbers must not fill the memory."""
+"""Machines have up to 16 GPUs or so; pods that ask for odd numbers must not fill the memory."""
 
 
 class Fit:
-    """The nodes with room for `count` GPUs."""
+    """The nodes with `count` free GPUs."""
 
-    def __init__(self, view: GuardedView, count: int) -> None:
+    def __init__(self, view: ClusterView, count: int) -> None:
         self._view, self._count = view, count
         self.fitting = {name for name, node in view.usable().items() if node.free.bit_count() >= count}
         self.refusals: dict[str, Refusal] = {}
 
     def refusal(self, name: str) -> Refusal:
-        """Say why a node that is not `roomy` has no room."""
-        found = self.refusals.get(name)
-        if found is None:
-            found = self.refusals[name] = self._why(name)
-        return found
+        """Return why a node is not among the `fitting` ones."""
+        refusal = self.refusals.get(name)
+        if refusal is None:
+            refusal = self.refusals[name] = self._why(name)
+        return refusal
 
     def changed(self, nodes: Collection[str]) -> None:
-        """Look at these nodes again."""
+        """Check these nodes again."""
         for name in nodes:
             self.refusals.pop(name, None)
             node = self._view.current(name)
@@ -46,30 +46,30 @@ class Fit:
 
 
 class FitCache:
-    """Room by the number of GPUs asked for."""
+    """A `Fit` for each number of GPUs asked for."""
 
-    def __init__(self, view: GuardedView) -> None:
+    def __init__(self, view: ClusterView) -> None:
         self._view = view
-        self._rooms: dict[int, Fit] = {}
+        self._fits: dict[int, Fit] = {}
         view.on_refresh(self._changed)
 
     def of(self, count: int) -> Fit:
-        """Return the nodes with room for `count` GPUs as they are now."""
+        """Return the nodes with `count` free GPUs as they are now."""
         self._view.refresh()
-        room = self._rooms.get(count)
-        if room is None:
-            if len(self._rooms) >= MOST_COUNTS:
-                self._rooms.clear()
-            room = self._rooms[count] = Fit(self._view, count)
-        return room
+        fit = self._fits.get(count)
+        if fit is None:
+            if len(self._fits) >= MOST_COUNTS:
+                self._fits.clear()
+            fit = self._fits[count] = Fit(self._view, count)
+        return fit
 
     def _changed(self, nodes: Collection[str]) -> None:
-        for room in self._rooms.values():
-            room.changed(nodes)
+        for fit in self._fits.values():
+            fit.changed(nodes)
 
 
-def unknown(view: GuardedView, name: str) -> Refusal:
-    """Say why a node that the view does not offer is refused."""
-    if view.exists(name):
+def unknown(view: ClusterView, name: str) -> Refusal:
+    """Return why a node that the view does not offer is refused."""
+    if name in view.nodes:
         return Refusal(True, "the node is not Ready or is cordoned")
     return Refusal(False, "the extender has not seen this node yet")

@@ -1,4 +1,4 @@
-"""What the extender did and what it sees, as Prometheus metrics.
+"""What the extender has done, and the state of its view, as Prometheus metrics.
 
 Requests are counted as they are answered; the state of the cluster is read from the view at a scrape, so it is never older
 than the view itself. Seconds and counts.
@@ -34,7 +34,7 @@ class Counts(Protocol):
 class Metrics:
     """One registry with everything in it."""
 
-    def __init__(self, seen: Cluster, waking: Waking, reflectors: Mapping[str, Counts]) -> None:
+    def __init__(self, cluster: Cluster, waking: Waking, reflectors: Mapping[str, Counts]) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "muster_extender_requests", "Requests of kube-scheduler by outcome", ["verb", "outcome"], registry=self.registry
@@ -42,7 +42,7 @@ class Metrics:
         self.seconds = Histogram(
             "muster_extender_request_seconds", "Time to answer", ["verb"], buckets=_BUCKETS, registry=self.registry
         )
-        self.registry.register(_State(seen, waking, reflectors))
+        self.registry.register(_State(cluster, waking, reflectors))
 
     def text(self) -> bytes:
         """Return everything in the text format of Prometheus."""
@@ -50,19 +50,21 @@ class Metrics:
 
 
 class _State(Collector):
-    def __init__(self, seen: Cluster, waking: Waking, reflectors: Mapping[str, Counts]) -> None:
-        self._seen, self._waking, self._reflectors = seen, waking, reflectors
+    def __init__(self, cluster: Cluster, waking: Waking, reflectors: Mapping[str, Counts]) -> None:
+        self._cluster, self._waking, self._reflectors = cluster, waking, reflectors
 
     def describe(self) -> list[Metric]:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        view = self._seen.view
+        view = self._cluster.view
         nodes = list(view.usable().values())
         reserved = sum(reservation.gpus.bit_count() for reservation in view.reservations.values())
         yield GaugeMetricFamily("muster_extender_nodes", "Nodes that take pods", len(nodes))
         yield GaugeMetricFamily("muster_extender_gpus", "Healthy GPUs", sum(n.healthy.bit_count() for n in nodes))
-        yield GaugeMetricFamily("muster_extender_gpus_free", "GPUs that nobody holds", sum(n.free.bit_count() for n in nodes))
+        yield GaugeMetricFamily(
+            "muster_extender_gpus_free", "GPUs that are neither held nor reserved", sum(n.free.bit_count() for n in nodes)
+        )
         yield GaugeMetricFamily("muster_extender_gpus_reserved", "GPUs that reservations cover", reserved)
         yield GaugeMetricFamily("muster_extender_reservations", "Pods to which GPUs are reserved", len(view.reservations))
         yield GaugeMetricFamily("muster_extender_pods_refused", "Pending pods that were refused last", len(self._waking))

@@ -1,17 +1,18 @@
-"""Why a node has too few free GPUs for a pod, in a sentence that ends up in `kubectl describe pod`.
+"""Why a node has too few free GPUs for a pod, as a sentence that ends up in `kubectl describe pod`.
 
-Each answer is also a verdict on preemption: unresolvable means that no pod could be evicted to make room, since what is
-missing is reserved, broken or not there. kube-scheduler prints every distinct sentence once, with the number of nodes.
+Each answer is also a verdict on preemption: "unresolvable" means that evicting pods could not help, since the missing GPUs are
+reserved, broken or not there. kube-scheduler prints every distinct sentence once, with the number of nodes.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from muster.scheduling.ledger import Holding, Source, unheld
+from muster.allocation.holding import Holding, Source
+from muster.allocation.ledger import unheld
+from muster.allocation.view import ClusterView
 from muster.scheduling.topology.links import GpuSet, indices
 from muster.scheduling.topology.node import Node
-from muster_extender.reservations import GuardedView
 
 MOST_SENTENCES = 16
 """Distinct sentences in one answer; a pod's condition holds them all, so a large cluster gets plain ones beyond that."""
@@ -22,12 +23,12 @@ class Refusal(NamedTuple):
 
     unresolvable: bool
     sentence: str
-    passing: bool = False
-    """It may end without any change of the node: pods that may be on their way to it go elsewhere."""
+    transient: bool = False
+    """Only assumed pods stand in the way: the refusal may end without any change of the node."""
 
 
-def too_few(view: GuardedView, node: Node, count: int) -> Refusal:
-    """Say why `node` has no `count` free GPUs: how many are free, and who has the others."""
+def too_few(view: ClusterView, node: Node, count: int) -> Refusal:
+    """Return why `node` has fewer than `count` free GPUs: how many are free, and who has the others."""
     reserved = [
         (task, holding)
         for task, _ in view.ledger.on_node(node.name)
@@ -45,18 +46,14 @@ def too_few(view: GuardedView, node: Node, count: int) -> Refusal:
 
 
 def plain(count: int, unresolvable: bool) -> str:
-    """Say the same without numbers of the node, for an answer about many nodes."""
+    """Return the same without the numbers of the node, for an answer about many nodes."""
     return f"needs {gpus(count)}: fewer are free, {'the others are reserved' if unresolvable else 'other pods hold the rest'}"
 
 
-def holders(view: GuardedView, node: str, wanted: GpuSet, task: str) -> str:
-    """Name who but `task` holds any of the GPUs `wanted` of a node: "vision/vgg16 and 1 other", or "" for nobody."""
-    named = {
-        view.reservations[other].job.key if other in view.reservations else other
-        for other, holding in view.ledger.on_node(node, but=task)
-        if holding.gpus & wanted
-    }
-    return _listed(sorted(named))
+def holders(view: ClusterView, node: str, wanted: GpuSet, task: str) -> str:
+    """Return who other than `task` holds any of the GPUs `wanted` of a node: "vision/vgg16 and 1 other", "" for nobody."""
+    names = {_holder(view, other) for other, holding in view.ledger.on_node(node, but=task) if holding.gpus & wanted}
+    return _listed(sorted(names))
 
 
 def gpus(count: int) -> str:
@@ -71,13 +68,19 @@ def numbered(which: GpuSet) -> str:
     return f"GPU{'s' if which.bit_count() > 1 else ''} {','.join(map(str, indices(which)))}"
 
 
-def _jobs(view: GuardedView, reserved: list[tuple[str, Holding]]) -> str:
-    """Name the job with the most GPUs first: it is the one to ask."""
+def _jobs(view: ClusterView, reserved: list[tuple[str, Holding]]) -> str:
+    """The jobs that reserve, the one with the most GPUs first."""
     amounts: dict[str, int] = {}
     for task, holding in reserved:
-        job = view.reservations[task].job.key if task in view.reservations else task
+        job = _holder(view, task)
         amounts[job] = amounts.get(job, 0) + holding.size
     return _listed(sorted(amounts, key=lambda job: (-amounts[job], job)))
+
+
+def _holder(view: ClusterView, task: str) -> str:
+    """The job that reserves for a task, or the pod itself."""
+    reservation = view.reservations.get(task)
+    return reservation.job.key if reservation else task
 
 
 def _listed(names: list[str]) -> str:

@@ -1,8 +1,8 @@
-"""Wake pods that the extender refused, once it would let them pass.
+"""Wakes pods that the extender has refused, once it would let them pass.
 
-kube-scheduler tries a refused pod again on any event of the cluster; that a reservation is released, or that the view has
-caught up with the API server, is none. So the refused pods are remembered, and when a GPU comes free that some of them could
-use, or their own reservation is there, each gets a new value of the annotation muster.dev/wake, which is an event.
+kube-scheduler retries a refused pod on events of the cluster. The release of a reservation is no such event, nor is a view
+that has caught up with the API server. So refused pods are remembered; when a GPU comes free that some of them could use, or
+their own reservation arrives, each gets a new value of the annotation muster.dev/wake: a change of the pod is an event.
 
 Invariant: a pod is patched only while it is pending and refused, and at most once in `apart` seconds.
 """
@@ -30,13 +30,13 @@ log: Final = logging.getLogger(__name__)
 
 MOST_REMEMBERED: Final = 20_000
 AT_ONCE: Final = 16
-"""Patches under way at the same time."""
+"""Patches in flight at the same time."""
 Patch = Callable[[str, str, str], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A pod that no node would take, and what was decided about it."""
+    """A pod for which no node passed, and the verdict about it."""
 
     pod: Pod
     verdict: Verdict
@@ -57,7 +57,7 @@ class Waking:
 
     def __init__(
         self,
-        seen: Cluster,
+        cluster: Cluster,
         patch: Patch,
         *,
         apart: float = 1.0,
@@ -65,12 +65,12 @@ class Waking:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.woken = self.failures = 0
-        self._seen, self._patch, self._apart, self._pause, self._now = seen, patch, apart, pause, now
+        self._cluster, self._patch, self._apart, self._pause, self._now = cluster, patch, apart, pause, now
         self._refused: dict[str, Refused] = {}
         self._due: dict[str, None] = {}
         self._free: dict[str, GpuSet] = {}
         self._changed = asyncio.Event()
-        view = seen.view
+        view = cluster.view
         view.nodes.subscribe(lambda _old, _new: self._changed.set())
         view.jobs.subscribe(lambda _old, _new: self._changed.set())
         view.pods.subscribe(self._pod_changed)
@@ -79,14 +79,14 @@ class Waking:
         return len(self._refused)
 
     def note(self, pod: Pod, verdict: Verdict) -> None:
-        """Remember a pod that was refused everywhere; forget one that passed."""
+        """Remember a pod that was refused on every node; forget one that passed."""
         task = pod.metadata.key
         before = self._refused.pop(task, None)
         if verdict.passed or verdict.rule is Rule.FREE or not pod.metadata.namespace:
             self._due.pop(task, None)
             return
         if not self._refused:
-            self._free = self._now_free()
+            self._free = self._free_now()
         self._refused[task] = Refused(pod, verdict, before.woken if before else float("-inf"))
         if len(self._refused) > MOST_REMEMBERED:
             self._forget(next(iter(self._refused)))
@@ -94,38 +94,38 @@ class Waking:
     async def run(self) -> None:
         """Patch pods whose refusal no longer stands, until cancelled."""
         while True:
-            await self._news()
-            self._look()
+            await self._wait()
+            self._review()
             while batch := list(islice(self._ready(), AT_ONCE)):
                 await asyncio.gather(*map(self._wake, batch))
             await asyncio.sleep(self._pause)
 
-    async def _news(self) -> None:
-        """Wait for a change of the view; not for ever while something ends by time alone."""
-        timed = self._due or any(each.verdict.passing for each in self._refused.values())
+    async def _wait(self) -> None:
+        """Wait for a change of the view, or briefly while something ends by time alone."""
+        timed = self._due or any(refused.verdict.transient for refused in self._refused.values())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._apart if timed else None):
                 await self._changed.wait()
         self._changed.clear()
 
-    def _look(self) -> None:
+    def _review(self) -> None:
         if not self._refused:
             return
-        self._seen.passed.expire(self._now())
-        before, self._free = self._free, self._now_free()
+        self._cluster.assumed.expire(self._now())
+        before, self._free = self._free, self._free_now()
         most = max((free.bit_count() for name, free in self._free.items() if free & ~before.get(name, 0)), default=0)
         for task, refused in self._refused.items():
-            if self._stands_no_more(refused, most):
+            if self._could_pass(refused, most):
                 self._due[task] = None
 
-    def _stands_no_more(self, refused: Refused, most: int) -> bool:
-        """Say whether a refused pod could pass now; `most` is the largest free set among nodes that gained a GPU."""
+    def _could_pass(self, refused: Refused, most: int) -> bool:
+        """Whether a refused pod could pass now; `most` is the largest number of free GPUs on a node that gained one."""
         verdict = refused.verdict
         if verdict.rule is Rule.OPEN:
-            return verdict.gpus <= most or (verdict.passing and not len(self._seen.passed))
-        reservation = self._seen.view.reservations.get(refused.pod.metadata.key)
+            return verdict.gpus <= most or (verdict.transient and not len(self._cluster.assumed))
+        reservation = self._cluster.view.reservations.get(refused.pod.metadata.key)
         node = reservation.node if reservation else verdict.node
-        return node is not None and bool(filter_nodes(self._seen, refused.pod, [node]).passed)
+        return node is not None and bool(filter_nodes(self._cluster, refused.pod, [node]).passed)
 
     def _ready(self) -> Iterator[str]:
         now = self._now()
@@ -137,24 +137,25 @@ class Waking:
         self._refused[task] = replace(refused, woken=self._now())
         meta = refused.pod.metadata
         try:
-            await self._patch(meta.namespace or "", meta.name, f"{self._seen.view.jobs.watermark}.{self.woken}")
+            await self._patch(meta.namespace or "", meta.name, f"{self._cluster.view.jobs.watermark}.{self.woken}")
             self.woken += 1
         except NotFound:
             self._forget(task)
-        except (KubeError, ValueError) as error:  # ValueError: a name that is none
+        except (KubeError, ValueError) as error:  # ValueError: the name cannot be that of an API object
             self.failures += 1
             log.warning("cannot wake pod %s: %s", task, error)
             if task in self._refused and not isinstance(error, (ApiError, ValueError)):
-                self._due[task] = None  # it was not reached: once more, later
+                self._due[task] = None  # the API server was not reached: try again later
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         self._changed.set()
-        if new is None or new.spec.node_name or new.finished or new.leaving:
-            self._forget((new or old).metadata.key)  # type: ignore[union-attr]
+        pod = new or old
+        if pod is not None and (new is None or pod.spec.node_name or pod.finished or pod.leaving):
+            self._forget(pod.metadata.key)
 
     def _forget(self, task: str) -> None:
         self._refused.pop(task, None)
         self._due.pop(task, None)
 
-    def _now_free(self) -> dict[str, GpuSet]:
-        return {name: node.free for name, node in self._seen.view.usable().items()}
+    def _free_now(self) -> dict[str, GpuSet]:
+        return {name: node.free for name, node in self._cluster.view.usable().items()}

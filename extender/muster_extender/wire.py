@@ -1,4 +1,4 @@
-"""What kube-scheduler sends an extender and what it wants back: extender/v1/types.go of Kubernetes as msgspec Structs.
+"""Requests and answers of a scheduler extender: extender/v1/types.go of Kubernetes as msgspec Structs.
 
 The Go types carry no JSON tags, so their keys are the Go field names; the objects inside keep the API's camelCase. A
 scheduler with `nodeCacheCapable: true` sends names (160 kB for 5,000 nodes), another one whole nodes (44 MB): of those only
@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from muster.kube.objects import Pod, gpus_of
+from muster.allocation.pods import gpus_of
+from muster.kube.objects import Pod
 
 
 class Wire(msgspec.Struct, rename="pascal", gc=False):
@@ -20,7 +21,7 @@ class Wire(msgspec.Struct, rename="pascal", gc=False):
 
 
 class Named(msgspec.Struct, gc=False):
-    """metadata of a node: the name is all that is wanted."""
+    """The metadata of a node, of which only the name is read."""
 
     name: str
 
@@ -69,11 +70,11 @@ class HostPriority(Wire):
 
 
 class NoJson(ValueError):
-    """A body that is no JSON at all."""
+    """The body is not JSON."""
 
 
 class WrongShape(ValueError):
-    """JSON that is no ExtenderArgs; the message names the field."""
+    """The body is JSON but not ExtenderArgs; the message names the field."""
 
 
 _decode: Final = msgspec.json.Decoder(ExtenderArgs).decode

@@ -1,26 +1,36 @@
-"""The operator: it owns DLJobs, admits gangs whole, and carries out what the scheduling core decides.
+"""The operator: it owns DLJobs, admits whole gangs, and carries out what the scheduling core decides.
 
-    election    of several operators one decides: the holder of a Lease
-    definitions pure, and waiting: does the API server know our kinds as they are written here?
-    endpoints   /metrics, /healthz, /readyz
-    listeners   kopf: what happens to DLJobs and DLQueues goes into the stores, and rings the bell
-    controller  the one loop: reconcile what changed, then one plan over everything, then rest
-    desk        the jobs as last read, what has changed, the work under way
-    steps       single jobs: carries out what lifecycle says, checks the templates of new ones
-    planning    all jobs: snapshot, plan, and the writes that carry it out
-    foreign     the same for pods that muster did not create
-    requeue     gangs of such pods that cannot start: taken back, and bare ones created again
-    jobs        a DLJob as the operator reads it, and as the gang that the planner sees
-    lifecycle   pure: from a job and its pods to the next step of its life
-    record      pure: edits of a job's status: conditions, timeline, back-off
-    manifests   pure: the pods and the Service of a placed gang
-    rendezvous  pure: how the processes of a gang find each other
-    gates       pure: gated pods of others as gangs, and the patch that lets one go
-    templates   pure: a bare pod that was taken back, as a PodTemplate and as a pod again
-    hands       all writing to the API server
-    stores      all that is watched
-    sight       says so when something cannot be watched any more
+Composition
+    __main__       what runs, with which settings
+    registration   the list of controllers
+    loop           the one loop: reconcile what is marked, plan if a plan is due, wait
+Planning
+    planning/      all gangs at once: snapshot, plan, one executor a verb
+Controllers
+    controller     what a controller is to the loop and to planning
+    dljob/         DLJobs: gangs of muster's own
+    dlqueue/       DLQueues: quotas and their use
+    external_pods/ GPU pods that muster did not create
+What all of them use
+    work_queue     which objects to reconcile, what is in flight, when to plan
+    api_writer     the one writer to the API server
+    stores         a store for each resource that is watched; resources: paths and types
+    reporting      Events and failures, told to people
+    pinning, backoff, timestamps   pure helpers
+The process
+    election       of several operators one leads: the holder of a Lease
+    crd_check      waits until the API server knows muster's definitions as they are written here
+    listeners      kopf: feeds the stores of muster's own resources
+    watch_health   reports a resource that cannot be watched
+    endpoints, metrics   /metrics, /healthz, /readyz
 
-State is in the API objects alone: a placement is written to status before a pod exists, and whoever starts again reads it
-there. Data flows one way: stores -> plan -> hands -> API server -> stores.
+Imports go one way: __main__, loop -> planning -> controllers -> work_queue, api_writer, stores. State is in the API objects
+alone: a placement is written to status before a pod exists, and an operator that restarts reads it there. Data flows one way:
+stores -> plan -> api_writer -> API server -> stores.
+
+A new kind, a DLSweep say, is a folder of its own: `class DLSweeps(Controller)` with `kind = "DLSweep"`. It asks for its store
+(`context.stores.of(Resource(paths.MUSTER, "dlsweeps", DLSweep))`), whereby the resource is watched. It marks sweeps that have
+changed, and those whose DLJobs have. Its `reconcile` starts the work that creates, suspends or deletes DLJobs (the trials) and
+writes the sweep's status through the api_writer. Trials are planned as DLJobs, so planning never hears of sweeps. The one
+change outside the folder is a line in `registration`.
 """

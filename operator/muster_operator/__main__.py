@@ -1,4 +1,4 @@
-"""`python -m muster_operator`: stand for election, connect, listen, decide, until told to stop."""
+"""`python -m muster_operator`: what runs, with which settings. It stands for election, connects, and runs the loop."""
 
 from __future__ import annotations
 
@@ -8,28 +8,32 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import kopf
 import uvloop
 
-from muster.api import names
-from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.events import Recorder
-from muster.kube.objects import Node, Pod
 from muster.kube.reflector import Reflector
+from muster.kube.store import Store
 from muster.scheduling.decisions import Preempt
 from muster.scheduling.settings import Settings
-from muster_operator import listeners, planning, watch_health
+from muster_operator import listeners, watch_health
 from muster_operator.api_writer import ApiWriter
-from muster_operator.controller import Controller
-from muster_operator.definitions import Definitions
+from muster_operator.controller import Context
+from muster_operator.crd_check import CrdCheck
 from muster_operator.election import Election
 from muster_operator.endpoints import Endpoints
-from muster_operator.stores import PodTemplate, PriorityClass, Service, Stores
+from muster_operator.loop import Loop
+from muster_operator.planning.executors import VERBS
+from muster_operator.planning.planning import Planning
+from muster_operator.registration import controllers
+from muster_operator.reporting import Reporter, own_pod
+from muster_operator.resources import Resource
+from muster_operator.stores import Stores
 from muster_operator.work_queue import WorkQueue
 
 log = logging.getLogger("muster.operator")
@@ -44,9 +48,9 @@ def arguments() -> argparse.Namespace:
         "--lease",
         type=_lease,
         metavar="NAMESPACE/NAME",
-        help="decide only while holding this Lease, so that there may be several operators (default: there is one)",
+        help="lead only while holding this Lease, so that there may be several operators (default: there is only one)",
     )
-    parser.add_argument("--no-preemption", action="store_true", help="never take a running gang off its GPUs for another")
+    parser.add_argument("--no-preemption", action="store_true", help="never requeue a running gang for one of higher priority")
     parser.add_argument(
         "--slice-seconds",
         type=float,
@@ -60,7 +64,7 @@ def arguments() -> argparse.Namespace:
 def _lease(text: str) -> str:
     namespace, slash, name = text.partition("/")
     if not (namespace and slash and name) or "/" in name:
-        raise argparse.ArgumentTypeError(f"{text!r} names no Lease: give NAMESPACE/NAME")
+        raise argparse.ArgumentTypeError(f"{text!r} does not name a Lease: give NAMESPACE/NAME")
     return text
 
 
@@ -76,22 +80,22 @@ async def serve(options: argparse.Namespace) -> None:
         _leading(options, endpoints),
         await Client.connect(options.kubeconfig) as client,
     ):
-        definitions = Definitions(client)
+        check = CrdCheck(client)
         while True:
-            endpoints.waits_for = lambda: definitions.trouble
-            await definitions.wait()
+            endpoints.waits_for = lambda: check.trouble
+            await check.wait()
             try:
-                await _decide(options, client, endpoints)
+                await _operate(options, client, endpoints)
                 return
             except Exception:
-                if not await definitions.look():
+                if not await check.check():
                     raise
-                log.warning("its definitions were taken away: begins anew when they are back")
+                log.warning("muster's definitions were deleted: starts again when they are back")
 
 
 @asynccontextmanager
 async def _leading(options: argparse.Namespace, endpoints: Endpoints) -> AsyncIterator[None]:
-    """Go on as the leader, where there may be several operators; hand the lease back in the end."""
+    """Wait to lead if there may be several operators; hand the lease back in the end."""
     if options.lease is None:
         yield
         return
@@ -104,41 +108,42 @@ async def _leading(options: argparse.Namespace, endpoints: Endpoints) -> AsyncIt
         await election.resign()
 
 
-async def _decide(options: argparse.Namespace, client: Client, endpoints: Endpoints) -> None:
-    stores = Stores()
+async def _operate(options: argparse.Namespace, client: Client, endpoints: Endpoints) -> None:
+    """Watch, reconcile and plan until kopf ends."""
+    stores, recorder = Stores(), Recorder(client, "muster-operator")
     endpoints.waits_for = lambda: "" if stores.synced else "waiting for the first lists"
-    recorder = Recorder(client, "muster-operator")
-    work_queue = WorkQueue(stores, ApiWriter(client, stores), recorder)
-    verbs = planning.VERBS - {Preempt} if options.no_preemption else planning.VERBS
-    controller = Controller(work_queue, Settings(verbs=verbs, slice_seconds=options.slice_seconds))
-    audit = listeners.Audit(client, stores.view.jobs, stores.queues)
-    reflectors = _reflectors(client, stores)
+    reporter = Reporter(recorder)
+    context = Context(stores, WorkQueue(reporter.failed), ApiWriter(client, stores), reporter)
+    parts = controllers(context)
+    loop = Loop(context, parts, Planning(context, parts, _settings(options)))
+    own = {resource: store for resource, store in stores.watched.items() if resource.custom}
+    audit, reflectors = listeners.Audit(client, own), _reflectors(client, stores.watched)
     work = [
         *(reflector.run() for reflector in reflectors.values()),
         audit.run(),
-        watch_health.look({**reflectors, "dljobs and dlqueues": audit}, recorder, watch_health.own_pod()),
+        watch_health.report({**reflectors, " and ".join(each.plural for each in own): audit}, reporter, own_pod()),
         recorder.run(),
-        controller.run(),
+        loop.run(),
         _freeze(stores),
     ]
-    registry = listeners.registry(stores.view.jobs, stores.queues)
-    await _beside(kopf.operator(registry=registry, clusterwide=True, standalone=True), work)
+    await _until_kopf_ends(kopf.operator(registry=listeners.registry(own), clusterwide=True, standalone=True), work)
 
 
-def _reflectors(client: Client, stores: Stores) -> dict[str, Reflector[Any]]:
-    """What keeps the stores equal to the API server, by resource; kopf brings DLJobs and DLQueues."""
-    kept = names.TAKEN_BACK
+def _settings(options: argparse.Namespace) -> Settings:
+    return Settings(verbs=VERBS - {Preempt} if options.no_preemption else VERBS, slice_seconds=options.slice_seconds)
+
+
+def _reflectors(client: Client, watched: Mapping[Resource[Any], Store[Any]]) -> dict[str, Reflector[Any]]:
+    """What feeds the stores, by resource; kopf listens to muster's own."""
     return {
-        "nodes": Reflector(client, paths.nodes(), Node, stores.view.nodes),
-        "pods": Reflector(client, paths.pods(), Pod, stores.view.pods),
-        "services": Reflector(client, paths.services(), Service, stores.services, label_selector=listeners.OURS),
-        "podtemplates": Reflector(client, paths.podtemplates(), PodTemplate, stores.templates, label_selector=kept),
-        "priorityclasses": Reflector(client, listeners.PRIORITY_CLASSES, PriorityClass, stores.priorities),
+        resource.plural: Reflector(client, resource.path(), resource.type, store, label_selector=resource.label_selector)
+        for resource, store in watched.items()
+        if not resource.custom
     }
 
 
-async def _beside(listening: Coroutine[Any, Any, None], work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Work until kopf ends, as SIGTERM and SIGINT make it, or a part fails: then all ends; the state is in the cluster."""
+async def _until_kopf_ends(listening: Coroutine[Any, Any, None], work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all until kopf ends, on SIGTERM or SIGINT, or until a part fails; the state is in the cluster."""
     kopf_task = asyncio.create_task(listening)
     tasks = {kopf_task, *(asyncio.create_task(part) for part in work)}
     running = tasks
@@ -154,9 +159,9 @@ async def _beside(listening: Coroutine[Any, Any, None], work: Iterable[Coroutine
 
 
 async def _freeze(stores: Stores) -> None:
-    """What is there after the first lists lives long: keep the garbage collector off it, and let it look seldom at the rest.
+    """Exempt the first lists from garbage collection, since they live long, and collect the rest seldom.
 
-    A burst of gangs makes many objects and few cycles; by default a tenth of the operator's time goes into looking for them.
+    A burst of gangs makes many objects and few cycles; by default a tenth of the operator's time goes into garbage collection.
     """
     await stores.wait_synced()
     gc.collect()

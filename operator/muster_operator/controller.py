@@ -1,69 +1,91 @@
-"""The one loop: what changed is brought one step further, then everything is planned, then it rests until the bell rings."""
+"""What a controller is to the rest of the operator: one kind of object, watched, decided about, written.
+
+A controller subscribes to the stores that concern it and marks what changed. The loop has marked objects reconciled; planning
+asks for gangs and has decisions about them carried out. A controller overrides the methods that its kind has a use for.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-from muster.scheduling.settings import Settings
-from muster_operator import metrics
-from muster_operator.planning import Planning
-from muster_operator.steps import Steps
-from muster_operator.work_queue import NEVER, RETRY_SECONDS, WorkQueue
+from muster.scheduling.decisions import Move, Place, Reason, Resize, Wait
+from muster.scheduling.gang import Gang
+from muster.scheduling.snapshot import Queue
+from muster_operator.api_writer import ApiWriter
+from muster_operator.reporting import Reporter
+from muster_operator.stores import Stores
+from muster_operator.work_queue import Work, WorkQueue
 
-log = logging.getLogger("muster.operator")
 
-PLAN_SECONDS = 0.05
-"""Least time between two plans: what arrives in between is planned together."""
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every controller works with."""
+
+    stores: Stores
+    work_queue: WorkQueue
+    api_writer: ApiWriter
+    reporter: Reporter
+
+
+class NotExecutable(Exception):
+    """No controller can carry out what the planner decided: a fault of muster, not of its user."""
 
 
 class Controller:
-    """Bring every job to where it should be; run `run()` as a task."""
+    """One kind of object. By default it has no gangs, and nothing is done about a single object."""
 
-    def __init__(self, work_queue: WorkQueue, settings: Settings) -> None:
-        self._work_queue = work_queue
-        self._steps, self._planning = Steps(work_queue), Planning(work_queue, settings)
-        self._planned = 0.0
+    kind: ClassVar[str]
+    """The kind of the keys of the work queue that are this controller's."""
 
-    async def run(self) -> None:
-        """Work until cancelled. Nothing is decided before every first list is in."""
-        await self._work_queue.stores.wait_synced()
-        view = self._work_queue.view
-        log.info("synced: %d nodes, %d pods, %d jobs", len(view.nodes), len(view.pods), len(view.jobs))
-        try:
-            while True:
-                await self._turn(self._work_queue.clock())
-                await self._rest()
-        finally:
-            self._work_queue.stop()
+    def read_changes(self) -> None:
+        """Take in what the stores have brought since the last turn of the loop."""
 
-    async def _turn(self, now: float) -> None:
-        for key in self._work_queue.due(now):
-            try:
-                self._steps.look_at(key, now)
-            except Exception:
-                self._failed(f"looking at {key}")
-                self._work_queue.requeue_at[key] = now + RETRY_SECONDS
-        if max(self._work_queue.plan_at, self._planned + PLAN_SECONDS) <= now:
-            self._work_queue.plan_at, self._planned = NEVER, now
-            try:
-                await self._planning.run(now)
-            except Exception:
-                self._failed("planning")
-                self._work_queue.plan_by(now + RETRY_SECONDS)
+    def reconcile(self, name: str, now: float) -> None:
+        """Start the next piece of work of a marked object, if there is one."""
 
-    def _failed(self, what: str) -> None:
-        """A fault in one job, or in one plan, must not end the others': it is told, and tried again."""
-        metrics.ERRORS.inc()
-        log.exception("%s failed; tries again in %.0f s", what, RETRY_SECONDS)
+    async def prepare(self, now: float) -> None:
+        """Finish what has to be done before a plan."""
 
-    async def _rest(self) -> None:
-        """Sleep until something changes or is due."""
-        next_plan = max(self._work_queue.plan_at, self._planned + PLAN_SECONDS)
-        due = min([next_plan, *self._work_queue.requeue_at.values()])
-        try:
-            async with asyncio.timeout(max(0.0, due - self._work_queue.clock()) if due != NEVER else None):
-                await self._work_queue.changed.wait()
-        except TimeoutError:
-            pass
-        self._work_queue.changed.clear()
+    def gangs(self) -> Iterable[Gang]:
+        """Return the gangs that a plan is to consider; the same objects while nothing about them changes."""
+        return ()
+
+    def queues(self) -> Mapping[str, Queue]:
+        """Return the queues of gangs, with their quotas."""
+        return {}
+
+    def run_times(self) -> Sequence[float]:
+        """Return how long gangs that ended lately ran, in seconds on the GPUs that they asked for."""
+        return ()
+
+    def owns(self, gang: str) -> bool:  # noqa: ARG002
+        """Return whether a gang of the last plan is this controller's."""
+        return False
+
+    def defer(self, gang: str) -> bool:  # noqa: ARG002
+        """Return whether a gang has work in flight, so that no decision about it may be written now; it is planned after."""
+        return False
+
+    async def place(self, decision: Place, now: float) -> None:
+        """Start a waiting gang."""
+        raise NotImplementedError
+
+    async def move(self, decision: Move, now: float) -> None:
+        """Start a running gang elsewhere."""
+        raise NotImplementedError
+
+    async def resize(self, decision: Resize, now: float) -> None:
+        """Start a running gang in another size."""
+        raise NotImplementedError
+
+    async def requeue(self, gang: Gang, reason: Reason, message: str, now: float) -> None:
+        """Take a gang off its GPUs and queue it again, for a gang that goes before it."""
+        raise NotImplementedError
+
+    def tell(self, wait: Wait, now: float) -> Work | None:
+        """Tell people why a gang waits, if that is news; return a write that is to be done before the next plan."""
+
+    async def report(self, gangs: Sequence[Gang]) -> None:
+        """Bring statistics up to date after a plan over `gangs`."""

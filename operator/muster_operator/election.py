@@ -1,9 +1,8 @@
-"""Only one operator decides: the leader, which holds a Lease. The others stand by, and know nothing but the Lease.
+"""Leader election: of several operators only the holder of a Lease decides; the others stand by and read nothing but the Lease.
 
-A standby reads nothing else, so it has nothing stale when its turn comes: it lists the cluster once it leads. The lease is kept
-by a thread with a loop and a connection of its own: neither a plan that holds the operator's loop for seconds nor a queue of
-writes delays a renewal. A leader that loses it ends at once, wherever it is, before another may begin; what it had begun is in
-the API server.
+A standby has no stale state when it takes over: it lists the cluster once it leads. A thread with its own loop and connection
+keeps the lease, so neither a plan that blocks the operator's loop for seconds nor a queue of writes delays a renewal. A leader
+that loses the lease ends at once, wherever it is, before another may begin; what it had begun is in the API server.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Election:
     ) -> None:
         self._kubeconfig, self._terms, self._lost = kubeconfig, terms, lost or _end
         self._namespace, _, self._name = where.partition("/")
-        self._identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"  # a process that is started anew is another
+        self._identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"  # a restarted process is another holder
         self._loop = asyncio.new_event_loop()
         self._lease: Lease | None = None
         self._keeping: Future[None] | None = None
@@ -55,7 +54,7 @@ class Election:
         metrics.LEADER.set(1)
 
     async def resign(self) -> None:
-        """Hand the lease back, if it is held; to be called when nothing more is decided."""
+        """Hand the lease back if it is held; to be called when nothing more is decided."""
         if self._keeping is not None:
             self._keeping.cancel()
         if self._lease is not None:
@@ -83,4 +82,4 @@ class Election:
 
 
 def _end() -> None:
-    os._exit(1)  # not sys.exit: nothing that is under way may be carried on
+    os._exit(1)  # not sys.exit: nothing in flight may go on

@@ -1,4 +1,4 @@
-"""/metrics, /healthz and /readyz. An operator that stands by is ready: it can take over."""
+"""/metrics, /healthz and /readyz. A standby is ready, since it can take over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 
 class Endpoints:
-    """The operator's HTTP server; `waits_for` says what it is not ready for, "" when it is, and may change as it goes on."""
+    """The operator's HTTP server; `waits_for` returns what readiness waits for ("" if nothing), and may be replaced."""
 
     def __init__(self, host: str, port: int) -> None:
         self.waits_for: Callable[[], str] = lambda: "starting"

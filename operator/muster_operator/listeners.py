@@ -1,74 +1,71 @@
-"""kopf's part: it listens to DLJobs and DLQueues, and puts what it hears into the stores.
+"""kopf's part: it watches muster's own resources and feeds their stores.
 
 Only `on.event` handlers: they write nothing to the objects (no finalizers, no annotations), so ten thousand jobs cost ten
-thousand events and no patch. kopf does not tell of an object that was deleted while its watch was down; a list of our own
-now and then (`audit`) takes those out, and at the start says when everything has been heard.
+thousand events and no patch. kopf does not report an object that was deleted while its watch was down; a list of our own now
+and then (`Audit`) finds those, and the first one says when everything has been heard. What kopf costs: docs/critiques.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import kopf
 import msgspec
 
 from muster.api import names
-from muster.kube import configuration, paths
+from muster.kube import configuration
 from muster.kube.client import Client
 from muster.kube.errors import KubeError
-from muster.kube.objects import DLJob, DLQueue
 from muster.kube.store import KubeObject, Store
+from muster_operator.resources import Resource
 
 AUDIT_SECONDS = 60.0
 RETRY_SECONDS = 2.0
-OURS = names.JOB
-"""Label selector of the Services that muster made."""
-PRIORITY_CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
 T = TypeVar("T", bound=KubeObject)
+Watched = Mapping[Resource[Any], Store[Any]]
 
 
-def registry(jobs: Store[DLJob], queues: Store[DLQueue]) -> kopf.OperatorRegistry:
-    """Return kopf's handlers, which feed these stores."""
+def registry(watched: Watched) -> kopf.OperatorRegistry:
+    """Return kopf's handlers, which feed these stores of muster's own resources."""
     handlers = kopf.OperatorRegistry()
     kopf.on.login(registry=handlers)(login)
     kopf.on.startup(registry=handlers)(_configure)
-    kopf.on.event(names.GROUP, names.VERSION, "dljobs", registry=handlers)(_feed(jobs, DLJob))
-    kopf.on.event(names.GROUP, names.VERSION, "dlqueues", registry=handlers)(_feed(queues, DLQueue))
+    for resource, store in watched.items():
+        kopf.on.event(names.GROUP, names.VERSION, resource.plural, registry=handlers)(_feed(resource, store))
     return handlers
 
 
 class Audit:
-    """Lists both kinds now and then: what is not in the list is not in the cluster. `trouble` says why it cannot."""
+    """Lists the resources now and then, to find objects that were deleted unnoticed. `trouble` says why it cannot."""
 
-    def __init__(self, client: Client, jobs: Store[DLJob], queues: Store[DLQueue]) -> None:
+    def __init__(self, client: Client, watched: Watched) -> None:
         self.trouble = ""
-        self._client, self._jobs, self._queues = client, jobs, queues
+        self._client, self._watched = client, watched
 
     async def run(self) -> None:
         """List for ever, at the start and after a failure until it works."""
         while True:
             try:
-                await self._list(paths.dljobs(), self._jobs, DLJob)
-                await self._list(paths.dlqueues(), self._queues, DLQueue)
+                for resource, store in self._watched.items():
+                    await self._list(resource, store)
                 self.trouble = ""
             except (KubeError, msgspec.MsgspecError) as error:
                 self.trouble = str(error)
             await asyncio.sleep(RETRY_SECONDS if self.trouble else AUDIT_SECONDS)
 
-    async def _list(self, path: str, store: Store[T], kind: type[T]) -> None:
-        listing = await self._client.list(path)
-        store.replace_all((msgspec.json.decode(item, type=kind) for item in listing.items), listing.resource_version)
+    async def _list(self, resource: Resource[T], store: Store[T]) -> None:
+        listing = await self._client.list(resource.path())
+        store.replace_all(map(resource.decode, listing.items), listing.resource_version)
 
 
-def _feed(store: Store[T], kind: type[T]) -> Callable[..., Any]:
+def _feed(resource: Resource[T], store: Store[T]) -> Callable[..., Any]:
     async def heard(event: kopf.RawEvent, **_: Any) -> None:
-        obj = msgspec.json.decode(msgspec.json.encode(event["object"]), type=kind)
+        obj = resource.decode(msgspec.json.encode(event["object"]))
         if event["type"] == "DELETED":
-            key = f"{obj.metadata.namespace}/{obj.metadata.name}"
-            store.remove(key, obj.metadata.resource_version)
+            store.remove(f"{obj.metadata.namespace}/{obj.metadata.name}", obj.metadata.resource_version)
         else:
             store.put(obj)
 
@@ -76,7 +73,7 @@ def _feed(store: Store[T], kind: type[T]) -> Callable[..., Any]:
 
 
 def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """Who we are, as `Client` has it. In a pod kopf would go by the server's name, and wait for the cluster's DNS."""
+    """Return the credentials that `Client` uses. In a pod kopf would use the server's name, and wait for the cluster's DNS."""
     server = configuration.server_of_pod()
     if server is None:
         return kopf.login_with_kubeconfig(**kwargs)
@@ -94,7 +91,7 @@ class _NoDiff(kopf.DiffBaseStorage):
         return None
 
     def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
-        """Nothing is written to the object."""
+        """Write nothing to the object."""
 
 
 async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:

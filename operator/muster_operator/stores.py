@@ -1,76 +1,50 @@
-"""Everything that the operator watches, as stores."""
+"""A store for each resource that the operator watches.
+
+Nodes, pods and DLJobs are in the view that the extender keeps as well. Any other store comes to be when a controller asks for
+it, and from then on its resource is watched: so a new kind of object needs no change here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from typing import Any
 
-import msgspec
-
-from muster.kube.objects import DLQueue, Meta, Pod
-from muster.kube.store import Store
-from muster.kube.view import ClusterView
-from muster.scheduling.snapshot import Queue
+from muster.allocation.view import ClusterView
+from muster.kube.store import Store, T
+from muster_operator.resources import DLJOBS, NODES, PODS, Resource
 
 
-class Service(msgspec.Struct):
-    """What is read of a Service: whose it is."""
+class Stores:
+    """Stores by resource; `view` has nodes, pods and DLJobs, and who holds which GPUs."""
 
-    metadata: Meta
+    def __init__(self) -> None:
+        self.view = ClusterView()
+        self._by_resource: dict[Resource[Any], Store[Any]] = {
+            NODES: self.view.nodes,
+            PODS: self.view.pods,
+            DLJOBS: self.view.jobs,
+        }
 
-
-class PriorityClass(msgspec.Struct):
-    """What is read of a PriorityClass."""
-
-    metadata: Meta
-    value: int = 0
-
-
-class PodTemplate(msgspec.Struct):
-    """What is read of a PodTemplate that keeps a bare pod (see `templates`)."""
-
-    metadata: Meta
-    template: Pod
+    def of(self, resource: Resource[T]) -> Store[T]:
+        """Return the store of a resource."""
+        return self._by_resource.setdefault(resource, Store())
 
     @property
-    def pod(self) -> Pod:
-        """The pod as it will be created: in the template's own namespace, whatever is written in it."""
-        meta = msgspec.structs.replace(self.template.metadata, namespace=self.metadata.namespace)
-        return msgspec.structs.replace(self.template, metadata=meta)
-
-
-class _QueueSpec(msgspec.Struct):
-    gpus: int | None = None
-
-
-_decode_queue_spec = msgspec.json.Decoder(_QueueSpec | None).decode
-
-
-@dataclass(slots=True)
-class Stores:
-    """Nodes, pods and DLJobs (the view that the extender has as well), and what only the operator needs."""
-
-    view: ClusterView = field(default_factory=ClusterView)
-    queues: Store[DLQueue] = field(default_factory=Store)
-    services: Store[Service] = field(default_factory=Store)
-    priorities: Store[PriorityClass] = field(default_factory=Store)
-    templates: Store[PodTemplate] = field(default_factory=Store)
+    def watched(self) -> Mapping[Resource[Any], Store[Any]]:
+        """All stores by resource."""
+        return self._by_resource
 
     @property
     def synced(self) -> bool:
-        others = (self.queues, self.services, self.priorities, self.templates)
-        return self.view.synced and all(store.synced.is_set() for store in others)
+        """Whether every first list is in."""
+        return all(store.synced.is_set() for store in self._by_resource.values())
 
     async def wait_synced(self) -> None:
         """Wait until every first list is in: before that nothing may be decided."""
-        await self.view.wait_synced()
-        for store in (self.queues, self.services, self.priorities, self.templates):
+        for store in list(self._by_resource.values()):
             await store.synced.wait()
 
-    def quotas(self) -> dict[str, Queue]:
-        """The queues as the planner sees them, by "namespace/name"."""
-        specs = {queue.metadata.key: _decode_queue_spec(queue.spec) for queue in self.queues.values()}
-        return {key: Queue(key, spec.gpus if spec else None) for key, spec in specs.items()}
-
-    def priority_classes(self) -> dict[str, int]:
-        """The value of each PriorityClass."""
-        return {found.metadata.name: found.value for found in self.priorities.values()}
+    def node_ready(self, name: str) -> bool:
+        """Return whether a node is there and ready."""
+        node = self.view.nodes.get(name)
+        return node is not None and node.ready

@@ -1,49 +1,46 @@
-"""What the operator cannot see: a right to list was taken away, a definition is gone.
+"""Reports a resource that cannot be watched: a right to list was revoked, say, or a definition was deleted.
 
-It goes on with what it saw last, and tries for ever; here it is told where people look: as an Event about the operator's own
-pod, in the log, and as the metric muster_operator_blind.
+The operator goes on with what it read last and keeps trying. Meanwhile people are told where they look: by an Event about the
+operator's own pod, in the log, and by the metric muster_operator_watch_failed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
 from typing import Protocol
 
-from muster.kube.events import Recorder, Reference
+from muster.kube.events import Reference
 from muster_operator import metrics
+from muster_operator.reporting import Reporter
 
 log = logging.getLogger("muster.operator")
 
-LOOK_SECONDS = 2.0
+CHECK_SECONDS = 2.0
 
 
-class Following(Protocol):
-    """Whoever follows a resource, and says what keeps it from that."""
+class Watch(Protocol):
+    """A watch of a resource; `trouble` says why it fails, "" while it works."""
 
     trouble: str
 
 
-def own_pod() -> Reference | None:
-    """The pod that this process is in, by the environment that the chart gives it; None elsewhere."""
-    name, namespace = os.environ.get("POD_NAME"), os.environ.get("POD_NAMESPACE")
-    return Reference("v1", "Pod", name, namespace, os.environ.get("POD_UID", "")) if name and namespace else None
-
-
-async def look(following: Mapping[str, Following], recorder: Recorder, me: Reference | None) -> None:
-    """Tell of each resource when it cannot be followed any more, and when it can again, for ever."""
-    told: set[str] = set()
+async def report(watches: Mapping[str, Watch], reporter: Reporter, me: Reference | None) -> None:
+    """Report each resource once when its watch fails, and once when it works again, for ever."""
+    failed: set[str] = set()
     while True:
-        for resource, each in following.items():
-            blind = bool(each.trouble)
-            metrics.BLIND.labels(resource).set(blind)
-            if blind is (resource in told):
-                continue
-            told ^= {resource}
-            message = f"cannot follow {resource}: {each.trouble}" if blind else f"follows {resource} again"
-            log.log(logging.ERROR if blind else logging.INFO, message)
-            if me is not None:
-                recorder.event(me, "Warning" if blind else "Normal", "Blind" if blind else "Sees", message)
-        await asyncio.sleep(LOOK_SECONDS)
+        for resource, watch in watches.items():
+            fails = bool(watch.trouble)
+            metrics.WATCH_FAILED.labels(resource).set(fails)
+            if fails is not (resource in failed):
+                failed ^= {resource}
+                _tell(resource, watch.trouble, reporter, me)
+        await asyncio.sleep(CHECK_SECONDS)
+
+
+def _tell(resource: str, trouble: str, reporter: Reporter, me: Reference | None) -> None:
+    message = f"cannot watch {resource}: {trouble}" if trouble else f"watches {resource} again"
+    log.log(logging.ERROR if trouble else logging.INFO, message)
+    if me is not None:
+        reporter.event(me, "Warning" if trouble else "Normal", "WatchFailed" if trouble else "WatchRestored", message)

@@ -1,4 +1,4 @@
-"""The stand-in machine under the real pynvml, and an API server on loopback that keeps Node objects."""
+"""A stand-in machine under the real pynvml, and a fake API server on loopback with Node objects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Install = Callable[..., Library]
 
 @pytest.fixture(autouse=True)
 def fresh_pynvml() -> Iterator[None]:
-    """pynvml remembers functions of the library before."""
+    """Clear the function cache of pynvml, which outlives a library."""
     pynvml._nvmlGetFunctionPointer_cache.clear()
     yield
     assert pynvml.nvmlLib is None
@@ -41,11 +41,11 @@ def sysfs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def install(sysfs: Path) -> Iterator[Install]:
-    """Put a machine (by name, or laid out) under pynvml and its tree into `sysfs`."""
+    """Install a machine (a name or its Hardware) under pynvml and write its tree to `sysfs`."""
     with ExitStack() as stack:
 
-        def put(which: str | Hardware) -> Library:
-            hardware = which if isinstance(which, Hardware) else lay_out(machine(which), "n1")
+        def put(kind: str | Hardware) -> Library:
+            hardware = kind if isinstance(kind, Hardware) else lay_out(machine(kind), "n1")
             write_tree(sysfs, hardware)
             return stack.enter_context(installed(Library(hardware)))
 
@@ -53,14 +53,14 @@ def install(sysfs: Path) -> Iterator[Install]:
 
 
 def override(library: Library, **functions: Callable[..., int]) -> None:
-    """Let C functions of the stand-in do something else from now on."""
+    """Replace C functions of the stand-in."""
     vars(library).update(functions)
     pynvml._nvmlGetFunctionPointer_cache.clear()
 
 
 @dataclass
 class Nodes:
-    """Node objects with what a client did to them; watches get every change."""
+    """Node objects with a record of requests; watches receive every change."""
 
     url: str = ""
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -68,29 +68,29 @@ class Nodes:
     gets: list[str] = field(default_factory=list)
     lists: int = 0
     refuse: int = 0
-    """How many of the next requests get a 403."""
+    """The number of next requests that get a 403."""
     refuse_patches: int = 0
-    """How many of the next patches get a 403."""
+    """The number of next patches that get a 403."""
     vanished: set[str] = field(default_factory=set)
-    """Nodes that lists still show and that a patch does not find."""
-    goodbye: bool = False
+    """Nodes that lists still contain and that a patch does not find."""
+    expired: bool = False
     """Answer the next watch with 410 Gone."""
     streams: list[asyncio.Queue[bytes]] = field(default_factory=list)
 
     def add(self, name: str, machine: str | None = None, **annotations: str) -> None:
         labels = {"muster.dev/machine": machine} if machine else {}
         self.objects[name] = {"metadata": {"name": name, "labels": labels, "annotations": annotations}}
-        self._tell("ADDED", self.objects[name])
+        self._notify("ADDED", self.objects[name])
 
     def annotation(self, name: str) -> str | None:
-        found: str | None = self.objects[name]["metadata"]["annotations"].get("muster.dev/topology")
-        return found
+        text: str | None = self.objects[name]["metadata"]["annotations"].get("muster.dev/topology")
+        return text
 
     def change(self, name: str, machine: str) -> None:
         self.objects[name]["metadata"]["labels"]["muster.dev/machine"] = machine
-        self._tell("MODIFIED", self.objects[name])
+        self._notify("MODIFIED", self.objects[name])
 
-    def _tell(self, kind: str, node: dict[str, Any]) -> None:
+    def _notify(self, kind: str, node: dict[str, Any]) -> None:
         for stream in self.streams:
             stream.put_nowait(json.dumps({"type": kind, "object": node}).encode() + b"\n")
 
@@ -115,7 +115,7 @@ class Nodes:
             return web.json_response({"code": 404, "reason": "NotFound", "message": f"no {name}"}, status=404)
         self.patches.append((name, body))
         self.objects[name]["metadata"]["annotations"].update(body["metadata"]["annotations"])
-        self._tell("MODIFIED", self.objects[name])
+        self._notify("MODIFIED", self.objects[name])
         return web.json_response(self.objects[name])
 
     async def list(self, request: web.Request) -> web.StreamResponse:
@@ -131,8 +131,8 @@ class Nodes:
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        if self.goodbye:
-            self.goodbye = False
+        if self.expired:
+            self.expired = False
             status = {"code": 410, "reason": "Expired", "message": "too old"}
             await response.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
             return response
@@ -171,7 +171,7 @@ async def client(nodes: Nodes) -> AsyncIterator[Client]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another task brings about; the deadline only ends a broken test."""
+    """Wait for a condition that another task fulfils; the timeout only ends a broken test."""
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 (what it waits for is seen from outside only)
+        while not condition():  # noqa: ASYNC110 (the condition has no event)
             await asyncio.sleep(0.005)

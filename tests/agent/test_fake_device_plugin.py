@@ -1,4 +1,4 @@
-"""The fake device plugin as the kubelet sees it: messages byte by byte, and over a socket where grpcio is there."""
+"""The fake device plugin from the kubelet's view: encoded messages, and a socket if grpcio is installed."""
 
 from __future__ import annotations
 
@@ -19,43 +19,41 @@ from muster_agent.standin import labelled
 from muster_agent.standin.hardware import lay_out
 
 
-def test_messages_are_those_of_the_kubelets_api() -> None:
-    # Written out by hand from api.proto: field 1 is 0x0a, field 2 0x12, field 3 0x1a, each with a length.
+def test_messages_match_the_device_plugin_api() -> None:
+    # Encoded by hand from api.proto: field 1 is 0x0a, field 2 0x12, field 3 0x1a, each with a length.
     assert wire.registration("s", "nvidia.com/gpu") == b"\x0a\x07v1beta1\x12\x01s\x1a\x0envidia.com/gpu"
     assert wire.devices(["a", "bc"]) == b"\x0a\x0c\x0a\x01a\x12\x07Healthy\x0a\x0d\x0a\x02bc\x12\x07Healthy"
-    assert wire.asked_for(b"\x0a\x06\x0a\x01a\x0a\x01b\x0a\x03\x0a\x01c") == [["a", "b"], ["c"]]
+    assert wire.requested(b"\x0a\x06\x0a\x01a\x0a\x01b\x0a\x03\x0a\x01c") == [["a", "b"], ["c"]]
     assert wire.allocated([["a", "b"]]) == b"\x0a\x1f\x0a\x1d\x0a\x16NVIDIA_VISIBLE_DEVICES\x12\x03a,b"
 
 
-def test_long_messages_have_lengths_of_several_bytes() -> None:
+def test_long_messages_have_multi_byte_lengths() -> None:
     ids = [f"GPU-{number:036}" for number in range(16)]
-    request = wire.devices(ids)  # the same shape as an AllocateRequest: messages of texts in field 1
-    assert [container[0] for container in wire.asked_for(request)] == ids
+    request = wire.devices(ids)  # the same shape as an AllocateRequest: messages of strings in field 1
+    assert [container[0] for container in wire.requested(request)] == ids
 
 
 @pytest.mark.parametrize("request_", [b"\x0a", b"\x0a\x05ab", b"\x08\x01", b"\xff\xff"])
-def test_a_request_that_is_none_is_refused(request_: bytes) -> None:
+def test_invalid_request_is_rejected(request_: bytes) -> None:
     with pytest.raises(ValueError, match=r"message ends|wire type"):
-        wire.asked_for(request_)
+        wire.requested(request_)
 
 
-async def test_a_node_has_the_hardware_that_its_label_names(
-    nodes: Nodes, client: Client, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_hardware_follows_the_machine_label(nodes: Nodes, client: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     nodes.add("labelled", "pcie-8")
     nodes.add("odd", "abacus")
     nodes.add("bare", None)
-    found = await labelled.hardware(client, "labelled")
-    assert found
-    assert len(set(found.uuids)) == 8
+    hardware = await labelled.hardware(client, "labelled")
+    assert hardware
+    assert len(set(hardware.uuids)) == 8
     assert await labelled.hardware(client, "odd") is None
     assert await labelled.hardware(client, "bare") is None
     assert "abacus" in caplog.text
     assert "bare has no label" in caplog.text
 
 
-def test_the_stand_in_is_there_while_it_is_wanted_and_empty_where_a_label_names_nothing() -> None:
+def test_stand_in_exists_within_its_context_only_and_is_empty_without_hardware() -> None:
     hardware = lay_out(machine("pcie-8"), "n1")
     with labelled.stood_in(hardware) as sysfs, Nvml() as nvml:
         assert [gpu.uuid for gpu in read_topology(nvml, sysfs).gpus] == list(hardware.uuids)
@@ -65,7 +63,7 @@ def test_the_stand_in_is_there_while_it_is_wanted_and_empty_where_a_label_names_
         assert pynvml.nvmlLib is None
 
 
-async def test_the_kubelet_is_told_again_when_it_starts_anew(tmp_path: Path) -> None:
+async def test_plugin_registers_again_with_a_restarted_kubelet(tmp_path: Path) -> None:
     grpc = pytest.importorskip("grpc")
     from muster_agent import fake_device_plugin as plugin
 

@@ -1,4 +1,4 @@
-"""One process that publishes for every labelled node of a cluster."""
+"""`--local-nodes`: one process publishes for every labelled node of a cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from muster_agent.local import LocalNodes
 
 
 @asynccontextmanager
-async def following(client: Client, workdir: Path) -> AsyncIterator[None]:
+async def watching(client: Client, workdir: Path) -> AsyncIterator[None]:
     stop = asyncio.Event()
     task = asyncio.create_task(LocalNodes(client, workdir).run(stop))
     try:
@@ -37,12 +37,12 @@ def links(topology: NodeTopology) -> tuple[tuple[str, ...], ...]:
     return tuple(map(tuple, topology.links))
 
 
-async def test_every_labelled_node_shows_its_machine(nodes: Nodes, client: Client, tmp_path: Path) -> None:
+async def test_labelled_node_gets_the_topology_of_its_machine(nodes: Nodes, client: Client, tmp_path: Path) -> None:
     nodes.add("a", "p100")
     nodes.add("b", "p100")
     nodes.add("c", "dgx-h100")
     nodes.add("control-plane")
-    async with following(client, tmp_path):
+    async with watching(client, tmp_path):
         await until(lambda: len(nodes.patches) == 3 and bool(nodes.streams))
     assert links(shown(nodes, "a")) == links(shown(nodes, "b")) == machine("p100").links
     assert links(shown(nodes, "c")) == machine("dgx-h100").links
@@ -52,8 +52,8 @@ async def test_every_labelled_node_shows_its_machine(nodes: Nodes, client: Clien
     assert nodes.gets == []
 
 
-async def test_new_relabelled_and_recreated_nodes(nodes: Nodes, client: Client, tmp_path: Path) -> None:
-    async with following(client, tmp_path):
+async def test_new_relabelled_and_recreated_nodes_are_published(nodes: Nodes, client: Client, tmp_path: Path) -> None:
+    async with watching(client, tmp_path):
         await until(lambda: bool(nodes.streams))
         nodes.add("a", "c4140")
         await until(lambda: len(nodes.patches) == 1)
@@ -67,7 +67,7 @@ async def test_new_relabelled_and_recreated_nodes(nodes: Nodes, client: Client, 
     assert nodes.lists == 1
 
 
-async def test_a_restart_patches_nothing_that_is_there(nodes: Nodes, client: Client, tmp_path: Path) -> None:
+async def test_restart_patches_no_current_annotation(nodes: Nodes, client: Client, tmp_path: Path) -> None:
     nodes.add("a", "c4140")
     for run in ("1", "2"):
         (tmp_path / run).mkdir()
@@ -75,13 +75,13 @@ async def test_a_restart_patches_nothing_that_is_there(nodes: Nodes, client: Cli
     assert len(nodes.patches) == 1
 
 
-async def test_an_unknown_machine_is_named_once_and_harms_no_other(
+async def test_unknown_machine_is_logged_once_and_affects_no_other_node(
     nodes: Nodes, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nodes.add("odd", "dgx-9")
     nodes.add("odder", "dgx-9")
     nodes.add("good", "c4140")
-    async with following(client, tmp_path):
+    async with watching(client, tmp_path):
         await until(lambda: len(nodes.patches) == 1 and bool(nodes.streams))
         nodes.change("odd", "dgx-9")
         nodes.change("odd", "v100")
@@ -89,14 +89,14 @@ async def test_an_unknown_machine_is_named_once_and_harms_no_other(
     assert [name for name, _ in nodes.patches] == ["good", "odd"]
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 1
-    assert "label muster.dev/machine: 'dgx-9' is no machine type; known are dgx-a100" in warnings[0]
+    assert "label muster.dev/machine: 'dgx-9' is no machine type; expected one of dgx-a100" in warnings[0]
 
 
-async def test_a_watch_that_is_too_old_starts_over_at_once(
+async def test_expired_watch_lists_again_at_once(
     nodes: Nodes, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    nodes.goodbye = True
-    async with following(client, tmp_path):
+    nodes.expired = True
+    async with watching(client, tmp_path):
         await until(lambda: bool(nodes.streams))
         nodes.add("a", "c4140")
         await until(lambda: len(nodes.patches) == 1)
@@ -104,13 +104,13 @@ async def test_a_watch_that_is_too_old_starts_over_at_once(
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-async def test_a_refused_list_and_a_refused_patch_are_tried_again(
+async def test_rejected_list_and_patch_are_retried(
     nodes: Nodes, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("muster_agent.local._RETRY_SECONDS", 0.01)
     nodes.refuse = 1
     nodes.add("a", "c4140")
-    async with following(client, tmp_path):
+    async with watching(client, tmp_path):
         await until(lambda: len(nodes.patches) == 1 and bool(nodes.streams))
         nodes.refuse = 1
         nodes.add("b", "c4140")
@@ -119,7 +119,7 @@ async def test_a_refused_list_and_a_refused_patch_are_tried_again(
     assert {name for name, _ in nodes.patches} == {"a", "b"}
 
 
-async def test_one_refused_node_does_not_keep_the_others_waiting(nodes: Nodes, client: Client, tmp_path: Path) -> None:
+async def test_rejected_patch_does_not_delay_other_nodes(nodes: Nodes, client: Client, tmp_path: Path) -> None:
     for name in "abc":
         nodes.add(name, "c4140")
     local = LocalNodes(client, tmp_path)
@@ -131,7 +131,7 @@ async def test_one_refused_node_does_not_keep_the_others_waiting(nodes: Nodes, c
     assert len(nodes.patches) == 3
 
 
-async def test_a_node_that_is_deleted_meanwhile_is_no_failure(nodes: Nodes, client: Client, tmp_path: Path) -> None:
+async def test_deleted_node_is_not_a_failure(nodes: Nodes, client: Client, tmp_path: Path) -> None:
     nodes.add("a", "c4140")
     nodes.add("b", "c4140")
     nodes.vanished.add("a")

@@ -28,7 +28,7 @@ async def fetch(gauges: Gauges, path: str) -> tuple[int, str, str]:
         await server.cleanup()
 
 
-async def test_a_scrape_shows_what_the_driver_told_and_nothing_else() -> None:
+async def test_scrape_has_exactly_the_reported_values() -> None:
     gauges = Gauges("n1", patience=10)
     gauges.show([BUSY, MUTE])
     status, kind, text = await fetch(gauges, "/metrics")
@@ -46,28 +46,28 @@ async def test_a_scrape_shows_what_the_driver_told_and_nothing_else() -> None:
     assert "# TYPE muster_gpu_utilization_ratio gauge" in text
 
 
-async def test_zero_is_a_value() -> None:
+async def test_zero_is_exported() -> None:
     gauges = Gauges("n1", patience=10)
     gauges.show([replace(BUSY, utilisation=0.0)])
     assert 'muster_gpu_utilization_ratio{gpu="0",node="n1",uuid="GPU-a"} 0.0' in (await fetch(gauges, "/metrics"))[2]
 
 
-async def test_a_gpu_that_is_gone_is_gone_from_the_scrape() -> None:
+async def test_removed_gpu_has_no_samples() -> None:
     gauges = Gauges("n1", patience=10)
     gauges.show([BUSY, MUTE])
     gauges.show([])
     assert "GPU-" not in (await fetch(gauges, "/metrics"))[2]
 
 
-async def test_healthy_while_readings_come() -> None:
+async def test_healthz_fails_without_recent_readings() -> None:
     clock = Clock()
     gauges = Gauges("n1", patience=10, clock=clock)
-    assert (await fetch(gauges, "/healthz"))[0] == 200  # the first reading may still be under way
+    assert (await fetch(gauges, "/healthz"))[0] == 200  # the first reading may still be in progress
     clock.now += 10
     status, _, text = await fetch(gauges, "/healthz")
     assert status == 503
     assert "the driver may hang" in text
-    gauges.show([])  # a reading of a node without GPUs is one too
+    gauges.show([])  # an empty reading counts
     assert (await fetch(gauges, "/healthz"))[0] == 200
     clock.now += 9
     assert (await fetch(gauges, "/healthz"))[0] == 200

@@ -1,4 +1,4 @@
-"""The loop of one node, over the stand-in machine and the API server on loopback."""
+"""The loop of one node, with a stand-in machine and the fake API server."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from muster_agent.node import Reader, run_node
 from muster_agent.publish import Publisher
 
 
-def said(caplog: pytest.LogCaptureFixture, text: str) -> int:
+def log_count(caplog: pytest.LogCaptureFixture, text: str) -> int:
     return sum(text in record.getMessage() for record in caplog.records)
 
 
 @asynccontextmanager
 async def running(client: Client, reader: Reader) -> AsyncIterator[Gauges]:
-    """The loop at full speed, ended as SIGTERM ends it."""
+    """Run the loop at full speed and stop it as SIGTERM does."""
     stop, gauges = asyncio.Event(), Gauges("n1", patience=60)
     task = asyncio.create_task(run_node("n1", reader, Publisher(client), gauges, 0.001, stop))
     try:
@@ -37,7 +37,7 @@ async def running(client: Client, reader: Reader) -> AsyncIterator[Gauges]:
 
 
 class CountingReader(Reader):
-    """Counts the readings that have ended."""
+    """Counts completed readings."""
 
     count = 0
 
@@ -48,7 +48,9 @@ class CountingReader(Reader):
             self.count += 1
 
 
-async def test_publishes_once_and_keeps_measuring(nodes: Nodes, client: Client, install: Install, sysfs: Path) -> None:
+async def test_topology_is_published_once_while_metrics_continue(
+    nodes: Nodes, client: Client, install: Install, sysfs: Path
+) -> None:
     install("v100-vm")
     nodes.add("n1")
     reader = CountingReader(sysfs)
@@ -62,7 +64,7 @@ async def test_publishes_once_and_keeps_measuring(nodes: Nodes, client: Client, 
     assert [sample.value for sample in healthy[0].samples] == [1.0] * 8
 
 
-async def test_a_gpu_that_breaks_is_published(nodes: Nodes, client: Client, install: Install, sysfs: Path) -> None:
+async def test_broken_gpu_is_published(nodes: Nodes, client: Client, install: Install, sysfs: Path) -> None:
     def failed(_device: Any, *counts: Any) -> int:
         counts[3]._obj.value = 1
         return 0
@@ -76,7 +78,7 @@ async def test_a_gpu_that_breaks_is_published(nodes: Nodes, client: Client, inst
     assert [gpu.healthy for gpu in decode(nodes.annotation("n1") or "").gpus] == [False] * 4
 
 
-async def test_without_a_driver_it_idles_and_says_so_once(
+async def test_node_without_driver_idles_and_logs_once(
     nodes: Nodes, client: Client, sysfs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -85,12 +87,12 @@ async def test_without_a_driver_it_idles_and_says_so_once(
     async with running(client, reader) as gauges:
         await until(lambda: reader.count >= 5)
         assert gauges.alive()
-    assert said(caplog, "idle: the NVIDIA driver does not answer") == 1
+    assert log_count(caplog, "idle: the NVIDIA driver does not answer") == 1
     assert nodes.patches == []
     assert nodes.gets == []
 
 
-async def test_a_node_without_gpus_idles_until_there_are_some(
+async def test_node_without_gpus_idles_until_they_appear(
     nodes: Nodes, client: Client, install: Install, sysfs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -104,12 +106,10 @@ async def test_a_node_without_gpus_idles_until_there_are_some(
         assert nodes.patches == []
         override(library, nvmlDeviceGetCount_v2=count)
         await until(lambda: len(nodes.patches) == 1)
-    assert said(caplog, "idle: the driver reports no GPUs") == 1
+    assert log_count(caplog, "idle: the driver reports no GPUs") == 1
 
 
-async def test_a_driver_that_goes_and_comes_back_leaves_the_annotation(
-    nodes: Nodes, client: Client, install: Install, sysfs: Path
-) -> None:
+async def test_driver_restart_keeps_the_annotation(nodes: Nodes, client: Client, install: Install, sysfs: Path) -> None:
     library = install("c4140")
     nodes.add("n1")
     inits: list[int] = []
@@ -124,17 +124,17 @@ async def test_a_driver_that_goes_and_comes_back_leaves_the_annotation(
         await until(lambda: len(nodes.patches) == 1)
         shown = nodes.annotation("n1")
         override(library, nvmlDeviceGetCount_v2=lambda _count: 9, nvmlInitWithFlags=start)
-        seen = reader.count
-        await until(lambda: reader.count >= seen + 3)
+        count_before = reader.count
+        await until(lambda: reader.count >= count_before + 3)
         override(library, nvmlDeviceGetCount_v2=count)
-        seen = reader.count
-        await until(lambda: reader.count >= seen + 2)
-    assert inits, "the connection to the driver is opened anew"
+        count_before = reader.count
+        await until(lambda: reader.count >= count_before + 2)
+    assert inits, "the connection to the driver is reopened"
     assert nodes.annotation("n1") == shown
     assert len(nodes.patches) == 1
 
 
-async def test_a_refusing_api_server_does_not_end_it(
+async def test_rejections_of_the_api_server_are_retried(
     nodes: Nodes, client: Client, install: Install, sysfs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     install("c4140")
@@ -142,4 +142,4 @@ async def test_a_refusing_api_server_does_not_end_it(
     nodes.refuse = 3
     async with running(client, Reader(sysfs)):
         await until(lambda: len(nodes.patches) == 1)
-    assert said(caplog, "node n1: its topology is not published, trying again: 403") == 3
+    assert log_count(caplog, "node n1: publishing its topology failed, retrying: 403") == 3

@@ -9,7 +9,7 @@ from muster.kube.errors import Forbidden, NotFound
 from muster_agent.publish import Publisher
 
 ONE = NodeTopology([Gpu("GPU-a")], [["X"]])
-SICK = NodeTopology([Gpu("GPU-a", healthy=False)], [["X"]])
+UNHEALTHY = NodeTopology([Gpu("GPU-a", healthy=False)], [["X"]])
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
         return self.now
 
 
-async def test_patches_only_on_change(nodes: Nodes, client: Client) -> None:
+async def test_publish_patches_only_on_change(nodes: Nodes, client: Client) -> None:
     nodes.add("n1", other="kept")
     publisher = Publisher(client)
     assert await publisher.publish("n1", ONE)
@@ -27,20 +27,20 @@ async def test_patches_only_on_change(nodes: Nodes, client: Client) -> None:
     assert nodes.objects["n1"]["metadata"]["annotations"]["other"] == "kept"
     assert not await publisher.publish("n1", ONE)
     assert not await publisher.publish("n1", ONE)
-    assert await publisher.publish("n1", SICK)
-    assert not await publisher.publish("n1", SICK)
+    assert await publisher.publish("n1", UNHEALTHY)
+    assert not await publisher.publish("n1", UNHEALTHY)
     assert await publisher.publish("n1", ONE)
     assert len(nodes.patches) == 3
     assert nodes.gets == ["n1"]
 
 
-async def test_a_restarted_agent_patches_nothing_that_is_there(nodes: Nodes, client: Client) -> None:
+async def test_restarted_agent_patches_no_current_annotation(nodes: Nodes, client: Client) -> None:
     nodes.add("n1", **{"muster.dev/topology": encode(ONE)})
     assert not await Publisher(client).publish("n1", ONE)
     assert nodes.patches == []
 
 
-async def test_what_was_deleted_or_edited_is_put_back(nodes: Nodes, client: Client) -> None:
+async def test_recreated_node_is_published_after_the_recheck(nodes: Nodes, client: Client) -> None:
     nodes.add("n1")
     clock = Clock()
     publisher = Publisher(client, recheck=300, clock=clock)
@@ -53,17 +53,17 @@ async def test_what_was_deleted_or_edited_is_put_back(nodes: Nodes, client: Clie
     assert nodes.annotation("n1") == encode(ONE)
 
 
-async def test_what_others_saw_of_the_node_counts(nodes: Nodes, client: Client) -> None:
+async def test_observed_annotations_replace_a_read(nodes: Nodes, client: Client) -> None:
     nodes.add("n1")
     publisher = Publisher(client)
-    publisher.saw("n1", {"muster.dev/topology": encode(ONE)})
+    publisher.observe("n1", {"muster.dev/topology": encode(ONE)})
     assert not await publisher.publish("n1", ONE)
-    publisher.saw("n1", {})
+    publisher.observe("n1", {})
     assert await publisher.publish("n1", ONE)
     assert nodes.gets == []
 
 
-async def test_nodes_are_kept_apart(nodes: Nodes, client: Client) -> None:
+async def test_each_node_is_published_separately(nodes: Nodes, client: Client) -> None:
     nodes.add("n1")
     nodes.add("n2")
     publisher = Publisher(client)
@@ -72,17 +72,17 @@ async def test_nodes_are_kept_apart(nodes: Nodes, client: Client) -> None:
     assert [name for name, _ in nodes.patches] == ["n1", "n2"]
 
 
-async def test_a_refused_patch_is_tried_again(nodes: Nodes, client: Client) -> None:
+async def test_rejected_patch_can_be_retried(nodes: Nodes, client: Client) -> None:
     nodes.add("n1")
     publisher = Publisher(client)
-    publisher.saw("n1", {})
+    publisher.observe("n1", {})
     nodes.refuse = 1
     with pytest.raises(Forbidden):
         await publisher.publish("n1", ONE)
     assert await publisher.publish("n1", ONE)
 
 
-async def test_a_node_that_is_not_there(nodes: Nodes, client: Client) -> None:
+async def test_missing_node_raises_not_found(nodes: Nodes, client: Client) -> None:
     assert nodes.objects == {}
     with pytest.raises(NotFound):
         await Publisher(client).publish("n1", ONE)

@@ -1,4 +1,4 @@
-"""The files that are made from the models are the ones that stand in the repository."""
+"""Generated files in the repository match the models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,18 +22,18 @@ def test_generated_files_are_up_to_date(
     write: Callable[[str], None], folder: str, pattern: str, command: str, tmp_path: Path
 ) -> None:
     write(str(tmp_path))
-    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    there = {path.name: path.read_text() for path in (ROOT / folder).glob(pattern) if path.name in made}
-    assert there == made, f"run `python -m {command}`"
-    assert len(made) > 1
+    generated = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    committed = {path.name: path.read_text() for path in (ROOT / folder).glob(pattern) if path.name in generated}
+    assert committed == generated, f"run `python -m {command}`"
+    assert len(generated) > 1
 
 
-def test_the_reference_page_has_every_documented_name() -> None:
+def test_reference_page_has_every_name() -> None:
     page = reference.annotations()
     values = {str(value) for name, value in vars(names).items() if name.isupper() and "/" in str(value)}
     missing = {value for value in values - {names.API_VERSION} if f"`{value}`" not in page}
     assert not missing
 
 
-def test_models_and_names_agree_on_the_version() -> None:
+def test_models_and_names_have_the_same_version() -> None:
     assert DLJob.model_fields["api_version"].default == names.API_VERSION

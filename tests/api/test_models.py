@@ -1,4 +1,4 @@
-"""The models read what users write, count GPUs as Kubernetes does, and hand pod templates on unchanged."""
+"""Models: parsing of examples, GPU counts as in Kubernetes, and unchanged pod templates."""
 
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def example(name: str) -> dict[str, Any]:
-    found = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
-    assert isinstance(found, dict)
-    return found
+    manifest = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    assert isinstance(manifest, dict)
+    return manifest
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def example(name: str) -> dict[str, Any]:
         ("allreduce", ["worker"], 16),
     ],
 )
-def test_examples_are_read(name: str, roles: list[str], gpus: int) -> None:
+def test_example_is_parsed(name: str, roles: list[str], gpus: int) -> None:
     job = DLJob.model_validate(example(name))
     assert list(job.spec.roles.present()) == roles
     assert job.gpus == gpus
 
 
-def test_every_example_is_tested_and_the_queue_is_read() -> None:
+def test_every_example_is_tested_and_the_queue_is_parsed() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {
         *("minimal", "torchrun", "mpi", "parameter-server", "elastic", "suspended", "allreduce", "queue")
     }
@@ -47,7 +47,7 @@ def test_every_example_is_tested_and_the_queue_is_read() -> None:
 
 
 @pytest.mark.parametrize("name", ["torchrun", "parameter-server", "suspended"])
-def test_templates_are_handed_on_unchanged(name: str) -> None:
+def test_template_is_dumped_unchanged(name: str) -> None:
     body = example(name)
     for role, spec in DLJob.model_validate(body).spec.roles.present().items():
         dumped = spec.template.model_dump(by_alias=True, exclude_unset=True)
@@ -71,13 +71,11 @@ def container(gpus: int | str | None, restart: str | None = None) -> Container:
         ([Container(name="bare")], [], 0),
     ],
 )
-def test_gpus_of_a_pod_are_counted_as_kube_scheduler_does(
-    containers: list[Container], init: list[Container], expected: int
-) -> None:
+def test_pod_gpus_are_counted_as_by_kube_scheduler(containers: list[Container], init: list[Container], expected: int) -> None:
     assert pod_gpus(containers, init) == expected
 
 
-def test_the_longest_pod_name_is_a_hostname() -> None:
+def test_longest_pod_name_is_a_valid_hostname() -> None:
     body = example("parameter-server")
     body["metadata"]["name"] = "x" * NAME_LIMIT
     job = DLJob.model_validate(body).metadata.name
@@ -85,7 +83,7 @@ def test_the_longest_pod_name_is_a_hostname() -> None:
         assert len(names.pod_name(job, role, index)) <= 63
 
 
-def test_a_status_of_a_newer_version_is_read_and_a_spec_is_not() -> None:
+def test_unknown_status_field_is_ignored_and_unknown_spec_field_is_rejected() -> None:
     body = example("minimal") | {"status": {"phase": "Running", "mood": "good"}}
     assert DLJob.model_validate(body).status.phase == "Running"
     body["spec"]["mood"] = "good"

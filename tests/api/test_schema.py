@@ -1,4 +1,4 @@
-"""The converter: what Kubernetes takes comes out, what it would refuse raises."""
+"""The schema converter: structural schemas, and errors for unsupported keywords."""
 
 from typing import Annotated, Any, Literal
 
@@ -57,7 +57,7 @@ def test_open_objects_keep_unknown_fields() -> None:
     assert structural(Anything)["x-kubernetes-preserve-unknown-fields"] is True
 
 
-def test_rules_are_kept() -> None:
+def test_cel_rules_are_kept() -> None:
     expected = rule("self.a > 0", "a must be positive", at=".a")
 
     class Ruled(Strict):
@@ -70,7 +70,7 @@ def test_rules_are_kept() -> None:
 
 
 @pytest.mark.parametrize("annotation", [Annotated[int, Field(gt=0)], int | str, Annotated[int, Field(multiple_of=2)]])
-def test_what_kubernetes_would_refuse_raises(annotation: Any) -> None:
+def test_unsupported_keyword_raises(annotation: Any) -> None:
     class Wrong(BaseModel):
         field: annotation
 

@@ -1,4 +1,4 @@
-"""The definitions on the real API server: accepted, filled in, shown, scaled, and what cannot change does not."""
+"""The definitions on a real API server: validation, defaults, printer columns, scaling and immutability."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ import yaml
 
 from muster.api.dljob import DLJob
 from muster.api.dlqueue import DLQueue
-from muster.local.cluster import LocalCluster
+from muster_dev.local.cluster import LocalCluster
 
 if TYPE_CHECKING:
     from api.conftest import Server
@@ -28,15 +28,15 @@ def example(name: str, rename: str | None = None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("plural", ["dljobs", "dlqueues"])
 def test_definitions_are_established_and_structural(served: LocalCluster, plural: str) -> None:
-    found = json.loads(served.kubectl("get", "crd", f"{plural}.muster.dev", "-o", "json"))
-    conditions = {each["type"]: each["status"] for each in found["status"]["conditions"]}
+    definition = json.loads(served.kubectl("get", "crd", f"{plural}.muster.dev", "-o", "json"))
+    conditions = {condition["type"]: condition["status"] for condition in definition["status"]["conditions"]}
     assert conditions["Established"] == "True"
     assert conditions["NamesAccepted"] == "True"
     assert "NonStructuralSchema" not in conditions
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_examples_are_accepted_and_filled_in_with_the_defaults_of_the_models(server: "Server", path: Path) -> None:
+def test_example_is_accepted_with_the_defaults_of_the_models(server: "Server", path: Path) -> None:
     body = example(path.stem)
     answer = server.create(body, dry=True)
     assert answer.status == 201, answer.message
@@ -44,7 +44,7 @@ def test_examples_are_accepted_and_filled_in_with_the_defaults_of_the_models(ser
     assert model.model_validate(answer.body).spec == model.model_validate(body).spec
 
 
-def test_defaults_are_in_the_object(server: "Server") -> None:
+def test_defaults_are_in_the_stored_object(server: "Server") -> None:
     spec = server.create(example("minimal"), dry=True).body["spec"]
     template = spec["roles"].pop("worker")["template"]["spec"]
     assert spec == {
@@ -60,11 +60,11 @@ def test_defaults_are_in_the_object(server: "Server") -> None:
     assert (template["restartPolicy"], template["schedulerName"]) == ("Never", "muster")
 
 
-def test_templates_keep_what_the_definition_does_not_know(server: "Server") -> None:
+def test_template_keeps_undeclared_fields(server: "Server") -> None:
     body = example("torchrun")
     spec = server.create(body, dry=True).body["spec"]["roles"]["worker"]["template"]["spec"]
-    wanted = body["spec"]["roles"]["worker"]["template"]["spec"]
-    assert spec == wanted | {"restartPolicy": "Never", "schedulerName": "muster"}
+    template = body["spec"]["roles"]["worker"]["template"]["spec"]
+    assert spec == template | {"restartPolicy": "Never", "schedulerName": "muster"}
 
 
 STATUS = {
@@ -82,7 +82,7 @@ STATUS = {
 }
 
 
-def test_columns_answer_what_a_user_asks(server: "Server") -> None:
+def test_printer_columns_of_a_job(server: "Server") -> None:
     assert server.create(example("torchrun", "shown")).status == 201
     answer = server.patch("shown", {"status": STATUS}, "/status")
     assert answer.status == 200, answer.message
@@ -97,7 +97,7 @@ def test_columns_answer_what_a_user_asks(server: "Server") -> None:
     assert wide[1].split()[5:9] == ["research", "100", "2", "1200"]
 
 
-def test_the_queue_shows_its_quota_and_what_it_holds(server: "Server") -> None:
+def test_printer_columns_of_a_queue(server: "Server") -> None:
     assert server.create(example("queue", "shown")).status == 201
     status = {"status": {"gpusInUse": 8, "running": 1, "pending": 3}}
     path = "dlqueues/shown/status"
@@ -107,7 +107,7 @@ def test_the_queue_shows_its_quota_and_what_it_holds(server: "Server") -> None:
     assert row.split()[:5] == ["shown", "64", "8", "1", "3"]
 
 
-def test_a_status_that_the_model_writes_comes_back_the_same(server: "Server") -> None:
+def test_status_of_the_model_is_stored_unchanged(server: "Server") -> None:
     assert server.create(example("minimal", "status")).status == 201
     body = {"metadata": {"name": "status"}, "spec": example("minimal")["spec"], "status": STATUS}
     written = DLJob.model_validate(body).status
@@ -127,15 +127,15 @@ def test_status_is_a_subresource(server: "Server") -> None:
 def test_kubectl_scale_sets_the_workers_within_the_elastic_bounds(server: "Server") -> None:
     assert server.create(example("elastic", "scaled")).status == 201
     server.cluster.kubectl("scale", "dljob/scaled", "--replicas=8", "-n", server.namespace)
-    found = json.loads(server.cluster.kubectl("get", "dljob", "scaled", "-n", server.namespace, "-o", "json"))
-    assert found["spec"]["roles"]["worker"]["replicas"] == 8
+    job = json.loads(server.cluster.kubectl("get", "dljob", "scaled", "-n", server.namespace, "-o", "json"))
+    assert job["spec"]["roles"]["worker"]["replicas"] == 8
     answer = server.patch("scaled", {"spec": {"replicas": 9}}, "/scale")
     assert answer.status == 422
     assert "spec.roles.worker.replicas" in answer.message
     assert "between elastic.minReplicas and elastic.maxReplicas" in answer.message
 
 
-def test_the_scale_subresource_tells_replicas_and_selector(server: "Server") -> None:
+def test_scale_subresource_has_replicas_and_selector(server: "Server") -> None:
     assert server.create(example("torchrun", "told")).status == 201
     server.patch("told", {"status": STATUS}, "/status")
     scale = server.send("GET", "dljobs/told/scale", None).body
@@ -144,12 +144,12 @@ def test_the_scale_subresource_tells_replicas_and_selector(server: "Server") -> 
 
 
 def changed(name: str, path: str, value: object) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return an example and the same with one field changed, or taken away where the value is None."""
+    """Return an example, and the same with one field changed, or removed if the value is None."""
     before = example(name)
     after = copy.deepcopy(before)
     holder: Any = after["spec"]
-    *way, last = path.split(".")
-    for key in way:
+    *parents, last = path.split(".")
+    for key in parents:
         holder = holder[int(key) if key.isdigit() else key]
     if value is None:
         del holder[last]
@@ -177,7 +177,7 @@ IMMUTABLE = [
 ]
 
 
-def test_a_field_that_replaces_another_is_a_change(server: "Server") -> None:
+def test_replaced_field_counts_as_a_change(server: "Server") -> None:
     body = example("torchrun")
     server.create(body)
     container = body["spec"]["roles"]["worker"]["template"]["spec"]["containers"][0]
@@ -186,7 +186,7 @@ def test_a_field_that_replaces_another_is_a_change(server: "Server") -> None:
 
 
 @pytest.mark.parametrize(("name", "path", "value", "field"), IMMUTABLE, ids=lambda value: str(value)[:40])
-def test_what_cannot_change_is_refused(server: "Server", name: str, path: str, value: object, field: str) -> None:
+def test_change_of_an_immutable_field_is_rejected(server: "Server", name: str, path: str, value: object, field: str) -> None:
     before, after = changed(name, path, value)
     server.create(before)
     answer = server.send("PUT", f"dljobs/{name_of(before)}", with_version(server, after))
@@ -209,7 +209,7 @@ MUTABLE = [
 
 
 @pytest.mark.parametrize(("path", "value"), MUTABLE, ids=lambda value: str(value)[:40])
-def test_the_rest_can_change(server: "Server", path: str, value: object) -> None:
+def test_change_of_a_mutable_field_is_accepted(server: "Server", path: str, value: object) -> None:
     before, after = changed("torchrun", path, value)
     server.create(before)
     answer = server.send("PUT", f"dljobs/{name_of(before)}", with_version(server, after))
@@ -221,6 +221,6 @@ def name_of(body: dict[str, Any]) -> str:
 
 
 def with_version(server: "Server", body: dict[str, Any]) -> dict[str, Any]:
-    """Return the body with the resource version that the server has of it, as a PUT wants it."""
-    found = server.send("GET", f"dljobs/{name_of(body)}", None).body
-    return body | {"metadata": body["metadata"] | {"resourceVersion": found["metadata"]["resourceVersion"]}}
+    """Return the body with its current resource version, which a PUT requires."""
+    current = server.send("GET", f"dljobs/{name_of(body)}", None).body
+    return body | {"metadata": body["metadata"] | {"resourceVersion": current["metadata"]["resourceVersion"]}}

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from muster.local import binaries, processes
-from muster.local.cluster import Component, LocalCluster
+from muster_dev.local import binaries, processes
+from muster_dev.local.cluster import Component, LocalCluster
 
 CHART = Path(__file__).parents[2] / "helm" / "muster"
 NAMESPACE = "muster-system"

@@ -1,4 +1,4 @@
-"""Small clusters and gangs for tests of the core, told by the few fields that a test is about."""
+"""Builders of small clusters, gangs and snapshots, by the few fields that a test is about."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from muster.scheduling.topology.links import GpuSet, gpu_set
 from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
 from muster.scheduling.topology.node import Node
 
-World = Snapshot
-
 
 def known(name: str) -> MachineType:
     """The machine type of this name in the catalogue."""
@@ -26,7 +24,7 @@ def known(name: str) -> MachineType:
 
 
 def node(name: str, gpus: int = 8, free: int | None = None, **fields: Any) -> Node:
-    """A node with `gpus` GPUs (or those of `machine`), the first `free` of them free; sets go in `free_set`, `healthy`."""
+    """A node with `gpus` GPUs (or those of `machine`), the first `free` of them free; `free_set` and `healthy` are sets."""
     kind: MachineType = fields.pop("machine", None) or unknown_machine(gpus)
     healthy: GpuSet = fields.pop("healthy", kind.all)
     free_set: GpuSet | None = fields.pop("free_set", None)
@@ -44,13 +42,13 @@ def tasks(gang: str, count: int, gpus: int = 1, role: str = "worker", **fields: 
 
 
 def gang(name: str, count: int = 1, gpus: int = 1, *, each: Mapping[str, Any] | None = None, **fields: Any) -> Gang:
-    """A gang that waits: `count` workers of `gpus` GPUs; `each` has further fields of every task."""
+    """A waiting gang: `count` workers of `gpus` GPUs; `each` has further fields of every task."""
     fields.setdefault("tasks", tasks(name, count, gpus, **(each or {})))
     return Gang(name=name, queue=fields.pop("queue", "default"), arrived=fields.pop("arrived", 0.0), **fields)
 
 
 def running(name: str, *shares: tuple[str, Iterable[int]], resources: Resources = ONE_POD, **fields: Any) -> Gang:
-    """A gang that runs: one worker for each share, a node and the indices of its GPUs."""
+    """A running gang: one worker for each of `shares`, which name a node and the indices of its GPUs."""
     held = [(where, gpu_set(list(gpus))) for where, gpus in shares]
     members = tuple(Task(f"{name}-worker-{i}", gpus.bit_count(), resources, index=i) for i, (_, gpus) in enumerate(held))
     places = tuple(
@@ -61,8 +59,8 @@ def running(name: str, *shares: tuple[str, Iterable[int]], resources: Resources 
     return gang(name, placement=places, **fields)
 
 
-def world(nodes: Iterable[Node], gangs: Iterable[Gang], queues: Mapping[str, int | None] | None = None) -> World:
-    """A snapshot in which the GPUs and the rest that placed gangs hold are no longer free."""
+def world(nodes: Iterable[Node], gangs: Iterable[Gang], queues: Mapping[str, int | None] | None = None) -> Snapshot:
+    """A snapshot in which the GPUs and other resources of placed gangs are not free."""
     gangs = tuple(gangs)
     left = cluster(*nodes)
     for one in gangs:
@@ -72,7 +70,7 @@ def world(nodes: Iterable[Node], gangs: Iterable[Gang], queues: Mapping[str, int
 
 
 def without(nodes: Mapping[str, Node], placement: Placement) -> dict[str, Node]:
-    """The nodes once `placement` has been taken out of what is free."""
+    """The nodes without what a placement takes."""
     left = dict(nodes)
     for place in placement:
         before = left[place.node]
@@ -80,9 +78,9 @@ def without(nodes: Mapping[str, Node], placement: Placement) -> dict[str, Node]:
     return left
 
 
-def decide(seen: World, now: float = 0.0, settings: Settings = DEFAULTS) -> dict[str, Decision]:
-    """The plan's decisions by the gang's name; a gang has one at most."""
-    decisions = plan(seen, now, settings)
+def decide(snapshot: Snapshot, now: float = 0.0, settings: Settings = DEFAULTS) -> dict[str, Decision]:
+    """The decisions of a plan by name of the gang, each of which has one at most."""
+    decisions = plan(snapshot, now, settings)
     by_gang = {decision.gang.name: decision for decision in decisions}
     assert len(by_gang) == len(decisions)
     return by_gang
@@ -90,14 +88,6 @@ def decide(seen: World, now: float = 0.0, settings: Settings = DEFAULTS) -> dict
 
 def reasons(decisions: Mapping[str, Decision]) -> dict[str, str]:
     return {name: str(decision.reason) for name, decision in decisions.items()}
-
-
-def shares(placement: Placement) -> dict[str, GpuSet]:
-    """The GPUs of a placement by node."""
-    total: dict[str, GpuSet] = {}
-    for place in placement:
-        total[place.node] = total.get(place.node, 0) | place.gpus
-    return total
 
 
 def placed(decision: Decision) -> Placement:

@@ -1,4 +1,4 @@
-"""Snapshots in which some gangs wait and some behind them need not: small nodes in two pools, most of them busy.
+"""Builder of contended snapshots, in which some gangs wait and some behind them need not: small nodes in two pools, most busy.
 
 Drawn from a seeded generator rather than by hypothesis, whose taste for small examples leaves nothing to overtake.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from random import Random
 
-from builders.cluster import World, gang, node, running, tasks, world
+from builders.cluster import gang, node, running, tasks, world
 from muster.scheduling.gang import Gang
 from muster.scheduling.resources import PLENTY, Resources
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
 from muster.scheduling.topology.links import indices
 from muster.scheduling.topology.node import Level, Node
@@ -19,8 +20,8 @@ QUEUES = ("default", "other")
 SMALL, LARGE = Resources(1000, 1, 1), Resources(5000, 1, 1)
 
 
-def contended(chance: Random) -> World:
-    """4 to 6 nodes of 2 or 4 GPUs, 2 to 4 gangs that run, 3 to 6 that wait; nobody moves, backs off or lacks pods."""
+def contended(chance: Random) -> Snapshot:
+    """A snapshot of 4 to 6 nodes with 2 or 4 GPUs, 2 to 4 running gangs and 3 to 6 that wait, without wishes or back-off."""
     fleet = [_node(chance, f"n{i}", "ab"[i % 2]) for i in range(chance.randint(4, 6))]
     held = _held(chance, fleet)
     waiting = [_waiting(chance, f"wait{i}") for i in range(chance.randint(3, 6))]
@@ -33,7 +34,7 @@ def _node(chance: Random, name: str, pool: str) -> Node:
 
 
 def _held(chance: Random, fleet: list[Node]) -> list[Gang]:
-    """Gangs that run, on all GPUs but a few."""
+    """Gangs that run on all GPUs but a few."""
     free = [(one.name, gpu) for one in fleet for gpu in indices(one.free)]
     chance.shuffle(free)
     busy = free[: len(free) - chance.randint(0, 5)]

@@ -17,9 +17,9 @@ from muster.api.status import TaskPlacement
 from muster.kube.objects import DLJob, Pod
 from muster.scheduling.gang import Assigned, Placement
 from muster.scheduling.topology.links import gpu_set
-from muster_operator import manifests
-from muster_operator.jobs import Job, read, tasks_of
-from muster_operator.record import Record
+from muster_operator.dljob import manifests
+from muster_operator.dljob.job import Job, read, tasks_of
+from muster_operator.dljob.status import Record
 
 NOW = 1_800_000_000.0
 """Seconds since 1970 at which tests begin."""

@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from muster.api import names
-from muster.local.cluster import LocalCluster
+from muster_dev.local.cluster import LocalCluster
 
 Json = dict[str, Any]
 PATHS = {"pods": "/api/v1/pods", "dljobs": f"/apis/{names.API_VERSION}/dljobs"}
@@ -61,7 +61,7 @@ class History:
         """Watch from `version` on, and again where a watch ends: the API server ends those of slow readers."""
         while not self._ended.is_set():
             url = urlsplit(self._cluster.url)
-            connection = http.client.HTTPSConnection(url.hostname or "", url.port, context=self._cluster.api.tls)
+            connection = http.client.HTTPSConnection(url.hostname or "", url.port, context=self._cluster.access.tls)
             self._connections.append(connection)
             with suppress(OSError, ValueError, http.client.HTTPException), closing(connection):
                 connection.request("GET", f"{path}?watch=1&resourceVersion={version}")

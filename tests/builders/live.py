@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.error import HTTPError
@@ -16,9 +17,10 @@ from urllib.request import ProxyHandler, build_opener
 
 from muster import machines
 from muster.api import names
-from muster.local import nodes, processes
-from muster.local.client import ApiError
-from muster.local.cluster import Component, LocalCluster
+from muster.kube.client import Propagation
+from muster.kube.errors import NotFound
+from muster_dev.local import nodes, processes
+from muster_dev.local.cluster import Component, LocalCluster
 
 Json = dict[str, Any]
 HOLD = "test/hold"
@@ -142,8 +144,8 @@ class Live:
         values = {getattr(names, key.upper()): value for key, value in annotations.items()}
         self.patch(kind, name, {"metadata": {"annotations": values}})
 
-    def delete(self, kind: str, name: str, **options: Any) -> None:
-        self.cluster.api.request("DELETE", self.path(kind, name), options or None)
+    def delete(self, kind: str, name: str, *, propagation: Propagation | None = None) -> None:
+        self.cluster.api.delete(self.path(kind, name), propagation=propagation)
 
     def let_run(self, job: str | None = None) -> None:
         """Take the test's own gate off the pods of a DLJob, or of the namespace."""
@@ -285,11 +287,8 @@ class Live:
                 self.cluster.api.delete(f"/api/v1/nodes/{name}")
 
     def _delete(self, kind: str, name: str) -> None:
-        try:
-            self.delete(kind, name, propagationPolicy="Background")
-        except ApiError as error:
-            if error.status != 404:
-                raise
+        with suppress(NotFound):
+            self.delete(kind, name, propagation="Background")
 
 
 def _owner(pod: Json) -> str | None:

@@ -1,4 +1,4 @@
-"""The operator's parts over the small API server: the test says when the stores are brought up to date, and what time it is."""
+"""The operator over the small API server: the test says when the stores are brought up to date, and what time it is."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-
-import msgspec
 
 from builders.api_server import ApiServer, serving
 from builders.dljobs import NOW, Json, dljob
@@ -19,27 +17,50 @@ from muster.kube.access import Access
 from muster.kube.backoff import Backoff
 from muster.kube.client import Client
 from muster.kube.events import Recorder
-from muster.kube.objects import DLJob, DLQueue, Node, Pod
 from muster.scheduling.settings import Settings
-from muster_operator import listeners
 from muster_operator.api_writer import ApiWriter
-from muster_operator.planning import VERBS, Planning
-from muster_operator.steps import Steps
-from muster_operator.stores import PodTemplate, PriorityClass, Service, Stores
+from muster_operator.controller import Context
+from muster_operator.dljob.controller import DLJobs
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.watch import key_of
+from muster_operator.external_pods.controller import ExternalPods
+from muster_operator.loop import Loop
+from muster_operator.planning.executors import VERBS
+from muster_operator.planning.planning import Planning
+from muster_operator.registration import controllers
+from muster_operator.reporting import Reporter
+from muster_operator.stores import Stores
 from muster_operator.work_queue import NEVER, WorkQueue
 
 SPACE = "vision"
 
 
 class OperatorHarness:
-    """A desk, its steps and its planning; `server` is the truth."""
+    """The operator's parts; `server` is the truth."""
 
     def __init__(self, server: ApiServer, client: Client) -> None:
-        self.server, self.now = server, NOW
-        self.stores = Stores()
+        self.server, self.client, self.now = server, client, NOW
         self.recorder = Recorder(client, "muster-operator", per_second=1e6)
-        self.work_queue = WorkQueue(self.stores, ApiWriter(client, self.stores), self.recorder, clock=lambda: self.now)
-        self.steps, self.planning = Steps(self.work_queue), Planning(self.work_queue, Settings(verbs=VERBS))
+        self.clock: Callable[[], float] = lambda: self.now
+        self.endless: dict[str, asyncio.Event] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Begin with empty stores, as a process does."""
+        reporter = Reporter(self.recorder)
+        self.stores = Stores()
+        self.work_queue = WorkQueue(reporter.failed, clock=lambda: self.clock())
+        self.context = Context(self.stores, self.work_queue, ApiWriter(self.client, self.stores), reporter)
+        self.controllers = controllers(self.context)
+        self.planning = Planning(self.context, self.controllers, Settings(verbs=VERBS))
+        self.loop = Loop(self.context, self.controllers, self.planning)
+        self.dljobs = next(each for each in self.controllers if isinstance(each, DLJobs))
+        self.external_pods = next(each for each in self.controllers if isinstance(each, ExternalPods))
+
+    def restart(self) -> None:
+        """Stop the operator and begin anew; it knows nothing until the stores are brought up to date."""
+        self.work_queue.stop()
+        self.start()
 
     # The cluster
 
@@ -99,38 +120,68 @@ class OperatorHarness:
 
     # The operator
 
+    def job(self, name: str = "vgg16") -> Job:
+        """A DLJob as last read."""
+        job = self.dljobs.jobs.get(f"{SPACE}/{name}")
+        assert job is not None, f"there is no job {name} that can be read"
+        return job
+
+    def jobs(self) -> set[str]:
+        """The names of the jobs that can be read."""
+        return {job.meta.name for job in self.dljobs.jobs.all()}
+
+    def later(self, name: str = "vgg16") -> float:
+        """When a job is reconciled next although nothing changes."""
+        return self.work_queue.later.get(key_of(f"{SPACE}/{name}"), NEVER)
+
+    def keep_busy(self, name: str) -> None:
+        """Have work in flight for a job, until `release`."""
+        done = self.endless[name] = asyncio.Event()
+
+        async def work() -> None:
+            await done.wait()
+
+        self.work_queue.start(key_of(f"{SPACE}/{name}"), work())
+
+    async def release(self, name: str) -> None:
+        """End the work that keeps a job busy."""
+        self.endless.pop(name).set()
+        await self.idle()
+
     def sync(self, but: str = "") -> None:
         """Bring the stores, save one, to what a list of the server would say now."""
-        view = self.stores.view
-        kinds: list[tuple[Any, str, type[Any]]] = [
-            (view.nodes, "nodes", Node),
-            (view.pods, "pods", Pod),
-            (self.stores.queues, "dlqueues", DLQueue),
-            (self.stores.services, "services", Service),
-            (self.stores.priorities, "priorityclasses", PriorityClass),
-            (self.stores.templates, "podtemplates", PodTemplate),
-            (view.jobs, "dljobs", DLJob),
-        ]
-        for store, plural, kind in (kind for kind in kinds if kind[1] != but):
-            items = [msgspec.json.decode(json.dumps(obj), type=kind) for obj in self.server.of(plural)]
-            watched = [item for item in items if plural != "services" or item.metadata.label(listeners.OURS)]
-            store.replace_all(watched, self.server.revision)
+        for resource, store in self.stores.watched.items():
+            if resource.plural != but:
+                objects = [resource.decode(json.dumps(obj).encode()) for obj in self.server.of(resource.plural)]
+                store.replace_all((obj for obj in objects if _selected(obj, resource.label_selector)), self.server.revision)
+
+    def due(self) -> list[str]:
+        """Take the jobs that are due, by name."""
+        return [key.name.removeprefix(f"{SPACE}/") for key in self.work_queue.due(self.now)]
 
     async def look(self) -> None:
         """Let every job that changed do its next piece of work, and wait for it."""
-        for key in self.work_queue.due(self.now):
-            self.steps.look_at(key, self.now)
+        self.reconcile()
         await self.idle()
 
+    def reconcile(self) -> None:
+        """Start the next piece of work of every job that is due."""
+        self.dljobs.read_changes()
+        for key in self.work_queue.due(self.now):
+            self.dljobs.reconcile(key.name, self.now)
+
+    async def plan(self) -> None:
+        """Plan, and carry the plan out."""
+        self.work_queue.begin_plan(self.now)
+        await self.planning.run(self.now)
+
     async def turn(self, times: int = 1, seconds: float = 0.0) -> None:
-        """What the controller does: jobs, then the plan; the stores are up to date before each turn, the work done after it."""
+        """What the loop does: jobs, then the plan; the stores are up to date before each turn, the work done after it."""
         for _ in range(times):
             self.now += seconds
             self.sync()
-            for key in self.work_queue.due(self.now):
-                self.steps.look_at(key, self.now)
-            self.work_queue.plan_at = NEVER
-            await self.planning.run(self.now)
+            self.reconcile()
+            await self.plan()
             await self.idle()
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -140,7 +191,12 @@ class OperatorHarness:
                 await asyncio.sleep(0.002)
 
     async def idle(self) -> None:
-        await self.until(lambda: not self.work_queue.in_flight)
+        """Wait until no work is in flight but what keeps jobs busy."""
+        await self.until(lambda: self.work_queue.in_flight == {key_of(f"{SPACE}/{name}") for name in self.endless})
+
+
+def _selected(obj: Any, label: str) -> bool:
+    return not label or obj.metadata.label(label) is not None
 
 
 @asynccontextmanager

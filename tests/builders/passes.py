@@ -1,11 +1,11 @@
-"""Passes one after another: what a plan says is carried out in full, and the next plan sees it."""
+"""Builders of the snapshots after a pass: what it decided is carried out, or a gang has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from builders.cluster import World, without
+from builders.cluster import without
 from muster.scheduling.decisions import VERBS, Decision, Place, Preempt
 from muster.scheduling.gang import Gang
 from muster.scheduling.planner import plan
@@ -13,35 +13,35 @@ from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.node import Node
 
-CALM = Settings(verbs=VERBS - {Preempt})
+NO_PREEMPTION = Settings(verbs=VERBS - {Preempt})
 
 
-def carried_out(seen: World, decisions: Sequence[Decision]) -> World:
-    """The snapshot once every gang that was placed runs; only gangs that waited may be among them."""
+def carried_out(snapshot: Snapshot, decisions: Sequence[Decision]) -> Snapshot:
+    """The snapshot once every waiting gang that was placed runs."""
     places = {d.gang.name: d.placement for d in decisions if isinstance(d, Place)}
-    nodes = dict(seen.nodes)
+    nodes = dict(snapshot.nodes)
     for placement in places.values():
         nodes = without(nodes, placement)
-    gangs = tuple(replace(g, placement=places[g.name]) if g.name in places else g for g in seen.gangs)
-    return Snapshot(nodes, gangs, seen.queues)
+    gangs = tuple(replace(g, placement=places[g.name]) if g.name in places else g for g in snapshot.gangs)
+    return Snapshot(nodes, gangs, snapshot.queues)
 
 
-def ended(seen: World, gang: Gang) -> World:
-    """The snapshot once a running gang has gone."""
-    nodes: dict[str, Node] = dict(seen.nodes)
+def ended(snapshot: Snapshot, gang: Gang) -> Snapshot:
+    """The snapshot once a running gang has ended."""
+    nodes: dict[str, Node] = dict(snapshot.nodes)
     for place in gang.placement:
         node = nodes[place.node]
         nodes[place.node] = replace(node, free=node.free | place.gpus, resources=node.resources + place.task.resources)
-    return Snapshot(nodes, tuple(g for g in seen.gangs if g.name != gang.name), seen.queues)
+    return Snapshot(nodes, tuple(g for g in snapshot.gangs if g.name != gang.name), snapshot.queues)
 
 
-def starts(seen: World, ending: list[str]) -> dict[str, int]:
-    """The pass in which each gang starts, when the gangs `ending` go one after another, one after each pass."""
+def starts(snapshot: Snapshot, ending: list[str]) -> dict[str, int]:
+    """The number of the pass in which each gang starts, where one of `ending` ends after each pass."""
     found: dict[str, int] = {}
     for number in range(len(ending) + 1):
-        decisions = plan(seen, 0.0, CALM)
+        decisions = plan(snapshot, 0.0, NO_PREEMPTION)
         found |= {d.gang.name: number for d in decisions if isinstance(d, Place)}
-        seen = carried_out(seen, decisions)
+        snapshot = carried_out(snapshot, decisions)
         if number < len(ending):
-            seen = ended(seen, next(g for g in seen.gangs if g.name == ending[number]))
+            snapshot = ended(snapshot, next(g for g in snapshot.gangs if g.name == ending[number]))
     return found

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for snapshots: few nodes and gangs, so that they collide often; every snapshot is a legal one."""
+"""Hypothesis strategies for legal snapshots of few nodes and gangs, which so compete often."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from builders.cluster import World, gang, known, tasks, without, world
+from builders.cluster import gang, known, tasks, without, world
 from muster.scheduling.gang import Assigned, Gang, Sensitivity, Task
 from muster.scheduling.resources import PLENTY, Resources
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Requirement, Taint, Toleration
 from muster.scheduling.topology.links import GpuSet, gpu_set, indices
 from muster.scheduling.topology.machine import unknown_machine
@@ -51,7 +52,7 @@ def nodes(draw: st.DrawFn, name: str) -> Node:
 
 @st.composite
 def gangs(draw: st.DrawFn, name: str) -> Gang:
-    """A gang that waits."""
+    """A waiting gang."""
     where = draw(st.sampled_from((ANYWHERE, ANYWHERE, *CONSTRAINTS)))
     rest = draw(st.sampled_from(RESTS))
     count = draw(st.integers(1, 4))
@@ -77,7 +78,7 @@ def gangs(draw: st.DrawFn, name: str) -> Gang:
 
 @st.composite
 def placed_gangs(draw: st.DrawFn, name: str, left: dict[str, Node]) -> Gang | None:
-    """A gang that runs on what is free in `left`, or None where nothing is."""
+    """A gang that runs on free GPUs of `left`, or None where there are none."""
     places: list[Assigned] = []
     for index in range(draw(st.integers(1, 3))):
         usable = [one.name for one in left.values() if one.free & ~sum(p.gpus for p in places if p.node == one.name)]
@@ -105,8 +106,8 @@ def placed_gangs(draw: st.DrawFn, name: str, left: dict[str, Node]) -> Gang | No
 
 
 @st.composite
-def worlds(draw: st.DrawFn, most: int = 6) -> World:
-    """A snapshot of 1 to 5 nodes, up to 3 gangs that run and 1 to `most` that wait."""
+def worlds(draw: st.DrawFn, most: int = 6) -> Snapshot:
+    """A snapshot of 1 to 5 nodes, up to 3 running gangs and 1 to `most` waiting ones."""
     fleet = [draw(nodes(f"n{i}")) for i in range(draw(st.integers(1, 5)))]
     left = {one.name: one for one in fleet}
     run: list[Gang] = []

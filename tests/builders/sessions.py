@@ -1,4 +1,4 @@
-"""Sessions for tests of Gandiva's mechanisms: who runs, who waits for a turn, and what was measured of them."""
+"""Sessions over small clusters: gangs that run or wait for their turn, and profiles of what was measured of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from muster.scheduling.decisions import Decision
 from muster.scheduling.gang import Gang, Sharing
 from muster.scheduling.profile import CoLocation, Profile, Via
 from muster.scheduling.session import Session
-from muster.scheduling.snapshot import Snapshot
+from muster.scheduling.settings import DEFAULTS, Settings
 from muster.scheduling.speed.shapes import shape
 from muster.scheduling.topology.node import Node
 
@@ -20,21 +20,22 @@ PACKS = Sharing(slices=True, packs=True)
 
 
 def turning(name: str, *shares: tuple[str, Iterable[int]], running: bool = True, **fields: Any) -> Gang:
-    """A gang that takes turns on these shares; it runs, or waits for its turn."""
+    """A gang that takes turns on these GPUs; it runs, or waits for its turn."""
     fields.setdefault("sharing", TURNS)
     return replace(cluster.running(name, *shares, **fields), running=running)
 
 
-def session(
+def session_of(
     nodes: Iterable[Node],
     gangs: Iterable[Gang],
     now: float = 0.0,
     profiles: Mapping[str, Profile] | None = None,
     queues: Mapping[str, int | None] | None = None,
+    settings: Settings = DEFAULTS,
 ) -> Session:
-    """The board of a pass; nodes are given without what the gangs hold."""
-    seen = cluster.world(nodes, gangs, queues)
-    return Session(Snapshot(seen.nodes, seen.gangs, seen.queues, profiles or {}), now)
+    """The session of a pass over nodes, of which what the gangs hold is not free."""
+    snapshot = replace(cluster.world(nodes, gangs, queues), profiles=profiles or {})
+    return Session(snapshot, now, settings)
 
 
 def measured(

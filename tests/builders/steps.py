@@ -7,9 +7,9 @@ from typing import Any
 
 from builders.dljobs import NOW, Json
 from muster.kube.objects import Pod
-from muster_operator.jobs import Job
-from muster_operator.lifecycle import Step, next_step
-from muster_operator.record import Record
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.lifecycle import Step, next_step
+from muster_operator.dljob.status import Record
 
 
 def step_of(job: Job, pods: Mapping[str, Pod] | None = None, *, dead: Collection[str] = (), now: float = NOW) -> Step:
@@ -33,7 +33,7 @@ def told(step: Step) -> Json:
         "create": [place.pod for place in step.create],
         "service": step.service,
         "remove": step.remove or None,
-        "wake": step.wake_at,
+        "wake": step.check_at,
     }
     return {key: value for key, value in parts.items() if value is not None and value != [] and value != {}}
 

@@ -1,4 +1,4 @@
-"""`muster demo` as a user runs it: stopped in the middle, it leaves nothing behind."""
+"""`muster demo` as a user runs it, stopped in the middle."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from muster.local import waiting
-from muster.local.cluster import LocalCluster
+from muster_dev.local import waiting
+from muster_dev.local.cluster import LocalCluster
 
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
-    """A directory for the demo's cluster with a short name: there are sockets in it."""
+    """A directory for the demo's cluster; its name is short, since paths of sockets are limited."""
     with tempfile.TemporaryDirectory(prefix="demo-") as directory:
         yield Path(directory)
 
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_demo_that_is_stopped_leaves_nothing_running(number: signal.Signals, scratch: Path, cluster: LocalCluster) -> None:
+def test_stopped_demo_leaves_nothing_running(number: signal.Signals, scratch: Path, cluster: LocalCluster) -> None:
     assert cluster.binaries, "the programs are built, so that the demo does not have to"
     out = scratch / "out"
     with out.open("w") as file:
@@ -48,13 +48,13 @@ def test_a_demo_that_is_stopped_leaves_nothing_running(number: signal.Signals, s
 
 
 def processes_of(directory: Path) -> list[str]:
-    """Return the command lines of the processes, this one apart, that were told of files in `directory`."""
-    found = []
+    """Return the command lines of other processes that name files in `directory`."""
+    commands = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes()
         except OSError:  # it has just ended
             continue
         if f"{directory}/muster-".encode() in words:
-            found.append(words.replace(b"\0", b" ").decode(errors="replace"))
-    return found
+            commands.append(words.replace(b"\0", b" ").decode(errors="replace"))
+    return commands

@@ -1,4 +1,4 @@
-"""The scenes on a real control plane, in small; what they return is what the last line of the demo says."""
+"""The scenes on a small real control plane; the last line of the demo shows their results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from muster.api import names
-from muster.demo import deadlock, gang_race, gangs, lecture, locality, objects, script, suspension, unplaceable
-from muster.demo.show import Show
-from muster.local.cluster import LocalCluster
+from muster_dev.demo import deadlock, gang_race, gangs, lecture, locality, objects, script, suspension, unplaceable
+from muster_dev.demo.show import Show
+from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
 FEW = dict(list(deadlock.workload().items())[:12])
@@ -22,14 +22,14 @@ ON_TWO_NODES = "a100-4:2"
 
 @dataclass
 class Stage:
-    """A cluster on which the lecture's experiment was played, with muster as it leaves it."""
+    """A cluster after the lecture's experiment, with muster installed."""
 
     cluster: LocalCluster
     show: Show
     lecture: lecture.Outcome
 
     def shown(self) -> str:
-        """Return all that was shown so far, in one line."""
+        """Return the output so far, in one line."""
         assert isinstance(self.show.console.file, io.StringIO)
         return " ".join(self.show.console.file.getvalue().split())
 
@@ -45,7 +45,7 @@ def stage() -> Iterator[Stage]:
         yield Stage(cluster, show, lecture.play(cluster, show, FEW))
 
 
-def test_learners_that_come_one_by_one_deadlock_and_gangs_of_muster_do_not(stage: Stage) -> None:
+def test_independent_learners_deadlock_and_gangs_of_muster_do_not(stage: Stage) -> None:
     outcome = stage.lecture
     assert outcome.independent.deadlocked_learners > 0
     assert outcome.independent.deadlocked_learners == outcome.independent.idle_gpus  # 1 GPU each
@@ -53,7 +53,7 @@ def test_learners_that_come_one_by_one_deadlock_and_gangs_of_muster_do_not(stage
     assert f"{len(FEW)} of {len(FEW)} jobs succeeded" in stage.shown()
 
 
-def test_the_sensitive_job_gets_a_whole_pair_and_the_other_one_the_left_over_half(stage: Stage) -> None:
+def test_sensitive_job_gets_an_unbroken_pair_and_insensitive_job_the_broken_one(stage: Stage) -> None:
     chosen = locality.play(stage.cluster, stage.show)
     pairs = [[0, 1], [2, 3], [4, 5], [6, 7]]  # of a100-pcie, by its bridges
     assert chosen.sensitive in pairs
@@ -62,25 +62,25 @@ def test_the_sensitive_job_gets_a_whole_pair_and_the_other_one_the_left_over_hal
     assert "joined by NV12, 240 GB/s" in stage.shown()
 
 
-def test_an_annotation_suspends_the_job_and_another_resumes_it(stage: Stage) -> None:
+def test_annotations_suspend_and_resume_the_job(stage: Stage) -> None:
     assert suspension.play(stage.cluster, stage.show) is True
     assert "vgg16 is Suspended and holds 0 GPUs" in stage.shown()
     assert "vgg16 runs again: 8 GPUs" in stage.shown()
 
 
-def test_a_job_that_cannot_fit_says_both_numbers(stage: Stage) -> None:
+def test_job_that_cannot_fit_reports_needed_and_free_gpus(stage: Stage) -> None:
     sentence = unplaceable.play(stage.cluster, stage.show)
     assert "needs 160 GPUs (40 pods of up to 4)" in sentence
     assert " free on " in sentence
     assert "(0 pods exist" in stage.shown()
 
 
-def test_the_scenes_leave_nothing_behind(stage: Stage) -> None:
+def test_scenes_leave_no_object_behind(stage: Stage) -> None:
     stage.cluster.wait(lambda: not stage.cluster.api.get("/api/v1/pods")["items"], "no pod is left")
     assert stage.cluster.api.get(f"/apis/{names.API_VERSION}/dljobs")["items"] == []
 
 
-def test_the_race_binds_every_pod_of_both_contestants(stage: Stage) -> None:
+def test_race_binds_every_pod_of_both_contestants(stage: Stage) -> None:
     show = quiet()
     races = gangs.play(show, nodes="dgx-a100:5", gangs=4, size=5)
     assert (races.native.pods, races.muster.pods) == (20, 20)
@@ -105,8 +105,8 @@ def test_the_race_binds_every_pod_of_both_contestants(stage: Stage) -> None:
     }
 
 
-def test_a_race_that_cannot_be_won_says_how_far_it_came(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gang_race, "PATIENCE_SECONDS", 5.0)
+def test_race_that_times_out_reports_the_bound_pods(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gang_race, "TIMEOUT_SECONDS", 5.0)
     with pytest.raises(gang_race.TooSlow, match="0 of 1000 pods"):
         gang_race.race_muster(stage.cluster, gangs=1, size=1000)
     assert objects.pods(stage.cluster, "race-muster") == []

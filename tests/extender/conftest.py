@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import uvicorn
 
+from muster.allocation.view import ClusterView
 from muster.api import names, topology
 from muster.kube.errors import NotFound
 from muster.kube.objects import DLJob, Node, Pod
@@ -23,7 +24,6 @@ from muster_extender import rules
 from muster_extender.app import create_app
 from muster_extender.guard import Guard
 from muster_extender.metrics import Metrics
-from muster_extender.reservations import GuardedView
 from muster_extender.rules import Verdict, filter_nodes
 from muster_extender.scores import Policy
 from muster_extender.waking import Waking
@@ -36,8 +36,8 @@ class World:
     """A view of what the API server would hold, changed object by object."""
 
     def __init__(self) -> None:
-        self.view = GuardedView()
-        self.seen = rules.cluster(self.view)
+        self.view = ClusterView()
+        self.cluster = rules.cluster(self.view)
         self._revision = itertools.count(1)
 
     def node(
@@ -125,7 +125,7 @@ class World:
 
     def ask(self, pod: Json, *nodes: str) -> Verdict:
         """Filter: all nodes of the view where none is named."""
-        return filter_nodes(self.seen, msgspec.convert(pod, Pod), list(nodes) or sorted(self.view.nodes))
+        return filter_nodes(self.cluster, msgspec.convert(pod, Pod), list(nodes) or sorted(self.view.nodes))
 
     def sync(self) -> None:
         for store in (self.view.nodes, self.view.pods, self.view.jobs):
@@ -179,9 +179,9 @@ class Extender:
 @asynccontextmanager
 async def serving(world: World, patches: Patches, **options: Any) -> AsyncIterator[Extender]:
     """Serve a world on loopback by a real uvicorn in this event loop."""
-    waking = Waking(world.seen, patches, apart=0.2, pause=0.001)
-    guard = Guard(world.seen, waking)
-    app = create_app(world.view, guard, Metrics(world.seen, waking, {}), Policy.PACK, **options)
+    waking = Waking(world.cluster, patches, apart=0.2, pause=0.001)
+    guard = Guard(world.cluster, waking)
+    app = create_app(world.view, guard, Metrics(world.cluster, waking, {}), Policy.PACK, **options)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None, lifespan="off"))
     tasks = [asyncio.create_task(waking.run()), asyncio.create_task(server._serve([listening]))]

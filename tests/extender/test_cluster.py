@@ -1,4 +1,4 @@
-"""The extender beside a real kube-scheduler."""
+"""The extender with a real kube-scheduler."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from muster.api import names
-from muster.local import commands, processes, stack
-from muster.local.cluster import Component, LocalCluster
+from muster_dev.local import commands, processes, stack
+from muster_dev.local.cluster import Component, LocalCluster
 
 pytestmark = pytest.mark.cluster
 
@@ -64,18 +64,18 @@ def reserve(cluster: LocalCluster, path: str, placement: list[dict[str, Any]]) -
     cluster.api.patch(f"{path}/status", {"status": {"attempt": 1, "placement": placement}})
 
 
-def test_a_reservation_keeps_others_off_and_its_end_lets_them_in(guarded: LocalCluster, namespace: str) -> None:
+def test_reservation_keeps_others_off_and_its_end_lets_them_in(guarded: LocalCluster, namespace: str) -> None:
     jobs, pods = f"/apis/{names.API_VERSION}/namespaces/{namespace}/dljobs", f"/api/v1/namespaces/{namespace}/pods"
     node = "pcie-8-0"
     owner = guarded.api.create(jobs, job("gang"))
     reserve(guarded, f"{jobs}/gang", [place(node)])
 
-    guarded.api.create(pods, pod("foreign", 4, node))
+    guarded.api.create(pods, pod("external", 4, node))
     why = f"needs 4 GPUs: 2 of 8 free, 6 reserved for {namespace}/gang"
 
     def explained() -> bool:
         events = guarded.api.get(f"/api/v1/namespaces/{namespace}/events")["items"]
-        return any(why in event.get("message", "") for event in events if event["involvedObject"]["name"] == "foreign")
+        return any(why in event.get("message", "") for event in events if event["involvedObject"]["name"] == "external")
 
     guarded.wait(explained, "the reason is in the pod's events")
 
@@ -87,11 +87,11 @@ def test_a_reservation_keeps_others_off_and_its_end_lets_them_in(guarded: LocalC
     }
     guarded.api.create(pods, pod("gang-worker-0", 6, node, **meta))
     guarded.wait(lambda: bound(guarded, pods, "gang-worker-0"), "the owner is bound")
-    assert not bound(guarded, pods, "foreign")
+    assert not bound(guarded, pods, "external")
 
 
-def test_a_release_that_only_the_extender_sees_wakes_the_pod(guarded: LocalCluster, namespace: str) -> None:
-    """Any other event of the cluster lets a pod in as well, and then nobody needs to wake it: one of ten is woken."""
+def test_release_that_only_the_extender_sees_wakes_the_pod(guarded: LocalCluster, namespace: str) -> None:
+    """Any other event of the cluster lets a pod in as well, which then needs no waking: one of ten is woken."""
     assert any(woken_by_a_release(guarded, namespace, f"pod-{number}") for number in range(10))
 
 

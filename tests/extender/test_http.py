@@ -52,13 +52,13 @@ async def test_filter_by_whole_nodes(world: World, extender: Extender) -> None:
 
 
 @pytest.mark.parametrize("nodes", [{}, {"Nodes": None, "NodeNames": None}, {"NodeNames": []}, {"Nodes": {"items": None}}])
-async def test_no_nodes(world: World, extender: Extender, nodes: Json) -> None:
+async def test_filter_of_no_nodes_passes_none(world: World, extender: Extender, nodes: Json) -> None:
     status, answer = await extender.post("filter", {"Pod": world.pod("job", 8), **nodes})
     assert (status, answer["Error"]) == (200, "")
     assert await extender.post("prioritize", {"Pod": world.pod("job", 8), **nodes}) == (200, [])
 
 
-async def test_prioritize(world: World, extender: Extender) -> None:
+async def test_prioritize_scores_every_node(world: World, extender: Extender) -> None:
     world.node("n1", kind="dgx-a100")
     world.node("n2", kind="pcie-8")
     answer = await extender.post("prioritize", question(world.pod("job", 1), "n1", "n2"))
@@ -68,7 +68,7 @@ async def test_prioritize(world: World, extender: Extender) -> None:
 # A reservation that is on its way
 
 
-async def test_an_owner_waits_for_its_reservation(world: World, extender: Extender, until: Until) -> None:
+async def test_owner_waits_for_its_reservation(world: World, extender: Extender, until: Until) -> None:
     world.node("n1")
     pod = world.own("late-worker-0", "late", 2)
     asked = asyncio.create_task(extender.post("filter", question(pod, "n1")))
@@ -79,7 +79,7 @@ async def test_an_owner_waits_for_its_reservation(world: World, extender: Extend
     assert (await asked)[1]["NodeNames"] == ["n1"]
 
 
-async def test_an_owner_waits_once_and_not_for_ever(world: World, extender: Extender) -> None:
+async def test_owner_waits_once_and_not_forever(world: World, extender: Extender) -> None:
     world.node("n1")
     pod = world.own("never-worker-0", "never", 2)
     for _ in range(3):
@@ -92,7 +92,7 @@ async def test_an_owner_waits_once_and_not_for_ever(world: World, extender: Exte
 # What is remembered between requests
 
 
-async def test_a_refused_pod_is_woken(world: World, extender: Extender, patches: Patches, until: Until) -> None:
+async def test_refused_pod_is_woken(world: World, extender: Extender, patches: Patches, until: Until) -> None:
     world.node("n1")
     world.job("gang", {"gang-worker-0": ("n1", [0])})
     pod = world.store(world.pod("job", 8))
@@ -102,7 +102,7 @@ async def test_a_refused_pod_is_woken(world: World, extender: Extender, patches:
     await until(lambda: patches.pods == ["vision/job"])
 
 
-async def test_two_pods_in_a_row_do_not_share_what_is_left_beside_a_gang(world: World, extender: Extender) -> None:
+async def test_two_pods_in_a_row_cannot_take_reserved_gpus(world: World, extender: Extender) -> None:
     world.node("n1")
     world.job("gang", {"gang-worker-0": ("n1", [0, 1, 2, 3])})
     for pod, passed in (("first", ["n1"]), ("second", []), ("first", ["n1"])):
@@ -116,7 +116,7 @@ async def test_two_pods_in_a_row_do_not_share_what_is_left_beside_a_gang(world: 
     "body",
     [b"", b"hello", b"{", b'{"Pod": 5, "x": ', b"\xff\xfe", b'"\xff"', b"[" * 100_000, b'{"Pod": {"a":', b"nul"],
 )
-async def test_no_json(extender: Extender, body: bytes) -> None:
+async def test_body_that_is_not_json_gets_400(extender: Extender, body: bytes) -> None:
     for verb in ("filter", "prioritize"):
         status, answer = await extender.post(verb, body)
         assert status == 400
@@ -136,7 +136,9 @@ async def test_no_json(extender: Extender, body: bytes) -> None:
         (MANY % b'"Infinity"', "ExtenderArgs"),
     ],
 )
-async def test_wrong_shape(extender: Extender, body: bytes, words: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_json_of_the_wrong_shape_fails_the_cycle(
+    extender: Extender, body: bytes, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     status, answer = await extender.post("filter", body)
     assert (status, answer["NodeNames"]) == (200, None)
     assert words in answer["Error"]
@@ -145,7 +147,7 @@ async def test_wrong_shape(extender: Extender, body: bytes, words: str, caplog: 
     assert all(record.levelno < logging.ERROR for record in caplog.records)
 
 
-async def test_a_failure_inside_is_logged_and_told(
+async def test_failure_inside_is_logged_and_told(
     world: World, extender: Extender, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.node("n1")
@@ -156,7 +158,7 @@ async def test_a_failure_inside_is_logged_and_told(
     assert "a request of kube-scheduler failed" in caplog.text
 
 
-async def test_too_long(world: World, patches: Patches, serve: Serving) -> None:
+async def test_too_long_body_gets_413(world: World, patches: Patches, serve: Serving) -> None:
     world.sync()
     async with serve(world, patches, body_limit=1000) as extender:
         assert (await extender.post("filter", b" " * 1001))[0] == 413
@@ -230,7 +232,7 @@ def test_any_json_is_answered(data: st.DataObject, world: World, post: Post) -> 
 # Health and metrics
 
 
-async def test_readiness(world: World, patches: Patches, serve: Serving) -> None:
+async def test_server_is_ready_once_the_view_is_complete(world: World, patches: Patches, serve: Serving) -> None:
     world.node("n1")
     async with serve(world, patches) as extender:
         assert (await extender.get("healthz"))[0] == 200
@@ -244,7 +246,7 @@ async def test_readiness(world: World, patches: Patches, serve: Serving) -> None
         assert (await extender.post("filter", question(world.pod("job", 1), "n1")))[1]["NodeNames"] == ["n1"]
 
 
-async def test_metrics(world: World, extender: Extender) -> None:
+async def test_metrics_show_view_and_requests(world: World, extender: Extender) -> None:
     world.node("n1")
     world.job("vgg16", {"vgg16-worker-0": ("n1", [0, 1])})
     await extender.post("filter", question(world.pod("job", 8), "n1"))

@@ -91,7 +91,7 @@ async def test_it_ends_cleanly_on_a_signal(start: Start, kubeconfig: Path, numbe
     assert b"Traceback" not in errors
 
 
-async def test_a_taken_port_is_named(start: Start, kubeconfig: Path) -> None:
+async def test_taken_port_is_named(start: Start, kubeconfig: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = await start(f"--kubeconfig={kubeconfig}", f"--port={port}")
@@ -100,7 +100,7 @@ async def test_a_taken_port_is_named(start: Start, kubeconfig: Path) -> None:
     assert errors.decode().startswith(f"muster-extender: cannot listen on 127.0.0.1:{port}: Address already in use")
 
 
-async def test_a_missing_kubeconfig_is_named(start: Start, tmp_path: Path) -> None:
+async def test_missing_kubeconfig_is_named(start: Start, tmp_path: Path) -> None:
     process = await start(f"--kubeconfig={tmp_path}/none", "--port=0")
     _, errors = await process.communicate()
     assert process.returncode == 1

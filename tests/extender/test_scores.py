@@ -45,7 +45,7 @@ def test_two_gpus_may_be_better_off_on_a_whole_machine(mixed: World) -> None:
     assert ranked(mixed, 2) == ["whole", "apart", "pair"]
 
 
-def test_one_gpu_goes_where_it_costs_no_link(world: World) -> None:
+def test_one_gpu_goes_to_the_node_where_it_costs_no_link(world: World) -> None:
     world.node("nvlink", kind="dgx-a100")
     world.node("pcie", kind="pcie-8")
     world.node("last", kind="dgx-a100")
@@ -53,11 +53,11 @@ def test_one_gpu_goes_where_it_costs_no_link(world: World) -> None:
     assert ranked(world, 1) == ["last", "pcie", "nvlink"]
 
 
-def test_spread_goes_to_the_emptiest(mixed: World) -> None:
+def test_spread_goes_to_the_emptiest_node(mixed: World) -> None:
     assert ranked(mixed, 2, Policy.SPREAD)[0] == "whole"
 
 
-def test_no_gpus_no_preference_and_too_few_are_worst(mixed: World) -> None:
+def test_pod_without_gpus_has_no_preference_and_too_few_gpus_score_worst(mixed: World) -> None:
     pod = msgspec.convert(mixed.pod("job", 0), Pod)
     assert prioritize(mixed.view, pod, ["pair", "nowhere"], Policy.PACK) == [("pair", 0), ("nowhere", 0)]
     pod = msgspec.convert(mixed.pod("job", 3), Pod)

@@ -35,7 +35,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def waking(world: World, patches: Patches, clock: Clock) -> AsyncIterator[Waking]:
-    found = Waking(world.seen, patches, apart=APART, pause=0.0, now=clock)
+    found = Waking(world.cluster, patches, apart=APART, pause=0.0, now=clock)
     task = asyncio.create_task(found.run())
     yield found
     assert not task.done()
@@ -66,7 +66,7 @@ async def idle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_released_reservation_wakes_those_that_fit(
+async def test_released_reservation_wakes_pods_that_fit(
     reserved: World, waking: Waking, patches: Patches, until: Until
 ) -> None:
     for gpus in (4, 7):
@@ -82,7 +82,7 @@ async def test_a_released_reservation_wakes_those_that_fit(
     assert patches.pods == ["vision/job-4", "vision/job-7"]
 
 
-async def test_a_taken_gpu_wakes_nobody(reserved: World, waking: Waking, patches: Patches) -> None:
+async def test_taken_gpu_wakes_no_pod(reserved: World, waking: Waking, patches: Patches) -> None:
     refuse(reserved, waking, reserved.pod("job", 4))
     reserved.job("more", {"more-worker-0": ("n2", [6])})
     reserved.bind("x", 1, "n2")
@@ -90,7 +90,7 @@ async def test_a_taken_gpu_wakes_nobody(reserved: World, waking: Waking, patches
     assert patches.made == []
 
 
-async def test_wakes_are_apart_and_differ(
+async def test_two_wakes_of_a_pod_are_apart_and_differ(
     reserved: World, waking: Waking, patches: Patches, clock: Clock, until: Until
 ) -> None:
     refuse(reserved, waking, reserved.pod("job", 4))
@@ -129,7 +129,7 @@ async def test_pods_that_are_no_longer_refused_are_forgotten(
     assert patches.made == []
 
 
-async def test_a_pod_that_is_not_found_is_forgotten(reserved: World, waking: Waking, patches: Patches, until: Until) -> None:
+async def test_pod_that_is_not_found_is_forgotten(reserved: World, waking: Waking, patches: Patches, until: Until) -> None:
     patches.gone.add("job")
     refuse(reserved, waking, reserved.pod("job", 4))
     reserved.job("gang", {})
@@ -137,7 +137,7 @@ async def test_a_pod_that_is_not_found_is_forgotten(reserved: World, waking: Wak
     assert (waking.woken, waking.failures) == (0, 0)
 
 
-async def test_a_server_that_is_not_reached_is_asked_again(
+async def test_wake_that_did_not_reach_the_server_is_tried_again(
     reserved: World, waking: Waking, patches: Patches, clock: Clock, until: Until
 ) -> None:
     patches.failures.append(Unreachable("gone fishing"))
@@ -149,9 +149,7 @@ async def test_a_server_that_is_not_reached_is_asked_again(
     await until(lambda: patches.pods == ["vision/job"])
 
 
-async def test_an_owner_is_woken_by_its_own_reservation(
-    reserved: World, waking: Waking, patches: Patches, until: Until
-) -> None:
+async def test_owner_is_woken_by_its_own_reservation(reserved: World, waking: Waking, patches: Patches, until: Until) -> None:
     pod = reserved.own("late-worker-0", "late", 2)
     refuse(reserved, waking, pod)
     reserved.node("n3")  # room is not what it waits for
@@ -161,7 +159,7 @@ async def test_an_owner_is_woken_by_its_own_reservation(
     await until(lambda: patches.pods == ["vision/late-worker-0"])
 
 
-async def test_a_pinned_pod_is_woken_by_its_own_gpus(reserved: World, waking: Waking, patches: Patches, until: Until) -> None:
+async def test_pinned_pod_is_woken_by_its_own_gpus(reserved: World, waking: Waking, patches: Patches, until: Until) -> None:
     refuse(reserved, waking, reserved.pod("bare", 1, pin="n2", claim="0"))
     reserved.job("gang", {})
     await idle()
@@ -170,18 +168,18 @@ async def test_a_pinned_pod_is_woken_by_its_own_gpus(reserved: World, waking: Wa
     await until(lambda: patches.pods == ["vision/bare"])
 
 
-async def test_pods_refused_for_others_on_their_way_are_woken_when_these_have_arrived(
+async def test_pods_refused_for_assumed_pods_are_woken_when_these_are_bound(
     world: World, waking: Waking, patches: Patches, until: Until
 ) -> None:
     world.node("n1")
     world.job("gang", {"gang-worker-0": ("n1", [0, 1, 2, 3])})
-    world.seen.passed.note("vision/first", 4, ["n1"], 100.0, "")
+    world.cluster.assumed.assume("vision/first", 4, ["n1"], 100.0, "")
     pod = world.store(world.pod("second", 4))
     verdict = world.ask(pod)
-    assert (verdict.rule, verdict.passed, verdict.passing) == (Rule.OPEN, [], True)
+    assert (verdict.rule, verdict.passed, verdict.transient) == (Rule.OPEN, [], True)
     waking.note(msgspec.convert(pod, Pod), verdict)
     await idle()
     assert patches.made == []
-    world.seen.passed.forget("vision/first")
+    world.cluster.assumed.forget("vision/first")
     world.node("elsewhere", 1)
     await until(lambda: patches.pods == ["vision/second"])

@@ -1,4 +1,4 @@
-"""A cluster of the chart's own, whose API server writes down what muster's service accounts ask of it, and helm."""
+"""A cluster for the chart with an audit log of muster's service accounts, and helm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from builders.chart import CHART, NAMESPACE, RELEASE, Helm, Parts
 from builders.installed import NODES, PARTS, TEAM, World
-from muster.local.cluster import LocalCluster, Options
+from muster_dev.local.cluster import LocalCluster, Options
 
 AUDIT_POLICY: dict[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",
@@ -22,7 +22,7 @@ AUDIT_POLICY: dict[str, Any] = {
 
 
 class AuditedCluster(LocalCluster):
-    """A local cluster with an audit log, and with the admission plugin of OpenShift that guards owner references."""
+    """A local cluster with an audit log and OpenShift's admission plugin for owner references."""
 
     def __init__(self, home: Path) -> None:
         self.audit_log = home / "audit.log"
@@ -36,14 +36,14 @@ class AuditedCluster(LocalCluster):
         super().__init__(nodes="dgx-a100:1,pcie-8:1", options=Options(apiserver_args=arguments))
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return what the service accounts of muster's namespace have asked for, as audit events."""
+        """Return the audit events of the service accounts in muster's namespace."""
         lines = self.audit_log.read_text().splitlines() if self.audit_log.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 @pytest.fixture(scope="session")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuditedCluster]:
-    """The cluster into which the chart is installed: one DGX A100, one machine of 8 GPUs on PCIe."""
+    """The cluster for the chart: one DGX A100 and one machine with 8 GPUs on PCIe."""
     with AuditedCluster(tmp_path_factory.mktemp("audit")) as running:
         yield running
 
@@ -56,13 +56,13 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 
 @pytest.fixture(scope="session")
 def cluster_helm(audited: AuditedCluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
-    """helm with all rights on the cluster."""
+    """helm with administrator rights on the cluster."""
     return Helm(tmp_path_factory.mktemp("helm"), audited.kubeconfig)
 
 
 @pytest.fixture(scope="module")
 def world(audited: AuditedCluster, cluster_helm: Helm) -> Iterator[World]:
-    """The chart installed, its parts running with its rights; uninstalled in the end."""
+    """The installed chart with its programs running under its rights; uninstalled at the end."""
     options = ("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s")
     cluster_helm("install", RELEASE, CHART, *options)
     audited.create_namespace(TEAM)

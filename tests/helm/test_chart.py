@@ -1,4 +1,4 @@
-"""What the chart renders, by the real helm: strict about its values, true to its settings, the same as its sources."""
+"""Rendering of the chart by the real helm: validation of values, effects of settings, generated files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CRDS = CHART.parents[1] / "crds"
 FREE_FORM = ("resources", "annotations", "nodeSelector", "labels")
 
 
-def test_lint_has_nothing_to_say(helm: Helm) -> None:
+def test_lint_passes(helm: Helm) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", CHART)
 
 
 @pytest.mark.parametrize(
-    ("setting", "field", "says"),
+    ("setting", "field", "message"),
     [
         ("operator.preemption=maybe", "/operator/preemption", "want boolean"),
         ("gate.enabeld=true", "/gate", "'enabeld' not allowed"),
@@ -58,68 +58,68 @@ def test_lint_has_nothing_to_say(helm: Helm) -> None:
         ("imagePullSecrets[0]=regcred", "/imagePullSecrets/0", "want object"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_name(helm: Helm, setting: str, field: str, says: str) -> None:
-    with pytest.raises(HelmFailed) as refused:
+def test_invalid_value_is_rejected_with_its_path(helm: Helm, setting: str, field: str, message: str) -> None:
+    with pytest.raises(HelmFailed) as failure:
         helm.template("--set", setting)
-    (line,) = {line for line in str(refused.value).splitlines() if f"at '{field.strip(chr(39))}'" in line and says in line}
+    (line,) = {line for line in str(failure.value).splitlines() if f"at '{field.strip(chr(39))}'" in line and message in line}
     assert line.startswith("- at ")
 
 
-def test_the_schema_knows_each_value_and_no_other() -> None:
+def test_schema_has_exactly_the_values() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     del schema["properties"]["global"]
     assert _names(schema) == _values(yaml.safe_load(VALUES.read_text()))
 
 
-def test_each_value_has_a_comment() -> None:
+def test_value_has_a_comment() -> None:
     lines = VALUES.read_text().splitlines()
     leaves = {name.rpartition(".")[2] for name in _values(yaml.safe_load(VALUES.read_text()))}
-    without = [
+    uncommented = [
         line
-        for before, line in zip(["", *lines], lines, strict=False)
+        for previous, line in zip(["", *lines], lines, strict=False)
         if line.strip().partition(":")[0] in leaves
         and not line.lstrip().startswith("#")
-        and not before.lstrip().startswith("#")
+        and not previous.lstrip().startswith("#")
     ]
-    assert not without
+    assert not uncommented
 
 
 @pytest.mark.parametrize("path", sorted((CHART / "templates").glob("*rbac.yaml")), ids=lambda path: path.name)
-def test_each_rule_says_what_needs_it(path: Path) -> None:
+def test_rbac_rule_has_a_comment(path: Path) -> None:
     lines = path.read_text().splitlines()
     rules = [number for number, line in enumerate(lines) if line.startswith("- {apiGroups:")]
     assert rules
     for number in rules:
-        said = next(line for line in reversed(lines[:number]) if not line.startswith("- {apiGroups: [coordination"))
-        assert said.startswith("# "), f"{path.name}:{number + 1} has no comment"
+        comment = next(line for line in reversed(lines[:number]) if not line.startswith("- {apiGroups: [coordination"))
+        assert comment.startswith("# "), f"{path.name}:{number + 1} has no comment"
 
 
 def _values(tree: dict[str, Any], path: str = "") -> set[str]:
-    found: set[str] = set()
+    paths: set[str] = set()
     for key, value in tree.items():
         inner = isinstance(value, dict) and key not in FREE_FORM
-        found |= _values(value, f"{path}{key}.") if inner else {path + key}
-    return found
+        paths |= _values(value, f"{path}{key}.") if inner else {path + key}
+    return paths
 
 
 def _names(schema: dict[str, Any], path: str = "") -> set[str]:
-    found: set[str] = set()
+    paths: set[str] = set()
     for key, value in schema["properties"].items():
-        found |= _names(value, f"{path}{key}.") if "properties" in value else {path + key}
-    return found
+        paths |= _names(value, f"{path}{key}.") if "properties" in value else {path + key}
+    return paths
 
 
 @pytest.mark.parametrize(
     ("module", "file"),
-    [("muster.local.chart", "scheduler-config.yaml"), ("muster.api.admission", "admission-policy.yaml")],
+    [("muster_dev.local.chart", "scheduler-config.yaml"), ("muster.api.admission", "admission-policy.yaml")],
 )
 def test_generated_files_are_up_to_date(module: str, file: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-P", "-m", module, tmp_path / file], check=True)
-    there = CHART / "files" / file
-    assert there.read_text() == (tmp_path / file).read_text(), f"run `python -m {module} helm/muster/files/{file}`"
+    committed = CHART / "files" / file
+    assert committed.read_text() == (tmp_path / file).read_text(), f"run `python -m {module} helm/muster/files/{file}`"
 
 
-def test_a_package_has_the_definitions_themselves(helm: Helm, tmp_path: Path) -> None:
+def test_package_contains_the_definitions(helm: Helm, tmp_path: Path) -> None:
     helm("package", CHART, "--destination", tmp_path)
     (archive,) = tmp_path.glob("muster-*.tgz")
     with tarfile.open(archive) as package:
@@ -129,7 +129,7 @@ def test_a_package_has_the_definitions_themselves(helm: Helm, tmp_path: Path) ->
             assert packed.read() == path.read_bytes()
 
 
-def test_kube_scheduler_asks_the_extender_where_it_listens(helm: Helm) -> None:
+def test_kube_scheduler_calls_the_port_of_the_extender(helm: Helm) -> None:
     objects = helm.template()
     config = yaml.safe_load(find(objects, "ConfigMap", "muster-scheduler")["data"]["config.yaml"])
     port = config["extenders"][0]["urlPrefix"].rpartition(":")[2]
@@ -142,7 +142,7 @@ def test_kube_scheduler_asks_the_extender_where_it_listens(helm: Helm) -> None:
     ("version", "image"),
     [("v1.36.3", "v1.36.3"), ("v1.36.2-gke.100", "v1.36.2"), ("v1.37.1+k3s1", "v1.37.1")],
 )
-def test_kube_scheduler_is_as_old_as_the_api_server(helm: Helm, version: str, image: str) -> None:
+def test_kube_scheduler_has_the_version_of_the_api_server(helm: Helm, version: str, image: str) -> None:
     pod = containers(find(helm.template(version=version), "Deployment", "muster-scheduler"))
     assert pod["kube-scheduler"]["image"] == f"registry.k8s.io/kube-scheduler:{image}"
 
@@ -151,7 +151,7 @@ BETA = ("--api-versions", "admissionregistration.k8s.io/v1beta1/MutatingAdmissio
 
 
 @pytest.mark.parametrize(
-    ("version", "more", "expected"),
+    ("version", "options", "expected"),
     [
         ("v1.36.3", (), "admissionregistration.k8s.io/v1"),
         ("v1.36.0-gke.1", (), "admissionregistration.k8s.io/v1"),
@@ -164,16 +164,16 @@ BETA = ("--api-versions", "admissionregistration.k8s.io/v1beta1/MutatingAdmissio
         ("v1.36.3", ("--api-versions", "v1/Pod"), None),
     ],
 )
-def test_the_gate_is_there_where_the_server_has_the_policy(
-    helm: Helm, version: str, more: tuple[str, ...], expected: str | None
+def test_gate_is_rendered_if_the_server_has_the_policy(
+    helm: Helm, version: str, options: tuple[str, ...], expected: str | None
 ) -> None:
-    found = {each["kind"]: each["apiVersion"] for each in helm.template(*more, version=version)}
+    api_versions = {item["kind"]: item["apiVersion"] for item in helm.template(*options, version=version)}
     for kind in ("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"):
-        assert found.get(kind) == expected
-    assert "Deployment" in found
+        assert api_versions.get(kind) == expected
+    assert "Deployment" in api_versions
 
 
-def test_a_server_without_the_policy_is_told_what_to_set(helm: Helm) -> None:
+def test_required_gate_without_the_policy_fails_with_a_remedy(helm: Helm) -> None:
     with pytest.raises(
         HelmFailed, match=r"this Kubernetes \(v1\.35\.2\) has no MutatingAdmissionPolicy.*gate\.enabled=auto or f"
     ):
@@ -192,51 +192,49 @@ def test_a_server_without_the_policy_is_told_what_to_set(helm: Helm) -> None:
         ("fakeGpus.enabled=true", "DaemonSet", "agent", "agent", "--stand-in"),
     ],
 )
-def test_a_setting_becomes_an_argument(
-    helm: Helm, setting: str, kind: str, workload: str, container: str, argument: str
-) -> None:
+def test_setting_becomes_an_argument(helm: Helm, setting: str, kind: str, workload: str, container: str, argument: str) -> None:
     name, _, value = setting.partition("=")
-    other = {"true": "false", "false": "true"}.get(value)
+    opposite = {"true": "false", "false": "true"}.get(value)
     workload = f"muster-{workload}"
     assert argument in containers(find(helm.template("--set", setting), kind, workload))[container]["args"]
-    default = helm.template(*(["--set", f"{name}={other}"] if other else []))
+    default = helm.template(*(["--set", f"{name}={opposite}"] if opposite else []))
     assert argument not in containers(find(default, kind, workload))[container]["args"]
 
 
-def test_what_is_switched_off_is_not_there(helm: Helm) -> None:
+def test_disabled_components_are_not_rendered(helm: Helm) -> None:
     objects = helm.template("--set", "agent.enabled=false,userRoles.enabled=false")
-    names = {each["metadata"]["name"] for each in objects}
+    names = {item["metadata"]["name"] for item in objects}
     assert "muster-operator" in names
     assert not names & {"muster-agent", "muster-view", "muster-edit"}
-    assert not any("fake" in name for name in names), "nobody pretends unless told to"
-    kinds = {each["kind"] for each in helm.template("--set", "crds.enabled=false,networkPolicy.enabled=false")}
+    assert not any("fake" in name for name in names), "fake GPUs require fakeGpus.enabled"
+    kinds = {item["kind"] for item in helm.template("--set", "crds.enabled=false,networkPolicy.enabled=false")}
     assert not kinds & {"CustomResourceDefinition", "NetworkPolicy"}
 
 
-def test_the_definitions_are_the_projects_own_and_stay(helm: Helm) -> None:
-    rendered = {each["metadata"]["name"]: each for each in helm.template() if each["kind"] == "CustomResourceDefinition"}
+def test_definitions_match_the_project_and_are_kept_on_uninstall(helm: Helm) -> None:
+    rendered = {item["metadata"]["name"]: item for item in helm.template() if item["kind"] == "CustomResourceDefinition"}
     for path in CRDS.glob("*.yaml"):
         own = yaml.safe_load(path.read_text())
-        found = rendered.pop(own["metadata"]["name"])
-        assert found["spec"] == own["spec"]
-        assert found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+        definition = rendered.pop(own["metadata"]["name"])
+        assert definition["spec"] == own["spec"]
+        assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert not rendered
 
 
-def test_each_program_has_its_image(helm: Helm) -> None:
+def test_program_has_its_image(helm: Helm) -> None:
     objects = helm.template("--set", "image.repository=registry.example.com/muster,image.tag=next,fakeGpus.enabled=true")
-    found = {
+    images = {
         name: container["image"]
-        for each in objects
-        if each["kind"] in ("Deployment", "DaemonSet")
-        for name, container in containers(each).items()
+        for item in objects
+        if item["kind"] in ("Deployment", "DaemonSet")
+        for name, container in containers(item).items()
         if name != "kube-scheduler"
     }
     programs = {"operator": "operator", "extender": "extender", "agent": "agent", "fake-gpus": "agent"}
-    assert found == {name: f"registry.example.com/muster-{image}:next" for name, image in programs.items()}
+    assert images == {name: f"registry.example.com/muster-{image}:next" for name, image in programs.items()}
 
 
-def test_fake_gpus_are_for_labelled_nodes_and_change_the_agent(helm: Helm) -> None:
+def test_fake_gpus_run_on_labelled_nodes_and_change_the_agent(helm: Helm) -> None:
     objects = helm.template("--set", "fakeGpus.enabled=true")
     pod = find(objects, "DaemonSet", "muster-fake-gpus")["spec"]["template"]["spec"]
     (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
@@ -246,7 +244,7 @@ def test_fake_gpus_are_for_labelled_nodes_and_change_the_agent(helm: Helm) -> No
     assert not any("hostPath" in volume for volume in agent["volumes"])
 
 
-def test_what_may_be_reached_and_what_may_be_asked(helm: Helm) -> None:
+def test_network_policy_restricts_ingress_and_egress(helm: Helm) -> None:
     open_to_all = find(helm.template(), "NetworkPolicy", "muster")["spec"]
     assert open_to_all["policyTypes"] == ["Ingress"]
     assert "from" not in open_to_all["ingress"][0]
@@ -258,12 +256,12 @@ def test_what_may_be_reached_and_what_may_be_asked(helm: Helm) -> None:
     narrow = find(objects, "NetworkPolicy", "muster")["spec"]
     assert narrow["ingress"][0]["from"][0] == json.loads(peers)[0]
     assert narrow["egress"] == [{"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": [{"port": 6443}]}]
-    named = {port["name"] for each in objects if each["kind"] in ("Deployment", "DaemonSet") for port in ports(each)}
+    named = {port["name"] for item in objects if item["kind"] in ("Deployment", "DaemonSet") for port in ports(item)}
     assert {rule["port"] for rule in narrow["ingress"][0]["ports"]} == named
 
 
-def test_the_extender_has_an_address_for_the_clusters_own_scheduler_on_request(helm: Helm) -> None:
-    assert not [each for each in helm.template() if each["metadata"]["name"] == "muster-extender"]
+def test_extender_service_has_the_requested_address(helm: Helm) -> None:
+    assert not [item for item in helm.template() if item["metadata"]["name"] == "muster-extender"]
     address = ("--set", "scheduler.extenderService.clusterIP=10.96.0.88")
     objects = helm.template(*address)
     service = find(objects, "Service", "muster-extender")["spec"]
@@ -271,8 +269,8 @@ def test_the_extender_has_an_address_for_the_clusters_own_scheduler_on_request(h
     pod = find(objects, "Deployment", "muster-scheduler")
     assert service["clusterIP"] == "10.96.0.88"
     assert service["selector"].items() <= pod["spec"]["template"]["metadata"]["labels"].items()
-    assert {port["targetPort"]: port["port"]}.items() <= {each["name"]: each["containerPort"] for each in ports(pod)}.items()
-    # Where metrics are for some, the extender stays within reach of a kube-scheduler on its node's network.
+    assert {port["targetPort"]: port["port"]}.items() <= {item["name"]: item["containerPort"] for item in ports(pod)}.items()
+    # With restricted metrics the extender stays reachable for a kube-scheduler on the host network.
     narrow = ("--set-json", 'networkPolicy.metricsFrom=[{"podSelector":{}}]')
     assert _extra_rule(helm.template(*address, *narrow)) == {"ports": [{"port": "extender"}]}
     node = '[{"ipBlock":{"cidr":"10.0.0.10/32"}}]'
@@ -290,7 +288,7 @@ def ports(workload: dict[str, Any]) -> list[dict[str, Any]]:
     return [port for container in containers(workload).values() for port in container["ports"]]
 
 
-def test_the_operators_go_one_at_a_time(helm: Helm) -> None:
+def test_operators_are_evicted_one_at_a_time(helm: Helm) -> None:
     objects = helm.template()
     deployment, budget = find(objects, "Deployment", "muster-operator"), find(objects, "PodDisruptionBudget", "muster-operator")
     assert deployment["spec"]["replicas"] == 2
@@ -299,8 +297,8 @@ def test_the_operators_go_one_at_a_time(helm: Helm) -> None:
     assert budget["spec"]["selector"]["matchLabels"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
 
 
-def test_every_pod_is_critical_bounded_and_probed(helm: Helm) -> None:
-    workloads = [each for each in helm.template() if each["kind"] in ("Deployment", "DaemonSet")]
+def test_pods_are_critical_bounded_and_probed(helm: Helm) -> None:
+    workloads = [item for item in helm.template() if item["kind"] in ("Deployment", "DaemonSet")]
     assert len(workloads) == 3
     for workload in workloads:
         assert workload["spec"]["template"]["spec"]["priorityClassName"] == "system-cluster-critical"
@@ -312,7 +310,7 @@ def test_every_pod_is_critical_bounded_and_probed(helm: Helm) -> None:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True, name
 
 
-def test_the_platform_may_choose_the_user(helm: Helm) -> None:
+def test_user_id_can_be_left_to_the_platform(helm: Helm) -> None:
     for objects, expected in ((helm.template(), 65532), (helm.template("--set", "runAsUser=null"), None)):
         context = find(objects, "Deployment", "muster-operator")["spec"]["template"]["spec"]["securityContext"]
         assert context.get("runAsUser") == expected

@@ -1,4 +1,4 @@
-"""API servers that are older than the policy of the gate: one that does not have it, one that has its beta."""
+"""The gate on older API servers: without MutatingAdmissionPolicy, and with its beta."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from builders.chart import CHART, NAMESPACE, RELEASE, Helm, HelmFailed, Parts
 from builders.installed import bare_pod
 from builders.live import Live
 from muster.api import names
-from muster.local.cluster import LocalCluster, Options
+from muster_dev.local.cluster import LocalCluster, Options
 
 pytestmark = pytest.mark.cluster
 
@@ -23,15 +23,15 @@ POLICIES = ("mutatingadmissionpolicies", "mutatingadmissionpolicybindings")
 @pytest.fixture
 def old() -> Iterator[LocalCluster]:
     """A cluster whose API server has no MutatingAdmissionPolicy."""
-    without = Options(
+    options = Options(
         apiserver_args=("--disable-admission-plugins=MutatingAdmissionPolicy",),
         runtime_config={f"{GROUP}/v1/{kind}": False for kind in POLICIES},
     )
-    with LocalCluster(nodes="pcie-8:1", options=without) as running:
+    with LocalCluster(nodes="pcie-8:1", options=options) as running:
         yield running
 
 
-def test_without_the_policy_muster_is_installed_without_the_gate(old: LocalCluster, tmp_path: Path) -> None:
+def test_install_without_the_policy_has_no_gate(old: LocalCluster, tmp_path: Path) -> None:
     helm = Helm(tmp_path, old.kubeconfig)
     with pytest.raises(HelmFailed, match=r"has no MutatingAdmissionPolicy.*set gate.enabled=auto or false"):
         helm("install", RELEASE, CHART, *INSTALL, "--set", "gate.enabled=true")
@@ -52,17 +52,18 @@ def test_without_the_policy_muster_is_installed_without_the_gate(old: LocalClust
         assert (names.GPUS in live.get("pods", pod)["metadata"].get("annotations", {})) is planned
 
 
-def test_the_beta_of_the_policy_gates_pods(helm: Helm) -> None:
+def test_beta_of_the_policy_gates_pods(helm: Helm) -> None:
     beta = ("--api-versions", f"{GROUP}/v1beta1/MutatingAdmissionPolicy")
-    gate = [each for each in helm.template(*beta, version="v1.35.2") if each["apiVersion"] == f"{GROUP}/v1beta1"]
+    gate = [item for item in helm.template(*beta, version="v1.35.2") if item["apiVersion"] == f"{GROUP}/v1beta1"]
     with LocalCluster(nodes="pcie-8:1", options=Options(runtime_config={f"{GROUP}/v1beta1": True})) as cluster:
         cluster.apply(gate)
         cluster.create_namespace("team")
-        ask = "/api/v1/namespaces/team/pods?dryRun=All"
+        pods = "/api/v1/namespaces/team/pods"
         gates = [{"name": names.GATE}]
         cluster.wait(
-            lambda: cluster.api.request("POST", ask, bare_pod("asks"))["spec"].get("schedulingGates") == gates, "it is gated"
+            lambda: cluster.api.create(pods, bare_pod("asks"), dry_run=True)["spec"].get("schedulingGates") == gates,
+            "it is gated",
         )
-        others = bare_pod("others")
-        others["spec"]["schedulerName"] = "default-scheduler"
-        assert "schedulingGates" not in cluster.api.request("POST", ask, others)["spec"]
+        unrelated = bare_pod("unrelated")
+        unrelated["spec"]["schedulerName"] = "default-scheduler"
+        assert "schedulingGates" not in cluster.api.create(pods, unrelated, dry_run=True)["spec"]

@@ -1,4 +1,4 @@
-"""The chart in a real cluster: each object accepted, installed, upgraded, and gone without a trace."""
+"""The chart on a real cluster: validation, installation, upgrade, and complete removal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import yaml
 
 from builders.chart import CHART, NAMESPACE, RELEASE, Helm, HelmFailed, containers, find
 from muster.api import crd
-from muster.local import stack
-from muster.local.errors import LocalError
-from muster.local.waiting import WaitedInVain
+from muster.kube.errors import Forbidden
+from muster_dev.local import stack
+from muster_dev.local.errors import LocalError
+from muster_dev.local.waiting import WaitTimeout
 
 if TYPE_CHECKING:
     from helm.conftest import AuditedCluster
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 INSTALL = ("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s")
-# What comes and goes by itself; kube-scheduler's lease is made by it, not by helm.
-RESTLESS = {"events", "events.events.k8s.io", "leases.coordination.k8s.io", "endpointslices.discovery.k8s.io", "endpoints"}
+# Kinds that change without helm; kube-scheduler creates its lease itself.
+VOLATILE = {"events", "events.events.k8s.io", "leases.coordination.k8s.io", "endpointslices.discovery.k8s.io", "endpoints"}
 DEFINITIONS = {
     "apiservice.apiregistration.k8s.io/v1alpha1.muster.dev",
     "customresourcedefinition.apiextensions.k8s.io/dljobs.muster.dev",
@@ -33,7 +34,7 @@ DEFINITIONS = {
 
 @pytest.fixture
 def namespace(audited: AuditedCluster) -> str:
-    """The namespace of muster, which stays for the other tests."""
+    """The namespace of muster, kept for other tests."""
     if not audited.exists(f"/api/v1/namespaces/{NAMESPACE}"):
         audited.create_namespace(NAMESPACE)
     return NAMESPACE
@@ -51,17 +52,17 @@ def namespace(audited: AuditedCluster) -> str:
         ["--set-json", 'networkPolicy={"apiServer":[{"cidr":"10.0.0.1/32","port":6443}],"metricsFrom":[{"podSelector":{}}]}'],
     ],
 )
-def test_the_api_server_takes_each_object_and_knows_each_field(
+def test_api_server_accepts_every_object_and_field(
     audited: AuditedCluster, helm: Helm, namespace: str, settings: list[str]
 ) -> None:
     objects = helm.template("--namespace", namespace, *settings)
-    find(objects, "Pod", "muster-test")["spec"]["serviceAccountName"] = "default"  # its own is not there in a dry run
+    find(objects, "Pod", "muster-test")["spec"]["serviceAccountName"] = "default"  # its own account does not exist in a dry run
     accepted = dry_run(audited, objects)
     assert accepted.count("serverside-applied (server dry run)") == len(objects) > 10
 
 
-def test_that_check_sees_a_wrong_field(audited: AuditedCluster, helm: Helm, namespace: str) -> None:
-    (deployment, *_) = (each for each in helm.template("--namespace", namespace) if each["kind"] == "Deployment")
+def test_dry_run_detects_an_unknown_field(audited: AuditedCluster, helm: Helm, namespace: str) -> None:
+    (deployment, *_) = (item for item in helm.template("--namespace", namespace) if item["kind"] == "Deployment")
     deployment["spec"]["template"]["spec"]["containers"][0]["livenessProb"] = {}
     with pytest.raises(LocalError, match="livenessProb"):
         dry_run(audited, [deployment])
@@ -73,7 +74,7 @@ def dry_run(cluster: AuditedCluster, objects: list[dict[str, Any]]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("workload", "settings", "minds"),
+    ("workload", "settings", "violations"),
     [
         ("muster-operator", "", set()),
         ("muster-scheduler", "", set()),
@@ -84,17 +85,22 @@ def dry_run(cluster: AuditedCluster, objects: list[dict[str, Any]]) -> str:
         ("muster-test", "", set()),
     ],
 )
-def test_pod_security_restricted(audited: AuditedCluster, helm: Helm, workload: str, settings: str, minds: set[str]) -> None:
+def test_pod_security_violations_of_a_workload(
+    audited: AuditedCluster, helm: Helm, workload: str, settings: str, violations: set[str]
+) -> None:
     objects = helm.template("--set", settings) if settings else helm.template()
-    (template,) = (pod_of(each) for each in objects if is_workload(each, workload))
+    (template,) = (pod_of(item) for item in objects if is_workload(item, workload))
     path = restricted_namespace(audited)
     pod = {"metadata": {"generateName": "x-", "labels": template["metadata"]["labels"]}, "spec": template["spec"]}
     pod["spec"]["serviceAccountName"] = "default"
-    status, body = audited.api.exchange("POST", f"{path}/pods?dryRun=All", pod)
-    assert status == (403 if minds else 201), body
     rules = {"hostPath", "runAsNonRoot", "runAsUser", "allowPrivilegeEscalation", "capabilities", "seccompProfile"}
-    said = body.decode() if minds else ""
-    assert {rule for rule in rules if rule in said} - {"runAsNonRoot"} == minds, said
+    message = ""
+    try:
+        audited.api.create(f"{path}/pods", pod, dry_run=True)
+    except Forbidden as refusal:
+        message = refusal.message
+    assert bool(message) == bool(violations), message
+    assert {rule for rule in rules if rule in message} - {"runAsNonRoot"} == violations, message
 
 
 def is_workload(item: dict[str, Any], name: str) -> bool:
@@ -102,9 +108,9 @@ def is_workload(item: dict[str, Any], name: str) -> bool:
 
 
 def pod_of(item: dict[str, Any]) -> dict[str, Any]:
-    """Return the pod that a workload makes, or that it is."""
-    found: dict[str, Any] = item if item["kind"] == "Pod" else item["spec"]["template"]
-    return found
+    """Return the pod template of a workload, or the pod itself."""
+    pod: dict[str, Any] = item if item["kind"] == "Pod" else item["spec"]["template"]
+    return pod
 
 
 def restricted_namespace(cluster: AuditedCluster) -> str:
@@ -115,27 +121,29 @@ def restricted_namespace(cluster: AuditedCluster) -> str:
     return path
 
 
-def test_install_upgrade_uninstall(audited: AuditedCluster, cluster_helm: Helm, namespace: str) -> None:
+def test_install_upgrade_rollback_and_uninstall(audited: AuditedCluster, cluster_helm: Helm, namespace: str) -> None:
     before = inventory(audited)
-    said = cluster_helm("install", RELEASE, CHART, *INSTALL)
-    assert f"installed in namespace {namespace}" in said
+    notes = cluster_helm("install", RELEASE, CHART, *INSTALL)
+    assert f"installed in namespace {namespace}" in notes
     assert running(audited) == {"operator": 2, "scheduler": 1, "agent": 2}
 
     changed = ("--set", "operator.preemption=false,agent.enabled=false,gate.enabled=false", "--set", "image.tag=next")
-    said = cluster_helm("upgrade", RELEASE, CHART, *INSTALL, *changed)
-    assert "gate.enabled is false" in said
+    notes = cluster_helm("upgrade", RELEASE, CHART, *INSTALL, *changed)
+    assert "gate.enabled is false" in notes
     deployment = audited.api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/muster-operator")
     assert "--no-preemption" in containers(deployment)["operator"]["args"]
     assert containers(deployment)["operator"]["image"] == "muster-operator:next"
-    audited.wait(lambda: running(audited) == {"operator": 2, "scheduler": 1}, "the agents are gone, the others anew")
+    audited.wait(
+        lambda: running(audited) == {"operator": 2, "scheduler": 1}, "the agents are removed and the other pods replaced"
+    )
     assert not {name for name in inventory(audited) if "gang-gate" in name}
 
     cluster_helm("rollback", RELEASE, "1", "--namespace", namespace, "--wait", "--timeout", "120s")
     assert any("gang-gate" in name for name in inventory(audited))
 
     cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait", "--timeout", "120s")
-    with suppress(WaitedInVain):  # the assertion says more: what is left
-        audited.wait(lambda: inventory(audited) - before == DEFINITIONS, "nothing but the definitions is left")
+    with suppress(WaitTimeout):  # the assertion below shows what is left
+        audited.wait(lambda: inventory(audited) - before == DEFINITIONS, "only the definitions are left")
     assert inventory(audited) - before == DEFINITIONS
     assert before <= inventory(audited)
 
@@ -143,12 +151,12 @@ def test_install_upgrade_uninstall(audited: AuditedCluster, cluster_helm: Helm, 
 def pods(cluster: AuditedCluster) -> list[dict[str, Any]]:
     """Return the pods of the release."""
     selector = f"labelSelector=app.kubernetes.io/instance={RELEASE}"
-    found: list[dict[str, Any]] = cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}")["items"]
-    return found
+    items: list[dict[str, Any]] = cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}")["items"]
+    return items
 
 
 def running(cluster: AuditedCluster) -> dict[str, int]:
-    """Count the pods of the release that run, by component."""
+    """Return the number of running pods of the release by component."""
     counts: dict[str, int] = {}
     for pod in pods(cluster):
         component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
@@ -158,14 +166,14 @@ def running(cluster: AuditedCluster) -> dict[str, int]:
 
 
 def inventory(cluster: AuditedCluster) -> set[str]:
-    """Name all objects in the cluster of whatever kind, but what comes and goes by itself."""
+    """Return the names of all objects in the cluster, except volatile kinds."""
     kinds = cluster.kubectl("api-resources", "--verbs=list", "--output=name").split()
-    wanted = ",".join(sorted(set(kinds) - RESTLESS))
-    lines = cluster.kubectl("get", wanted, "--all-namespaces", "--ignore-not-found", "--output=name").split()
+    stable_kinds = ",".join(sorted(set(kinds) - VOLATILE))
+    lines = cluster.kubectl("get", stable_kinds, "--all-namespaces", "--ignore-not-found", "--output=name").split()
     return set(lines)
 
 
-def test_a_user_who_may_edit_a_namespace_may_edit_its_jobs_but_no_status_and_no_quota(
+def test_edit_role_covers_jobs_but_neither_status_nor_queues(
     audited: AuditedCluster, cluster_helm: Helm, namespace: str
 ) -> None:
     cluster_helm("install", RELEASE, CHART, *INSTALL)
@@ -173,11 +181,9 @@ def test_a_user_who_may_edit_a_namespace_may_edit_its_jobs_but_no_status_and_no_
         audited.kubectl("create", "rolebinding", "dev", "--clusterrole=edit", "--user=dev", "-n", namespace)
 
         def may(verb: str, resource: str) -> bool:
-            status, body = audited.api.exchange(
-                "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", access_review("dev", verb, resource)
-            )
-            assert status == 201, body
-            return b'"allowed":true' in body
+            reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+            review = audited.api.create(reviews, access_review("dev", verb, resource))
+            return bool(review["status"]["allowed"])
 
         audited.wait(lambda: may("create", "dljobs"), "the roles are aggregated")
         assert may("get", "dlqueues")
@@ -199,14 +205,14 @@ def access_review(user: str, verb: str, resource: str) -> dict[str, Any]:
 
 @pytest.fixture
 def other(audited: AuditedCluster) -> Iterator[str]:
-    """Another namespace, in which nothing is installed."""
+    """Another namespace without a release."""
     audited.create_namespace("other")
     yield "other"
     audited.api.delete("/api/v1/namespaces/other")
-    audited.wait(lambda: not audited.exists("/api/v1/namespaces/other"), "nothing holds the namespace back")
+    audited.wait(lambda: not audited.exists("/api/v1/namespaces/other"), "the namespace is deleted")
 
 
-def test_a_second_release_is_refused(cluster_helm: Helm, namespace: str, other: str) -> None:
+def test_second_release_is_rejected(cluster_helm: Helm, namespace: str, other: str) -> None:
     cluster_helm("install", RELEASE, CHART, *INSTALL)
     try:
         for name in (RELEASE, "second"):
@@ -217,15 +223,15 @@ def test_a_second_release_is_refused(cluster_helm: Helm, namespace: str, other: 
         cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait")
 
 
-def test_definitions_of_another_release_are_handed_over(
+def test_definitions_of_another_release_can_be_handed_over(
     audited: AuditedCluster, cluster_helm: Helm, namespace: str, other: str
 ) -> None:
-    """They stay when a release goes; one of another name says what to do, and doing so helps."""
+    """Definitions outlive their release; the error of another release contains working commands."""
     cluster_helm("install", RELEASE, CHART, *INSTALL)
     cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait")
-    with pytest.raises(HelmFailed) as refused:
+    with pytest.raises(HelmFailed) as failure:
         cluster_helm("install", "second", CHART, "--namespace", other, "--wait")
-    remedy = str(refused.value).partition("hand it over (")[2].partition(")")[0]
+    remedy = str(failure.value).partition("hand it over (")[2].partition(")")[0]
     for command in remedy.split(" && "):
         audited.kubectl(*command.split()[1:])
     cluster_helm("install", "second", CHART, "--namespace", other, "--wait", "--timeout", "120s")
@@ -233,19 +239,19 @@ def test_definitions_of_another_release_are_handed_over(
     remove_definitions(audited)
 
 
-def test_definitions_that_somebody_else_brings(audited: AuditedCluster, cluster_helm: Helm, namespace: str) -> None:
-    """crds.enabled=false: what was brought by kubectl stays as it is."""
+def test_manually_installed_definitions_are_unchanged(audited: AuditedCluster, cluster_helm: Helm, namespace: str) -> None:
+    """crds.enabled=false: manually installed definitions are not changed."""
     stack.define_resources(audited)
     cluster_helm("install", RELEASE, CHART, *INSTALL, "--set", "crds.enabled=false")
     try:
-        found = audited.api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/dljobs.muster.dev")
-        assert "helm.sh/resource-policy" not in found["metadata"].get("annotations", {})
+        definition = audited.api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/dljobs.muster.dev")
+        assert "helm.sh/resource-policy" not in definition["metadata"].get("annotations", {})
     finally:
         cluster_helm("uninstall", RELEASE, "--namespace", namespace, "--wait")
         remove_definitions(audited)
 
 
-def test_definitions_that_are_being_deleted_are_waited_for(audited: AuditedCluster, cluster_helm: Helm) -> None:
+def test_install_fails_while_definitions_are_being_deleted(audited: AuditedCluster, cluster_helm: Helm) -> None:
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/dljobs.muster.dev"
     stack.define_resources(audited)
     audited.api.patch(path, {"metadata": {"finalizers": ["test.muster.dev/held"]}})
@@ -260,7 +266,7 @@ def test_definitions_that_are_being_deleted_are_waited_for(audited: AuditedClust
 
 
 def remove_definitions(cluster: AuditedCluster) -> None:
-    """Remove muster's definitions, and wait: the API server takes some seconds for it."""
+    """Remove muster's definitions and wait, since the API server takes some seconds."""
     for definition in crd.manifests():
         path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition['metadata']['name']}"
         if cluster.exists(path):

@@ -1,4 +1,4 @@
-"""Dashboard and alerts ask for metrics that operator, extender and agent really have."""
+"""Dashboard and alerts use existing metrics and labels of operator, extender and agent."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import yaml
 from prometheus_client import generate_latest
 
 from builders.chart import CHART, Helm, HelmFailed, find
+from muster.allocation.view import ClusterView
 from muster_agent.metrics import Gauges
 from muster_agent.reading import Sample
 from muster_extender import rules
 from muster_extender.metrics import Metrics
-from muster_extender.reservations import GuardedView
 from muster_extender.waking import Waking
 from muster_operator import metrics as operator
 
@@ -24,29 +24,29 @@ PROMETHEUS_API = ("--api-versions", "monitoring.coreos.com/v1")
 
 
 async def _never(*_: object) -> None:
-    raise AssertionError("nobody is woken here")
+    raise AssertionError("no pod is woken in this test")
 
 
-def shown() -> dict[str, set[str]]:
-    """Return the names that the three parts' /metrics show, each with its labels."""
-    operator.BLIND.labels("pods").set(0)
+def exported() -> dict[str, set[str]]:
+    """Return the exported metrics of the three programs with their labels."""
+    operator.WATCH_FAILED.labels("pods").set(0)
     operator.DECISIONS.labels("Place", "Placed")
     operator.JOBS.labels("Running")
-    seen = rules.cluster(GuardedView())
-    extender = Metrics(seen, Waking(seen, _never), {})
+    cluster = rules.cluster(ClusterView())
+    extender = Metrics(cluster, Waking(cluster, _never), {})
     extender.requests.labels("filter", "passed")
     extender.seconds.labels("filter")
     gauges = Gauges("n1", patience=60)
     gauges.show([Sample(0, "GPU-0", True, 0.5, 1, 2, 40, 300)])
     text = generate_latest() + extender.text() + generate_latest(gauges.registry)
-    found: dict[str, set[str]] = {}
+    labels_of: dict[str, set[str]] = {}
     for name, labels in re.findall(r"^(muster_\w+)(?:\{(.*?)\})? ", text.decode(), re.MULTILINE):
-        found.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))
-    return found
+        labels_of.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))
+    return labels_of
 
 
 def expressions(tree: Any) -> Iterator[str]:
-    """Yield every PromQL expression of a dashboard or of rules."""
+    """Yield every PromQL expression of a dashboard or a rule file."""
     if isinstance(tree, dict):
         if isinstance(tree.get("expr"), str):
             yield tree["expr"]
@@ -58,30 +58,30 @@ def expressions(tree: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", ["dashboard.json", "alerts.yaml"])
-def test_each_metric_is_there_with_its_labels(file: str) -> None:
-    found = shown()
-    asked = list(expressions(yaml.safe_load((CHART / "files" / file).read_text())))
-    assert len(asked) > 5
-    for expression in asked:
+def test_expressions_use_existing_metrics_and_labels(file: str) -> None:
+    labels_of = exported()
+    used = list(expressions(yaml.safe_load((CHART / "files" / file).read_text())))
+    assert len(used) > 5
+    for expression in used:
         names = re.findall(r"\bmuster_\w+", expression)
         assert names, expression
-        assert set(names) <= found.keys(), expression
+        assert set(names) <= labels_of.keys(), expression
         for labels in re.findall(r"by \((.*?)\)", expression):
-            assert set(labels.split(", ")) <= set().union(*(found[name] for name in names)), expression
+            assert set(labels.split(", ")) <= set().union(*(labels_of[name] for name in names)), expression
 
 
-def test_alerts_name_labels_that_they_have() -> None:
-    found = shown()
+def test_alert_texts_use_existing_labels() -> None:
+    labels_of = exported()
     for rule in yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"][0]["rules"]:
         names = re.findall(r"\bmuster_\w+", rule["expr"])
         for label in re.findall(r"\$labels\.(\w+)", str(rule["annotations"])):
-            assert any(label in found[name] for name in names), rule["alert"]
+            assert any(label in labels_of[name] for name in names), rule["alert"]
 
 
 @pytest.mark.cluster
-def test_they_are_rendered_as_they_are(helm: Helm) -> None:
-    wanted = "metrics.serviceMonitor.enabled=true,metrics.alerts.enabled=true,metrics.dashboard.enabled=true"
-    objects = helm.template("--set", wanted, "--set", "metrics.alerts.labels.release=prom", *PROMETHEUS_API)
+def test_monitoring_objects_are_rendered_unchanged(helm: Helm) -> None:
+    enabled = "metrics.serviceMonitor.enabled=true,metrics.alerts.enabled=true,metrics.dashboard.enabled=true"
+    objects = helm.template("--set", enabled, "--set", "metrics.alerts.labels.release=prom", *PROMETHEUS_API)
     rule = find(objects, "PrometheusRule", "muster")
     assert rule["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
     assert rule["metadata"]["labels"]["release"] == "prom"
@@ -90,7 +90,7 @@ def test_they_are_rendered_as_they_are(helm: Helm) -> None:
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     monitor = find(objects, "ServiceMonitor", "muster")
     (endpoint,) = monitor["spec"]["endpoints"]
-    services = [each for each in objects if each["kind"] == "Service"]
+    services = [item for item in objects if item["kind"] == "Service"]
     assert len(services) == 3
     for service in services:
         assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
@@ -98,8 +98,8 @@ def test_they_are_rendered_as_they_are(helm: Helm) -> None:
 
 
 @pytest.mark.cluster
-def test_without_the_prometheus_operator_it_is_said(helm: Helm) -> None:
+def test_missing_prometheus_operator_is_reported(helm: Helm) -> None:
     with pytest.raises(HelmFailed, match="need the Prometheus operator"):
         helm.template("--set", "metrics.alerts.enabled=true")
-    kinds = {each["kind"] for each in helm.template()}
+    kinds = {item["kind"] for item in helm.template()}
     assert not kinds & {"ServiceMonitor", "PrometheusRule"}

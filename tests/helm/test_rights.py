@@ -1,7 +1,7 @@
-"""Least rights: with what the chart gives everything works, and each right that it gives is used.
+"""Least privilege: everything works with the chart's rights, and each right is used.
 
-The chart is installed; operator, extender, kube-scheduler and agent run with its arguments and the tokens of its pods. What
-they ask of the API server is read from its audit log. test_rights_missing has the reverse.
+The chart is installed; operator, extender, kube-scheduler and agent run with its arguments and the tokens of its pods. The API
+server's audit log has their requests. test_rights_missing tests the absence of each right.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from builders.installed import (
     uid,
 )
 from muster.api import names
-from muster.local.errors import LocalError
+from muster_dev.local.errors import LocalError
 
 pytestmark = pytest.mark.cluster
 
-ASKED_WITHIN: set[Right] = {("muster.dev", "dljobs/finalizers", "update")}
-"""An admission plugin asks whether one has this right: there is no request to see in the audit log."""
+CHECKED_INTERNALLY: set[Right] = {("muster.dev", "dljobs/finalizers", "update")}
+"""Rights that an admission plugin checks, without a request in the audit log."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was asked of the API server, and what was logged, while everything was done once."""
+    """The audit events and the logs of one run through all scenes."""
 
     requests: list[dict[str, Any]]
     logs: dict[str, str]
@@ -47,13 +47,13 @@ class Record:
 
 @pytest.fixture(scope="module")
 def record(world: World) -> Record:
-    """Do everything once, with the rights of the chart."""
+    """Run all scenes once with the chart's rights."""
     for scene in (
         topologies_are_published,
         a_job_runs_to_its_end,
         a_job_is_removed_after_its_time,
-        a_gated_pod_is_let_go,
-        a_bare_pod_is_queued_again,
+        a_gated_pod_is_ungated,
+        a_bare_pod_is_requeued,
         a_job_is_suspended_and_resumed,
         a_name_is_taken,
         a_pod_is_woken,
@@ -63,11 +63,11 @@ def record(world: World) -> Record:
 
 
 def topologies_are_published(world: World) -> None:
-    def shown(node: str) -> bool:
+    def published(node: str) -> bool:
         annotations = world.cluster.api.get(f"/api/v1/nodes/{node}")["metadata"].get("annotations", {})
         return names.TOPOLOGY in annotations
 
-    world.cluster.wait(lambda: all(map(shown, NODES)), "the nodes show their topology")
+    world.cluster.wait(lambda: all(map(published, NODES)), "the nodes have their topology")
 
 
 def a_job_runs_to_its_end(world: World) -> None:
@@ -75,8 +75,8 @@ def a_job_runs_to_its_end(world: World) -> None:
     world.cluster.api.create(world.path("dlqueues"), queue)
     world.submit("short", queue="research", template={"annotations": {names.RUN_SECONDS: "1"}})
     world.await_phase("short", "Succeeded")
-    about = f"{world.path('events')}?fieldSelector=involvedObject.name=short"
-    world.cluster.wait(lambda: world.cluster.api.get(about)["items"], "its events are recorded")
+    events = f"{world.path('events')}?fieldSelector=involvedObject.name=short"
+    world.cluster.wait(lambda: world.cluster.api.get(events)["items"], "its Events are recorded")
     world.remove("dljobs", "short")
 
 
@@ -85,26 +85,26 @@ def a_job_is_removed_after_its_time(world: World) -> None:
     world.cluster.wait(lambda: not world.cluster.exists(world.path("dljobs", "brief")), "brief is removed")
 
 
-def a_gated_pod_is_let_go(world: World) -> None:
-    def held() -> bool:
-        gates = world.cluster.api.request("POST", f"{world.path('pods')}?dryRun=All", bare_pod("gated"))["spec"]
+def a_gated_pod_is_ungated(world: World) -> None:
+    def gated() -> bool:
+        gates = world.cluster.api.create(world.path("pods"), bare_pod("gated"), dry_run=True)["spec"]
         return bool(gates.get("schedulingGates"))
 
-    world.cluster.wait(held, "the admission policy is in force")
+    world.cluster.wait(gated, "the admission policy is in force")
     world.cluster.api.create(world.path("pods"), bare_pod("gated"))
     world.cluster.wait(lambda: phase(world, "gated") == "Running", "the gated pod runs")
     assert world.cluster.api.get(world.path("pods", "gated"))["metadata"]["annotations"][names.GPUS]
     world.remove("pods", "gated")
 
 
-def a_bare_pod_is_queued_again(world: World) -> None:
+def a_bare_pod_is_requeued(world: World) -> None:
     before = rob(world, "robbed")
     robbed = world.path("pods", "robbed")
 
-    def again() -> bool:
+    def recreated() -> bool:
         return world.cluster.exists(robbed) and uid(world, "robbed") != before and not kept(world)
 
-    world.cluster.wait(again, "the pod is created again, and its template deleted")
+    world.cluster.wait(recreated, "the pod is created again, and its template deleted")
     world.remove("pods", "robbed")
     world.remove("pods", "robber")
 
@@ -114,7 +114,7 @@ def a_job_is_suspended_and_resumed(world: World) -> None:
     world.await_phase("long", "Running")
     world.cluster.kubectl("annotate", "dljob", "long", f"{names.SUSPEND}=true", "-n", TEAM)
     world.await_phase("long", "Suspended")
-    world.cluster.wait(lambda: not world.pods("long"), "the last of its pods, which had ended, are gone")
+    world.cluster.wait(lambda: not world.pods("long"), "its ended pods are removed")
     world.cluster.kubectl("annotate", "dljob", "long", f"{names.SUSPEND}=false", "--overwrite", "-n", TEAM)
     world.await_phase("long", "Running")
     before = attempt(world)
@@ -133,38 +133,38 @@ def a_name_is_taken(world: World) -> None:
     service = {"metadata": {"name": "taken"}, "spec": {"clusterIP": "None"}}
     world.cluster.api.create(world.path("services"), service)
     world.submit("taken")
-    world.cluster.wait(lambda: "is not this job's" in str(world.job("taken")), "the job says whose name it has")
+    world.cluster.wait(lambda: "is not this job's" in str(world.job("taken")), "the job reports the conflicting Service")
     world.remove("dljobs", "taken")
     world.remove("services", "taken")
 
 
 def a_pod_is_woken(world: World) -> None:
-    """The pods of the gang that goes may wake the pod by their own going; in one of a few rounds the extender is first."""
+    """The end of the gang's pods may also wake the pod; in one of several rounds the extender does so first."""
     assert any(was_woken(world) for _ in range(10))
 
 
 def was_woken(world: World) -> bool:
     refuse_and_make_room(world)
-    world.cluster.wait(lambda: phase(world, "late") == "Running", "the pod that was refused runs")
+    world.cluster.wait(lambda: phase(world, "late") == "Running", "the rejected pod runs")
     woken = names.WAKE in world.cluster.api.get(world.path("pods", "late"))["metadata"].get("annotations", {})
     world.remove("pods", "late")
     return woken
 
 
-def test_nothing_is_refused(record: Record) -> None:
-    refused = [each for each in record.requests if each["responseStatus"]["code"] == 403]
-    assert not [(each["user"]["username"], each["verb"], each["requestURI"]) for each in refused]
+def test_no_request_is_forbidden(record: Record) -> None:
+    forbidden = [event for event in record.requests if event["responseStatus"]["code"] == 403]
+    assert not [(event["user"]["username"], event["verb"], event["requestURI"]) for event in forbidden]
     assert not [name for name, log in record.logs.items() if "forbidden" in log.lower()]
 
 
 @pytest.mark.parametrize("part", ["operator", "scheduler", "agent"])
-def test_each_right_is_used(world: World, record: Record, part: str) -> None:
+def test_granted_rights_are_used(world: World, record: Record, part: str) -> None:
     given = rights(world.cluster, f"{RBAC}/clusterroles/{RELEASE}-{part}")
-    assert given - used(record, part, by_kube_scheduler=False) == ASKED_WITHIN & given
+    assert given - used(record, part, by_kube_scheduler=False) == CHECKED_INTERNALLY & given
 
 
 @pytest.mark.parametrize("part", ["operator", "scheduler"])
-def test_who_decides_holds_a_lease_of_its_own(world: World, record: Record, part: str) -> None:
+def test_leader_holds_its_lease(world: World, record: Record, part: str) -> None:
     given = rights(world.cluster, f"{RBAC}/namespaces/{NAMESPACE}/roles/{RELEASE}-{part}")
     assert given <= used(record, part, by_kube_scheduler=part == "scheduler")
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{RELEASE}-{part}"
@@ -172,10 +172,10 @@ def test_who_decides_holds_a_lease_of_its_own(world: World, record: Record, part
 
 
 def used(record: Record, part: str, *, by_kube_scheduler: bool) -> set[Right]:
-    """Return the rights that a service account has made use of; its pod's kube-scheduler is told by its user agent."""
-    events = [each for each in record.requests if each["user"]["username"] == ACCOUNT + part and "objectRef" in each]
-    mine = [each for each in events if ("kube-scheduler" in each["userAgent"]) == by_kube_scheduler]
-    return {(each["objectRef"].get("apiGroup", ""), resource_of(each["objectRef"]), each["verb"]) for each in mine}
+    """Return the rights that a service account has used; the user agent distinguishes kube-scheduler from the extender."""
+    of_account = [event for event in record.requests if event["user"]["username"] == ACCOUNT + part and "objectRef" in event]
+    events = [event for event in of_account if ("kube-scheduler" in event["userAgent"]) == by_kube_scheduler]
+    return {(event["objectRef"].get("apiGroup", ""), resource_of(event["objectRef"]), event["verb"]) for event in events}
 
 
 def resource_of(reference: dict[str, str]) -> str:
@@ -184,7 +184,7 @@ def resource_of(reference: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("node", "change", "says"),
+    ("node", "change", "message"),
     [
         ("pcie-8-0", ["annotate", "node", "pcie-8-0", f"{names.TOPOLOGY}={{}}"], "may not change node pcie-8-0"),
         ("dgx-a100-0", ["annotate", "node", "dgx-a100-0", "other=1"], "and nothing else"),
@@ -192,16 +192,16 @@ def resource_of(reference: dict[str, str]) -> str:
         ("dgx-a100-0", ["taint", "node", "dgx-a100-0", "mine=true:NoSchedule"], "and nothing else"),
     ],
 )
-def test_an_agent_changes_its_node_and_there_its_annotation_only(world: World, node: str, change: list[str], says: str) -> None:
+def test_agent_cannot_change_other_nodes_or_fields(world: World, node: str, change: list[str], message: str) -> None:
     config = world.parts.kubeconfig("agent", "dgx-a100-0")
-    before = owned_by_others(world, node)
-    with pytest.raises(LocalError, match=says):
+    before = protected_fields(world, node)
+    with pytest.raises(LocalError, match=message):
         world.cluster.kubectl(f"--kubeconfig={config}", *change, "--overwrite")
-    assert owned_by_others(world, node) == before
+    assert protected_fields(world, node) == before
 
 
-def owned_by_others(world: World, node: str) -> tuple[Any, ...]:
-    """Return what none of the refused changes may have touched."""
-    found = world.cluster.api.get(f"/api/v1/nodes/{node}")
-    annotations = dict(found["metadata"].get("annotations", {}))
-    return found["metadata"]["labels"], annotations, found["spec"]
+def protected_fields(world: World, node: str) -> tuple[Any, ...]:
+    """Return the fields that a rejected change must not alter."""
+    current = world.cluster.api.get(f"/api/v1/nodes/{node}")
+    annotations = dict(current["metadata"].get("annotations", {}))
+    return current["metadata"]["labels"], annotations, current["spec"]

@@ -1,6 +1,6 @@
-"""The reverse of least rights: each is taken away, and one sees what is missing, and that work goes on when it is back.
+"""Missing rights: the loss of each right is reported, and work continues when it is restored.
 
-A right that two roles give cannot be taken away from one: kube-scheduler's own role lets the extender read nodes and pods.
+A right in two roles cannot be revoked through one of them: kube-scheduler's own role lets the extender read nodes and pods.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from muster.api import names
 pytestmark = pytest.mark.cluster
 
 OWNING: Right = ("muster.dev", "dljobs/finalizers", "update")
-"""An admission plugin asks whether one has this right, and refuses in words of its own."""
+"""A right checked by an admission plugin, which rejects with its own message."""
 
 
 def seen_in_job(world: World) -> str:
-    """Submit a job and return what it comes to say about itself."""
+    """Submit a job and return its status with the missing right."""
     world.submit("poor")
-    world.cluster.wait(lambda: "cannot" in str(world.job("poor").get("status")), "the job says what is not allowed")
+    world.cluster.wait(lambda: "cannot" in str(world.job("poor").get("status")), "the job reports the missing right")
     return str(world.job("poor")["status"])
 
 
-def seen_in_log(world: World, name: str, words: str) -> str:
-    """Wait until a part has said these words; return what it has said."""
-    world.cluster.wait(lambda: words in world.parts.log(name), f"{name} says {words}")
+def seen_in_log(world: World, name: str, text: str) -> str:
+    """Wait until a program's log contains a text; return the log."""
+    world.cluster.wait(lambda: text in world.parts.log(name), f"{name} logs {text}")
     return world.parts.log(name)
 
 
 def reserving(world: World) -> str:
     world.submit("poor")
-    said = seen_in_log(world, "operator", 'cannot patch resource "dljobs/status"')
+    log = seen_in_log(world, "operator", 'cannot patch resource "dljobs/status"')
     assert not world.pods("poor")
-    return said
+    return log
 
 
 def recording_an_event(world: World) -> str:
@@ -62,29 +62,29 @@ def recording_an_event(world: World) -> str:
     return seen_in_log(world, "operator", 'cannot create resource "events"')
 
 
-def letting_go(world: World) -> str:
+def ungating(world: World) -> str:
     world.cluster.api.create(world.path("pods"), bare_pod("gated"))
-    said = seen_in_log(world, "operator", 'cannot patch resource "pods"')
+    log = seen_in_log(world, "operator", 'cannot patch resource "pods"')
     assert world.cluster.api.get(world.path("pods", "gated"))["spec"]["schedulingGates"]
-    return said
+    return log
 
 
-def keeping_a_pod(world: World) -> str:
+def storing_a_pod(world: World) -> str:
     before = rob(world, "gated")
-    said = seen_in_log(world, "operator", 'cannot create resource "podtemplates"')
-    assert uid(world, "gated") == before, "what could not be written down was not deleted"
+    log = seen_in_log(world, "operator", 'cannot create resource "podtemplates"')
+    assert uid(world, "gated") == before, "a pod without a stored template is not deleted"
     world.remove("pods", "gated")
     world.remove("pods", "robber")
-    return said
+    return log
 
 
 def stopping(world: World) -> str:
     world.submit("poor")
     world.await_phase("poor", "Running")
     world.cluster.kubectl("annotate", "dljob", "poor", f"{names.SUSPEND}=true", "-n", TEAM)
-    said = seen_in_log(world, "operator", 'cannot delete resource "pods"')
+    log = seen_in_log(world, "operator", 'cannot delete resource "pods"')
     assert world.pods("poor")
-    return said
+    return log
 
 
 def reading_for_pinning(world: World) -> str:
@@ -107,33 +107,33 @@ def tidying_up(world: World) -> str:
     return seen_in_log(world, "operator", 'cannot delete resource "services"')
 
 
-def bringing_a_pod_back(world: World) -> str:
-    """The pod was kept and deleted; it is created again when that is allowed (`settle`)."""
+def recreating_a_pod(world: World) -> str:
+    """The pod was stored and deleted; it is created again once allowed (`settle`)."""
     rob(world, "gated")
-    said = seen_in_log(world, "operator", 'cannot get resource "podtemplates"')
+    log = seen_in_log(world, "operator", 'cannot get resource "podtemplates"')
     world.remove("pods", "robber")
-    return said
+    return log
 
 
-def forgetting_a_pod(world: World) -> str:
+def deleting_a_stored_pod(world: World) -> str:
     rob(world, "gated")
-    said = seen_in_log(world, "operator", 'cannot delete resource "podtemplates"')
+    log = seen_in_log(world, "operator", 'cannot delete resource "podtemplates"')
     world.remove("pods", "robber")
-    return said
+    return log
 
 
-def passing_a_wish_on(world: World) -> str:
+def forwarding_an_annotation(world: World) -> str:
     world.submit("poor")
     world.await_phase("poor", "Running")
     world.cluster.kubectl("annotate", "pod", "poor-worker-0", f"{names.SUSPEND}=true", "-n", TEAM)
     return seen_in_log(world, "operator", 'cannot patch resource "dljobs"')
 
 
-def removing_what_is_over(world: World) -> str:
+def removing_an_expired_job(world: World) -> str:
     world.submit("poor", ttlSecondsAfterFinished=0, template={"annotations": {names.RUN_SECONDS: "1"}})
-    said = seen_in_log(world, "operator", 'cannot delete resource "dljobs"')
+    log = seen_in_log(world, "operator", 'cannot delete resource "dljobs"')
     assert world.cluster.exists(world.path("dljobs", "poor"))
-    return said
+    return log
 
 
 def counting_a_queue(world: World) -> str:
@@ -147,13 +147,13 @@ def counting_a_queue(world: World) -> str:
 
 
 def waking(world: World) -> str:
-    """The pods of the gang that goes may wake the pod by their own going; in one of a few rounds the extender is first."""
-    words = refusal(("", "pods", "patch"))
+    """The end of the gang's pods may also wake the pod; in one of several rounds the extender does so first."""
+    text = refusal(("", "pods", "patch"))
     for _ in range(10):
         refuse_and_make_room(world)
-        world.cluster.wait(lambda: words in world.parts.log("extender") or phase(world, "late") == "Running", "it is woken")
+        world.cluster.wait(lambda: text in world.parts.log("extender") or phase(world, "late") == "Running", "it is woken")
         world.remove("pods", "late")
-        if words in world.parts.log("extender"):
+        if text in world.parts.log("extender"):
             break
     return world.parts.log("extender")
 
@@ -168,7 +168,7 @@ def publishing(world: World) -> str:
         world.parts.stop("poor-agent")
 
 
-def reading_what_was_published(world: World) -> str:
+def reading_the_published_topology(world: World) -> str:
     world.parts.start_agent("dgx-a100-0", NODES["dgx-a100-0"], "poor-reader")
     try:
         return seen_in_log(world, "poor-reader", 'cannot get resource "nodes"')
@@ -181,43 +181,43 @@ def reading_what_was_published(world: World) -> str:
     [
         ("operator", ("", "pods", "create"), seen_in_job),
         ("operator", ("", "pods", "get"), reading_for_pinning),
-        ("operator", ("", "pods", "patch"), letting_go),
+        ("operator", ("", "pods", "patch"), ungating),
         ("operator", ("", "pods", "delete"), stopping),
         ("operator", ("", "services", "create"), seen_in_job),
         ("operator", ("", "services", "get"), finding_a_name_taken),
         ("operator", ("", "services", "delete"), tidying_up),
-        ("operator", ("", "podtemplates", "create"), keeping_a_pod),
-        ("operator", ("", "podtemplates", "get"), bringing_a_pod_back),
-        ("operator", ("", "podtemplates", "delete"), forgetting_a_pod),
+        ("operator", ("", "podtemplates", "create"), storing_a_pod),
+        ("operator", ("", "podtemplates", "get"), recreating_a_pod),
+        ("operator", ("", "podtemplates", "delete"), deleting_a_stored_pod),
         ("operator", ("", "events", "create"), recording_an_event),
-        ("operator", ("muster.dev", "dljobs", "patch"), passing_a_wish_on),
-        ("operator", ("muster.dev", "dljobs", "delete"), removing_what_is_over),
+        ("operator", ("muster.dev", "dljobs", "patch"), forwarding_an_annotation),
+        ("operator", ("muster.dev", "dljobs", "delete"), removing_an_expired_job),
         ("operator", ("muster.dev", "dljobs/status", "patch"), reserving),
         ("operator", OWNING, seen_in_job),
         ("operator", ("muster.dev", "dlqueues/status", "patch"), counting_a_queue),
         ("scheduler", ("", "pods", "patch"), waking),
         ("agent", ("", "nodes", "patch"), publishing),
-        ("agent", ("", "nodes", "get"), reading_what_was_published),
+        ("agent", ("", "nodes", "get"), reading_the_published_topology),
     ],
 )
-def test_without_a_right_one_sees_what_is_missing(
+def test_missing_right_is_reported_and_work_continues(
     world: World, part: str, right: Right, provoke: Callable[[World], str]
 ) -> None:
-    with deprived(world, part, {right}):
-        said = provoke(world)
-    assert ("cannot set blockOwnerDeletion" if right == OWNING else refusal(right)) in said
+    with without_rights(world, part, {right}):
+        log = provoke(world)
+    assert ("cannot set blockOwnerDeletion" if right == OWNING else refusal(right)) in log
     settle(world)
 
 
 def refusal(right: Right) -> str:
-    """Return the API server's words for a right that is missing."""
+    """Return the API server's message for a missing right."""
     group, resource, verb = right
     return f'cannot {verb} resource "{resource}" in API group "{group}"'
 
 
 def settle(world: World) -> None:
-    """Wait until a pod that was taken back is there again, and remove what a test has made."""
-    world.cluster.wait(lambda: not kept(world), "no pod is kept any more")
+    """Wait until requeued pods are created again, and remove the objects of a test."""
+    world.cluster.wait(lambda: not kept(world), "no stored pod is left")
     for plural, name in (("dljobs", "poor"), ("pods", "gated")):
         if world.cluster.exists(world.path(plural, name)):
             world.remove(plural, name)
@@ -234,19 +234,19 @@ def settle(world: World) -> None:
         ("scheduler", "watch", False),
     ],
 )
-def test_who_may_not_read_says_what_and_goes_on_when_it_may(world: World, part: str, verb: str, definitions: bool) -> None:
-    """All rights to list, or to watch, are taken away: whoever starts then names each, decides nothing, and waits."""
-    reading = {each for each in rights(world.cluster, f"{RBAC}/clusterroles/{RELEASE}-{part}") if each[2] == verb}
-    reading = {each for each in reading if (each[1] == "customresourcedefinitions") is definitions}
+def test_missing_read_rights_are_reported_until_granted(world: World, part: str, verb: str, definitions: bool) -> None:
+    """Without any right to list, or to watch, a starting program reports each, decides nothing, and waits."""
+    granted = rights(world.cluster, f"{RBAC}/clusterroles/{RELEASE}-{part}")
+    reading = {right for right in granted if right[2] == verb and (right[1] == "customresourcedefinitions") is definitions}
     assert reading
     program = {"operator": "operator", "scheduler": "extender"}[part]
     name = f"poor-{program}-{verb}-{len(reading)}"
-    starting = {"operator": world.parts.start_operator, "scheduler": world.parts.start_extender}[part]
+    start = {"operator": world.parts.start_operator, "scheduler": world.parts.start_extender}[part]
     if part == "operator":
         world.parts.stop("operator")
     try:
-        with deprived(world, part, reading):
-            url = starting(name, wait=False)
+        with without_rights(world, part, reading):
+            url = start(name, wait=False)
             for right in reading:
                 seen_in_log(world, name, refusal(right))
             if verb == "list":
@@ -259,7 +259,7 @@ def test_who_may_not_read_says_what_and_goes_on_when_it_may(world: World, part: 
 
 
 def page(url: str) -> tuple[int, str]:
-    """Return the status and the text of a page on loopback; status 0 where nobody listens."""
+    """Return the status and the text of a page on loopback; status 0 without a listener."""
     try:
         with build_opener(ProxyHandler({})).open(url, timeout=10) as response:
             return response.status, response.read().decode()
@@ -270,55 +270,55 @@ def page(url: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("verb", ["get", "update", "create"])
-def test_without_a_right_to_the_lease_an_operator_only_waits(world: World, verb: str) -> None:
-    """The lease is handed back, or new: it is not ready, says what is missing, and leads when it may."""
+def test_operator_without_lease_right_waits(world: World, verb: str) -> None:
+    """The operator is not ready, reports the missing right, and leads once it is granted."""
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{RELEASE}-operator"
     candidate = f"poor-candidate-{verb}"
     world.parts.stop("operator")
     if verb == "create":
         world.cluster.api.delete(lease)
     try:
-        with deprived_of_lease(world, "operator", verb) as right:
+        with without_lease_right(world, "operator", verb) as right:
             url = world.parts.start_operator(candidate, wait=False)
-            world.cluster.wait(lambda: refusal(right) in page(f"{url}/readyz")[1], "it says what is missing")
+            world.cluster.wait(lambda: refusal(right) in page(f"{url}/readyz")[1], "the missing right is reported")
             assert page(f"{url}/readyz")[0] == 503
-        world.cluster.wait(lambda: page(f"{url}/readyz") == (200, "ok"), "it is ready")
-        world.cluster.wait(lambda: world.cluster.api.get(lease)["spec"].get("holderIdentity"), "it leads")
+        world.cluster.wait(lambda: page(f"{url}/readyz") == (200, "ok"), "the operator is ready")
+        world.cluster.wait(lambda: world.cluster.api.get(lease)["spec"].get("holderIdentity"), "the operator leads")
     finally:
         world.parts.stop(candidate)
         world.parts.start_operator()
 
 
 @pytest.mark.parametrize("verb", ["get", "update"])
-def test_without_a_right_to_its_lease_kube_scheduler_only_waits(world: World, verb: str) -> None:
+def test_kube_scheduler_without_lease_right_waits(world: World, verb: str) -> None:
     candidate = f"poor-scheduler-{verb}"
 
-    def said(words: str) -> bool:
-        return words in world.parts.log(candidate).replace('\\"', '"').lower()
+    def logged(text: str) -> bool:
+        return text in world.parts.log(candidate).replace('\\"', '"').lower()
 
     for part in ("scheduler", "extender"):
         world.parts.stop(part)
     extender = world.parts.start_extender()
     try:
-        with deprived_of_lease(world, "scheduler", verb) as right:
+        with without_lease_right(world, "scheduler", verb) as right:
             world.parts.start_scheduler(extender, candidate)
-            world.cluster.wait(lambda: said(refusal(right).lower()), "it says what is missing")
-            assert not said("successfully acquired lease")
-        world.cluster.wait(lambda: said("successfully acquired lease"), "it leads")
+            world.cluster.wait(lambda: logged(refusal(right).lower()), "the missing right is reported")
+            assert not logged("successfully acquired lease")
+        world.cluster.wait(lambda: logged("successfully acquired lease"), "kube-scheduler leads")
     finally:
         world.parts.stop(candidate)
         world.parts.start_scheduler(extender)
 
 
 @contextmanager
-def deprived_of_lease(world: World, part: str, verb: str) -> Iterator[Right]:
-    """Take a right to its lease away from a part, and give it back."""
+def without_lease_right(world: World, part: str, verb: str) -> Iterator[Right]:
+    """Revoke a program's right to its lease, and restore it."""
     role, right = f"{RBAC}/namespaces/{NAMESPACE}/roles/{RELEASE}-{part}", ("coordination.k8s.io", "leases", verb)
 
     def set_to(rules: list[dict[str, Any]], *, allowed: bool) -> None:
         world.cluster.api.patch(role, {"rules": rules})
-        words = "the role is in force"
-        world.cluster.wait(lambda: may(world, part, right, NAMESPACE, f"{RELEASE}-{part}") is allowed, words)
+        in_force = "the role is in force"
+        world.cluster.wait(lambda: may(world, part, right, NAMESPACE, f"{RELEASE}-{part}") is allowed, in_force)
 
     rules = world.cluster.api.get(role)["rules"]
     try:
@@ -328,22 +328,22 @@ def deprived_of_lease(world: World, part: str, verb: str) -> Iterator[Right]:
         set_to(rules, allowed=True)
 
 
-def test_a_right_that_goes_while_it_runs_is_told_where_people_look(world: World) -> None:
-    """An Event about the operator's pod, a metric; and the work is done when the right is back."""
+def test_revoked_right_of_a_running_operator_is_reported_by_event_and_metric(world: World) -> None:
+    """An Event about the operator's pod and a metric report the loss; the work is done once the right is restored."""
     right = ("", "pods", "delete")
     world.parts.stop("operator")
     url = world.parts.start_operator("watched-operator")
-    me = world.parts.pod("operator")["metadata"]
+    pod = world.parts.pod("operator")["metadata"]
     try:
         world.submit("poor")
         world.await_phase("poor", "Running")
-        with deprived(world, "operator", {right}):
+        with without_rights(world, "operator", {right}):
             world.cluster.kubectl("annotate", "dljob", "poor", f"{names.SUSPEND}=true", "-n", TEAM)
-            about = f"/api/v1/namespaces/{NAMESPACE}/events?fieldSelector=involvedObject.uid={me['uid']},reason=Forbidden"
-            world.cluster.wait(lambda: refusal(right) in str(world.cluster.api.get(about)["items"]), "an Event tells of it")
+            events = f"/api/v1/namespaces/{NAMESPACE}/events?fieldSelector=involvedObject.uid={pod['uid']},reason=Forbidden"
+            world.cluster.wait(lambda: refusal(right) in str(world.cluster.api.get(events)["items"]), "an Event reports it")
             world.cluster.wait(lambda: "\nmuster_operator_errors_total 0.0" not in page(f"{url}/metrics")[1], "it is counted")
         world.await_phase("poor", "Suspended")
-        world.cluster.wait(lambda: not world.pods("poor"), "its pods are gone")
+        world.cluster.wait(lambda: not world.pods("poor"), "its pods are removed")
     finally:
         world.parts.stop("watched-operator")
         world.parts.start_operator()
@@ -351,13 +351,13 @@ def test_a_right_that_goes_while_it_runs_is_told_where_people_look(world: World)
 
 
 @contextmanager
-def deprived(world: World, part: str, missing: set[Right]) -> Iterator[None]:
-    """Take rights away from a part, and give them back."""
+def without_rights(world: World, part: str, missing: set[Right]) -> Iterator[None]:
+    """Revoke rights of a program, and restore them."""
     rules = world.cluster.api.get(f"{RBAC}/clusterroles/{RELEASE}-{part}")["rules"]
-    fewer = rules
+    reduced = rules
     for right in missing:
-        fewer = [without(rule, right) for rule in fewer]
-    set_rules(world, part, missing, fewer, allowed=False)
+        reduced = [without(rule, right) for rule in reduced]
+    set_rules(world, part, missing, reduced, allowed=False)
     try:
         yield
     finally:
@@ -365,22 +365,22 @@ def deprived(world: World, part: str, missing: set[Right]) -> Iterator[None]:
 
 
 def without(rule: dict[str, Any], right: Right) -> dict[str, Any]:
-    """Return a rule without a right; the rules of the chart name one resource each."""
+    """Return a rule without a right; each rule of the chart names one resource."""
     group, resource, verb = right
     if group not in rule["apiGroups"] or resource not in rule["resources"]:
         return rule
-    verbs = [each for each in rule["verbs"] if each != verb]
-    return {**rule, "verbs": verbs or ["none"]}  # a rule must have one
+    verbs = [granted for granted in rule["verbs"] if granted != verb]
+    return {**rule, "verbs": verbs or ["none"]}  # a rule must have at least one verb
 
 
 def set_rules(world: World, part: str, changed: set[Right], rules: list[dict[str, Any]], *, allowed: bool) -> None:
-    """Change a role, and wait until the API server goes by it."""
+    """Change a role, and wait until the API server enforces it."""
     world.cluster.api.patch(f"{RBAC}/clusterroles/{RELEASE}-{part}", {"rules": rules})
     world.cluster.wait(lambda: all(may(world, part, right) is allowed for right in changed), f"the role {part} is in force")
 
 
 def may(world: World, part: str, right: Right, namespace: str = TEAM, name: str = "") -> bool:
-    """Ask the API server whether a part has a right in a namespace, to the object of this name or to any."""
+    """Return whether a program has a right in a namespace, to the object of this name or to any."""
     group, resource, verb = right
     resource, _, sub = resource.partition("/")
     attributes = {"group": group, "resource": resource, "subresource": sub, "verb": verb, "namespace": namespace, "name": name}

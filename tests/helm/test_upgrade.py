@@ -1,4 +1,4 @@
-"""A job runs on while the release under it is upgraded, rolled back and removed; and one command removes everything."""
+"""A job keeps running through upgrade, rollback and uninstall of the release; documented commands remove everything."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ REMOVE_ALL = (
     "kubectl delete dljobs --all --all-namespaces --cascade=foreground"
     " && kubectl delete crd dljobs.muster.dev dlqueues.muster.dev"
 )
-"""As NOTES.txt and docs/install.md have it. Jobs first: the garbage collector forgets the pods of a kind that is gone."""
+"""The commands of NOTES.txt and docs/install.md. Jobs first: the garbage collector ignores pods of a removed kind."""
 
 
 @pytest.fixture
 def team(audited: AuditedCluster) -> Live:
-    """A user's namespace; the test itself removes it."""
+    """A user's namespace; the test removes it."""
     audited.create_namespace("team-of-the-upgrade")
     return Live(audited, "team-of-the-upgrade")
 
 
 @pytest.fixture
 def parts(audited: AuditedCluster) -> Iterator[Parts]:
-    """muster's parts; stopped in the end."""
-    found = Parts(audited)
-    yield found
-    stop(found)
+    """muster's programs; stopped at the end."""
+    programs = Parts(audited)
+    yield programs
+    stop(programs)
 
 
 def start(parts: Parts) -> None:
@@ -54,11 +54,11 @@ def stop(parts: Parts) -> None:
 
 @pytest.fixture
 def newer(tmp_path: Path) -> Path:
-    """The chart of a later version, in which the status of a DLJob has one more field."""
+    """The chart of a later version with an additional status field of DLJobs."""
     chart = tmp_path / "muster"
     shutil.copytree(CHART, chart)
-    about = chart / "Chart.yaml"
-    about.write_text(about.read_text().replace("version: 0.1.0", "version: 0.2.0"))
+    metadata = chart / "Chart.yaml"
+    metadata.write_text(metadata.read_text().replace("version: 0.1.0", "version: 0.2.0"))
     path = chart / "files/crds/muster.dev_dljobs.yaml"
     definition = yaml.safe_load(path.read_text())
     status_of(definition)["properties"]["news"] = {"type": "string"}
@@ -68,17 +68,17 @@ def newer(tmp_path: Path) -> Path:
 
 def status_of(definition: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of the status in a definition of DLJobs."""
-    found: dict[str, Any] = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
-    return found
+    schema: dict[str, Any] = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    return schema
 
 
-def test_a_job_runs_on_whatever_happens_to_the_release(
+def test_job_runs_through_upgrade_rollback_and_uninstall(
     audited: AuditedCluster, cluster_helm: Helm, team: Live, parts: Parts, newer: Path
 ) -> None:
     def has_news() -> bool:
         return "news" in status_of(audited.api.get(DEFINITION))["properties"]
 
-    def runs_on() -> None:
+    def assert_unaffected() -> None:
         assert uids() == before
         assert (team.status("long")["phase"], team.status("long")["attempt"]) == ("Running", 1)
 
@@ -93,10 +93,10 @@ def test_a_job_runs_on_whatever_happens_to_the_release(
     assert not has_news()
 
     cluster_helm("upgrade", RELEASE, newer, *OPTIONS, "--set", "operator.preemption=false")
-    assert has_news(), "an upgrade brings the definitions"
+    assert has_news(), "an upgrade updates the definitions"
     stop(parts)
     start(parts)
-    runs_on()
+    assert_unaffected()
     team.job("later", 2, 1)
     team.wait_running("later", 2)
 
@@ -106,20 +106,20 @@ def test_a_job_runs_on_whatever_happens_to_the_release(
     start(parts)
     team.job("last", 2, 1)
     team.wait_running("last", 2)
-    runs_on()
+    assert_unaffected()
 
     stop(parts)
     cluster_helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout", "120s")
-    runs_on()
+    assert_unaffected()
 
     for command in REMOVE_ALL.split(" && "):
         audited.kubectl(*command.split()[1:])
     assert not team.pods()
     assert not audited.exists(DEFINITION)
     audited.api.delete(f"/api/v1/namespaces/{team.namespace}")
-    audited.wait(lambda: not audited.exists(f"/api/v1/namespaces/{team.namespace}"), "nothing holds the namespace back")
+    audited.wait(lambda: not audited.exists(f"/api/v1/namespaces/{team.namespace}"), "the namespace is deleted")
 
 
-def test_the_command_that_removes_all_is_documented() -> None:
+def test_removal_commands_are_documented() -> None:
     assert REMOVE_ALL in (CHART / "templates/NOTES.txt").read_text()
     assert REMOVE_ALL in (CHART.parents[1] / "docs/install.md").read_text()

@@ -1,7 +1,8 @@
-"""The kind cluster of the test run, with muster installed in it by helm, and namespaces on it.
+"""The kind cluster of the test run, with muster installed by helm, and a namespace per test.
 
-A cluster that is up already is used and left up, so that tests can be run again and again; else one is brought up for these
-tests, and what it leaves on this machine fails them. Where there can be none they are skipped, which `.ci/run` does not take.
+A cluster that is up is used and left up, so that tests can be repeated quickly. Otherwise a cluster is created for the run,
+and the tests fail if its removal leaves anything on this machine. Without an engine and root the tests are skipped, which
+`.ci/run` rejects.
 """
 
 from __future__ import annotations
@@ -14,40 +15,40 @@ import pytest
 
 from kind import traces
 from kind.jobs import Jobs
-from muster.kind import cluster as kind_cluster
-from muster.kind import engine, rootless_docker
-from muster.kind.cluster import Cluster
-from muster.local.errors import LocalError
-from muster.local.progress import Quiet, Shown
+from muster_dev.kind import cluster as kind_cluster
+from muster_dev.kind import engine, private_engine
+from muster_dev.kind.cluster import Cluster
+from muster_dev.local.errors import LocalError
+from muster_dev.local.progress import Quiet, Shown
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="package")
 def kind() -> Iterator[Cluster]:
-    """muster on real kubelets; where there can be none one is told what is missing."""
-    if found := Cluster.find(Quiet()):
-        yield found
+    """muster on real kubelets; skip with the missing requirement if this machine cannot run a cluster."""
+    if existing := Cluster.find(Quiet()):
+        yield existing
         return
     if engine.running() is None:
         try:
-            rootless_docker.check()
+            private_engine.check()
         except LocalError as error:
             pytest.skip(str(error))
-    before = traces.seen()
+    before = traces.collect()
     try:
         yield kind_cluster.up(Shown())
     finally:
         kind_cluster.down(Quiet())
-    left = {what: sorted(things - before[what]) for what, things in traces.seen().items() if things - before[what]}
+    left = {what: sorted(things - before[what]) for what, things in traces.collect().items() if things - before[what]}
     assert not left, "muster kind down left these behind"
 
 
 @pytest.fixture
 def jobs(kind: Cluster) -> Iterator[Jobs]:
-    """Jobs in a namespace of their own; when it goes after the test, all GPUs are free again."""
+    """Jobs in a namespace of the test; after its removal all GPUs are free again."""
     namespace = f"test-{os.getpid()}-{next(_numbers)}"
     kind.kubectl("create", "namespace", namespace)
-    kind.kubectl("wait", "--namespace", namespace, "--for=create", "serviceaccount/default")  # before it no pod is accepted
+    kind.kubectl("wait", "--namespace", namespace, "--for=create", "serviceaccount/default")  # without it no pod is accepted
     yield Jobs(kind, namespace)
     kind.kubectl("delete", "namespace", namespace, "--timeout=120s")

@@ -1,4 +1,4 @@
-"""Jobs of one namespace of the kind cluster, worked with as a user does: by kubectl."""
+"""Jobs of one namespace of the kind cluster, used by kubectl as a user would."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import IO, Any, Final
 import yaml
 
 from muster.api import names
-from muster.kind.cluster import Cluster
-from muster.kind.images import PROJECT
-from muster.local.waiting import until
+from muster_dev.kind.cluster import Cluster
+from muster_dev.kind.images import PROJECT
+from muster_dev.local.waiting import until
 
 PATIENCE: Final = 240.0
-"""Seconds; a node that was killed counts as lost after 50."""
+"""Seconds; a killed node counts as lost after 50."""
 Object = dict[str, Any]
 
 
@@ -42,16 +42,16 @@ class Jobs:
 
     def get(self, kind: str, name: str) -> Object:
         """Return an object."""
-        found: Object = json.loads(self.kubectl("get", kind, name, "--output", "json"))
-        return found
+        item: Object = json.loads(self.kubectl("get", kind, name, "--output", "json"))
+        return item
 
     def pods(self, selector: str) -> list[Object]:
-        """Return the pods that a selector finds, by name."""
-        found: list[Object] = json.loads(self.kubectl("get", "pods", "--selector", selector, "--output", "json"))["items"]
-        return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
+        """Return the pods of a selector, ordered by name."""
+        items: list[Object] = json.loads(self.kubectl("get", "pods", "--selector", selector, "--output", "json"))["items"]
+        return sorted(items, key=lambda pod: str(pod["metadata"]["name"]))
 
     def gang(self, job: str) -> list[Object]:
-        """Return the pods of a DLJob, by name."""
+        """Return the pods of a DLJob, ordered by name."""
         return self.pods(f"{names.JOB}={job}")
 
     def phase(self, job: str) -> str | None:
@@ -60,11 +60,11 @@ class Jobs:
         return phase
 
     def until_phase(self, job: str, phase: str) -> None:
-        """Wait until a DLJob is in a phase; say where it is stuck."""
+        """Wait until a DLJob is in a phase; on a timeout show its state."""
         self.until(lambda: self.phase(job) == phase, f"{job} is {phase}")
 
     def until(self, true: Callable[[], object], what: str) -> None:
-        """Wait patiently; tell with the failure what the namespace looks like."""
+        """Wait; on a timeout show the state of the namespace."""
         try:
             until(true, what, seconds=PATIENCE)
         except Exception as error:
@@ -73,7 +73,7 @@ class Jobs:
 
     @contextmanager
     def follow(self, pod: str) -> Iterator[IO[str]]:
-        """Follow a pod's log, which can be read to its end when the pod is gone."""
+        """Follow a pod's log, which can be read to its end even after the pod is removed."""
         program = self.cluster.programs["kubectl"]
         words = self.cluster.engine.command(program, "--namespace", self.namespace, "logs", "--follow", pod)
         environment = os.environ | self.cluster.environment
@@ -83,16 +83,16 @@ class Jobs:
             yield process.stdout
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)  # kubectl, and what brings it to the engine's network
+                os.killpg(process.pid, signal.SIGTERM)  # kubectl and the command that entered the engine's network
             process.wait()
             process.stdout.close()
 
     def free_gpus(self) -> int:
-        """Return how many GPUs of the cluster no pod holds."""
+        """Return the number of the cluster's GPUs that no pod holds."""
         nodes = json.loads(self.cluster.kubectl("get", "nodes", "--output", "json"))["items"]
         pods = json.loads(self.cluster.kubectl("get", "pods", "--all-namespaces", "--output", "json"))["items"]
-        there = sum(int(node["status"]["allocatable"].get(names.GPU, 0)) for node in nodes)
-        return there - sum(_gpus(pod) for pod in pods if pod["status"]["phase"] in ("Pending", "Running"))
+        total = sum(int(node["status"]["allocatable"].get(names.GPU, 0)) for node in nodes)
+        return total - sum(_gpus(pod) for pod in pods if pod["status"]["phase"] in ("Pending", "Running"))
 
 
 def _gpus(pod: Object) -> int:
@@ -100,7 +100,7 @@ def _gpus(pod: Object) -> int:
 
 
 def allreduce(name: str, *, workers: int = 4, gpus: int = 2, arguments: Sequence[str] = (), **spec: Any) -> Object:
-    """Return the DLJob of examples/allreduce.yaml with other figures."""
+    """Return the DLJob of examples/allreduce.yaml with another name, size and arguments."""
     manifest: Object = yaml.safe_load((PROJECT / "examples" / "allreduce.yaml").read_text())
     manifest["metadata"]["name"] = name
     manifest["spec"] |= spec
@@ -113,7 +113,7 @@ def allreduce(name: str, *, workers: int = 4, gpus: int = 2, arguments: Sequence
 
 
 def pod_spec(gpus: int, *command: str) -> Object:
-    """Return the spec of a pod that asks muster's scheduler for GPUs and is no DLJob's."""
+    """Return the spec of a pod outside of any DLJob that asks muster's scheduler for GPUs."""
     container = {"name": "main", "image": "muster-runtime:0.1.0", "command": list(command)}
     return {
         "schedulerName": names.SCHEDULER,
@@ -124,5 +124,5 @@ def pod_spec(gpus: int, *command: str) -> Object:
 
 
 def nodes_of(pods: Sequence[Object]) -> list[str]:
-    """Return where pods are, in their order."""
+    """Return the nodes of pods, in the pods' order."""
     return [pod["spec"]["nodeName"] for pod in pods]

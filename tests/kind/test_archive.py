@@ -1,4 +1,4 @@
-"""Images from directories: what `docker load` needs is in the archive, and the same content gives the same bytes."""
+"""Images from directories: the archive is complete for `docker load`, and equal content gives equal bytes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from muster.kind import archive, store
-from muster.kind.archive import Image
-from muster.local.progress import Quiet
+from muster_dev.kind import archive, store
+from muster_dev.kind.archive import Image
+from muster_dev.local.progress import Quiet
 
 
 def tree(root: Path, **files: str) -> Path:
@@ -28,7 +28,7 @@ def read(tar: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def test_an_archive_has_configuration_and_layers_by_their_digests(tmp_path: Path) -> None:
+def test_archive_names_configuration_and_layers_by_their_digests(tmp_path: Path) -> None:
     below, above = tree(tmp_path / "below", a="1"), tree(tmp_path / "above", b="2")
     images = [Image("one:1", [below, above], {"User": "7:7"}), Image("two:1", [below])]
     archive.write(images, tmp_path / "images.tar")
@@ -45,7 +45,7 @@ def test_an_archive_has_configuration_and_layers_by_their_digests(tmp_path: Path
         assert json.loads(read(tar, manifest[0]["Config"]))["config"] == {"User": "7:7"}
 
 
-def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     for name in ("first", "second"):
         root = tree(tmp_path / name, **{"z": "1", "a/b": "2"})
         os.utime(root / "z", (len(name), len(name)))
@@ -53,7 +53,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "first.tar").read_bytes() == (tmp_path / "second.tar").read_bytes()
 
 
-def test_owners_are_kept_but_for_who_makes_the_image(tmp_path: Path) -> None:
+def test_files_of_the_maker_belong_to_root_in_the_image(tmp_path: Path) -> None:
     root = tree(tmp_path / "root", mine="")
     archive.write([Image("one:1", [root])], tmp_path / "one.tar")
     with tarfile.open(tmp_path / "one.tar") as tar:
@@ -62,7 +62,7 @@ def test_owners_are_kept_but_for_who_makes_the_image(tmp_path: Path) -> None:
             assert {(entry.uid, entry.gid) for entry in inner.getmembers()} == {(0, 0)}
 
 
-def test_what_is_in_the_cache_is_made_once_and_never_half(tmp_path: Path, monkeypatch: Any) -> None:
+def test_cached_directory_is_made_once_and_never_incomplete(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls = []
 

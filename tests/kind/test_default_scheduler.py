@@ -1,4 +1,4 @@
-"""GPU pods of the cluster's own kube-scheduler, which kind-config.yaml has ask muster's extender."""
+"""GPU pods of the cluster's own kube-scheduler, which asks muster's extender by kind-config.yaml."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from kind.jobs import Jobs, Object, allreduce, nodes_of, pod_spec
 from muster.api import names
-from muster.kind import default_scheduler
-from muster.kind.cluster import NAMESPACE
+from muster_dev.kind import default_scheduler
+from muster_dev.kind.cluster import NAMESPACE
 
 pytestmark = pytest.mark.kind
 HOLD = "example.com/hold"
@@ -28,58 +28,58 @@ def pod(name: str, gpus: int, *command: str) -> Object:
 
 
 def refusals(jobs: Jobs, name: str) -> list[str]:
-    """Return what kube-scheduler has said of a pod that it could not place."""
+    """Return kube-scheduler's messages about a pod that it could not place."""
     chosen = f"involvedObject.name={name},reason=FailedScheduling"
     events = json.loads(jobs.kubectl("get", "events", "--field-selector", chosen, "--output", "json"))["items"]
     return [event["message"] for event in events]
 
 
 def extender_says(figure: str, jobs: Jobs) -> float:
-    """Return one of the extender's metrics."""
+    """Return a metric of the extender."""
     path = f"/api/v1/namespaces/{NAMESPACE}/services/muster-extender:8888/proxy/metrics"
     lines = jobs.cluster.kubectl("get", "--raw", path).splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(f"muster_extender_{figure} "))
 
 
-def test_a_pod_keeps_off_gpus_that_are_reserved_for_a_gang_or_held(jobs: Jobs, tmp_path: Path) -> None:
+def test_pod_keeps_off_gpus_that_a_gang_has_reserved_or_holds(jobs: Jobs, tmp_path: Path) -> None:
     gang = allreduce("gang", workers=2, gpus=8)
     template = gang["spec"]["roles"]["worker"]["template"]["spec"]
     template |= {"schedulingGates": [{"name": HOLD}], "terminationGracePeriodSeconds": 1}
     template["containers"][0]["command"] = list(STAY)
     jobs.apply(gang, folder=tmp_path)
 
-    def let_go(member: str) -> None:
+    def ungate(member: str) -> None:
         jobs.kubectl("patch", "pod", member, "--type=json", '--patch=[{"op": "remove", "path": "/spec/schedulingGates"}]')
 
-    jobs.until(lambda: len(jobs.gang("gang")) == 2, "the gang's pods are there")
-    let_go("gang-worker-0")
-    # Once it is bound the extender has seen the reservations of both; the other pod's node is promised, and empty.
+    jobs.until(lambda: len(jobs.gang("gang")) == 2, "the gang's pods exist")
+    ungate("gang-worker-0")
+    # Once this pod is bound, the extender knows both reservations; the other pod's node is reserved and empty.
     jobs.kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/gang-worker-0", "--timeout=180s")
     jobs.apply(pod("late", 1, "python3", "-c", "print('ran')"), folder=tmp_path)
     reason = f"1 needs 1 GPU: 0 of 8 free, 8 reserved for {jobs.namespace}/gang"
-    jobs.until(lambda: any(reason in said for said in refusals(jobs, "late")), "the pod is told for whom its GPUs are")
+    jobs.until(lambda: any(reason in said for said in refusals(jobs, "late")), "the pod reports the owner of the reservation")
     assert jobs.get("pod", "late")["spec"]["schedulerName"] == "default-scheduler"
-    let_go("gang-worker-1")
+    ungate("gang-worker-1")
     jobs.until_phase("gang", "Running")
     assert "nodeName" not in jobs.get("pod", "late")["spec"]
     jobs.kubectl("delete", "dljob", "gang")
     jobs.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/late", "--timeout=180s")
 
 
-def test_pods_are_packed_where_they_cost_no_links(jobs: Jobs, tmp_path: Path) -> None:
+def test_pods_are_packed_on_the_node_without_links(jobs: Jobs, tmp_path: Path) -> None:
     jobs.until(lambda: extender_says("gpus_free", jobs) == 16, "the extender sees all GPUs free")
     jobs.apply(*[pod(f"single-{number}", 1, *STAY) for number in range(4)], folder=tmp_path)
     jobs.kubectl("wait", "--for=condition=PodScheduled", "pod", "--selector", "test=pod", "--timeout=180s")
-    (node,) = set(nodes_of(jobs.pods("test=pod")))  # by CPU and memory, all that it asks for itself, they would be spread
+    (node,) = set(nodes_of(jobs.pods("test=pod")))  # by CPU and memory alone, kube-scheduler would spread them
     assert jobs.get("node", node)["metadata"]["labels"][names.MACHINE] == "pcie-8"
 
 
 @pytest.fixture
 def no_extender(jobs: Jobs) -> Iterator[None]:
-    """The pod of muster's scheduler and the extender is away as the test begins, and there again after it."""
+    """Remove the pod of muster's scheduler and the extender for the test, and bring it back afterwards."""
     scale(jobs, 0)
     parts = ("--namespace", NAMESPACE, "--selector", "app.kubernetes.io/component=scheduler", "--output", "name")
-    jobs.until(lambda: not jobs.cluster.kubectl("get", "pods", *parts), "the extender is gone")
+    jobs.until(lambda: not jobs.cluster.kubectl("get", "pods", *parts), "the extender has ended")
     yield
     scale(jobs, 1)
 
@@ -91,12 +91,14 @@ def scale(jobs: Jobs, replicas: int) -> None:
 
 
 @pytest.mark.usefixtures("no_extender")
-def test_without_the_extender_pods_with_gpus_wait_and_others_do_not(jobs: Jobs, tmp_path: Path) -> None:
+def test_pod_with_gpus_waits_for_the_extender_and_others_do_not(jobs: Jobs, tmp_path: Path) -> None:
     ending = ("python3", "-c", "print('ran')")
     jobs.apply(pod("asking", 1, *ending), pod("plain", 0, *ending), folder=tmp_path)
     jobs.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/plain", "--timeout=180s")
-    where = default_scheduler.EXTENDER_ADDRESS
-    jobs.until(lambda: any(where in said for said in refusals(jobs, "asking")), "the pod is told who does not answer")
+    address = default_scheduler.EXTENDER_ADDRESS
+    jobs.until(
+        lambda: any(address in said for said in refusals(jobs, "asking")), "the pod reports the address that does not answer"
+    )
     assert "nodeName" not in jobs.get("pod", "asking")["spec"]
     scale(jobs, 1)
     jobs.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/asking", "--timeout=180s")

@@ -1,4 +1,4 @@
-"""The operators disturbed while jobs start: their leader killed, a right of theirs taken away."""
+"""Operators under disturbance while jobs start: the leader is killed, or a right is revoked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from kind.jobs import Jobs, allreduce
 from muster.api import names
-from muster.kind.cluster import NAMESPACE, Cluster
+from muster_dev.kind.cluster import NAMESPACE, Cluster
 
 pytestmark = pytest.mark.kind
 OPERATOR = "muster-operator"
@@ -20,7 +20,7 @@ OPERATOR = "muster-operator"
 RESERVING = ("muster.dev", "dljobs/status", "patch")
 
 
-def test_when_the_leader_is_killed_another_leads_and_no_gang_is_lost_or_started_twice(jobs: Jobs, tmp_path: Path) -> None:
+def test_killed_leader_is_replaced_and_every_gang_starts_once(jobs: Jobs, tmp_path: Path) -> None:
     cluster = jobs.cluster
     cluster.kubectl("rollout", "status", f"deployment/{OPERATOR}", "--namespace", NAMESPACE, "--timeout=120s")
     gangs = [allreduce(name, workers=2, gpus=4, arguments=["--steps=20"]) for name in ("first", "second", "third")]
@@ -40,10 +40,10 @@ def test_when_the_leader_is_killed_another_leads_and_no_gang_is_lost_or_started_
     assert leader(cluster) != killed
 
 
-def test_an_operator_that_loses_a_right_says_so_and_goes_on_when_it_is_back(jobs: Jobs, tmp_path: Path) -> None:
-    with deprived(jobs, tmp_path):
+def test_operator_that_loses_a_right_reports_it_and_recovers(jobs: Jobs, tmp_path: Path) -> None:
+    with without_right_to_reserve(jobs, tmp_path):
         jobs.apply(allreduce("poor", workers=2, arguments=["--steps=20"]), folder=tmp_path)
-        jobs.until(lambda: refusals(jobs), "an Event about its pod tells of it")
+        jobs.until(lambda: refusals(jobs), "an Event about its pod reports it")
         pod = refusals(jobs)[0]["involvedObject"]["name"]
         counted = errors(jobs.cluster, pod)
         jobs.until(lambda: errors(jobs.cluster, pod) > counted, "each try is counted")
@@ -52,13 +52,13 @@ def test_an_operator_that_loses_a_right_says_so_and_goes_on_when_it_is_back(jobs
 
 
 def leader(cluster: Cluster) -> str:
-    """Return who holds the operators' Lease: the name of its pod, and what tells its processes apart."""
+    """Return the holder of the operators' Lease: the name of its pod and a suffix per process."""
     holder = "--output=jsonpath={.spec.holderIdentity}"
     return cluster.kubectl("get", "lease", OPERATOR, "--namespace", NAMESPACE, holder)
 
 
 def kill(cluster: Cluster, identity: str) -> None:
-    """Kill a leader's process by SIGKILL, so that it hands nothing back."""
+    """Kill a leader's process by SIGKILL, so that it does not release the Lease."""
     name = identity.rpartition("_")[0]
     pod = json.loads(cluster.kubectl("get", "pod", name, "--namespace", NAMESPACE, "--output", "json"))
     uid, node = pod["metadata"]["uid"], pod["spec"]["nodeName"]
@@ -72,8 +72,8 @@ def kill(cluster: Cluster, identity: str) -> None:
 
 
 @contextmanager
-def deprived(jobs: Jobs, folder: Path) -> Iterator[None]:
-    """Take the right to write reservations away from the operators; give it back."""
+def without_right_to_reserve(jobs: Jobs, folder: Path) -> Iterator[None]:
+    """Revoke the operators' right to write reservations, and grant it again afterwards."""
     cluster = jobs.cluster
     rules = json.loads(cluster.kubectl("get", "clusterrole", OPERATOR, "--output", "json"))["rules"]
     try:
@@ -109,7 +109,7 @@ def refusals(jobs: Jobs) -> list[dict[str, Any]]:
 
 
 def errors(cluster: Cluster, pod: str) -> float:
-    """Return what an operator has counted in muster_operator_errors_total."""
+    """Return an operator's metric muster_operator_errors_total."""
     page = cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8081/proxy/metrics")
     (line,) = (line for line in page.splitlines() if line.startswith("muster_operator_errors_total "))
     return float(line.split()[1])

@@ -65,7 +65,7 @@ async def cut(request: web.Request) -> Any:
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("fault", ["429", "500", "503", "cut"])
-async def test_only_what_may_be_repeated_is_repeated(server: ApiServer, client: Client, call: str, fault: str) -> None:
+async def test_only_safe_requests_are_repeated(server: ApiServer, client: Client, call: str, fault: str) -> None:
     bad = cut if fault == "cut" else server.answers(int(fault))
     (server.list_faults if call == "GET" else server.write_faults).append(bad)
     if call in ("POST", "json") and fault != "429":
@@ -85,7 +85,7 @@ async def test_retries_end(server: ApiServer, client: Client) -> None:
     assert len(server.asked) == 6
 
 
-async def test_no_server_is_unreachable(unused_port: int) -> None:
+async def test_missing_server_is_unreachable(unused_port: int) -> None:
     async with Client(Access(f"http://127.0.0.1:{unused_port}"), backoff=Backoff(base=0.001)) as client:
         with pytest.raises(errors.Unreachable, match="GET /readyz"):
             await client.get("/readyz")
@@ -100,7 +100,7 @@ async def unused_port() -> int:
     return port
 
 
-async def test_a_proxys_page_is_quoted(server: ApiServer, client: Client) -> None:
+async def test_proxys_page_is_quoted(server: ApiServer, client: Client) -> None:
     async def page(_: web.Request) -> web.Response:
         from aiohttp import web
 
@@ -111,7 +111,7 @@ async def test_a_proxys_page_is_quoted(server: ApiServer, client: Client) -> Non
         await client.get(PATH)
 
 
-async def test_what_is_sent(server: ApiServer, client: Client) -> None:
+async def test_requests_are_sent_as_the_api_expects(server: ApiServer, client: Client) -> None:
     await client.create(PATH, {"a": 1}, dry_run=True)
     await client.patch(PATH, b'{"b": 2}', "apply", force=True)
     await client.patch(PATH, [{"op": "test"}], "json")
@@ -127,7 +127,7 @@ async def test_what_is_sent(server: ApiServer, client: Client) -> None:
     assert options["propagationPolicy"] == "Background"
 
 
-async def test_list_in_pages(server: ApiServer, client: Client) -> None:
+async def test_list_is_read_in_pages(server: ApiServer, client: Client) -> None:
     for number in range(23):
         server.put(f"t{number}", number)
     listing = await client.list(PATH, limit=10, labelSelector="a in (b,c)")
@@ -137,7 +137,7 @@ async def test_list_in_pages(server: ApiServer, client: Client) -> None:
     assert len(server.asked) == 3
 
 
-async def test_a_watch_cut_in_a_line_is_no_clean_end(server: ApiServer, client: Client) -> None:
+async def test_watch_cut_in_a_line_is_no_clean_end(server: ApiServer, client: Client) -> None:
     server.watch_faults.append(server.streams(b'{"whole": 1}\n{"ha'))
     lines = client.watch(PATH, "1")
     assert await anext(lines) == b'{"whole": 1}'
@@ -145,7 +145,7 @@ async def test_a_watch_cut_in_a_line_is_no_clean_end(server: ApiServer, client: 
         await anext(lines)
 
 
-async def test_a_401_renews_the_token_once(server: ApiServer, kubeconfig: Path) -> None:
+async def test_401_renews_the_token_once(server: ApiServer, kubeconfig: Path) -> None:
     async with await Client.connect(str(kubeconfig)) as client:
         await client.get(PATH)
         (kubeconfig.parent / "token").write_text("second")
@@ -160,20 +160,20 @@ async def test_a_401_renews_the_token_once(server: ApiServer, kubeconfig: Path) 
 
 
 @pytest.mark.parametrize("text", ["", "{", "apiVersion: v1", "- a", "contexts: 3", "current-context: x\ncontexts: []"])
-async def test_a_bad_kubeconfig_is_named(tmp_path: Path, text: str) -> None:
+async def test_bad_kubeconfig_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config"
     path.write_text(text)
     with pytest.raises(access.NoAccess, match=str(path)):
         await Client.connect(str(path))
 
 
-async def test_a_missing_kubeconfig_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_kubeconfig_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(access.NoAccess, match="--kubeconfig or KUBECONFIG"):
         await Client.connect()
 
 
-def test_paths() -> None:
+def test_paths_name_their_resources() -> None:
     assert paths.pods() == "/api/v1/pods"
     assert paths.pods("ns", "p", "binding") == "/api/v1/namespaces/ns/pods/p/binding"
     assert paths.nodes("n1") == "/api/v1/nodes/n1"
@@ -182,6 +182,6 @@ def test_paths() -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
-def test_a_path_cannot_be_climbed(name: str) -> None:
+def test_name_cannot_lead_to_another_path(name: str) -> None:
     with pytest.raises(ValueError, match=r"metadata\.name"):
         paths.pods("ns", name)

@@ -57,7 +57,7 @@ def body(name: str, value: str) -> dict[str, Any]:
     return {"metadata": {"name": name}, "data": {"value": value}}
 
 
-async def test_the_store_follows_the_real_server(live: Client, maps: str, until: Until) -> None:
+async def test_store_follows_the_real_server(live: Client, maps: str, until: Until) -> None:
     for number in range(7):
         await live.create(maps, body(f"m{number}", "old"))
     store: Store[ConfigMap] = Store()
@@ -82,7 +82,7 @@ async def test_the_store_follows_the_real_server(live: Client, maps: str, until:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_the_real_servers_refusals(live: Client, maps: str) -> None:
+async def test_real_servers_refusals(live: Client, maps: str) -> None:
     first = read(await live.create(maps, body("a", "1")))
     with pytest.raises(AlreadyExists):
         await live.create(maps, body("a", "1"))
@@ -103,7 +103,7 @@ async def test_the_real_servers_refusals(live: Client, maps: str) -> None:
     assert read(await live.patch(f"{maps}/a", apply, "apply", force=True)).data == {"value": "3"}
 
 
-async def test_an_event_is_accepted(live: Client, maps: str, until: Until) -> None:
+async def test_event_is_accepted(live: Client, maps: str, until: Until) -> None:
     namespace = maps.split("/")[4]
     recorder = Recorder(live, "muster-test")
     task = asyncio.create_task(recorder.run())

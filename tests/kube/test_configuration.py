@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from trustme import CA
 
 from muster.kube import configuration
 from muster.kube.access import NoAccess
-from muster.local import certificates
 from muster_operator import listeners
 
 PARTS = ("muster_operator.__main__", "muster_extender.__main__", "muster_agent.__main__", "muster_agent.fake_device_plugin")
@@ -24,11 +24,11 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.setattr(configuration, "ACCOUNT", tmp_path)
     (tmp_path / "token").write_text("first\n")
-    (tmp_path / "ca.crt").write_bytes(certificates.Authority().certificate)
+    (tmp_path / "ca.crt").write_bytes(CA().cert_pem.bytes())
     return tmp_path
 
 
-async def test_a_pod_goes_by_address_and_by_its_token_as_it_is_now(pod: Path) -> None:
+async def test_pod_uses_the_address_and_its_current_token(pod: Path) -> None:
     found = await configuration.load()
     assert found.host == "https://10.96.0.1:443"
     assert found.tls is not None
@@ -39,19 +39,19 @@ async def test_a_pod_goes_by_address_and_by_its_token_as_it_is_now(pod: Path) ->
 
 
 @pytest.mark.usefixtures("pod")
-def test_an_address_of_six_has_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ipv6_address_has_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     assert configuration.server_of_pod() == "https://[fd00::1]:443"
 
 
 @pytest.mark.parametrize("missing", ["token", "ca.crt"])
-async def test_a_pod_without_an_account_says_so(pod: Path, missing: str) -> None:
+async def test_pod_without_an_account_says_so(pod: Path, missing: str) -> None:
     (pod / missing).unlink()
     with pytest.raises(NoAccess, match="cannot use the pod's service account"):
         await configuration.load()
 
 
-async def test_a_kubeconfig_without_the_official_client_says_what_to_install(
+async def test_kubeconfig_without_the_official_client_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "config"
@@ -61,7 +61,7 @@ async def test_a_kubeconfig_without_the_official_client_says_what_to_install(
         await configuration.load(str(path))
 
 
-def test_kopf_goes_where_the_client_goes(pod: Path) -> None:
+def test_kopf_uses_the_clients_credentials(pod: Path) -> None:
     found = listeners.login()
     assert found is not None
     assert (found.server, found.token, found.ca_path) == ("https://10.96.0.1:443", "first", pod / "ca.crt")

@@ -43,7 +43,7 @@ def sent(server: ApiServer) -> list[dict[str, Any]]:
     return [json.loads(body) for body in server.bodies]
 
 
-async def test_an_event_as_kubectl_wants_it(server: ApiServer, recorder: Recorder, until: Until) -> None:
+async def test_event_has_the_fields_that_kubectl_shows(server: ApiServer, recorder: Recorder, until: Until) -> None:
     recorder.event(JOB, "Warning", "Waiting", "x" * 2000)
     await until(lambda: recorder.posted == 1)
     (event,) = sent(server)
@@ -60,7 +60,7 @@ async def test_an_event_as_kubectl_wants_it(server: ApiServer, recorder: Recorde
     assert event["source"] == {"component": "muster-operator", "host": "pod-1"}
 
 
-async def test_the_same_words_once_in_a_window(server: ApiServer, recorder: Recorder, clock: Clock, until: Until) -> None:
+async def test_same_event_is_posted_once_in_a_window(server: ApiServer, recorder: Recorder, clock: Clock, until: Until) -> None:
     for message in ("a", "a", "b", "a"):
         recorder.event(JOB, "Normal", "Waiting", message)
     await until(lambda: recorder.posted == 2)
@@ -72,7 +72,7 @@ async def test_the_same_words_once_in_a_window(server: ApiServer, recorder: Reco
     assert [event["message"] for event in sent(server)] == ["a", "b", "a"]
 
 
-async def test_too_many_are_dropped_not_waited_for(recorder: Recorder) -> None:
+async def test_events_over_the_limit_are_dropped(recorder: Recorder) -> None:
     for number in range(12):
         recorder.event(JOB, "Normal", "Waiting", str(number))
     assert recorder.dropped == 7
@@ -80,7 +80,7 @@ async def test_too_many_are_dropped_not_waited_for(recorder: Recorder) -> None:
     assert recorder.posted == 5
 
 
-async def test_a_refused_event_is_dropped_and_the_next_one_goes(server: ApiServer, recorder: Recorder, until: Until) -> None:
+async def test_refused_event_is_dropped_and_the_next_one_goes(server: ApiServer, recorder: Recorder, until: Until) -> None:
     server.write_faults.append(server.answers(403, "Forbidden"))
     recorder.event(JOB, "Normal", "Waiting", "refused")
     recorder.event(Reference("v1", "Node", "n1"), "Normal", "Labelled", "of no namespace")

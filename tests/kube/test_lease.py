@@ -79,7 +79,7 @@ async def kept(lease: Lease) -> AsyncIterator[asyncio.Task[None]]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_the_first_leads_and_the_second_waits(court: Court) -> None:
+async def test_first_candidate_leads_and_the_second_waits(court: Court) -> None:
     async with kept(court.contender("a")):
         second = asyncio.create_task(court.contender("b").acquire())
         await asyncio.wait({second}, timeout=2.5 * SHORT.duration)
@@ -88,7 +88,7 @@ async def test_the_first_leads_and_the_second_waits(court: Court) -> None:
         second.cancel()
 
 
-async def test_a_lease_that_is_handed_back_is_taken_at_once(court: Court) -> None:
+async def test_lease_that_is_handed_back_is_taken_at_once(court: Court) -> None:
     """For the second no time passes: it would never come to the end of a lease that was not handed back."""
     first, second = court.contender("a", Terms()), court.contender("b", Terms(retry=0.02), clock=lambda: 0.0)
     async with kept(first):
@@ -101,7 +101,7 @@ async def test_a_lease_that_is_handed_back_is_taken_at_once(court: Court) -> Non
     assert court.server.objects[PATH]["spec"]["leaseTransitions"] == 2
 
 
-async def test_the_lease_of_one_who_died_is_taken_when_its_time_is_over(court: Court) -> None:
+async def test_lease_of_a_dead_holder_is_taken_after_its_time(court: Court) -> None:
     first = court.contender("a")
     await first.acquire()
     died = time.monotonic()
@@ -109,7 +109,7 @@ async def test_the_lease_of_one_who_died_is_taken_when_its_time_is_over(court: C
     assert time.monotonic() - died >= 0.95 * SHORT.duration, "as long as its holder said that it counts"
 
 
-async def test_a_holder_that_cannot_renew_stops_before_another_begins(court: Court) -> None:
+async def test_holder_that_cannot_renew_stops_before_another_begins(court: Court) -> None:
     refused = [False]
     court.server.refusals.append(
         lambda method, _path, body: (
@@ -126,7 +126,7 @@ async def test_a_holder_that_cannot_renew_stops_before_another_begins(court: Cou
         await second
 
 
-async def test_a_holder_that_slept_too_long_does_not_go_on(court: Court) -> None:
+async def test_holder_that_slept_too_long_does_not_go_on(court: Court) -> None:
     skew = [0.0]
     first = court.contender("a", clock=lambda: time.monotonic() + skew[0])
     async with kept(first) as keeping:
@@ -135,7 +135,7 @@ async def test_a_holder_that_slept_too_long_does_not_go_on(court: Court) -> None
             await keeping
 
 
-async def test_a_holder_learns_that_another_has_taken_it(court: Court) -> None:
+async def test_holder_learns_that_another_has_taken_it(court: Court) -> None:
     async with kept(court.contender("a")) as keeping:
         taken = {**court.server.objects[PATH]["spec"], "holderIdentity": "b"}
         court.server.put(paths.leases("muster-system"), {**court.server.objects[PATH], "spec": taken})
@@ -143,7 +143,7 @@ async def test_a_holder_learns_that_another_has_taken_it(court: Court) -> None:
             await keeping
 
 
-async def test_a_lease_that_is_deleted_stays_with_its_holder(court: Court, until: Until) -> None:
+async def test_lease_that_is_deleted_stays_with_its_holder(court: Court, until: Until) -> None:
     async with kept(court.contender("a")):
         second = asyncio.create_task(court.contender("b").acquire())
         await until(lambda: any(method == "PUT" for method, _, _ in court.server.asked))
@@ -154,7 +154,7 @@ async def test_a_lease_that_is_deleted_stays_with_its_holder(court: Court, until
         second.cancel()
 
 
-async def test_what_is_not_allowed_is_said_and_tried_again(court: Court, until: Until) -> None:
+async def test_forbidden_lease_is_reported_and_tried_again(court: Court, until: Until) -> None:
     court.server.refuse("POST", "leases", 403, "leases is forbidden", times=3, reason="Forbidden")
     lease = court.contender("a")
     waiting = asyncio.create_task(lease.acquire())
@@ -163,7 +163,7 @@ async def test_what_is_not_allowed_is_said_and_tried_again(court: Court, until: 
     assert (court.holder, lease.trouble) == ("a", "")
 
 
-async def test_releasing_what_is_not_held_takes_it_from_nobody(court: Court) -> None:
+async def test_release_of_a_lease_of_another_holder_does_nothing(court: Court) -> None:
     async with kept(court.contender("a")):
         other = court.contender("b")
         waiting = asyncio.create_task(other.acquire())
@@ -173,7 +173,7 @@ async def test_releasing_what_is_not_held_takes_it_from_nobody(court: Court) -> 
         assert court.holder == "a"
 
 
-async def test_never_two_at_a_time(court: Court) -> None:
+async def test_there_are_never_two_holders(court: Court) -> None:
     """Four contend while requests fail, writes after they took effect too; holders die, resign, or are cut off."""
     dice = random.Random(20180626)
     court.server.refusals.append(lambda *_: failure(503, "busy") if dice.random() < 0.1 else None)
@@ -211,7 +211,7 @@ async def test_never_two_at_a_time(court: Court) -> None:
 
 
 @pytest.mark.cluster
-async def test_the_real_server_takes_each_write(cluster: Any) -> None:
+async def test_real_server_takes_each_write(cluster: Any) -> None:
     async with await Client.connect(str(cluster.kubeconfig)) as client:
         namespace = f"lease-{uuid.uuid4().hex[:8]}"
         await client.create(paths.namespaces(), {"metadata": {"name": namespace}})

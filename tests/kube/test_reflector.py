@@ -77,7 +77,7 @@ def reflect(client: Client, mirrors: list[Mirror]) -> Any:
     return start
 
 
-async def test_list_then_watch(server: ApiServer, until: Until, reflect: Any) -> None:
+async def test_reflector_lists_then_watches(server: ApiServer, until: Until, reflect: Any) -> None:
     for number in range(25):
         server.put(f"t{number}", number)
     mirror = reflect()
@@ -135,7 +135,7 @@ class Scripts:
 
 
 @pytest.mark.parametrize("fault", FAULTS_OF_WATCH)
-async def test_a_failing_watch_loses_nothing(server: ApiServer, until: Until, reflect: Any, fault: str) -> None:
+async def test_failing_watch_loses_nothing(server: ApiServer, until: Until, reflect: Any, fault: str) -> None:
     for number in range(25):
         server.put(f"t{number}", number)
     server.watch_faults.extend(FAULTS_OF_WATCH[fault](Scripts(server)))
@@ -152,7 +152,7 @@ async def test_a_failing_watch_loses_nothing(server: ApiServer, until: Until, re
 
 
 @pytest.mark.parametrize("code", [410, 429, 500, 503])
-async def test_a_failing_list_is_tried_again(server: ApiServer, until: Until, reflect: Any, code: int) -> None:
+async def test_failing_list_is_tried_again(server: ApiServer, until: Until, reflect: Any, code: int) -> None:
     server.put("a", 1)
     server.list_faults.extend([server.answers(code)] * 9)  # more than the client tries by itself
     mirror = reflect()
@@ -171,7 +171,7 @@ async def test_paging_that_expires_is_read_in_one_piece(server: ApiServer, until
     assert mirror.reflector.errors == 0
 
 
-async def test_a_clean_end_resumes_after_the_last_bookmark(server: ApiServer, until: Until, reflect: Any) -> None:
+async def test_clean_end_resumes_after_the_last_bookmark(server: ApiServer, until: Until, reflect: Any) -> None:
     server.put("a", 1)
 
     def later_bookmark() -> bytes:
@@ -185,7 +185,7 @@ async def test_a_clean_end_resumes_after_the_last_bookmark(server: ApiServer, un
     assert mirror.reflector.lists == 1
 
 
-async def test_deleted_in_the_gap(server: ApiServer, until: Until, reflect: Any) -> None:
+async def test_deletion_between_two_watches_is_noticed(server: ApiServer, until: Until, reflect: Any) -> None:
     server.put("stays", 1)
     server.put("goes", 2)
     server.put("reborn", 3)
@@ -225,7 +225,7 @@ async def test_retry_after_is_waited_for(server: ApiServer, until: Until, reflec
     assert asked[1] - asked[0] >= 1.0
 
 
-async def test_an_unreadable_object_is_named_once_and_harms_no_other(
+async def test_unreadable_object_is_named_once_and_harms_no_other(
     server: ApiServer, until: Until, reflect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -252,7 +252,7 @@ async def test_an_unreadable_object_is_named_once_and_harms_no_other(
     await until(lambda: mirror.held() == {"good": 3})
 
 
-async def test_keep_and_selectors(server: ApiServer, until: Until, reflect: Any) -> None:
+async def test_reflector_keeps_what_filter_and_selectors_allow(server: ApiServer, until: Until, reflect: Any) -> None:
     for number in range(4):
         server.put(f"t{number}", number)
 
@@ -269,7 +269,7 @@ async def test_keep_and_selectors(server: ApiServer, until: Until, reflect: Any)
         assert request.query["fieldSelector"] == "spec.nodeName=n1"
 
 
-async def test_lines_of_any_length(server: ApiServer, until: Until, reflect: Any) -> None:
+async def test_watch_lines_may_have_any_length(server: ApiServer, until: Until, reflect: Any) -> None:
     mirror = reflect()
     await until(lambda: server.watching == 1)
     big = server.put("big", 1)
@@ -280,7 +280,7 @@ async def test_lines_of_any_length(server: ApiServer, until: Until, reflect: Any
     await until(lambda: mirror.equals(server))
 
 
-async def test_a_failing_listener_stops_nothing(server: ApiServer, until: Until, reflect: Any) -> None:
+async def test_failing_listener_stops_nothing(server: ApiServer, until: Until, reflect: Any) -> None:
     mirror = reflect()
 
     def fails(_old: object, _new: object) -> None:
@@ -292,7 +292,9 @@ async def test_a_failing_listener_stops_nothing(server: ApiServer, until: Until,
 
 
 @pytest.mark.parametrize(("fault", "lists"), [("410 frame", 2), ("429 frame", 1), ("400 for ever", 3), ("clean end", 1)])
-async def test_a_new_list_only_when_it_is_needed(server: ApiServer, until: Until, reflect: Any, fault: str, lists: int) -> None:
+async def test_reflector_lists_again_only_if_needed(
+    server: ApiServer, until: Until, reflect: Any, fault: str, lists: int
+) -> None:
     server.watch_faults.extend(FAULTS_OF_WATCH[fault](Scripts(server)))
     mirror = reflect()
     await until(lambda: server.watching == 1)

@@ -146,7 +146,7 @@ def store() -> Store[Thing]:
     return Store()
 
 
-def test_an_own_write_is_read_at_once_and_the_watch_repeats_nothing(store: Store[Thing]) -> None:
+def test_own_write_is_read_at_once_and_reported_once(store: Store[Thing]) -> None:
     store.replace_all([thing("a", 5)], 10)
     assert store.put(thing("a", 11))
     assert not store.put(thing("a", 11))
@@ -154,7 +154,7 @@ def test_an_own_write_is_read_at_once_and_the_watch_repeats_nothing(store: Store
     assert store.get("ns/a") == thing("a", 11)
 
 
-def test_a_late_answer_does_not_resurrect(store: Store[Thing]) -> None:
+def test_late_answer_does_not_resurrect(store: Store[Thing]) -> None:
     store.replace_all([thing("a", 5)], 10)
     store.remove("ns/a", 12)
     assert not store.put(thing("a", 11))
@@ -165,7 +165,7 @@ def test_a_late_answer_does_not_resurrect(store: Store[Thing]) -> None:
     assert "ns/a" in store
 
 
-def test_a_list_keeps_newer_own_writes_and_drops_what_vanished(store: Store[Thing]) -> None:
+def test_list_keeps_newer_own_writes_and_drops_what_vanished(store: Store[Thing]) -> None:
     store.replace_all([thing("gone", 1), thing("stays", 2), thing("unreadable", 3)], 10)
     store.put(thing("own", 25))
     store.put(thing("stays", 26))
@@ -178,7 +178,7 @@ def test_a_list_keeps_newer_own_writes_and_drops_what_vanished(store: Store[Thin
     }
 
 
-def test_a_rewound_server_is_believed(store: Store[Thing]) -> None:
+def test_rewound_server_is_believed(store: Store[Thing]) -> None:
     store.replace_all([thing("a", 500), thing("b", 501)], 600)
     store.replace_all([thing("a", 40)], 50)
     assert list(store.values()) == [thing("a", 40)]
@@ -193,12 +193,12 @@ def test_synced_with_the_first_list_even_if_empty(store: Store[Thing]) -> None:
     assert len(store) == 0
 
 
-def test_keys(store: Store[Thing]) -> None:
+def test_key_has_the_namespace_if_there_is_one(store: Store[Thing]) -> None:
     store.put(Thing(Meta("n1", "u", "1", namespace=None)))
     assert list(store) == ["n1"]
 
 
-def test_unsubscribe(store: Store[Thing]) -> None:
+def test_unsubscribed_listener_hears_nothing(store: Store[Thing]) -> None:
     heard: list[object] = []
     end = store.subscribe(lambda old, new: heard.append((old, new)))
     store.put(thing("a", 1))

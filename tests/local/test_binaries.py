@@ -1,4 +1,4 @@
-"""Where a program of the control plane comes from: the first place that has it, and a build where none has."""
+"""The origin of a program of the control plane: $KUBEBUILDER_ASSETS, else the cache, else a build."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from muster.local import binaries, toolchain
-from muster.local.binaries import CONTROL_PLANE, Module, find
-from muster.local.errors import LocalError
-from muster.local.progress import Quiet
+from muster_dev.local import binaries, toolchain
+from muster_dev.local.binaries import CONTROL_PLANE, Module, find
+from muster_dev.local.errors import LocalError
+from muster_dev.local.progress import Quiet
 
 needs_go = pytest.mark.skipif(not shutil.which("go"), reason="builds with the go on PATH, and there is none")
 
@@ -39,26 +39,26 @@ def module_of(name: str) -> Module:
     return next(module for module in binaries.modules() if name in module.packages)
 
 
-def test_kubebuilder_assets_come_first_and_the_cache_has_the_rest(assets: Path, cache: Path) -> None:
+def test_program_of_kubebuilder_assets_goes_before_that_of_the_cache(assets: Path, cache: Path) -> None:
     cached = {name: executable(cache / module_of(name).key() / name) for name in CONTROL_PLANE}
     ours = {name: executable(assets / name) for name in ("etcd", "kubectl")}
     assert find(CONTROL_PLANE) == cached | ours
 
 
-def test_without_kubebuilder_assets_the_cache_serves(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_is_found_in_the_cache_without_kubebuilder_assets(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     helm = executable(cache / module_of("helm").key() / "helm")
     assert find(["helm"]) == {"helm": helm}
 
 
-def test_what_cannot_be_executed_is_passed_over(assets: Path, cache: Path) -> None:
+def test_file_that_is_not_executable_is_ignored(assets: Path, cache: Path) -> None:
     executable(assets / "etcd").chmod(0o644)
     (assets / "kwok").mkdir()
     cached = {name: executable(cache / module_of(name).key() / name) for name in ("etcd", "kwok")}
     assert find(["etcd", "kwok"]) == cached
 
 
-def test_the_cache_is_keyed_by_both_files(tmp_path: Path) -> None:
+def test_cache_key_changes_with_go_mod_and_go_sum(tmp_path: Path) -> None:
     keys = set()
     for mod, sums in (("a", "b"), ("a", "c"), ("d", "b")):
         (tmp_path / "go.mod").write_text(mod)
@@ -67,17 +67,17 @@ def test_the_cache_is_keyed_by_both_files(tmp_path: Path) -> None:
     assert len(keys) == 3
 
 
-def test_an_unknown_program_is_told_with_the_known_ones() -> None:
+def test_unknown_program_is_refused_with_the_names_of_the_others() -> None:
     with pytest.raises(LocalError, match=r"dockerd; there are etcd.*helm"):
         find(["dockerd"])
 
 
-def test_every_program_is_a_tool_of_its_module() -> None:
+def test_every_program_is_a_tool_of_its_go_module() -> None:
     for module in binaries.modules():
         assert all(package in module.file("go.mod") for package in module.packages.values())
 
 
-def test_the_api_server_is_told_its_version() -> None:
+def test_api_server_is_linked_with_its_version() -> None:
     flags = module_of("kube-apiserver").ldflags()
     assert "version.gitVersion=v1.36" in flags
     assert flags.endswith("-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36")
@@ -85,7 +85,7 @@ def test_the_api_server_is_told_its_version() -> None:
 
 @pytest.fixture
 def small_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
-    """A module of ours whose programs are two of Go's own commands: a real build, without the network."""
+    """A module whose programs are commands of Go itself: a real build, without the network."""
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     (tmp_path / "go.mod").write_text("module small\n\ngo 1.21\n")
     (tmp_path / "go.sum").write_text("")
@@ -95,7 +95,7 @@ def small_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
 
 
 @needs_go
-def test_what_is_nowhere_is_built_once_into_the_cache(cache: Path, small_module: Module) -> None:
+def test_missing_program_is_built_once_into_the_cache(cache: Path, small_module: Module) -> None:
     built = find(["test2json"])["test2json"]
     assert built == cache / small_module.key() / "test2json"
     assert subprocess.run([built, "-h"], capture_output=True, check=False).stderr
@@ -104,13 +104,13 @@ def test_what_is_nowhere_is_built_once_into_the_cache(cache: Path, small_module:
 
 
 @needs_go
-def test_a_build_that_fails_is_told_and_leaves_nothing(cache: Path, small_module: Module) -> None:
+def test_failed_build_is_reported_and_leaves_no_file(cache: Path, small_module: Module) -> None:
     with pytest.raises(LocalError, match=r"broken could not be built.*(?s:.*)there-is-none"):
         find(["broken"])
     assert [path.name for path in (cache / small_module.key()).iterdir()] == ["lock"]
 
 
-def test_a_version_is_read_as_numbers() -> None:
+def test_go_version_is_parsed_into_numbers() -> None:
     assert toolchain.parse("go1.26.8\n") == (1, 26, 8)
     assert toolchain.parse("1.27rc1") == (1, 27, 0)
     assert toolchain.parse("devel") is None
@@ -121,14 +121,14 @@ def go_script(path: Path, version: str) -> Path:
 
 
 @pytest.mark.parametrize("on_path", ["go1.26.0", "go1.27.1"])
-def test_a_go_on_path_that_is_new_enough_is_taken(tmp_path: Path, on_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_go_on_path_is_used_if_new_enough(tmp_path: Path, on_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command = go_script(tmp_path / "bin" / "go", on_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     assert toolchain.go((1, 26, 0), tmp_path, Quiet()) == command
 
 
 @pytest.mark.parametrize("on_path", ["go1.19.8", "nonsense"])
-def test_an_older_go_gives_way_to_the_one_that_was_installed(
+def test_installed_go_is_used_if_the_one_on_path_is_too_old(
     tmp_path: Path, on_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_script(tmp_path / "bin" / "go", on_path)
@@ -137,7 +137,7 @@ def test_an_older_go_gives_way_to_the_one_that_was_installed(
     assert toolchain.go((1, 26, 0), tmp_path, Quiet()) == installed
 
 
-def test_without_any_way_to_go_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_go_uv_and_pip_are_reported_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("UV", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)

@@ -1,4 +1,4 @@
-"""The local cluster as its users meet it: nodes that are Ready, pods that run and end, namespaces that empty."""
+"""The local cluster from a user's view: nodes get Ready, pods run and end, rights apply."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from muster.api import names
-from muster.local.cluster import Component, LocalCluster, Options
-from muster.local.errors import LocalError
-from muster.local.nodes import is_ready, manifests
+from muster_dev.local.cluster import Component, LocalCluster, Options
+from muster_dev.local.errors import LocalError
+from muster_dev.local.nodes import is_ready, manifests
 
 pytestmark = pytest.mark.cluster
 
@@ -42,7 +42,7 @@ def pods(cluster: LocalCluster, namespace: str) -> Pods:
     return Pods(cluster, namespace)
 
 
-def test_the_nodes_are_ready_with_their_gpus_racks_and_blocks(cluster: LocalCluster) -> None:
+def test_nodes_are_ready_with_their_gpus_racks_and_blocks(cluster: LocalCluster) -> None:
     nodes = cluster.api.get(f"/api/v1/nodes?labelSelector={names.MACHINE}=dgx-a100")["items"]
     assert len(nodes) == 4
     assert all(is_ready(node) for node in nodes)
@@ -51,7 +51,7 @@ def test_the_nodes_are_ready_with_their_gpus_racks_and_blocks(cluster: LocalClus
     assert {node["metadata"]["labels"][names.BLOCK] for node in nodes} == {"block-0"}
 
 
-def test_a_silenced_node_becomes_unknown_and_a_revived_one_ready() -> None:
+def test_silenced_node_becomes_unknown_and_revived_node_ready() -> None:
     with LocalCluster(nodes="p100:2", options=Options(node_grace_seconds=4)) as cluster:
         cluster.silence_node("p100-0")
         cluster.wait(lambda: cluster.ready_nodes() == {"p100-1"}, "the silent node is not Ready, the other one is")
@@ -59,7 +59,7 @@ def test_a_silenced_node_becomes_unknown_and_a_revived_one_ready() -> None:
         cluster.wait(lambda: cluster.ready_nodes() == {"p100-0", "p100-1"}, "both nodes are Ready")
 
 
-def test_plain_nodes_take_pods_that_never_run() -> None:
+def test_pod_on_a_node_without_kwok_is_bound_and_stays_pending() -> None:
     options = Options(
         node_grace_seconds=86_400,
         feature_gates={"GenericWorkload": True, "GangScheduling": True},
@@ -74,11 +74,11 @@ def test_plain_nodes_take_pods_that_never_run() -> None:
         assert pods.get("bound")["status"]["phase"] == "Pending"
 
 
-def test_the_server_tells_its_version(cluster: LocalCluster) -> None:
+def test_api_server_reports_its_version(cluster: LocalCluster) -> None:
     assert cluster.api.get("/version")["gitVersion"].startswith("v1.")
 
 
-def test_a_pod_runs_and_succeeds_after_the_seconds_of_its_annotation(pods: Pods) -> None:
+def test_pod_succeeds_after_the_seconds_of_its_annotation(pods: Pods) -> None:
     pods.create(pod("short", {names.RUN_SECONDS: "1"}))
     done = pods.wait_phase("short", "Succeeded")
     ended = done["status"]["containerStatuses"][0]["state"]["terminated"]
@@ -87,16 +87,16 @@ def test_a_pod_runs_and_succeeds_after_the_seconds_of_its_annotation(pods: Pods)
 
 
 @pytest.mark.parametrize("annotations", [{}, {names.RUN_SECONDS: "soon"}], ids=["none", "no number"])
-def test_a_pod_without_a_number_of_seconds_runs_on(pods: Pods, annotations: dict[str, str]) -> None:
+def test_pod_without_a_number_of_seconds_keeps_running(pods: Pods, annotations: dict[str, str]) -> None:
     pods.create(pod("long", annotations))
     pods.wait_phase("long", "Running")
-    # One that is to succeed, begun later, is done first: the stages had their chance at the other one.
+    # A pod that starts later succeeds first: by then kwok would have ended the other one.
     pods.create(pod("short", {names.RUN_SECONDS: "1"}))
     pods.wait_phase("short", "Succeeded")
     assert pods.get("long")["status"]["phase"] == "Running"
 
 
-def test_a_patch_does_not_prolong_a_pod(pods: Pods, cluster: LocalCluster) -> None:
+def test_patched_pod_still_ends_in_time(pods: Pods, cluster: LocalCluster) -> None:
     pods.create(pod("patched", {names.RUN_SECONDS: "3"}))
     pods.wait_phase("patched", "Running")
 
@@ -110,7 +110,7 @@ def test_a_patch_does_not_prolong_a_pod(pods: Pods, cluster: LocalCluster) -> No
     assert count[0] > 1
 
 
-def test_a_deleted_pod_ends_before_it_goes(pods: Pods, cluster: LocalCluster) -> None:
+def test_deleted_pod_ends_before_it_is_removed(pods: Pods, cluster: LocalCluster) -> None:
     pods.create(pod("gone") | {"metadata": {"name": "gone", "finalizers": ["muster.dev/test"]}})
     pods.wait_phase("gone", "Running")
     cluster.api.delete(f"{pods.path}/gone")
@@ -120,7 +120,7 @@ def test_a_deleted_pod_ends_before_it_goes(pods: Pods, cluster: LocalCluster) ->
     cluster.wait(lambda: not cluster.exists(f"{pods.path}/gone"), "the pod is gone")
 
 
-def test_a_job_completes(cluster: LocalCluster, namespace: str) -> None:
+def test_batch_job_completes(cluster: LocalCluster, namespace: str) -> None:
     template = pod("", {names.RUN_SECONDS: "1"}, restartPolicy="Never")
     template["metadata"].pop("name")
     path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
@@ -129,7 +129,7 @@ def test_a_job_completes(cluster: LocalCluster, namespace: str) -> None:
     cluster.wait(lambda: cluster.api.get(f"{path}/two")["status"].get("succeeded") == 2, "both pods succeed")
 
 
-def test_a_pod_that_wants_too_much_stays_pending_with_a_reason(pods: Pods, cluster: LocalCluster) -> None:
+def test_pod_that_asks_for_too_many_gpus_stays_pending_with_a_reason(pods: Pods, cluster: LocalCluster) -> None:
     pods.create(pod("big", gpus=9))
 
     def message() -> str:
@@ -140,7 +140,7 @@ def test_a_pod_that_wants_too_much_stays_pending_with_a_reason(pods: Pods, clust
     assert pods.get("big")["status"]["phase"] == "Pending"
 
 
-def test_a_user_has_only_the_rights_that_rbac_gives(cluster: LocalCluster, namespace: str) -> None:
+def test_user_has_the_rights_that_rbac_grants_alone(cluster: LocalCluster, namespace: str) -> None:
     config = cluster.kubeconfig_for(f"system:serviceaccount:{namespace}:nobody")
     with pytest.raises(LocalError, match="forbidden"):
         cluster.kubectl(f"--kubeconfig={config}", "get", "pods", "-n", namespace)
@@ -158,7 +158,7 @@ def _may_list(cluster: LocalCluster, namespace: str, config: Any) -> bool:
     return True
 
 
-def test_a_component_that_ends_at_once_is_told_with_the_end_of_its_log(cluster: LocalCluster) -> None:
+def test_component_that_ends_at_once_is_reported_with_the_end_of_its_log(cluster: LocalCluster) -> None:
     words = ["sh", "-c", "echo the reason why; exit 3"]
     with pytest.raises(LocalError, match=r"(?s)broken ended with exit code 3.*the reason why"):
         cluster.run(Component("broken", words, ready_url="http://127.0.0.1:9/"))

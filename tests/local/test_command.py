@@ -1,4 +1,4 @@
-"""`muster local` as a user types it, against a real cluster, in the order in which a user's day goes."""
+"""`muster local` as a user types it, against a real cluster."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from muster.local import proc, processes
-from muster.local.waiting import until
+from muster_dev.local import proc, processes
+from muster_dev.local.waiting import until
 
 
 class Shell:
@@ -24,10 +24,10 @@ class Shell:
     def popen(self, *words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", "import sys; from muster.cli import main; sys.exit(main())", "local", *words]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=self.environ, stdout=pipe, stderr=pipe, text=True, preexec_fn=_heed_interrupts)
+        return subprocess.Popen(command, env=self.environ, stdout=pipe, stderr=pipe, text=True, preexec_fn=_end_on_interrupt)
 
     def run(self, *words: str) -> tuple[int, str]:
-        """Return the exit code and what was shown, the answer first."""
+        """Return the exit code, and stdout followed by stderr."""
         with self.popen(*words) as process:
             out, err = process.communicate()
             return process.returncode, out + err
@@ -36,8 +36,8 @@ class Shell:
         return [process.pid for process in processes.recorded(self.state)[1]]
 
 
-def _heed_interrupts() -> None:
-    """Let SIGINT end the command as in a terminal, also where the tests run in the background, which ignore it."""
+def _end_on_interrupt() -> None:
+    """Let SIGINT end the command as in a terminal: tests in the background ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -47,18 +47,18 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @pytest.mark.parametrize("action", ["status", "kubeconfig"])
-def test_when_nothing_is_up_that_is_said(shell: Shell, action: str) -> None:
+def test_status_and_kubeconfig_without_a_cluster_say_how_to_start_one(shell: Shell, action: str) -> None:
     code, said = shell.run(action)
     assert code == 1
     assert "no local cluster is up" in said
     assert "muster local up" in said
 
 
-def test_down_when_nothing_is_up_is_no_error(shell: Shell) -> None:
+def test_down_without_a_cluster_succeeds(shell: Shell) -> None:
     assert shell.run("down")[0] == 0
 
 
-def test_bad_nodes_are_told_before_anything_starts(shell: Shell) -> None:
+def test_invalid_nodes_are_refused_before_anything_starts(shell: Shell) -> None:
     code, said = shell.run("up", "--nodes", "abacus:1")
     assert code == 1
     assert "abacus" in said
@@ -67,8 +67,8 @@ def test_bad_nodes_are_told_before_anything_starts(shell: Shell) -> None:
 
 
 @pytest.mark.cluster
-def test_up_status_down(shell: Shell) -> None:
-    leave_a_stale_cluster(shell.state)
+def test_cluster_goes_through_up_status_and_down(shell: Shell) -> None:
+    write_stale_cluster(shell.state)
     assert shell.run("status")[0] == 1
     try:
         code, said = shell.run("up", "--nodes", "p100:2")
@@ -88,7 +88,7 @@ def test_up_status_down(shell: Shell) -> None:
 
         pids = shell.pids()
         os.kill(pids[-1], signal.SIGKILL)
-        until(lambda: shell.run("status")[0] == 1, "status notices what was killed")
+        until(lambda: shell.run("status")[0] == 1, "status reports the killed process")
         assert "killed by signal 9" in shell.run("status")[1]
     finally:
         down = shell.run("down")
@@ -99,7 +99,7 @@ def test_up_status_down(shell: Shell) -> None:
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_in_the_foreground_the_cluster_ends_with_the_command(shell: Shell, number: signal.Signals) -> None:
+def test_foreground_cluster_ends_with_the_command(shell: Shell, number: signal.Signals) -> None:
     with shell.popen("up", "--foreground", "--nodes", "") as process:
         assert process.stdout is not None
         assert any("The cluster is up" in line for line in process.stdout)
@@ -111,8 +111,8 @@ def test_in_the_foreground_the_cluster_ends_with_the_command(shell: Shell, numbe
     assert not processes.running(shell.state)
 
 
-def leave_a_stale_cluster(state: Path) -> None:
-    """What a cluster leaves behind when the machine goes down: no lock, but files that say that it runs."""
+def write_stale_cluster(state: Path) -> None:
+    """Write the files of a cluster that ended with the machine: they say that it runs, but nobody holds the lock."""
     (state / "etcd").mkdir(parents=True)
     (state / "etcd" / "stale").write_text("not a database")
     (state / "kubeconfig").write_text("stale")

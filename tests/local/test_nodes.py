@@ -1,4 +1,4 @@
-"""Node objects from a text: what they carry, how they stand in racks, and what is said of a text that is none."""
+"""Node objects from a text: their resources, their racks, and the errors of an invalid text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 from muster import machines
 from muster.api import names
-from muster.local.nodes import KWOK, BadNodes, Layout, is_ready, manifests, parse
+from muster_dev.local.nodes import KWOK, BadNodes, Layout, is_ready, manifests, parse
 
 
-def test_each_machine_type_and_its_count_in_order() -> None:
+def test_text_is_parsed_into_machine_types_and_counts_in_order() -> None:
     assert [(machine.name, count) for machine, count in parse(" dgx-a100:4, pcie-8:8,p100:2 ")] == [
         ("dgx-a100", 4),
         ("pcie-8", 8),
@@ -20,12 +20,12 @@ def test_each_machine_type_and_its_count_in_order() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  "])
-def test_no_nodes_is_no_error(text: str) -> None:
+def test_empty_text_describes_no_nodes(text: str) -> None:
     assert manifests(text) == []
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "refusal"),
     [
         ("dgx-a100", "'dgx-a100'"),
         (":4", "':4'"),
@@ -40,12 +40,12 @@ def test_no_nodes_is_no_error(text: str) -> None:
         ("p100:19999,v100:2", "20001 nodes"),
     ],
 )
-def test_a_bad_text_is_told_with_what_was_found(text: str, found: str) -> None:
-    with pytest.raises(BadNodes, match=found):
+def test_invalid_text_is_refused_with_its_invalid_part(text: str, refusal: str) -> None:
+    with pytest.raises(BadNodes, match=refusal):
         parse(text)
 
 
-def test_a_node_has_the_resources_of_its_machine_type() -> None:
+def test_node_has_the_resources_of_its_machine_type() -> None:
     machine = machines.machine("dgx-a100")
     (node,) = manifests("dgx-a100:1")
     assert node["status"]["allocatable"] == node["status"]["capacity"]
@@ -60,13 +60,13 @@ def test_a_node_has_the_resources_of_its_machine_type() -> None:
     assert node["metadata"]["labels"]["kubernetes.io/hostname"] == node["metadata"]["name"] == "dgx-a100-0"
 
 
-def places(nodes: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+def locations(nodes: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     labels = [node["metadata"]["labels"] for node in nodes]
-    return [(each["kubernetes.io/hostname"], each[names.RACK], each[names.BLOCK]) for each in labels]
+    return [(label["kubernetes.io/hostname"], label[names.RACK], label[names.BLOCK]) for label in labels]
 
 
-def test_racks_fill_up_and_each_machine_type_begins_a_new_one() -> None:
-    assert places(manifests("p100:3,v100:1", layout=Layout(nodes_per_rack=2, racks_per_block=2))) == [
+def test_racks_are_filled_and_each_machine_type_begins_a_new_one() -> None:
+    assert locations(manifests("p100:3,v100:1", layout=Layout(nodes_per_rack=2, racks_per_block=2))) == [
         ("p100-0", "rack-0", "block-0"),
         ("p100-1", "rack-0", "block-0"),
         ("p100-2", "rack-1", "block-0"),
@@ -74,15 +74,15 @@ def test_racks_fill_up_and_each_machine_type_begins_a_new_one() -> None:
     ]
 
 
-def test_kwok_nodes_wait_for_kwok_and_plain_ones_are_born_ready() -> None:
-    (kept,), (plain,) = manifests("p100:1"), manifests("p100:1", kwok=False)
-    assert KWOK in kept["metadata"]["labels"]
-    assert not is_ready(kept)
+def test_node_without_kwok_is_declared_ready_and_node_of_kwok_is_not() -> None:
+    (of_kwok,), (plain,) = manifests("p100:1"), manifests("p100:1", kwok=False)
+    assert KWOK in of_kwok["metadata"]["labels"]
+    assert not is_ready(of_kwok)
     assert KWOK not in plain["metadata"]["labels"]
     assert is_ready(plain)
 
 
-def test_a_ready_node_with_the_taint_of_its_birth_takes_no_pods_yet() -> None:
+def test_ready_node_with_the_taint_of_a_new_node_takes_no_pods() -> None:
     (node,) = manifests("p100:1", kwok=False)
     tainted = node | {"spec": {"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]}}
     assert not is_ready(tainted)

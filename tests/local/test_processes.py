@@ -1,4 +1,4 @@
-"""Processes that end: in order when asked, and whatever happens to who started them."""
+"""Processes end: in order on request, and in any case with their starter."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from muster.local import proc, processes
-from muster.local.errors import LocalError
-from muster.local.processes import AlreadyRunning, ProcessDied, Processes
-from muster.local.waiting import until
+from muster_dev.local import proc, processes
+from muster_dev.local.errors import LocalError
+from muster_dev.local.processes import AlreadyRunning, ProcessDied, Processes
+from muster_dev.local.waiting import until
 
-# Says when it is ready; on SIGTERM appends its name to a file, and ends if it is one that does.
+# Prints when it is ready; on SIGTERM appends its name to a file, and ends if it obeys.
 CHILD = """
 import signal, sys
 name, order, obeys = sys.argv[1:]
@@ -28,10 +28,10 @@ print("ready", flush=True)
 while True: signal.pause()
 """
 
-# Starts two children, prints the pids (supervisor first), and does what its argument says.
+# Starts two children, prints the pids (supervisor first), and ends in the way that its argument names.
 PARENT = """
 import os, pathlib, signal, sys, time
-from muster.local import processes
+from muster_dev.local import processes
 directory = pathlib.Path(sys.argv[1])
 mine = processes.Processes(directory)
 for name, obeys in ("a", "yes"), ("b", "no"):
@@ -97,7 +97,7 @@ def start_child(mine: Processes, name: str, stage: int = 0, obeys: str = "yes") 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_all_end_when_the_parent_is_killed(start_parent: Callable[[str], Parent], number: signal.Signals) -> None:
+def test_all_processes_end_when_the_starter_is_killed(start_parent: Callable[[str], Parent], number: signal.Signals) -> None:
     parent = start_parent("wait")
     assert len(parent.pids) == 3
     assert all(map(proc.alive, parent.pids))
@@ -105,19 +105,19 @@ def test_all_end_when_the_parent_is_killed(start_parent: Callable[[str], Parent]
     until(lambda: all_gone(parent.pids), "all have ended")
 
 
-def test_all_end_when_the_parent_returns_without_stopping_them(start_parent: Callable[[str], Parent]) -> None:
+def test_all_processes_end_when_the_starter_returns_without_stopping_them(start_parent: Callable[[str], Parent]) -> None:
     parent = start_parent("return")
     until(lambda: all_gone(parent.pids), "all have ended")
 
 
-def test_all_end_when_the_supervisor_is_killed(tmp_path: Path, start_parent: Callable[[str], Parent]) -> None:
+def test_all_processes_end_when_the_supervisor_is_killed(tmp_path: Path, start_parent: Callable[[str], Parent]) -> None:
     parent = start_parent("wait")
     os.kill(parent.pids[0], signal.SIGKILL)
     until(lambda: all_gone(parent.pids), "all have ended")
     assert not processes.running(tmp_path)
 
 
-def test_a_fork_of_the_parent_does_not_keep_them_alive(start_parent: Callable[[str], Parent]) -> None:
+def test_processes_end_with_their_starter_despite_its_fork(start_parent: Callable[[str], Parent]) -> None:
     parent = start_parent("fork")
     *ours, fork = parent.pids
     parent.popen.kill()
@@ -129,7 +129,7 @@ def test_a_fork_of_the_parent_does_not_keep_them_alive(start_parent: Callable[[s
         os.kill(fork, signal.SIGKILL)
 
 
-def test_a_temporary_directory_goes_with_its_processes(tmp_path: Path) -> None:
+def test_temporary_directory_is_removed_with_its_processes(tmp_path: Path) -> None:
     directory = tmp_path / "temporary"
     directory.mkdir()
     mine = Processes(directory, temporary=True)
@@ -138,7 +138,9 @@ def test_a_temporary_directory_goes_with_its_processes(tmp_path: Path) -> None:
     assert not directory.exists()
 
 
-def test_detached_they_live_on_until_they_are_stopped(tmp_path: Path, start_parent: Callable[[str], Parent]) -> None:
+def test_detached_processes_outlive_their_starter_until_they_are_stopped(
+    tmp_path: Path, start_parent: Callable[[str], Parent]
+) -> None:
     parent = start_parent("detach")
     assert parent.popen.wait() == 0
     assert all(map(proc.alive, parent.pids))
@@ -148,14 +150,14 @@ def test_detached_they_live_on_until_they_are_stopped(tmp_path: Path, start_pare
     assert not processes.stop_detached(tmp_path)
 
 
-def test_they_are_stopped_stage_by_stage(mine: Processes) -> None:
+def test_processes_are_stopped_stage_by_stage(mine: Processes) -> None:
     for name, stage in (("third", 3), ("first", 1), ("second", 2)):
         start_child(mine, name, stage)
     mine.close()
     assert (mine.directory / "order").read_text().split() == ["first", "second", "third"]
 
 
-def test_one_that_ignores_sigterm_is_killed_after_its_grace(mine: Processes) -> None:
+def test_process_that_ignores_sigterm_is_killed_after_its_grace_period(mine: Processes) -> None:
     pid = start_child(mine, "stubborn", obeys="no")
     mine.stop("stubborn")
     assert not proc.alive(pid)
@@ -163,61 +165,61 @@ def test_one_that_ignores_sigterm_is_killed_after_its_grace(mine: Processes) -> 
     assert [process.state for process in processes.recorded(mine.directory)[1]] == ["killed by signal 9"]
 
 
-def test_one_can_be_stopped_and_started_again(mine: Processes) -> None:
+def test_process_can_be_stopped_and_started_again(mine: Processes) -> None:
     first = start_child(mine, "again")
     mine.stop("again")
     assert start_child(mine, "again") != first
     mine.check(["again"])
 
 
-def test_a_name_runs_once(mine: Processes) -> None:
+def test_second_process_of_a_name_is_refused(mine: Processes) -> None:
     pid = start_child(mine, "only")
     with pytest.raises(LocalError, match=f"only runs already, pid {pid}"):
         mine.start("only", ["true"], stage=0)
 
 
-def test_a_program_that_is_missing_is_told(mine: Processes) -> None:
+def test_missing_program_is_reported(mine: Processes) -> None:
     with pytest.raises(LocalError, match="/no/such/program"):
         mine.start("missing", ["/no/such/program"], stage=0)
 
 
-def test_one_that_died_is_told_with_the_end_of_its_log(mine: Processes) -> None:
+def test_process_that_died_is_reported_with_the_end_of_its_log(mine: Processes) -> None:
     mine.start("broken", ["sh", "-c", "echo bind: address already in use; exit 3"], stage=0)
     with pytest.raises(ProcessDied, match=r"broken ended with exit code 3(?s:.*)in use") as died:
-        until(lambda: False, "it is noticed", check=lambda: mine.check(["broken"]))
+        until(lambda: False, "the end is noticed", check=lambda: mine.check(["broken"]))
     assert died.value.port_was_taken
 
 
-def test_processes_json_follows_what_ends_by_itself(mine: Processes) -> None:
+def test_end_of_a_process_is_recorded_in_processes_json(mine: Processes) -> None:
     pid = start_child(mine, "victim")
     os.kill(pid, signal.SIGKILL)
-    until(lambda: [each.exit_code for each in processes.recorded(mine.directory)[1]] == [-9], "its end is recorded")
+    until(lambda: [process.exit_code for process in processes.recorded(mine.directory)[1]] == [-9], "the end is recorded")
 
 
-def test_a_directory_has_one_supervisor(mine: Processes) -> None:
+def test_second_supervisor_of_a_directory_is_refused(mine: Processes) -> None:
     with pytest.raises(AlreadyRunning, match=str(mine.directory)):
         Processes(mine.directory)
     assert processes.running(mine.directory)
 
 
-def test_after_the_end_nothing_can_be_started(mine: Processes) -> None:
+def test_start_after_the_end_is_refused(mine: Processes) -> None:
     mine.close()
     with pytest.raises(LocalError, match="has been stopped"):
         mine.start("late", ["true"], stage=0)
 
 
-def test_free_ports_differ() -> None:
+def test_free_ports_differ_from_each_other() -> None:
     assert len(set(processes.free_ports(20))) == 20
 
 
-def test_what_a_process_uses_is_read_from_proc() -> None:
+def test_memory_and_cpu_of_a_process_are_read_from_proc() -> None:
     assert proc.memory_mib(os.getpid()) > 1
     assert proc.cpu_seconds(os.getpid()) > 0
     assert proc.alive(os.getpid())
 
 
-def test_a_zombie_is_not_alive() -> None:
+def test_zombie_is_not_alive() -> None:
     with subprocess.Popen(["true"]) as zombie:
-        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # ended, and not waited for
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # it has ended and is not reaped
         assert Path(f"/proc/{zombie.pid}").exists()
         assert not proc.alive(zombie.pid)

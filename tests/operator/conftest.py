@@ -1,4 +1,4 @@
-"""The operator's desk over a small API server."""
+"""The operator over a small API server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pods that muster did not create: let go as gangs, told why they wait."""
+"""Pods that muster did not create: ungated as gangs, told why they wait."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from builders.dljobs import Json, roles
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
-from muster_operator.external_pods import ExternalPods
-from muster_operator.planning import Planning
+from muster_operator.external_pods.controller import ExternalPods
 from muster_operator.work_queue import RETRY_SECONDS
 
 
@@ -29,7 +28,7 @@ def gang(harness: OperatorHarness, count: int, gpus: int = 4, size: int | None =
         harness.pod(f"p{number}", gpus, gang="g", size=size or count)
 
 
-async def test_a_pod_alone_is_let_go(harness: OperatorHarness) -> None:
+async def test_single_pod_is_ungated_and_pinned(harness: OperatorHarness) -> None:
     harness.pod("a", 2, spec={"affinity": {"podAffinity": {"kept": True}}})
     await harness.turn()
     assert (gated(harness), notes(harness, "a")) == ([], {names.RANK: "0", names.GPUS: "0,1"})
@@ -38,7 +37,7 @@ async def test_a_pod_alone_is_let_go(harness: OperatorHarness) -> None:
     assert ("Normal", "a", "Placed") in await harness.events()
 
 
-async def test_a_gang_is_let_go_whole_or_not_at_all(harness: OperatorHarness) -> None:
+async def test_gang_is_ungated_as_a_whole_or_not_at_all(harness: OperatorHarness) -> None:
     gang(harness, 2, size=3)
     await harness.turn()
     assert gated(harness) == ["p0", "p1"]
@@ -49,7 +48,7 @@ async def test_a_gang_is_let_go_whole_or_not_at_all(harness: OperatorHarness) ->
     assert {name for pod in ("p0", "p1", "p2") for name in notes(harness, pod)} == {names.GANG_SIZE, names.RANK, names.GPUS}
 
 
-async def test_the_reservation_is_written_before_the_first_gate_is_dropped(harness: OperatorHarness) -> None:
+async def test_reservation_is_written_before_the_first_pod_is_ungated(harness: OperatorHarness) -> None:
     gang(harness, 2)
     await harness.turn()
     patches = [(path, body) for method, path, body in harness.server.asked if method == "PATCH"]
@@ -59,22 +58,22 @@ async def test_the_reservation_is_written_before_the_first_gate_is_dropped(harne
     assert patches[-1][1]["metadata"]["annotations"] == {names.RESERVATION: None}
 
 
-async def test_who_starts_again_in_between_goes_on(harness: OperatorHarness) -> None:
+async def test_restarted_operator_goes_on_ungating_as_reserved(harness: OperatorHarness) -> None:
     gang(harness, 2)
     harness.server.refuse("PATCH", "pods/p1", 403, "not today")
     await harness.turn()
     assert gated(harness) == ["p1"]
-    promised = json.loads(notes(harness, "p0")[names.RESERVATION])["p1"]
+    reserved = json.loads(notes(harness, "p0")[names.RESERVATION])["p1"]
     harness.submit("thief", roles=roles(workers=1, gpus=4), priority=9)
-    harness.planning = Planning(harness.work_queue, harness.planning._planner.settings)  # the operator was started again
+    harness.restart()
     harness.sync()
-    await harness.planning.run(harness.now)
-    assert (gated(harness), notes(harness, "p1")[names.GPUS]) == ([], ",".join(map(str, promised["gpus"])))
+    await harness.plan()
+    assert (gated(harness), notes(harness, "p1")[names.GPUS]) == ([], ",".join(map(str, reserved["gpus"])))
     await harness.turn()
     assert names.RESERVATION not in notes(harness, "p0")
 
 
-async def test_a_promise_that_cannot_be_kept_holds_up_nobody(harness: OperatorHarness) -> None:
+async def test_reservation_that_cannot_be_carried_out_holds_up_no_other_gang(harness: OperatorHarness) -> None:
     gang(harness, 2, gpus=1)
     harness.server.refuse("PATCH", "pods/p1", 403, "never", times=1000)
     harness.submit(roles=roles(workers=1, gpus=1))
@@ -84,7 +83,7 @@ async def test_a_promise_that_cannot_be_kept_holds_up_nobody(harness: OperatorHa
 
 
 @pytest.mark.parametrize("size", ["9" * 5000, "x", "-1"])
-async def test_an_odd_size_holds_up_nobody(harness: OperatorHarness, size: str) -> None:
+async def test_unreadable_gang_size_holds_up_no_other_gang(harness: OperatorHarness, size: str) -> None:
     harness.pod("odd", 1, gang="g", size=size)
     harness.pod("b", 1)
     await harness.turn()
@@ -92,18 +91,18 @@ async def test_an_odd_size_holds_up_nobody(harness: OperatorHarness, size: str) 
 
 
 @pytest.mark.parametrize("text", ["x", '{"odd": {"node": "n1", "gpus": [-1], "rank": 0}}'])
-async def test_an_odd_reservation_holds_up_nobody(harness: OperatorHarness, text: str) -> None:
+async def test_unreadable_reservation_holds_up_no_other_gang(harness: OperatorHarness, text: str) -> None:
     harness.pod("odd", 1, annotations={names.RESERVATION: text})
     harness.pod("b", 1)
     await harness.turn()
     assert gated(harness) == []
 
 
-async def test_a_pod_that_changed_meanwhile_is_looked_at_again(harness: OperatorHarness) -> None:
+async def test_pod_that_changed_meanwhile_is_ungated_by_the_next_plan(harness: OperatorHarness) -> None:
     harness.pod("a", 1)
     harness.sync()
-    harness.change(paths.pods(SPACE, "a"), metadata={"labels": {"new": "label"}})  # nobody has heard of it yet
-    await harness.planning.run(harness.now)
+    harness.change(paths.pods(SPACE, "a"), metadata={"labels": {"new": "label"}})  # the watch has not brought it yet
+    await harness.plan()
     assert gated(harness) == ["a"]
     await harness.turn()
     assert gated(harness) == []
@@ -112,7 +111,7 @@ async def test_a_pod_that_changed_meanwhile_is_looked_at_again(harness: Operator
 # Waiting
 
 
-async def test_a_reason_is_told_once(harness: OperatorHarness) -> None:
+async def test_pod_is_told_a_reason_once(harness: OperatorHarness) -> None:
     harness.pod("a", 64)
     await harness.turn(4)
     assert "needs 64 GPUs" in notes(harness, "a")[names.WAITING]
@@ -120,7 +119,7 @@ async def test_a_reason_is_told_once(harness: OperatorHarness) -> None:
     assert (await harness.events()).count(("Warning", "a", "NeverFits")) == 1
 
 
-async def test_a_reason_that_could_not_be_told_is_told_again(harness: OperatorHarness) -> None:
+async def test_reason_that_could_not_be_written_is_written_again(harness: OperatorHarness) -> None:
     gang(harness, 2, gpus=64)
     harness.server.refuse("PATCH", "pods/p1", 403, "not today")
     await harness.turn()
@@ -132,7 +131,7 @@ async def test_a_reason_that_could_not_be_told_is_told_again(harness: OperatorHa
 # What is there already
 
 
-async def test_what_was_let_go_counts_against_the_quota(harness: OperatorHarness) -> None:
+async def test_ungated_pods_count_against_the_quota(harness: OperatorHarness) -> None:
     harness.server.put(paths.dlqueues(SPACE), {"metadata": {"name": "default", "namespace": SPACE}, "spec": {"gpus": 3}})
     harness.pod("a", 2)
     await harness.turn()
@@ -142,10 +141,10 @@ async def test_what_was_let_go_counts_against_the_quota(harness: OperatorHarness
     assert "uses 2 of 3 GPUs" in notes(harness, "b")[names.WAITING]
 
 
-async def test_pods_that_were_there_first_are_known(harness: OperatorHarness) -> None:
+async def test_pods_from_before_the_controller_are_known(harness: OperatorHarness) -> None:
     harness.pod("a", 1)
     harness.pod("done", 1, phase="Succeeded")
     harness.sync()
-    found = ExternalPods(harness.work_queue)
-    await found.tend(harness.now)
-    assert [gang.name for gang in found.gangs()] == ["vision/pod:a"]
+    external = ExternalPods(harness.context)
+    await external.prepare(harness.now)
+    assert [gang.name for gang in external.gangs()] == ["vision/pod:a"]

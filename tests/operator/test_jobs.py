@@ -15,14 +15,15 @@ from muster.scheduling.gang import Sensitivity
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.node import Level
-from muster_operator.jobs import Unreadable, gang_of, placement_of, read, tasks_of, written
+from muster_operator.dljob.job import Unreadable, gang_of, placement_of, priority_of, read, tasks_of, written
 
 
 def gang(**fields: Any) -> Any:
-    return gang_of(job(**fields), {"urgent": 7})
+    one = job(**fields)
+    return gang_of(one, priority_of(one, {"urgent": 7}))
 
 
-def test_the_tasks_are_the_pods_by_role() -> None:
+def test_tasks_are_the_pods_by_role() -> None:
     one = job(roles=roles(workers=2, gpus=4, chief=1, ps=2))
     assert [(task.name, task.gpus, task.role, task.index) for task in tasks_of(one)] == [
         ("vgg16-chief-0", 0, "chief", 0),
@@ -34,7 +35,7 @@ def test_the_tasks_are_the_pods_by_role() -> None:
     assert (one.gpus, one.replicas) == (8, {"chief": 1, "worker": 2, "ps": 2})
 
 
-def test_a_task_asks_for_what_its_template_does() -> None:
+def test_task_asks_for_what_its_template_asks_for() -> None:
     one = template(nodeSelector={"pool": "a"}, tolerations=[{"key": "gpu", "operator": "Exists"}])
     one["spec"]["containers"][0]["resources"]["requests"] = {"cpu": "500m", "memory": "1Ki"}
     task = tasks_of(job(roles={"worker": {"replicas": 1, "template": one}}))[0]
@@ -43,15 +44,15 @@ def test_a_task_asks_for_what_its_template_does() -> None:
     assert task.where.tolerations[0].key == "gpu"
 
 
-def test_a_placement_is_written_and_read_back() -> None:
+def test_placement_is_written_and_read_back() -> None:
     one = job(roles=roles(workers=3, ps=1))
     placement = spots(one)
     assert placement_of(placed(one)) == placement
     assert [place.gpus for place in written(placement)] == [[0, 1], [0, 1], [2, 3], []]
-    assert gang_of(placed(one), {}).placement == placement
+    assert gang_of(placed(one), 0).placement == placement
 
 
-def test_a_gang_by_default() -> None:
+def test_gang_of_a_plain_job_has_the_defaults() -> None:
     found = gang()
     assert (found.name, found.queue, found.arrived, found.priority) == ("vision/vgg16", "vision/default", BORN, 0)
     assert (found.required, found.preferred, found.spread, found.fewest) == (Level.CLUSTER, Level.NODE, False, None)
@@ -59,7 +60,7 @@ def test_a_gang_by_default() -> None:
     assert (found.sensitivity, found.preemptible, found.not_before, found.started) == (Sensitivity.AUTO, True, 0.0, 0.0)
 
 
-def test_a_gang_as_its_spec_says() -> None:
+def test_gang_follows_the_spec() -> None:
     placement = {"policy": "Spread", "required": "Block", "preferred": "Rack", "sensitivity": "Low"}
     found = gang(queue="research", placement=placement, elastic={"minReplicas": 1, "maxReplicas": 4}, priority=5)
     assert (found.queue, found.priority, found.spread, found.fewest) == ("vision/research", 5, True, 1)
@@ -67,46 +68,46 @@ def test_a_gang_as_its_spec_says() -> None:
 
 
 @pytest.mark.parametrize(("fields", "priority"), [({"priorityClassName": "urgent"}, 7), ({"priorityClassName": "none"}, 0)])
-def test_the_priority_of_a_class(fields: Json, priority: int) -> None:
+def test_priority_comes_from_the_class(fields: Json, priority: int) -> None:
     assert gang(**fields).priority == priority
 
 
 @pytest.mark.parametrize(("text", "leave"), [("", ""), (" n1 ", "n1"), ("r1", "r1"), ("  ", "")])
-def test_a_wish_to_move(text: str, leave: str) -> None:
+def test_annotation_migrate_is_a_wish_to_move(text: str, leave: str) -> None:
     assert gang(annotations={names.MIGRATE: text}).leave == leave
 
 
-def test_what_the_status_brings() -> None:
+def test_gang_follows_the_status() -> None:
     one = placed(job())
     one = after(one, lambda record: record.requeue("NodeLost", "gone", avoid=["n1"]), NOW)
-    found = gang_of(one, {})
+    found = gang_of(one, 0)
     assert (found.not_before, found.avoid, found.arrived) == (NOW + 1, frozenset({"n1"}), BORN)
     later = job(metadata={"creationTimestamp": None}, status={"queuedAt": "2027-01-01T00:00:00Z"})
-    assert gang_of(later, {}).arrived == 1798761600.0
+    assert gang_of(later, 0).arrived == 1798761600.0
 
 
-def test_a_job_that_lets_itself_be_suspended_takes_turns() -> None:
+def test_job_with_time_slicing_takes_turns() -> None:
     plain, shares = job(), job(sharing={"timeSlicing": True})
-    assert (gang_of(plain, {}).sharing.slices, gang_of(shares, {}).sharing.slices) == (False, True)
+    assert (gang_of(plain, 0).sharing.slices, gang_of(shares, 0).sharing.slices) == (False, True)
     one = after(started(shares, at=NOW), lambda record: record.preempt("gave way"), NOW + 60)
-    waits, runs = gang_of(one, {}), gang_of(started(one, at=NOW + 90), {})
+    waits, runs = gang_of(one, 0), gang_of(started(one, at=NOW + 90), 0)
     assert (waits.since, waits.attained_at(NOW + 80)) == (NOW + 60, 60 * waits.gpus)
     assert (runs.running, runs.attained_at(NOW + 100)) == (True, 70 * runs.gpus)
-    assert not gang_of(placed(one), {}).running  # who is still starting is left alone
+    assert not gang_of(placed(one), 0).running  # who is still starting is left alone
 
 
 @pytest.mark.parametrize(("had", "wanted", "resize"), [(2, 2, False), (2, 3, True), (3, 2, True)])
-def test_a_job_that_was_scaled_wants_to_be_resized(had: int, wanted: int, resize: bool) -> None:
+def test_scaled_job_wants_to_be_resized(had: int, wanted: int, resize: bool) -> None:
     before = placed(job(roles=roles(workers=had)))
     obj = dljob(roles=roles(workers=wanted), status=before.status.model_dump(mode="json", by_alias=True, exclude_none=True))
-    found = gang_of(decoded(obj), {})
+    found = gang_of(decoded(obj), 0)
     assert (found.resize, len(found.tasks), len(found.placement)) == (resize, wanted, had)
 
 
-def test_a_job_without_a_place_is_not_resized() -> None:
+def test_job_without_a_placement_is_not_resized() -> None:
     one = after(placed(job()), lambda record: record.preempt("gave way"))
     one = after(one, lambda record: setattr(record.status, "wanted_replicas", 9))
-    assert not gang_of(one, {}).resize
+    assert not gang_of(one, 0).resize
 
 
 # Reading
@@ -131,7 +132,7 @@ def decoded(obj: Json) -> Any:
         {"status": {"placement": [{"pod": "a"}]}},
     ],
 )
-def test_what_cannot_be_read(change: Json) -> None:
+def test_undecodable_job_is_unreadable(change: Json) -> None:
     with pytest.raises(
         Unreadable, match=r"(?s)DLJob vision/vgg16 cannot be read .*is the CRD of this muster version installed"
     ):
@@ -139,18 +140,18 @@ def test_what_cannot_be_read(change: Json) -> None:
 
 
 @pytest.mark.parametrize("amount", ["many", "1x", ""])
-def test_an_amount_that_is_none(amount: str) -> None:
+def test_job_with_an_invalid_quantity_is_unreadable(amount: str) -> None:
     one = template()
     one["spec"]["containers"][0]["resources"]["requests"] = {"cpu": amount}
     with pytest.raises(Unreadable):
         decoded(dljob(roles={"worker": {"replicas": 1, "template": one}}))
 
 
-def test_a_status_of_a_newer_version_is_read() -> None:
+def test_status_of_a_newer_version_is_read() -> None:
     assert decoded(dljob(status={"phase": "Queued", "mood": "good"})).status.phase == "Queued"
 
 
-def test_the_spec_is_decoded_once_a_generation() -> None:
+def test_spec_is_decoded_once_a_generation() -> None:
     first = decoded(dljob())
     obj = msgspec.json.decode(json.dumps(dljob(status={"phase": "Queued"})), type=DLJob)
     again = read(obj, first)
@@ -165,10 +166,10 @@ def test_another_generation_or_another_job_is_decoded_anew(metadata: Json) -> No
     assert (again.replicas, again.meta.uid) == ({"worker": 5}, metadata.get("uid", "uid-vgg16"))
 
 
-def test_the_reservation_that_the_extender_reads_is_the_same() -> None:
+def test_extender_reads_the_same_reservation() -> None:
     one = placed(job())
     status = one.status.model_dump(mode="json", by_alias=True, exclude_none=True)
     obj = msgspec.json.decode(json.dumps(dljob(status=status)), type=DLJob)
-    assert [(p.pod, p.node, gpu_set(p.gpus)) for p in obj.reservation] == [
+    assert [(p.pod, p.node, gpu_set(p.gpus)) for p in obj.reserved.placement] == [
         (place.task.name, place.node, place.gpus) for place in placement_of(one)
     ]

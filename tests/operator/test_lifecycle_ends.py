@@ -7,8 +7,8 @@ import pytest
 from builders.dljobs import NOW, Json, after, changed, job, placed, pod_of, pods_of, roles, started, time
 from builders.steps import look, step_of
 from muster.api import names
-from muster_operator.jobs import Job
-from muster_operator.record import Record
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.status import Record
 
 W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
 PS0 = "vgg16-ps-0"
@@ -20,7 +20,7 @@ def over(one: Job, at: float = NOW, succeeded: bool = True) -> Job:
 
 
 @pytest.mark.parametrize(("age", "answer"), [(99, STAYS | {"wake": NOW + 100}), (100, None), (5000, None)])
-def test_the_deadline(age: float, answer: Json | None) -> None:
+def test_job_fails_at_its_deadline(age: float, answer: Json | None) -> None:
     gang = started(job(activeDeadlineSeconds=100))
     answer = answer or {"status": ("Failed", "Failed", "DeadlineExceeded")}
     assert look(gang, pods_of(gang), now=NOW + age) == answer
@@ -29,19 +29,19 @@ def test_the_deadline(age: float, answer: Json | None) -> None:
     assert step.status.status.message == "ran longer than 100 s"
 
 
-def test_the_deadline_counts_from_the_start_of_the_whole_gang() -> None:
+def test_deadline_counts_from_the_start_of_the_whole_gang() -> None:
     waits = job(activeDeadlineSeconds=1)
     gang = placed(waits)
     assert look(waits, now=NOW + 9) == {"service": False}
     assert look(gang, pods_of(gang, "Pending"), now=NOW + 9) == STAYS
 
 
-def test_the_deadline_does_not_count_time_in_the_queue() -> None:
+def test_deadline_does_not_count_time_in_the_queue() -> None:
     gang = after(started(job(activeDeadlineSeconds=1)), lambda record: record.preempt("gave way"))
     assert look(gang, now=NOW + 9) == {"service": False}
 
 
-def test_the_nearer_time_wakes() -> None:
+def test_earlier_of_two_times_is_checked_first() -> None:
     gang = started(job(activeDeadlineSeconds=100))
     ran = after(placed(gang, ["n3"]), Record.run)
     for notice, requeue_at in ((7, 7), (700, 100)):
@@ -50,7 +50,7 @@ def test_the_nearer_time_wakes() -> None:
 
 
 @pytest.mark.parametrize("succeeded", [True, False])
-def test_what_still_runs_is_stopped_and_what_ended_stays_for_its_logs(succeeded: bool) -> None:
+def test_finished_job_stops_running_pods_and_keeps_finished_ones(succeeded: bool) -> None:
     gang = started(job(rendezvous="ParameterServer", roles=roles(ps=1)))
     pods = {p.pod: pod_of(gang, p, "Running" if p.role == "ps" else "Succeeded") for p in gang.status.placement}
     notice = {names.SUSPEND: "true", names.STOP_AT: time(NOW + 1)}
@@ -66,20 +66,20 @@ def test_what_still_runs_is_stopped_and_what_ended_stays_for_its_logs(succeeded:
     ("ttl", "now", "answer"),
     [(None, 1e6, {}), (0, 0, {"remove": True}), (60, 59, {"wake": NOW + 60}), (60, 60, {"remove": True})],
 )
-def test_the_time_to_live(ttl: int | None, now: float, answer: Json) -> None:
+def test_job_is_removed_after_its_time_to_live(ttl: int | None, now: float, answer: Json) -> None:
     fields: Json = {} if ttl is None else {"ttlSecondsAfterFinished": ttl}
     gang = over(started(job(**fields)))
     assert look(gang, now=NOW + now) == {"service": False} | answer
 
 
 @pytest.mark.parametrize("wish", [{"suspend": True}, {"annotations": {names.MIGRATE: ""}}, {"activeDeadlineSeconds": 1}])
-def test_a_finished_job_hears_no_wishes(wish: Json) -> None:
+def test_finished_job_ignores_wishes(wish: Json) -> None:
     done = over(started(job()))
     now = job(**wish)
     assert look(Job(now.meta, now.spec, done.status, done.templates, done.shapes), now=NOW + 9) == {"service": False}
 
 
-def test_a_job_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
+def test_job_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
     leaving: Json = {"metadata": {"deletionTimestamp": time(NOW)}}
     for shape in (job(**leaving), placed(job(**leaving)), over(started(job(ttlSecondsAfterFinished=0, **leaving)))):
         assert look(shape) == {}
@@ -87,7 +87,7 @@ def test_a_job_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
     assert look(gang, pods_of(gang), dead={"n1"}) == {}
 
 
-def test_but_nobody_else_confirms_the_end_of_pods_on_lost_nodes() -> None:
+def test_deleted_jobs_pods_on_lost_nodes_are_destroyed() -> None:
     gang = started(job(metadata={"deletionTimestamp": time(NOW)}))
     pods = {name: changed(pod, leaving=True) for name, pod in pods_of(gang).items()}
     assert look(gang, pods) == {}

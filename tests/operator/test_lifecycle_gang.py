@@ -1,4 +1,4 @@
-"""A placed gang: its pods come all together, run together, end together, and are taken back together."""
+"""A placed gang: its pods come all together, run together, end together, and are requeued together."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 
 from builders.dljobs import NOW, Json, after, changed, condition, container, job, placed, pod_of, pods_of, roles, started
 from builders.steps import look, step_of
-from muster_operator.jobs import Job
-from muster_operator.lifecycle import HOPELESS, NOT_TO_BLAME, REFUSED_SECONDS
-from muster_operator.record import Record
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.lifecycle import CANNOT_START, DISRUPTIONS
+from muster_operator.dljob.status import Record
+from muster_operator.pinning import UNSCHEDULABLE_SECONDS
 
 W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
 STAYS: Json = {"service": True}
@@ -27,30 +28,30 @@ def test_all_pods_are_created_at_once() -> None:
     assert look(placed(job())) == {"create": [W0, W1], "service": True}
 
 
-def test_only_what_is_missing_is_created() -> None:
+def test_only_missing_pods_are_created() -> None:
     gang = placed(job())
     pods = pods_of(gang, "Pending")
     del pods[W0]
     assert look(gang, pods) == {"create": [W0], "service": True}
 
 
-def test_no_service_where_nobody_looks_for_one() -> None:
+def test_job_without_rendezvous_has_no_service() -> None:
     assert look(placed(job(rendezvous="None"))) == {"create": [W0, W1], "service": False}
 
 
 @pytest.mark.parametrize(("phases", "runs"), [("RR", True), ("RS", True), ("RP", False), ("PP", False)])
-def test_the_gang_runs_when_the_last_pod_does(phases: str, runs: bool) -> None:
+def test_gang_runs_when_its_last_pod_runs(phases: str, runs: bool) -> None:
     gang, words = placed(job()), {"R": "Running", "S": "Succeeded", "P": "Pending"}
     pods = {place.pod: pod_of(gang, place, words[p]) for place, p in zip(gang.status.placement, phases, strict=True)}
     assert look(gang, pods) == STAYS | ({"status": ("Running", "Running", "GangRunning")} if runs else {})
 
 
-def test_a_running_gang_is_left_alone() -> None:
+def test_running_gang_is_left_alone() -> None:
     gang = started(job())
     assert look(gang, pods_of(gang)) == STAYS
 
 
-def test_a_gang_short_of_a_pod_does_not_run() -> None:
+def test_incomplete_gang_does_not_run() -> None:
     gang = placed(job())
     pods = pods_of(gang)
     del pods[W1]
@@ -76,18 +77,18 @@ PS = {"rendezvous": "ParameterServer", "roles": roles(chief=1, ps=1, evaluator=1
     ],
     ids=["workers", "one worker", "chief", "workers but not the chief", "neither", "workers, ps runs", "ps, not all workers"],
 )
-def test_who_decides_that_a_job_is_over(fields: Json, over: set[str], ends: bool) -> None:
+def test_job_ends_with_its_chief_or_its_workers(fields: Json, over: set[str], ends: bool) -> None:
     gang = started(job(**fields))
     pods = {p.pod: pod_of(gang, p, "Succeeded" if p.pod in over else "Running") for p in gang.status.placement}
     assert look(gang, pods) == ({"status": DONE} if ends else STAYS)
 
 
-def test_a_gang_can_be_over_before_it_was_seen_running() -> None:
+def test_gang_may_succeed_before_it_was_seen_running() -> None:
     gang = placed(job())
     assert look(gang, pods_of(gang, "Succeeded")) == {"status": DONE}
 
 
-def test_the_workers_end_counts_more_than_a_servers_failure() -> None:
+def test_success_of_the_workers_outweighs_a_failed_server() -> None:
     gang = started(job(rendezvous="ParameterServer", roles=roles(ps=1)))
     pods = one(pods_of(gang, "Succeeded"), gang, 2, "Failed")
     assert look(gang, pods) == {"status": DONE}
@@ -101,7 +102,7 @@ def failed(gang: Job, index: int = 0, **status: Any) -> Any:
     return one(pods_of(gang), gang, index, "Failed", **({"containerStatuses": [ended]} | status))
 
 
-def test_a_failed_pod_restarts_the_gang() -> None:
+def test_failed_pod_restarts_the_gang() -> None:
     gang = started(job())
     step = step_of(gang, failed(gang))
     assert step.status is not None
@@ -113,7 +114,7 @@ def test_a_failed_pod_restarts_the_gang() -> None:
 @pytest.mark.parametrize(
     ("limit", "restarts", "ends"), [(0, 0, True), (1, 0, False), (1, 1, True), (3, 2, False), (3, 3, True), (3, 4, True)]
 )
-def test_the_backoff_limit(limit: int, restarts: int, ends: bool) -> None:
+def test_job_fails_at_its_backoff_limit(limit: int, restarts: int, ends: bool) -> None:
     gang = after(started(job(backoffLimit=limit)), lambda record: setattr(record.status, "restarts", restarts))
     step = step_of(gang, failed(gang))
     assert step.status is not None
@@ -124,34 +125,34 @@ def test_the_backoff_limit(limit: int, restarts: int, ends: bool) -> None:
         assert (step.status.status.phase, step.status.status.restarts) == ("Queued", restarts + 1)
 
 
-@pytest.mark.parametrize("reason", sorted(NOT_TO_BLAME))
-def test_the_nodes_fault_costs_no_restart(reason: str) -> None:
+@pytest.mark.parametrize("reason", sorted(DISRUPTIONS))
+def test_failure_caused_by_the_node_costs_no_restart(reason: str) -> None:
     gang = started(job())
     pods = failed(gang, 1, reason=reason, containerStatuses=None, message="as the kubelet says")
     step = step_of(gang, pods)
-    assert look(gang, pods) == {"status": (*REQUEUED, "PodLost")}
+    assert look(gang, pods) == {"status": (*REQUEUED, "PodDisrupted")}
     assert step.status is not None
     assert (step.status.status.avoid, step.status.status.restarts, step.status.status.requeues) == (["n2"], 0, 1)
     assert step.status.status.message == f"pod {W1} on node n2 was taken away: as the kubelet says"
 
 
 @pytest.mark.parametrize(("status", "blamed"), [("True", False), ("False", True), ("Unknown", True)])
-def test_a_disrupted_pod_costs_no_restart(status: str, blamed: bool) -> None:
+def test_disrupted_pod_costs_no_restart(status: str, blamed: bool) -> None:
     gang = started(job())
     disrupted = condition("DisruptionTarget", status, reason="EvictionByEvictionAPI", message="Eviction API: evicting")
     pods = failed(gang, containerStatuses=None, conditions=[disrupted])
-    assert look(gang, pods) == {"status": ("Queued", "Restarting", "PodFailed") if blamed else (*REQUEUED, "PodLost")}
+    assert look(gang, pods) == {"status": ("Queued", "Restarting", "PodFailed") if blamed else (*REQUEUED, "PodDisrupted")}
 
 
-def test_a_failed_pod_that_is_leaving_or_never_bound_is_not_to_blame() -> None:
+def test_failed_pod_that_is_leaving_or_never_bound_is_not_to_blame() -> None:
     gang = started(job())
     leaving = {name: changed(pod, leaving=True) if name == W0 else pod for name, pod in failed(gang).items()}
     unbound = {**pods_of(gang), W0: pod_of(gang, gang.status.placement[0], "Failed", bound=False)}
     for pods in (leaving, unbound):
-        assert look(gang, pods) == {"status": (*REQUEUED, "PodLost")}
+        assert look(gang, pods) == {"status": (*REQUEUED, "PodDisrupted")}
 
 
-def test_a_pod_that_failed_with_its_node_is_not_to_blame() -> None:
+def test_pod_that_failed_with_its_node_is_not_to_blame() -> None:
     gang = started(job())
     assert look(gang, failed(gang), dead={"n1"}) == {"status": (*REQUEUED, "NodeLost")}
 
@@ -170,7 +171,7 @@ def test_a_pod_that_failed_with_its_node_is_not_to_blame() -> None:
         ),
     ],
 )
-def test_the_cause_of_a_failure(status: Json, cause: str) -> None:
+def test_message_has_the_cause_of_a_failure(status: Json, cause: str) -> None:
     gang = started(job())
     bare: Json = {"containerStatuses": None}
     step = step_of(gang, failed(gang, **(bare | status)))
@@ -181,7 +182,7 @@ def test_the_cause_of_a_failure(status: Json, cause: str) -> None:
 # Trouble that is not its own
 
 
-def test_a_dead_node_takes_the_gang_back() -> None:
+def test_gang_with_a_lost_node_is_requeued() -> None:
     for gang in (placed(job()), started(job())):
         step = step_of(gang, pods_of(gang, "Pending"), dead={"n2"})
         assert step.status is not None
@@ -192,26 +193,26 @@ def test_a_dead_node_takes_the_gang_back() -> None:
         assert look(gang, pods, dead={"n2"}) == {"status": (*REQUEUED, "NodeLost")}
 
 
-def test_a_pod_that_vanished_from_a_running_gang() -> None:
+def test_running_gang_with_a_deleted_pod_is_requeued() -> None:
     gang = started(job())
     pods = pods_of(gang)
     del pods[W1]
     step = step_of(gang, pods)
-    assert look(gang, pods) == {"status": (*REQUEUED, "PodVanished")}
+    assert look(gang, pods) == {"status": (*REQUEUED, "PodDeleted")}
     assert step.status is not None
     assert (step.status.status.message, step.status.status.avoid) == (f"pod {W1} on node n2 was deleted", [])
 
 
-def test_a_pod_that_is_leaving_takes_the_gang_back() -> None:
+def test_gang_with_a_terminating_pod_is_requeued() -> None:
     for gang in (placed(job()), started(job())):
         pods = pods_of(gang)
         pods[W0] = changed(pods[W0], leaving=True)
-        assert look(gang, pods) == {"status": (*REQUEUED, "PodLost")}
+        assert look(gang, pods) == {"status": (*REQUEUED, "PodDisrupted")}
 
 
-@pytest.mark.parametrize("reason", sorted(HOPELESS))
+@pytest.mark.parametrize("reason", sorted(CANNOT_START))
 @pytest.mark.parametrize("where", ["containerStatuses", "initContainerStatuses"])
-def test_a_container_that_will_never_start(reason: str, where: str) -> None:
+def test_gang_with_a_container_that_cannot_start_is_requeued(reason: str, where: str) -> None:
     gang = placed(job())
     statuses = {where: [container("a"), container("b", waiting={"reason": reason, "message": "no such image"})]}
     pods = one(pods_of(gang), gang, 1, "Pending", **statuses)
@@ -219,11 +220,11 @@ def test_a_container_that_will_never_start(reason: str, where: str) -> None:
     assert step.status is not None
     assert step.status.status.message == f"pod {W1} on node n2: container b: {reason} no such image"
     assert step.status.status.avoid == []
-    assert look(gang, pods) == {"status": (*REQUEUED, "PodCannotStart")}
+    assert look(gang, pods) == {"status": (*REQUEUED, "PodStartFailed")}
 
 
 @pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing", "ErrImagePull", "CrashLoopBackOff"])
-def test_a_container_that_may_still_start(reason: str) -> None:
+def test_gang_with_a_container_that_may_still_start_waits(reason: str) -> None:
     gang = placed(job())
     pods = one(pods_of(gang), gang, 1, "Pending", containerStatuses=[container(waiting={"reason": reason})])
     assert look(gang, pods) == STAYS
@@ -232,14 +233,14 @@ def test_a_container_that_may_still_start(reason: str) -> None:
 @pytest.mark.parametrize(
     ("status", "reason", "age", "answer"),
     [
-        ("False", "Unschedulable", REFUSED_SECONDS - 1, STAYS | {"wake": NOW + 1}),
-        ("False", "Unschedulable", REFUSED_SECONDS, {"status": (*REQUEUED, "PodUnschedulable")}),
+        ("False", "Unschedulable", UNSCHEDULABLE_SECONDS - 1, STAYS | {"wake": NOW + 1}),
+        ("False", "Unschedulable", UNSCHEDULABLE_SECONDS, {"status": (*REQUEUED, "PodUnschedulable")}),
         ("False", "Unschedulable", 600, {"status": (*REQUEUED, "PodUnschedulable")}),
         ("False", "SchedulerError", 600, STAYS),
         ("True", "Unschedulable", 600, STAYS),
     ],
 )
-def test_a_pod_that_kube_scheduler_refuses(status: str, reason: str, age: float, answer: Json) -> None:
+def test_gang_with_an_unschedulable_pod_is_requeued_after_a_while(status: str, reason: str, age: float, answer: Json) -> None:
     gang = placed(job())
     refused = condition("PodScheduled", status, reason=reason, message="0/2 nodes: 1 Insufficient memory", since=NOW - age)
     pods = one(pods_of(gang), gang, 1, "Pending", bound=False, conditions=[refused])
@@ -250,7 +251,7 @@ def test_a_pod_that_kube_scheduler_refuses(status: str, reason: str, age: float,
         assert step.status.status.avoid == ["n2"]
 
 
-def test_what_came_before_keeps_new_pods_back() -> None:
+def test_left_over_pods_keep_new_ones_back() -> None:
     """Pods of an earlier placement go first: a notice, a second, and deletion; then the names are free."""
     before = started(job())
     gang = placed(after(before, lambda record: record.preempt("gave way")))
@@ -261,14 +262,14 @@ def test_what_came_before_keeps_new_pods_back() -> None:
     assert look(gang, {}) == {"create": [W0, W1], "service": True}
 
 
-def test_trouble_is_seen_before_what_is_left_over_has_gone() -> None:
+def test_trouble_is_noticed_while_left_over_pods_stop() -> None:
     before = started(job())
     gang = placed(after(before, lambda record: record.preempt("gave way")), ["n2"])
     answer = look(gang, pods_of(before), dead={"n2"})
     assert answer["status"] == (*REQUEUED, "NodeLost")
 
 
-def test_restarting_forgets_nothing_else() -> None:
+def test_restart_keeps_the_rest_of_the_status() -> None:
     gang = started(job())
     step = step_of(gang, failed(gang))
     assert isinstance(step.status, Record)

@@ -11,8 +11,8 @@ from builders.dljobs import NOW, Json, after, changed, job, placed, pod_of, pods
 from builders.steps import look, step_of
 from muster.api import names
 from muster.kube.objects import Pod
-from muster_operator.jobs import Job
-from muster_operator.record import Record
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.status import Record
 
 W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
 STAYS: Json = {"service": True}
@@ -47,7 +47,7 @@ def noted(pods: Mapping[str, Pod], **annotations: str) -> dict[str, Pod]:
         (False, "True", False),
     ],
 )
-def test_the_annotation_counts_more_than_the_field(field: bool, annotation: str | None, suspended: bool) -> None:
+def test_suspend_annotation_outweighs_the_field(field: bool, annotation: str | None, suspended: bool) -> None:
     annotations = {names.SUSPEND: annotation} if annotation is not None else {}
     wanted: Json = {"suspend": field, "annotations": annotations}
     new = look(job(**wanted))
@@ -56,14 +56,14 @@ def test_the_annotation_counts_more_than_the_field(field: bool, annotation: str 
     assert look(gang, pods_of(gang)) == ({"status": ("Running", "Suspending", "Suspended")} if suspended else STAYS)
 
 
-def test_suspending_gives_the_gpus_up_before_the_pods_go() -> None:
+def test_suspension_gives_the_gpus_up_before_the_pods_are_gone() -> None:
     gang = again(started(job()), suspend=True)
     step = step_of(gang, pods_of(gang))
     assert step.status is not None
     assert (step.status.status.placement, step.status.status.message) == ([], "suspending: 2 pods stop")
 
 
-def test_a_suspended_gang_is_told_then_deleted_then_suspended() -> None:
+def test_suspended_gang_gets_a_notice_then_is_deleted_then_suspended() -> None:
     gang = again(after(started(job()), lambda record: record.stop("suspending")), suspend=True)
     pods = pods_of(started(job()))
     assert look(gang, pods, now=NOW) == {"service": False, "notice": {W0: NOTICE, W1: NOTICE}}
@@ -81,17 +81,17 @@ def test_finished_pods_do_not_hold_suspension_up() -> None:
     assert look(gang, pods_of(before, "Succeeded")) == {"service": False, "status": ("Suspended", "Suspended", "Suspended")}
 
 
-def test_a_suspended_job_rests() -> None:
+def test_suspended_job_needs_no_step() -> None:
     gang = after(job(suspend=True), Record.suspend)
     assert look(gang) == {"service": False}
 
 
-def test_resuming_queues_it_again() -> None:
+def test_resumed_job_is_queued_again() -> None:
     gang = again(after(job(suspend=True), Record.suspend), suspend=False)
     assert look(gang) == {"service": False, "status": ("Queued", "Resumed", "Resumed")}
 
 
-def test_a_change_of_mind_while_its_pods_stop() -> None:
+def test_job_resumed_while_its_pods_stop_is_queued_again() -> None:
     before = started(job())
     gang = after(before, lambda record: record.stop("suspending"))
     assert look(gang, pods_of(before)) == {"service": False, "notice": {W0: NOTICE, W1: NOTICE}}
@@ -102,7 +102,7 @@ def test_a_change_of_mind_while_its_pods_stop() -> None:
 
 
 @pytest.mark.parametrize(("at", "text"), [(0.0, 1), (0.001, 2), (0.5, 2), (0.999, 2)])
-def test_the_notice_gives_a_second_at_least(at: float, text: int) -> None:
+def test_notice_gives_at_least_a_second(at: float, text: int) -> None:
     before = started(job())
     gang = after(before, lambda record: record.stop("suspending"))
     answer = look(gang, pods_of(before), now=NOW + at)
@@ -110,7 +110,7 @@ def test_the_notice_gives_a_second_at_least(at: float, text: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "soon", "1970-01-01", "2001-01-01T00:00:00Z"])
-def test_a_notice_that_is_no_time_is_over(text: str) -> None:
+def test_unreadable_notice_counts_as_expired(text: str) -> None:
     before = started(job())
     gang = after(before, lambda record: record.stop("suspending"))
     pods = {W0: changed(pods_of(before)[W0], annotations={names.STOP_AT: text})}
@@ -118,7 +118,7 @@ def test_a_notice_that_is_no_time_is_over(text: str) -> None:
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Unknown"])
-def test_a_pod_that_does_not_run_needs_no_notice(phase: str) -> None:
+def test_pod_that_does_not_run_is_deleted_without_notice(phase: str) -> None:
     before = started(job())
     gang = after(before, lambda record: record.stop("suspending"))
     assert look(gang, pods_of(before, phase)) == {"service": False, "delete": [W0, W1]}
@@ -134,7 +134,7 @@ def test_pods_of_a_lost_node_are_destroyed() -> None:
     assert look(gang, pods) == {"service": False, "notice": {W1: NOTICE}}
 
 
-def test_a_pod_that_was_never_bound_is_deleted_as_any_other() -> None:
+def test_pod_that_was_never_bound_is_deleted_as_any_other() -> None:
     before = placed(job())
     gang = after(before, lambda record: record.preempt("gave way"))
     unbound = pods_of(before, "Pending", bound=False)
@@ -157,7 +157,7 @@ def test_a_pod_that_was_never_bound_is_deleted_as_any_other() -> None:
         ({"migrate": "r1", "suspend": "true"}, {names.MIGRATE: "r1", names.SUSPEND: "true"}),
     ],
 )
-def test_a_wish_on_a_pod_is_written_to_the_job(wish: Mapping[str, str], written: Json | None) -> None:
+def test_wish_on_a_pod_is_copied_to_the_job(wish: Mapping[str, str], written: Json | None) -> None:
     gang = started(job())
     answer = look(gang, noted(pods_of(gang), **wish))
     assert answer == ({"job": written} if written else STAYS)
@@ -169,39 +169,39 @@ def test_musters_own_notice_is_no_wish() -> None:
     assert look(gang, told) == STAYS
 
 
-def test_a_pod_that_is_leaving_wishes_nothing() -> None:
+def test_wish_on_a_terminating_pod_is_ignored() -> None:
     gang = started(job())
     pods = noted(pods_of(gang), suspend="true")
     pods[W1] = changed(pods[W1], leaving=True)
-    assert look(gang, pods) == {"status": ("Queued", "Requeued", "PodLost")}
+    assert look(gang, pods) == {"status": ("Queued", "Requeued", "PodDisrupted")}
 
 
-def test_pods_of_an_earlier_placement_wish_nothing() -> None:
+def test_wish_on_a_pod_of_an_earlier_placement_is_ignored() -> None:
     before = started(job())
     gang = placed(after(before, lambda record: record.preempt("gave way")))
     answer = look(gang, noted(pods_of(before), suspend="true", migrate=""))
     assert "job" not in answer
 
 
-def test_what_the_job_says_already_is_not_written_again() -> None:
+def test_wish_that_the_job_has_already_is_not_copied() -> None:
     gang = again(started(job()), annotations={names.MIGRATE: "n1"})
     assert look(gang, noted(pods_of(gang), migrate="n2")) == STAYS
     gang = again(started(job()), suspend=True)
     assert look(gang, noted(pods_of(gang), suspend="true")) == {"status": ("Running", "Suspending", "Suspended")}
 
 
-def test_a_pods_wish_counts_more_than_a_resumed_job() -> None:
+def test_wish_on_a_pod_outweighs_a_resumed_job() -> None:
     gang = again(started(job()), annotations={names.SUSPEND: "false"})
     assert look(gang, noted(pods_of(gang), suspend="true")) == {"job": {names.SUSPEND: "true"}}
 
 
-def test_a_job_that_is_nowhere_has_nothing_to_move() -> None:
+def test_wish_to_move_a_job_without_a_placement_is_dropped() -> None:
     dropped = {"service": False, "job": {names.MIGRATE: None}}
     assert look(job(annotations={names.MIGRATE: "n1"})) == dropped
     assert look(job(annotations={names.MIGRATE: ""})) == dropped
 
 
-def test_moving_starts_the_new_gang_when_the_old_one_has_gone() -> None:
+def test_moved_gang_starts_when_its_old_pods_are_gone() -> None:
     before = started(job())
     gang = placed(before, ["n3"])
     pods = pods_of(before)
@@ -212,7 +212,7 @@ def test_moving_starts_the_new_gang_when_the_old_one_has_gone() -> None:
     assert look(gang, now=NOW + 2) == {"create": [W0, W1], "service": True}
 
 
-def test_a_smaller_gang_has_fewer_pods() -> None:
+def test_smaller_gang_has_fewer_pods() -> None:
     before = started(job(roles=roles(workers=3)))
     gang = placed(again(before, roles=roles(workers=2)), ["n1"])
     ended = {p.pod: pod_of(before, p, "Succeeded") for p in before.status.placement}
@@ -220,7 +220,7 @@ def test_a_smaller_gang_has_fewer_pods() -> None:
     assert look(gang) == {"create": [W0, W1], "service": True}
 
 
-def test_a_pod_that_the_placement_does_not_name_is_left_over() -> None:
+def test_pod_that_the_placement_does_not_name_is_left_over() -> None:
     """Of this very attempt, yet not of the gang: it wishes nothing, and goes before anything is created."""
     three = started(job(roles=roles(workers=3)))
     gang = after(three, lambda record: record.status.placement.pop())

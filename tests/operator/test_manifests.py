@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.dljobs import Json, job, placed, roles, template
+from muster.allocation.pods import pinned_to
 from muster.api import names
-from muster.kube.objects import Pod, pinned_to
-from muster_operator import manifests
-from muster_operator.manifests import ANNOTATIONS_VOLUME, pinned, unpinned
-from muster_operator.rendezvous import MOUNT
+from muster.kube.objects import Pod
+from muster_operator.dljob import manifests
+from muster_operator.dljob.manifests import ANNOTATIONS_VOLUME
+from muster_operator.dljob.rendezvous import MOUNT
+from muster_operator.pinning import pinned, unpinned
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 OWNER = {
@@ -47,7 +49,7 @@ def pin(node: str) -> Json:
     return {"key": "metadata.name", "operator": "In", "values": [node]}
 
 
-def test_a_pod_says_whose_it_is_and_where_it_belongs() -> None:
+def test_pod_has_owner_rank_gpus_and_pin() -> None:
     body = pod(1, roles=roles(workers=2))
     assert body["metadata"] == {
         "name": "vgg16-worker-1",
@@ -80,19 +82,19 @@ def affinities(draw: st.DrawFn) -> Json:
 
 
 @given(affinities())
-def test_a_pin_that_is_taken_out_leaves_what_was_there(affinity: Json) -> None:
+def test_unpinning_restores_the_affinity(affinity: Json) -> None:
     before = json.dumps(affinity)
     assert unpinned(pinned(affinity, "n1")) == (affinity or None)
     assert json.dumps(affinity) == before
 
 
-def test_a_pod_without_gpus_names_none() -> None:
+def test_pod_without_gpus_has_no_gpu_annotation() -> None:
     body = pod(0, roles=roles(chief=1), rendezvous="MPI")
     assert body["metadata"]["labels"][names.ROLE] == "chief"
     assert names.GPUS not in body["metadata"]["annotations"]
 
 
-def test_the_templates_own_metadata_stays_but_cannot_lie() -> None:
+def test_template_metadata_stays_but_cannot_override_musters() -> None:
     one = template() | {
         "metadata": {
             "labels": {"team": "a", names.JOB: "other"},
@@ -104,7 +106,7 @@ def test_the_templates_own_metadata_stays_but_cannot_lie() -> None:
     assert found["annotations"] == {"note": "b", names.RANK: "0", names.ATTEMPT: "1", names.GPUS: "0,1"}
 
 
-def test_what_muster_does_not_know_passes_through() -> None:
+def test_unknown_fields_of_a_template_pass_through() -> None:
     odd: Json = {
         "tolerations": [{"key": "a"}],
         "resourceClaims": [{"name": "c"}],
@@ -120,11 +122,11 @@ def test_what_muster_does_not_know_passes_through() -> None:
     assert spec["containers"][0]["livenessProbe"] == {"exec": {"command": ["true"]}}
 
 
-def test_the_priority_class_reaches_kube_scheduler() -> None:
+def test_priority_class_reaches_kube_scheduler() -> None:
     assert pod(priorityClassName="urgent")["spec"]["priorityClassName"] == "urgent"
 
 
-def test_the_template_itself_is_not_changed() -> None:
+def test_template_itself_is_not_changed() -> None:
     gang = placed(job(roles=worker(env=[{"name": "A", "value": "b"}])))
     before = json.dumps(gang.templates)
     for place in gang.status.placement:
@@ -135,7 +137,7 @@ def test_the_template_itself_is_not_changed() -> None:
 # The containers
 
 
-def test_the_users_variables_win() -> None:
+def test_users_variables_take_precedence() -> None:
     mine = [{"name": "MASTER_PORT", "value": "1"}, {"name": "ME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
     env = pod(roles=worker(env=mine))["spec"]["containers"][0]["env"]
     assert env[-2:] == mine
@@ -143,7 +145,7 @@ def test_the_users_variables_win() -> None:
     assert {"name": "MUSTER_RANK", "value": "0"} in env
 
 
-def test_every_container_gets_them() -> None:
+def test_every_container_gets_the_variables() -> None:
     one = template()
     one["spec"]["containers"].append({"name": "logs", "image": "x"})
     first, second = pod(roles={"worker": {"replicas": 1, "template": one}})["spec"]["containers"]
@@ -154,7 +156,7 @@ def test_every_container_gets_them() -> None:
 @pytest.mark.parametrize(
     ("path", "both"), [("/data", True), ("/etc", True), ("/etc/muster/x", True), (MOUNT, False), (f"{MOUNT}/", False)]
 )
-def test_the_users_mounts_win(path: str, both: bool) -> None:
+def test_users_mounts_take_precedence(path: str, both: bool) -> None:
     mine = {"name": "data", "mountPath": path}
     spec = pod(roles=worker(volumeMounts=[mine]))["spec"]
     assert spec["containers"][0]["volumeMounts"] == [mine, *([OWN_MOUNT] if both else [])]
@@ -163,13 +165,13 @@ def test_the_users_mounts_win(path: str, both: bool) -> None:
 # The downward API
 
 
-def test_a_pod_can_read_its_own_annotations() -> None:
+def test_pod_can_read_its_own_annotations() -> None:
     volume = {"name": "data", "emptyDir": {}}
     spec = pod(roles={"worker": {"replicas": 1, "template": template(volumes=[volume])}})["spec"]
     assert spec["volumes"] == [volume, {"name": ANNOTATIONS_VOLUME, "downwardAPI": {"items": [ITSELF]}}]
 
 
-def test_the_hostfile_of_an_mpi_job_comes_by_the_downward_api() -> None:
+def test_hostfile_of_an_mpi_job_comes_by_the_downward_api() -> None:
     body = pod(1, rendezvous="MPI", roles=roles(chief=1))
     text = "vgg16-worker-0.vgg16.vision.svc slots=2\nvgg16-worker-1.vgg16.vision.svc slots=2\n"
     assert body["metadata"]["annotations"][names.HOSTFILE] == text
@@ -180,7 +182,7 @@ def test_the_hostfile_of_an_mpi_job_comes_by_the_downward_api() -> None:
 # The pin
 
 
-def test_the_pin_narrows_each_term_that_there_is() -> None:
+def test_pin_narrows_each_existing_term() -> None:
     zone = {"key": "zone", "operator": "In", "values": ["a"]}
     other = {"key": "metadata.name", "operator": "NotIn", "values": ["n9"]}
     mine = {
@@ -206,14 +208,14 @@ def test_the_pin_narrows_each_term_that_there_is() -> None:
 
 
 @pytest.mark.parametrize("affinity", [None, {}, {"nodeAffinity": None}, {"nodeAffinity": {REQUIRED: None}}])
-def test_the_pin_where_there_is_no_term(affinity: Json | None) -> None:
+def test_pin_adds_a_term_if_there_is_none(affinity: Json | None) -> None:
     assert pinned(affinity, "n1") == {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchFields": [pin("n1")]}]}}}
 
 
 # The Service
 
 
-def test_the_service_names_pods_before_they_are_ready() -> None:
+def test_service_names_pods_before_they_are_ready() -> None:
     assert manifests.service(job()) == {
         "apiVersion": "v1",
         "kind": "Service",

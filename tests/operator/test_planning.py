@@ -1,4 +1,4 @@
-"""One plan over everything: nothing is given away twice, what could not be written is planned again, waiting is told."""
+"""One plan over everything: no GPU is given twice, failed writes are planned again, waiting jobs are told why."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from builders.dljobs import Json, roles, time
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
-from muster_operator import planning
-from muster_operator.planning import SAY_SECONDS
+from muster_operator.dljob import telling
+from muster_operator.dljob.telling import SAME_REASON_SECONDS
 from muster_operator.work_queue import RETRY_SECONDS
 
 WHOLE = roles(workers=1, gpus=4)
@@ -29,7 +29,7 @@ def once(harness: OperatorHarness) -> bool:
     return len(gpus) == len(set(gpus))
 
 
-async def test_every_gpu_is_given_once(harness: OperatorHarness) -> None:
+async def test_every_gpu_is_given_to_one_job(harness: OperatorHarness) -> None:
     for number in range(6):
         harness.submit(f"job{number}", roles=roles(workers=1, gpus=3 if number % 2 else 1))
     await harness.turn(4)
@@ -37,36 +37,35 @@ async def test_every_gpu_is_given_once(harness: OperatorHarness) -> None:
     assert sum(len(found) for found in held(harness).values()) == 8
 
 
-async def test_a_busy_job_keeps_what_it_holds(harness: OperatorHarness) -> None:
-    """Its placement is written but its pods are not there yet, and its work goes on and on: the GPUs are taken all the same."""
+async def test_busy_job_keeps_what_it_holds(harness: OperatorHarness) -> None:
+    """Its placement is written, its pods do not exist yet, and its work goes on: the GPUs are taken all the same."""
     harness.submit("first", roles=WHOLE)
     await harness.turn(2)
-    harness.work_queue.in_flight.add("vision/first")
+    harness.keep_busy("first")
     harness.submit("second", roles=roles(workers=2, gpus=4))
     harness.submit("third", roles=WHOLE)
     harness.sync()
-    for key in harness.work_queue.due(harness.now):
-        harness.steps.look_at(key, harness.now)
-    await harness.until(lambda: harness.work_queue.in_flight == {"vision/first"})
+    await harness.look()
     for _ in range(3):
-        await harness.planning.run(harness.now)
-        await harness.until(lambda: harness.work_queue.in_flight == {"vision/first"})
+        await harness.plan()
+        await harness.idle()
     assert (once(harness), "first" in held(harness), len(held(harness)["first"])) == (True, True, 4)
 
 
-async def test_a_busy_job_that_waits_is_not_planned(harness: OperatorHarness) -> None:
+async def test_busy_job_that_waits_is_not_planned(harness: OperatorHarness) -> None:
     harness.submit(roles=WHOLE)
     harness.sync()
     await harness.look()
-    harness.work_queue.in_flight.add("vision/vgg16")
-    await harness.planning.run(harness.now)
+    harness.keep_busy("vgg16")
+    await harness.plan()
     assert held(harness) == {}
-    harness.work_queue.in_flight.clear()
-    await harness.planning.run(harness.now)
+    await harness.release("vgg16")
+    assert harness.work_queue.plan_at == 0.0
+    await harness.plan()
     assert len(held(harness)["vgg16"]) == 4
 
 
-async def test_a_write_that_fails_is_planned_again(harness: OperatorHarness) -> None:
+async def test_write_that_fails_is_planned_again(harness: OperatorHarness) -> None:
     harness.submit("first", roles=WHOLE)
     harness.submit("second", roles=WHOLE)
     harness.server.refuse("PATCH", "first/status", 403, "not today")
@@ -86,7 +85,7 @@ async def test_a_write_that_fails_is_planned_again(harness: OperatorHarness) -> 
         {"annotations": {names.SUSPEND: "true"}},
     ],
 )
-async def test_who_is_not_planned(harness: OperatorHarness, fields: Json) -> None:
+async def test_suspended_finished_and_deleted_jobs_are_not_planned(harness: OperatorHarness, fields: Json) -> None:
     harness.submit(roles=WHOLE, **fields)
     await harness.turn(4)
     assert held(harness) == {}
@@ -118,7 +117,7 @@ async def waiting(harness: OperatorHarness) -> None:
     assert harness.status("c")["phase"] == "Queued"
 
 
-async def test_a_job_is_told_why_it_waits(harness: OperatorHarness) -> None:
+async def test_job_is_told_why_it_waits(harness: OperatorHarness) -> None:
     await waiting(harness)
     reason, message = harness.admitted("c")
     assert reason == "InsufficientGPUs"
@@ -127,15 +126,15 @@ async def test_a_job_is_told_why_it_waits(harness: OperatorHarness) -> None:
     assert ("Normal", "c", "InsufficientGPUs") in events
 
 
-async def test_newer_numbers_are_told_now_and_then(harness: OperatorHarness) -> None:
+async def test_newer_numbers_are_told_after_a_while(harness: OperatorHarness) -> None:
     await waiting(harness)
     before = harness.admitted("c")
     harness.node("n3")
     harness.pod("other", 3, gated=False, node="n3", spec={"schedulerName": "default-scheduler"})
     await harness.turn(2, seconds=1)
     assert harness.admitted("c") == before
-    assert harness.work_queue.plan_at <= harness.now + SAY_SECONDS
-    await harness.turn(2, seconds=SAY_SECONDS)
+    assert harness.work_queue.plan_at <= harness.now + SAME_REASON_SECONDS
+    await harness.turn(2, seconds=SAME_REASON_SECONDS)
     assert harness.admitted("c")[0] == before[0]
     assert harness.admitted("c") != before
 
@@ -147,8 +146,8 @@ async def test_another_reason_is_told_at_once(harness: OperatorHarness) -> None:
     assert harness.admitted("c")[0] == "QuotaExhausted"
 
 
-async def test_not_everybody_is_told_at_once(harness: OperatorHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "SAY_AT_ONCE", 3)
+async def test_number_of_jobs_told_after_one_plan_is_bounded(harness: OperatorHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "MOST_TOLD", 3)
     for number in range(8):
         harness.submit(f"job{number}", roles=roles(workers=1, gpus=64))
     await harness.turn(2)
@@ -160,12 +159,12 @@ async def test_not_everybody_is_told_at_once(harness: OperatorHarness, monkeypat
     assert reasons == ["NeverFits"] * 8
 
 
-async def test_the_reason_for_backing_off_is_not_overwritten(harness: OperatorHarness) -> None:
+async def test_cause_of_a_back_off_is_not_overwritten(harness: OperatorHarness) -> None:
     harness.submit(roles=WHOLE)
     await harness.turn(2)
     harness.server.refuse("POST", "pods", 403, "no pods today")
     await harness.turn(3)
-    assert harness.admitted() == ("PodRefused", "no pods today")
+    assert harness.admitted() == ("FailedCreate", "no pods today")
     assert harness.work_queue.plan_at <= harness.now + 2
     await harness.turn(3, seconds=2)
     assert harness.status()["phase"] == "Admitted"
@@ -174,7 +173,7 @@ async def test_the_reason_for_backing_off_is_not_overwritten(harness: OperatorHa
 # Giving way and moving
 
 
-async def test_a_job_of_higher_priority_takes_the_place(harness: OperatorHarness) -> None:
+async def test_job_of_higher_priority_preempts(harness: OperatorHarness) -> None:
     harness.submit("low", roles=roles(workers=2, gpus=4))
     await harness.turn(3)
     harness.run_pods()
@@ -183,7 +182,7 @@ async def test_a_job_of_higher_priority_takes_the_place(harness: OperatorHarness
     await harness.turn(3)
     assert (harness.status("low")["phase"], harness.admitted("low")[1]) == (
         "Queued",
-        "gave way to vision/high, which has priority 10",
+        "preempted by vision/high, which has priority 10",
     )
     await harness.turn(2, seconds=2)
     harness.end_pods()
@@ -192,7 +191,7 @@ async def test_a_job_of_higher_priority_takes_the_place(harness: OperatorHarness
     assert ("Warning", "low", "Preempted") in await harness.events()
 
 
-async def test_of_jobs_that_take_turns_the_one_that_had_least_goes_first(harness: OperatorHarness) -> None:
+async def test_time_slicing_job_with_least_service_goes_first(harness: OperatorHarness) -> None:
     turns = {"timeSlicing": True}
     harness.submit("long", roles=roles(workers=2, gpus=4), sharing=turns)
     await harness.turn(3)
@@ -201,7 +200,7 @@ async def test_of_jobs_that_take_turns_the_one_that_had_least_goes_first(harness
     harness.submit("new", roles=WHOLE, sharing=turns)
     await harness.turn(3)
     assert (harness.status("long")["phase"], harness.admitted("long")[1]) == ("Queued", "others have had less")
-    assert harness.admitted("new")[0] == "PodsStopping"  # its GPUs are promised, not given, while others hold them
+    assert harness.admitted("new")[0] == "PodsStopping"  # others still hold its GPUs
     assert "new" not in held(harness)
     await harness.turn(2, seconds=2)
     harness.end_pods()
@@ -210,8 +209,8 @@ async def test_of_jobs_that_take_turns_the_one_that_had_least_goes_first(harness
     assert once(harness)
 
 
-async def test_nobody_gives_way_shortly_before_jobs_usually_end(harness: OperatorHarness) -> None:
-    """Twenty jobs took 1000 s each: one that has run for 900 promises more than a new one."""
+async def test_job_close_to_the_usual_end_is_not_requeued(harness: OperatorHarness) -> None:
+    """Twenty jobs took 1000 s each: a job that has run for 900 s is likely to end soon, and goes before a new one."""
     turns = {"timeSlicing": True}
     usual = {"phase": "Succeeded", "finishedAt": time(harness.now), "gpuSeconds": 4000.0, "gpus": 4}
     for number in range(20):
@@ -226,7 +225,7 @@ async def test_nobody_gives_way_shortly_before_jobs_usually_end(harness: Operato
     assert set(held(harness)) == {"long"}
 
 
-async def test_a_job_that_shares_nothing_does_not_take_turns(harness: OperatorHarness) -> None:
+async def test_job_without_time_slicing_keeps_its_gpus(harness: OperatorHarness) -> None:
     harness.submit("long", roles=roles(workers=2, gpus=4))
     await harness.turn(3)
     harness.run_pods()
@@ -236,7 +235,7 @@ async def test_a_job_that_shares_nothing_does_not_take_turns(harness: OperatorHa
     assert set(held(harness)) == {"long"}
 
 
-async def test_the_priority_of_a_class_is_looked_up_afresh(harness: OperatorHarness) -> None:
+async def test_new_priority_class_takes_effect(harness: OperatorHarness) -> None:
     classes = "/apis/scheduling.k8s.io/v1/priorityclasses"
     harness.submit("low", roles=roles(workers=2, gpus=4))
     await harness.turn(3)
@@ -248,7 +247,7 @@ async def test_the_priority_of_a_class_is_looked_up_afresh(harness: OperatorHarn
     assert harness.status("low")["phase"] == "Queued"
 
 
-async def test_a_wish_to_move_is_granted_once(harness: OperatorHarness) -> None:
+async def test_wish_to_move_is_met_once(harness: OperatorHarness) -> None:
     harness.submit(roles=WHOLE, annotations={names.MIGRATE: ""})
     await harness.turn(4)
     assert (harness.status()["attempt"], harness.server.of("dljobs")[0]["metadata"]["annotations"]) == (1, {})
@@ -260,7 +259,7 @@ async def test_a_wish_to_move_is_granted_once(harness: OperatorHarness) -> None:
     assert harness.status()["timeline"][-1]["event"] == "Migrated"
 
 
-async def test_a_job_that_cannot_move_stays_and_says_so_once(harness: OperatorHarness) -> None:
+async def test_job_that_cannot_move_stays_and_is_told_once(harness: OperatorHarness) -> None:
     harness.submit("a", roles=WHOLE)
     await harness.turn(2)
     harness.submit("b", roles=WHOLE)
@@ -269,14 +268,14 @@ async def test_a_job_that_cannot_move_stays_and_says_so_once(harness: OperatorHa
     harness.change(paths.dljobs(SPACE, "a"), metadata={"annotations": {names.MIGRATE: node}})
     await harness.turn(5, seconds=1)
     status = harness.status("a")
-    assert (status["attempt"], [e["event"] for e in status["timeline"]].count("Stays")) == (1, 1)
+    assert (status["attempt"], [e["event"] for e in status["timeline"]].count("ChangePending")) == (1, 1)
     assert status["message"].startswith("stays where it is")
 
 
 # Queues
 
 
-async def test_a_queue_tells_what_it_holds(harness: OperatorHarness) -> None:
+async def test_queue_status_has_its_use(harness: OperatorHarness) -> None:
     queue = {"metadata": {"name": "default", "namespace": SPACE, "generation": 3}, "spec": {"gpus": 4}}
     harness.server.put(paths.dlqueues(SPACE), queue)
     harness.submit("a", roles=WHOLE)

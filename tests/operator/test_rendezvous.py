@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from builders.dljobs import job, placed, roles, template
-from muster_operator.jobs import Job
-from muster_operator.rendezvous import environment, hostfile
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.rendezvous import environment, hostfile
 
 
 def gang(rendezvous: str, **fields: Any) -> Job:
@@ -18,7 +18,7 @@ def told(one: Job, index: int) -> dict[str, str]:
     return environment(one, one.status.placement[index], one.status.placement)
 
 
-def test_torchrun() -> None:
+def test_torchrun_variables() -> None:
     address = "vgg16-worker-0.vgg16.vision.svc"
     assert told(gang("Torchrun"), 1) == {
         "MUSTER_ROLE": "worker",
@@ -36,7 +36,7 @@ def test_torchrun() -> None:
     }
 
 
-def test_the_master_is_the_pod_of_rank_0_whatever_its_number() -> None:
+def test_master_is_the_pod_of_rank_0_whatever_its_number() -> None:
     one = gang("Torchrun")
     for place, rank in zip(one.status.placement, (1, 0), strict=True):
         place.rank = rank
@@ -44,11 +44,11 @@ def test_the_master_is_the_pod_of_rank_0_whatever_its_number() -> None:
     assert (told(one, 0)["RANK"], told(one, 1)["PET_NODE_RANK"]) == ("1", "0")
 
 
-def test_nobody_is_told_more_than_they_asked() -> None:
+def test_job_without_rendezvous_gets_musters_variables_only() -> None:
     assert set(told(gang("None"), 0)) == {"MUSTER_ROLE", "MUSTER_RANK", "MUSTER_SIZE"}
 
 
-def test_mpi() -> None:
+def test_mpi_variables() -> None:
     one = gang("MPI", roles=roles(workers=1, chief=1))
     path = "/etc/muster/hostfile"
     found = told(one, 0)
@@ -60,7 +60,7 @@ def test_mpi() -> None:
     assert (found["MUSTER_ROLE"], found["MUSTER_SIZE"]) == ("chief", "2")
 
 
-def test_the_hostfile_is_in_rank_order_and_has_a_slot_a_gpu() -> None:
+def test_hostfile_is_in_rank_order_and_has_a_slot_a_gpu() -> None:
     one = gang("MPI", roles={**roles(workers=3, gpus=4), "chief": {"replicas": 1, "template": template(0)}})
     for place, rank in zip(one.status.placement, (3, 2, 0, 1), strict=True):
         place.rank = rank
@@ -68,13 +68,13 @@ def test_the_hostfile_is_in_rank_order_and_has_a_slot_a_gpu() -> None:
     assert hostfile(one, one.status.placement) == "".join(names)
 
 
-def test_a_launcher_that_trains_is_in_the_hostfile() -> None:
+def test_launcher_that_trains_is_in_the_hostfile() -> None:
     one = gang("MPI", roles={**roles(workers=1, gpus=2), "chief": {"replicas": 1, "template": template(1)}})
     lines = hostfile(one, one.status.placement)
     assert lines == "vgg16-chief-0.vgg16.vision.svc slots=1\nvgg16-worker-0.vgg16.vision.svc slots=2\n"
 
 
-def test_a_worker_without_named_gpus_has_one_slot() -> None:
+def test_worker_without_named_gpus_has_one_slot() -> None:
     one = gang("MPI", roles=roles(workers=1))
     one.status.placement[0].gpus = []
     assert hostfile(one, one.status.placement) == "vgg16-worker-0.vgg16.vision.svc slots=1\n"

@@ -1,4 +1,4 @@
-"""Gangs of foreign pods that cannot start: taken back whole, and bare pods created again, once, whatever comes between."""
+"""Gangs of external pods that cannot start: requeued as a whole, and bare pods created again, once, whatever comes between."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from builders.dljobs import BORN, NOW, Json, condition, time
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
-from muster_operator import templates
-from muster_operator.lifecycle import REFUSED_SECONDS
-from muster_operator.planning import Planning
-from muster_operator.requeue import REFUSED_SECONDS as AGAIN_SECONDS
-from muster_operator.work_queue import NEVER, RETRY_SECONDS
+from muster_operator.external_pods import templates
+from muster_operator.external_pods.requeue import REJECTED_SECONDS as AGAIN_SECONDS
+from muster_operator.pinning import UNSCHEDULABLE_SECONDS
+from muster_operator.work_queue import RETRY_SECONDS
 
 GIVEN = {names.GPUS: "0", names.RANK: "0"}
 PINNED: Json = {"gated": False, "pin": "n1", "annotations": GIVEN}
@@ -40,28 +39,28 @@ def uid(harness: OperatorHarness, pod: str) -> str:
 
 
 def restart(harness: OperatorHarness) -> None:
-    harness.planning = Planning(harness.work_queue, harness.planning._planner.settings)
+    harness.restart()
 
 
 def gated(harness: OperatorHarness, pod: str) -> bool:
     return bool(harness.server.objects[paths.pods(SPACE, pod)]["spec"].get("schedulingGates"))
 
 
-async def test_a_pod_that_cannot_start_is_taken_back_with_its_gang(harness: OperatorHarness) -> None:
+async def test_pod_that_cannot_start_is_requeued_with_its_gang(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=3, **PINNED, conditions=[REFUSED])
     harness.pod("p1", gang="g", size=3, **PINNED, node="n1")
     harness.pod("p2", gang="h", size=1, **PINNED, node="n1")
     await harness.turn()
-    assert harness.work_queue.plan_at == NOW + REFUSED_SECONDS
+    assert harness.work_queue.plan_at == NOW + UNSCHEDULABLE_SECONDS
     assert harness.pods() == ["p0", "p1", "p2"]
-    await harness.turn(seconds=REFUSED_SECONDS)
+    await harness.turn(seconds=UNSCHEDULABLE_SECONDS)
     assert harness.pods() == ["p1", "p2"]
     assert ("deletionTimestamp" in harness.metadata("p1"), "deletionTimestamp" in harness.metadata("p2")) == (True, False)
     events = [(name, reason) for _, name, reason in await harness.events()]
-    assert events == [("p0", "TakenBack"), ("p1", "TakenBack")]
+    assert events == [("p0", "Requeued"), ("p1", "Requeued")]
 
 
-async def test_bare_pods_come_again_and_their_gang_is_let_go_in_its_turn(harness: OperatorHarness) -> None:
+async def test_bare_pods_are_created_again_and_ungated_as_a_gang(harness: OperatorHarness) -> None:
     """All is written down before anything is deleted; nothing of the gang starts before the last of it is back."""
     harness.pod("p0", gang="g", size=2, **GONE)
     harness.pod("p1", gang="g", size=2, **PINNED, node="n1")
@@ -69,7 +68,9 @@ async def test_bare_pods_come_again_and_their_gang_is_let_go_in_its_turn(harness
     writes = [line.split()[0] for line in harness.server.writes("POST", "DELETE") if not line.endswith("/events")]
     assert writes == ["POST", "POST", "DELETE", "DELETE"]
     assert kept(harness) == ["p0", "p1"]
-    assert sorted(harness.stores.templates) == [f"{SPACE}/uid-p0", f"{SPACE}/uid-p1"], "known before the watch says so"
+    assert sorted(harness.stores.of(templates.POD_TEMPLATES)) == [f"{SPACE}/uid-p0", f"{SPACE}/uid-p1"], (
+        "known before the watch says so"
+    )
     await harness.turn(2)
     assert (kept(harness), harness.pods(), gated(harness, "p0")) == (["p1"], ["p0", "p1"], True)
     assert "1 not created yet" in harness.metadata("p0")["annotations"][names.WAITING]
@@ -82,7 +83,7 @@ async def test_bare_pods_come_again_and_their_gang_is_let_go_in_its_turn(harness
     assert harness.server.writes("POST").count(f"POST {paths.pods(SPACE)}") == 2
 
 
-async def test_without_a_size_too_a_gang_waits_for_what_is_to_be_created_again(harness: OperatorHarness) -> None:
+async def test_gang_without_a_size_waits_for_parked_pods(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", **GONE)
     harness.pod("p1", gang="g", **PINNED, node="n1")
     await harness.turn(3, seconds=60)
@@ -90,14 +91,14 @@ async def test_without_a_size_too_a_gang_waits_for_what_is_to_be_created_again(h
     assert "1 not created yet" in harness.metadata("p0")["annotations"][names.WAITING]
 
 
-async def test_the_first_arrival_and_the_back_off_go_with_it(harness: OperatorHarness) -> None:
+async def test_requeued_pod_keeps_arrival_and_back_off(harness: OperatorHarness) -> None:
     """Taken back for the third time, so 4 s from its creation; its place in the queue is that of its first."""
     harness.pod("a", **{**GONE, "annotations": GIVEN | {names.REQUEUES: "2", names.QUEUED_AT: time(BORN - 99)}})
     await harness.turn(3)
     notes = harness.metadata("a")["annotations"]
     assert (notes[names.QUEUED_AT], notes[names.REQUEUES], gated(harness, "a")) == (time(BORN - 99), "3", True)
     assert harness.work_queue.plan_at == NOW + 4
-    (gang,) = harness.planning._external_pods.gangs()
+    (gang,) = harness.external_pods.gangs()
     assert (gang.arrived, gang.not_before) == (BORN - 99, NOW + 4)
     await harness.turn(seconds=3.9)
     assert gated(harness, "a")
@@ -105,7 +106,7 @@ async def test_the_first_arrival_and_the_back_off_go_with_it(harness: OperatorHa
     assert not gated(harness, "a")
 
 
-async def test_pods_with_a_controller_are_left_to_it(harness: OperatorHarness) -> None:
+async def test_pods_with_a_controller_are_only_deleted(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=2, metadata=OWNED, **GONE)
     harness.pod("p1", gang="g", size=2, **PINNED, node="n1")
     await harness.turn()
@@ -114,7 +115,7 @@ async def test_pods_with_a_controller_are_left_to_it(harness: OperatorHarness) -
     assert (harness.pods(), kept(harness)) == (["p1"], [])
 
 
-async def test_what_is_gated_waits_on_and_what_has_ended_stays(harness: OperatorHarness) -> None:
+async def test_requeue_leaves_gated_and_finished_pods_alone(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=3, **GONE)
     harness.pod("p1", gang="g", size=3)
     harness.pod("p2", gang="g", size=3, **{**PINNED, "annotations": {names.RESERVATION: "{}"}}, phase="Succeeded")
@@ -125,7 +126,7 @@ async def test_what_is_gated_waits_on_and_what_has_ended_stays(harness: Operator
     assert names.RESERVATION not in harness.metadata("p2")["annotations"]
 
 
-async def test_a_pod_on_a_node_that_is_gone_is_not_waited_for(harness: OperatorHarness) -> None:
+async def test_pod_on_a_lost_node_is_deleted_without_grace(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=2, **GONE)
     harness.pod("p1", gang="g", size=2, **PINNED, node="gone")
     await harness.turn()
@@ -134,7 +135,7 @@ async def test_a_pod_on_a_node_that_is_gone_is_not_waited_for(harness: OperatorH
     assert (harness.pods(), kept(harness)) == (["p0", "p1"], [])
 
 
-async def test_a_node_that_goes_while_its_pod_ends(harness: OperatorHarness) -> None:
+async def test_pod_whose_node_is_lost_while_it_terminates_is_deleted(harness: OperatorHarness) -> None:
     keep(harness, "a", **PINNED, node="n1", metadata={"deletionTimestamp": time(NOW)})
     await harness.turn()
     assert (harness.pods(), harness.server.asked) == (["a"], [])
@@ -146,8 +147,8 @@ async def test_a_node_that_goes_while_its_pod_ends(harness: OperatorHarness) -> 
 # A restart after each step
 
 
-async def test_killed_after_the_template(harness: OperatorHarness) -> None:
-    """The foreign pod that was in the way is gone, so nothing is wrong any more but that the gang was to be taken back."""
+async def test_operator_killed_after_parking_carries_on(harness: OperatorHarness) -> None:
+    """The external pod that was in the way is gone, so nothing is wrong any more but that the gang was to be requeued."""
     keep(harness, "p0", gang="g", size=2, **PINNED)
     harness.pod("p1", gang="g", size=2, **PINNED)
     restart(harness)
@@ -157,15 +158,15 @@ async def test_killed_after_the_template(harness: OperatorHarness) -> None:
     assert (kept(harness), harness.pods()) == ([], ["p0", "p1"])
 
 
-async def test_a_template_that_is_heard_of_is_looked_at(harness: OperatorHarness) -> None:
+async def test_new_template_leads_to_a_plan(harness: OperatorHarness) -> None:
     keep(harness, "a", **PINNED)
     harness.sync(but="podtemplates")
-    harness.work_queue.plan_at = NEVER
+    harness.work_queue.begin_plan(harness.now)
     harness.sync()
     assert harness.work_queue.plan_at == 0.0
 
 
-async def test_killed_between_two_deletions(harness: OperatorHarness) -> None:
+async def test_operator_killed_between_two_deletions_carries_on(harness: OperatorHarness) -> None:
     """The one that is left has a controller, so nothing is written down of it."""
     keep(harness, "p0", gang="g", size=2, **PINNED)
     harness.server.drop(paths.pods(SPACE, "p0"))
@@ -175,7 +176,7 @@ async def test_killed_between_two_deletions(harness: OperatorHarness) -> None:
     assert (kept(harness), gated(harness, "p0"), "deletionTimestamp" in harness.metadata("p1")) == ([], True, True)
 
 
-async def test_killed_after_the_deletion(harness: OperatorHarness) -> None:
+async def test_operator_killed_after_the_deletion_carries_on(harness: OperatorHarness) -> None:
     keep(harness, "a", **PINNED)
     harness.server.drop(paths.pods(SPACE, "a"))
     restart(harness)
@@ -184,7 +185,7 @@ async def test_killed_after_the_deletion(harness: OperatorHarness) -> None:
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Running", "Succeeded"])
-async def test_killed_after_the_creation(harness: OperatorHarness, phase: str) -> None:
+async def test_operator_killed_after_the_creation_deletes_the_template(harness: OperatorHarness, phase: str) -> None:
     """Or its user was faster: what is there under its name stays as it is."""
     keep(harness, "a", **PINNED)
     harness.pod("a", metadata={"uid": "later"}, phase=phase, spec={"schedulerName": "default-scheduler"})
@@ -194,16 +195,16 @@ async def test_killed_after_the_creation(harness: OperatorHarness, phase: str) -
     assert harness.server.writes("POST") == []
 
 
-async def test_a_pod_of_that_name_that_nobody_has_heard_of_yet(harness: OperatorHarness) -> None:
+async def test_pod_of_that_name_that_the_watch_has_not_brought_stays(harness: OperatorHarness) -> None:
     keep(harness, "a", **PINNED)
     harness.server.drop(paths.pods(SPACE, "a"))
     harness.sync()
     harness.pod("a", metadata={"uid": "later"})
-    await harness.planning.run(harness.now)
+    await harness.plan()
     assert (kept(harness), uid(harness, "a")) == ([], "later")
 
 
-async def test_a_pod_that_ran_to_its_end_meanwhile_does_not_run_again(harness: OperatorHarness) -> None:
+async def test_pod_that_finished_meanwhile_is_not_created_again(harness: OperatorHarness) -> None:
     keep(harness, "a", **PINNED, node="n1", phase="Succeeded")
     await harness.turn()
     assert (kept(harness), uid(harness, "a"), harness.server.writes()) == (
@@ -216,44 +217,44 @@ async def test_a_pod_that_ran_to_its_end_meanwhile_does_not_run_again(harness: O
 # What users do meanwhile
 
 
-@pytest.mark.parametrize("change", ["leaving", "gone", "made anew"])
-async def test_what_its_user_deletes_does_not_come_again(harness: OperatorHarness, change: str) -> None:
-    """At the last moment: the operator has not heard of it when it takes the pod back."""
+@pytest.mark.parametrize("change", ["leaving", "gone", "created again"])
+async def test_pod_that_its_user_deletes_is_not_created_again(harness: OperatorHarness, change: str) -> None:
+    """At the last moment: the operator has not heard of it when it requeues the pod."""
     harness.pod("a", **GONE)
     harness.sync()
     if change == "leaving":
         harness.change(paths.pods(SPACE, "a"), metadata={"deletionTimestamp": time(NOW)})
     else:
         harness.server.drop(paths.pods(SPACE, "a"))
-    if change == "made anew":
+    if change == "created again":
         harness.pod("a", metadata={"uid": "later"}, gated=False)
-    await harness.planning.run(harness.now)
+    await harness.plan()
     harness.end_pods()
     await harness.turn(2)
-    assert (kept(harness), harness.pods()) == ([], ["a"] if change == "made anew" else [])
-    assert change != "made anew" or uid(harness, "a") == "later"
+    assert (kept(harness), harness.pods()) == ([], ["a"] if change == "created again" else [])
+    assert change != "created again" or uid(harness, "a") == "later"
     assert not [line for line in harness.server.writes("POST") if "podtemplates" in line]
 
 
-async def test_the_rest_of_a_gang_is_taken_back_without_the_pod_that_its_user_deletes(harness: OperatorHarness) -> None:
+async def test_gang_is_requeued_without_the_pod_that_its_user_deletes(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=2, **GONE)
     harness.pod("p1", gang="g", size=2, **GONE)
     harness.sync()
     harness.server.drop(paths.pods(SPACE, "p0"))
-    await harness.planning.run(harness.now)
+    await harness.plan()
     assert (kept(harness), harness.pods()) == (["p1"], [])
 
 
-async def test_who_deletes_the_template_has_the_pod_forgotten(harness: OperatorHarness) -> None:
+async def test_deleted_template_ends_the_requeue(harness: OperatorHarness) -> None:
     keep(harness, "a", **PINNED)
     harness.server.drop(paths.pods(SPACE, "a"))
     harness.sync()
     harness.server.drop(paths.podtemplates(SPACE, "uid-a"))
-    await harness.planning.run(harness.now)
-    assert (harness.pods(), harness.stores.templates.get(f"{SPACE}/uid-a")) == ([], None)
+    await harness.plan()
+    assert (harness.pods(), harness.stores.of(templates.POD_TEMPLATES).get(f"{SPACE}/uid-a")) == ([], None)
 
 
-async def test_a_template_speaks_for_its_own_namespace_only(harness: OperatorHarness) -> None:
+async def test_template_counts_in_its_own_namespace_only(harness: OperatorHarness) -> None:
     """Who may write templates in one namespace must not hold up the gangs of another, nor make pods there."""
     body = harness.pod("other", gang="g", size=1)
     harness.server.drop(paths.pods(SPACE, "other"))
@@ -268,7 +269,7 @@ async def test_a_template_speaks_for_its_own_namespace_only(harness: OperatorHar
     assert harness.pods() == ["mine"]
 
 
-async def test_a_pod_that_its_user_deletes_leaves_without_the_others(harness: OperatorHarness) -> None:
+async def test_terminating_pod_is_not_parked(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=2, **GONE)
     harness.pod("p1", gang="g", size=2, **PINNED, node="n1", metadata={"deletionTimestamp": time(NOW)})
     await harness.turn()
@@ -278,14 +279,14 @@ async def test_a_pod_that_its_user_deletes_leaves_without_the_others(harness: Op
 # What the API server refuses
 
 
-async def test_what_could_not_be_taken_back_is_tried_again_soon(harness: OperatorHarness) -> None:
+async def test_failed_requeue_is_tried_again_soon(harness: OperatorHarness) -> None:
     harness.server.refuse("POST", "podtemplates", 403, "exceeded quota")
     harness.pod("a", **GONE)
     await harness.turn()
     assert (harness.pods(), harness.work_queue.plan_at) == (["a"], NOW + RETRY_SECONDS)
 
 
-async def test_what_could_not_be_created_again_is_tried_again_later(harness: OperatorHarness) -> None:
+async def test_failed_creation_is_tried_again_later(harness: OperatorHarness) -> None:
     """Its gang waits for it, though nobody said how many it has."""
     harness.server.refuse("POST", "/pods", 403, "exceeded quota", times=1000)
     keep(harness, "p0", gang="g", **PINNED)
@@ -297,7 +298,7 @@ async def test_what_could_not_be_created_again_is_tried_again_later(harness: Ope
     assert gated(harness, "p1")
 
 
-async def test_a_template_that_could_not_be_deleted_does_no_harm(harness: OperatorHarness) -> None:
+async def test_template_that_could_not_be_deleted_does_no_harm(harness: OperatorHarness) -> None:
     harness.server.refuse("DELETE", "podtemplates", 403, "not yours", times=1000)
     keep(harness, "p0", gang="g", **PINNED)
     harness.pod("p0", gang="g", metadata={"uid": "later"})
@@ -305,7 +306,7 @@ async def test_a_template_that_could_not_be_deleted_does_no_harm(harness: Operat
     assert (harness.pods(), uid(harness, "p0"), gated(harness, "p0")) == (["p0"], "later", False)
 
 
-async def test_nothing_is_deleted_that_could_not_be_written_down(harness: OperatorHarness) -> None:
+async def test_pod_that_could_not_be_parked_is_not_deleted(harness: OperatorHarness) -> None:
     harness.server.refuse("POST", "podtemplates", 403, "exceeded quota")
     harness.pod("p0", gang="g", size=2, **GONE)
     harness.pod("p1", gang="g", size=2, **GONE)
@@ -315,7 +316,7 @@ async def test_nothing_is_deleted_that_could_not_be_written_down(harness: Operat
     assert (harness.pods(), kept(harness)) == ([], ["p0", "p1"])
 
 
-async def test_a_pod_that_may_not_be_deleted_holds_up_nobody(harness: OperatorHarness) -> None:
+async def test_pod_that_cannot_be_deleted_holds_up_no_other_gang(harness: OperatorHarness) -> None:
     harness.server.refuse("DELETE", "pods/a", 403, "not yours", times=1000)
     harness.pod("a", **GONE)
     harness.pod("b", 1)
@@ -323,7 +324,7 @@ async def test_a_pod_that_may_not_be_deleted_holds_up_nobody(harness: OperatorHa
     assert (gated(harness, "b"), harness.pods()) == (False, ["a", "b"])
 
 
-async def test_a_pod_that_may_not_be_created_again_is_kept_and_told(harness: OperatorHarness) -> None:
+async def test_pod_that_cannot_be_created_stays_parked_and_is_reported(harness: OperatorHarness) -> None:
     harness.server.refuse("POST", "/pods", 403, "exceeded quota", times=2)
     keep(harness, "a", **PINNED)
     harness.server.drop(paths.pods(SPACE, "a"))
@@ -332,6 +333,6 @@ async def test_a_pod_that_may_not_be_created_again_is_kept_and_told(harness: Ope
     assert (harness.pods(), kept(harness), gated(harness, "b")) == (["b"], ["a"], False)
     assert harness.server.writes("POST").count(f"POST {paths.pods(SPACE)}") == 1
     assert harness.work_queue.plan_at <= NOW + AGAIN_SECONDS
-    assert ("Warning", "a", "NotQueuedAgain") in await harness.events()
+    assert ("Warning", "a", "RequeueFailed") in await harness.events()
     await harness.turn(2, seconds=AGAIN_SECONDS)
     assert (harness.pods(), kept(harness)) == (["a", "b"], [])

@@ -11,8 +11,9 @@ from builders.dljobs import BORN, NOW, Json, time
 from builders.external_pods import external_json, external_pods
 from muster.api import names
 from muster.scheduling.gang import Assigned, Task
-from muster_operator import gates, templates
-from muster_operator.templates import Step, next_step
+from muster_operator.external_pods import templates
+from muster_operator.external_pods.templates import Step, next_step
+from muster_operator.external_pods.ungating import ungating_patch
 
 PORT = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname"}]}}
 GIVEN: Json = {
@@ -25,17 +26,17 @@ SPEC: Json = {"nodeSelector": {"pool": "x"}, "priorityClassName": "high", "toler
 
 
 def merged(body: Json, patch: Json) -> Json:
-    """What the API server makes of the one patch that lets a pod go."""
+    """What the API server makes of the one patch that ungates a pod."""
     notes = body["metadata"]["annotations"] | patch["metadata"]["annotations"]
     metadata = body["metadata"] | {"annotations": {key: value for key, value in notes.items() if value is not None}}
     return {**body, "metadata": metadata, "spec": body["spec"] | patch["spec"]}
 
 
-def ungate(**fields: Any) -> Json:
-    """A pod that was told to wait, let go, bound, and has run a little, as the API server has it."""
+def ungated_pod(**fields: Any) -> Json:
+    """A pod that waited, was ungated and bound, and has run for a while, as the API server has it."""
     before = external_json("a", 1, metadata=GIVEN, spec=SPEC | fields)
     place = Assigned(Task("a", 1), "n1", 0b1, 0)
-    body = merged(before, gates.release(external_pods("a", metadata=GIVEN, spec=SPEC), before["spec"].get("affinity"), place))
+    body = merged(before, ungating_patch(external_pods("a", metadata=GIVEN, spec=SPEC), before["spec"].get("affinity"), place))
     body["metadata"]["managedFields"] = [{"manager": "kubectl"}]
     body["metadata"]["annotations"] |= {names.WAKE: "1", names.RESERVATION: "{}", names.WAITING: "no"}
     body["metadata"]["labels"] = body["metadata"]["labels"] | {
@@ -71,30 +72,30 @@ def again(body: Json) -> Json:
     ],
     ids=["no-node-affinity", "preferred", "required"],
 )
-def test_a_pod_comes_again_as_its_user_made_it(fields: Json) -> None:
-    body = again(ungate(**fields))
+def test_pod_from_a_template_is_as_its_user_made_it(fields: Json) -> None:
+    body = again(ungated_pod(**fields))
     notes = GIVEN["annotations"] | {names.QUEUED_AT: time(BORN), names.REQUEUES: "1"}
     assert body["metadata"] == {**GIVEN, "name": "a", "namespace": "vision", "annotations": notes}
     assert body["spec"] == external_json("a", 1, spec=SPEC | fields)["spec"]
 
 
-def test_a_pod_without_affinity_has_none_again() -> None:
+def test_pod_without_affinity_has_none_from_its_template() -> None:
     body = external_json("a", gated=False, pin="n1", annotations={names.RANK: "0"})
     assert "affinity" not in again(body)["spec"]
 
 
-def test_a_pod_that_muster_did_not_let_go_keeps_its_own_pin() -> None:
+def test_pod_that_muster_did_not_ungate_keeps_its_own_pin() -> None:
     body = external_json("a", gated=False, pin="n1")
     assert again(body)["spec"]["affinity"] == body["spec"]["affinity"]
 
 
 @pytest.mark.parametrize("affinity", [None, {}, {"nodeAffinity": {}}, {"nodeAffinity": None}])
-def test_a_forged_rank_does_no_harm(affinity: Json | None) -> None:
+def test_forged_rank_does_no_harm(affinity: Json | None) -> None:
     body = external_json("a", gated=False, annotations={names.RANK: "0"}, spec={"affinity": affinity})
     assert "affinity" not in again(body)["spec"]
 
 
-def test_it_is_gated_once_whatever_the_policy_does() -> None:
+def test_pod_from_a_template_has_the_gate_once() -> None:
     own = {"name": "example.com/own"}
     assert again(external_json("a", gated=False, spec={"schedulingGates": [own]}))["spec"]["schedulingGates"] == [
         own,
@@ -103,8 +104,8 @@ def test_it_is_gated_once_whatever_the_policy_does() -> None:
     assert again(external_json("a"))["spec"]["schedulingGates"] == [{"name": names.GATE}]
 
 
-def test_the_first_arrival_stays_and_requeues_add_up() -> None:
-    once = again(ungate())
+def test_first_arrival_stays_and_requeues_add_up() -> None:
+    once = again(ungated_pod())
     once["metadata"] |= {"uid": "later", "creationTimestamp": time(NOW)}
     twice = again(once)["metadata"]["annotations"]
     assert (twice[names.QUEUED_AT], twice[names.REQUEUES]) == (time(BORN), "2")
@@ -115,8 +116,8 @@ def test_requeues_are_a_number_whatever_is_written(text: str | None, times: int)
     assert templates.requeues({names.REQUEUES: text}) == times
 
 
-def test_a_template_is_named_by_its_pod_alone() -> None:
-    body = templates.template(ungate())
+def test_template_is_named_by_its_pod_alone() -> None:
+    body = templates.template(ungated_pod())
     assert body["metadata"] == {"name": "uid-a", "namespace": "vision", "labels": {names.TAKEN_BACK: "true"}}
 
 
@@ -131,9 +132,9 @@ def test_a_template_is_named_by_its_pod_alone() -> None:
         ({"metadata": {"uid": "another", "deletionTimestamp": time(NOW)}}, Step.FORGET),
     ],
 )
-def test_what_is_there_tells_the_next_step(fields: Json, step: Step) -> None:
+def test_next_step_follows_from_the_pod_of_that_name(fields: Json, step: Step) -> None:
     assert next_step("uid-a", external_pods("a", gated=False, **fields)) is step
 
 
-def test_what_is_not_there_is_created() -> None:
+def test_parked_pod_whose_name_is_free_is_created() -> None:
     assert next_step("uid-a", None) is Step.CREATE

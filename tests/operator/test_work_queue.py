@@ -1,161 +1,154 @@
-"""The jobs as last read: a faulty one harms no other, and one of the same name is not the same."""
+"""The work queue: marks, work in flight, and when to plan."""
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from builders.dljobs import roles, time
-from builders.operator_harness import SPACE, OperatorHarness
-from muster.api import names
-from muster.kube import paths
-from muster_operator.work_queue import NEVER, RETRY_SECONDS
+from builders.dljobs import NOW
+from muster_operator.work_queue import NEVER, PLAN_SECONDS, RETRY_SECONDS, Key, WorkQueue
 
-W0 = "vgg16-worker-0"
-KEY = "vision/vgg16"
+KEY = Key("DLJob", "vision/vgg16")
 
 
-async def test_a_job_of_the_same_name_is_a_new_one(harness: OperatorHarness) -> None:
-    harness.submit()
-    await harness.turn(3)
-    harness.run_pods()
-    await harness.turn()
-    harness.server.drop(paths.dljobs(SPACE, "vgg16"))
-    harness.submit(metadata={"uid": "another"}, roles=roles(workers=1, gpus=1))
-    harness.sync()
-    assert harness.work_queue.due(harness.now) == [KEY]
-    job = harness.work_queue.jobs[KEY]
-    assert (job.meta.uid, job.gpus, job.status.phase) == ("another", 1, None)
-    assert harness.work_queue.pods_of(job) == []
-    assert harness.server.writes("POST").count(f"POST {paths.pods(SPACE)}?dryRun") == 1
+class Clock:
+    """A clock that stands, and the failures that the queue reported."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.failures: list[str] = []
+
+    def queue(self) -> WorkQueue:
+        return WorkQueue(lambda what, error: self.failures.append(f"{what}: {error}"), clock=lambda: self.now)
 
 
-async def test_the_new_one_has_its_templates_checked(harness: OperatorHarness) -> None:
-    harness.submit()
-    await harness.turn(2)
-    harness.server.drop(paths.dljobs(SPACE, "vgg16"))
-    harness.submit(metadata={"uid": "another"})
-    harness.server.refuse("POST", "?dryRun", 422, "no such thing")
-    await harness.turn(2)
-    assert (harness.status()["phase"], harness.status()["message"]) == ("Failed", "no such thing")
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
-async def test_a_job_that_is_gone_is_forgotten(harness: OperatorHarness) -> None:
-    harness.submit()
-    await harness.turn(2)
-    harness.server.drop(paths.dljobs(SPACE, "vgg16"))
-    harness.sync()
-    assert harness.work_queue.due(harness.now) == []
-    assert (harness.work_queue.jobs, harness.work_queue.checked, harness.work_queue.requeue_at) == ({}, set(), {})
+@pytest.fixture
+def queue(clock: Clock) -> WorkQueue:
+    return clock.queue()
 
 
-async def test_an_unreadable_job_leaves_the_others_alone(harness: OperatorHarness) -> None:
-    bad = harness.submit("bad")
-    bad["spec"]["colour"] = "red"
-    harness.server.put(paths.dljobs(SPACE), bad)
-    harness.submit()
-    await harness.turn(3)
-    assert (harness.status()["phase"], set(harness.work_queue.jobs)) == ("Admitted", {KEY})
-    assert ("Warning", "bad", "Unreadable") in await harness.events()
+async def settled(queue: WorkQueue) -> None:
+    """Wait until no work is in flight."""
+    async with asyncio.timeout(30):
+        while queue.in_flight:  # noqa: ASYNC110 (the queue tells nobody)
+            await asyncio.sleep(0)
 
 
-async def test_a_job_that_becomes_unreadable_keeps_its_gpus_from_others(harness: OperatorHarness) -> None:
-    harness.submit(roles=roles(workers=2, gpus=4))
-    await harness.turn(3)
-    harness.change(paths.dljobs(SPACE, "vgg16"), spec={"colour": "red"}, metadata={"generation": 2})
-    harness.submit("other", roles=roles(workers=1, gpus=4))
-    await harness.turn(3)
-    assert "placement" not in harness.status("other") or not harness.status("other")["placement"]
-    assert harness.pods() == ["vgg16-worker-0", "vgg16-worker-1"]
+def test_marked_object_is_due_once(queue: WorkQueue) -> None:
+    queue.mark(KEY)
+    queue.mark(KEY)
+    assert queue.due(NOW) == [KEY]
+    assert queue.due(NOW) == []
 
 
-async def test_pods_of_a_job_are_those_it_owns(harness: OperatorHarness) -> None:
-    harness.submit()
-    await harness.turn(3)
-    harness.sync()
-    job = harness.work_queue.jobs[KEY]
-    harness.pod("stranger", 0, gated=False, metadata={"labels": {names.JOB: "vgg16"}})
-    harness.sync()
-    assert [pod.metadata.name for pod in harness.work_queue.pods_of(job)] == [W0, "vgg16-worker-1"]
-    harness.server.drop(paths.pods(SPACE, W0))
-    harness.sync()
-    assert [pod.metadata.name for pod in harness.work_queue.pods_of(job)] == ["vgg16-worker-1"]
+async def test_object_with_work_in_flight_is_due_after_it(queue: WorkQueue) -> None:
+    done = asyncio.Event()
+
+    async def work() -> None:
+        await done.wait()
+
+    queue.start(KEY, work())
+    queue.mark(KEY)
+    assert (queue.due(NOW), queue.is_busy(KEY)) == ([], True)
+    done.set()
+    await settled(queue)
+    assert (queue.due(NOW), queue.is_busy(KEY)) == ([KEY], False)
 
 
-async def test_a_busy_job_is_read_but_comes_later(harness: OperatorHarness) -> None:
-    harness.submit()
-    harness.sync()
-    harness.work_queue.in_flight.add(KEY)
-    assert harness.work_queue.due(harness.now) == []
-    assert KEY in harness.work_queue.jobs
-    harness.work_queue.in_flight.clear()
-    assert harness.work_queue.due(harness.now) == [KEY]
-    assert harness.work_queue.due(harness.now) == []
+def test_object_is_due_at_the_earliest_time_it_was_marked_for(queue: WorkQueue) -> None:
+    queue.mark_at(KEY, NOW + 9)
+    queue.mark_at(KEY, NOW + 5)
+    queue.mark_at(KEY, NOW + 7)
+    assert queue.due(NOW + 4.9) == []
+    assert queue.due(NOW + 5) == [KEY]
+    assert queue.later == {}
 
 
-async def test_a_job_wakes_when_its_time_has_come(harness: OperatorHarness) -> None:
-    harness.submit()
-    harness.sync()
-    harness.work_queue.due(harness.now)
-    harness.work_queue.requeue_at[KEY] = harness.now + 5
-    assert harness.work_queue.due(harness.now + 4.9) == []
-    assert harness.work_queue.due(harness.now + 5) == [KEY]
-    assert harness.work_queue.requeue_at == {}
+def test_mark_makes_a_later_one_of_the_same_object_void(queue: WorkQueue) -> None:
+    queue.mark_at(KEY, NOW + 5)
+    queue.mark(KEY)
+    assert (queue.due(NOW), queue.due(NOW + 5)) == ([KEY], [])
 
 
-async def test_work_that_fails_is_tried_again_and_harms_nobody(harness: OperatorHarness) -> None:
+async def test_work_that_fails_is_reported_and_tried_again(queue: WorkQueue, clock: Clock) -> None:
     async def broken() -> None:
         raise RuntimeError("a fault of ours")
 
-    harness.work_queue.start(KEY, broken())
-    assert harness.work_queue.in_flight == {KEY}
-    await harness.idle()
-    assert harness.work_queue.requeue_at == {KEY: harness.now + RETRY_SECONDS}
-    assert harness.work_queue.changed.is_set()
+    queue.start(KEY, broken())
+    await settled(queue)
+    assert clock.failures == ["vision/vgg16: a fault of ours"]
+    assert queue.later == {KEY: NOW + RETRY_SECONDS}
 
 
-@pytest.mark.parametrize(
-    ("change", "plans"),
-    [
-        ({"status": {"phase": "Pending", "reason": "x"}}, False),
-        ({"status": {"phase": "Succeeded"}}, True),
-        ({"status": {"phase": "Failed"}}, True),
-        ({"metadata": {"deletionTimestamp": time(0)}}, True),
-        ({"metadata": {"annotations": {"a": "b"}}}, False),
-    ],
-)
-async def test_what_frees_gpus_is_planned(harness: OperatorHarness, change: dict[str, dict[str, str]], plans: bool) -> None:
-    harness.pod("other", 2, gated=False, node="n1", spec={"schedulerName": "default-scheduler"})
-    harness.sync()
-    harness.work_queue.plan_at = NEVER
-    harness.change(paths.pods(SPACE, "other"), **change)
-    harness.sync()
-    assert (harness.work_queue.plan_at == 0.0) is plans
+async def test_work_in_flight_can_be_stopped(queue: WorkQueue) -> None:
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    queue.start(KEY, endless())
+    await asyncio.sleep(0)
+    queue.stop()
+    await settled(queue)
 
 
-async def test_a_pod_that_vanishes_frees_gpus(harness: OperatorHarness) -> None:
-    for gpus in (0, 2):
-        harness.pod("other", gpus, gated=False, node="n1", spec={"schedulerName": "default-scheduler"})
-        harness.sync()
-        harness.work_queue.plan_at = NEVER
-        harness.server.drop(paths.pods(SPACE, "other"))
-        harness.sync()
-        assert (harness.work_queue.plan_at == 0.0) is (gpus > 0)
+def test_first_plan_is_due_at_once_and_the_next_when_asked_for(queue: WorkQueue) -> None:
+    assert queue.plan_is_due(NOW)
+    queue.begin_plan(NOW)
+    assert (queue.plan_at, queue.plan_is_due(NOW + 1e6)) == (NEVER, False)
+    queue.plan_by(NOW + 5)
+    queue.plan_by(NOW + 9)
+    assert (queue.plan_is_due(NOW + 4), queue.plan_is_due(NOW + 5)) == (False, True)
 
 
-async def test_a_node_that_changes_has_its_jobs_looked_at(harness: OperatorHarness) -> None:
-    harness.submit(roles=roles(workers=1, gpus=4))
-    await harness.turn(3)
-    node = harness.status()["placement"][0]["node"]
-    harness.sync()
-    harness.work_queue.due(harness.now)
-    harness.work_queue.plan_at = NEVER
-    harness.node(node, annotations={"heartbeat": "1"})
-    harness.sync()
-    assert (harness.work_queue.due(harness.now), harness.work_queue.plan_at) == ([], NEVER)
-    harness.node(node, ready=False)
-    harness.sync()
-    assert (harness.work_queue.due(harness.now), harness.work_queue.plan_at) == ([KEY], 0.0)
-    harness.node("n2" if node == "n1" else "n1", labels={names.RACK: "r1"})
-    harness.work_queue.plan_at = NEVER
-    harness.sync()
-    assert (harness.work_queue.due(harness.now), harness.work_queue.plan_at) == ([], 0.0)
+def test_two_plans_are_apart(queue: WorkQueue) -> None:
+    queue.begin_plan(NOW)
+    queue.plan_by(0.0)
+    assert (queue.plan_is_due(NOW), queue.plan_is_due(NOW + PLAN_SECONDS)) == (False, True)
+
+
+async def test_object_left_out_of_a_plan_is_planned_after_its_work(queue: WorkQueue) -> None:
+    done = asyncio.Event()
+
+    async def work() -> None:
+        await done.wait()
+
+    queue.start(KEY, work())
+    queue.begin_plan(NOW)
+    queue.plan_after(KEY)
+    assert queue.plan_at == NEVER
+    done.set()
+    await settled(queue)
+    assert queue.plan_at == 0.0
+
+
+async def test_object_without_work_in_flight_needs_no_plan_after_it(queue: WorkQueue) -> None:
+    queue.begin_plan(NOW)
+    queue.plan_after(KEY)
+
+    async def work() -> None:
+        return None
+
+    queue.start(KEY, work())
+    await settled(queue)
+    assert queue.plan_at == NEVER
+
+
+async def test_waiting_ends_with_a_mark(queue: WorkQueue) -> None:
+    queue.begin_plan(NOW)
+    waiting = asyncio.create_task(queue.wait())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.mark(KEY)
+    await asyncio.wait_for(waiting, 30)
+
+
+async def test_waiting_ends_when_something_is_due(queue: WorkQueue, clock: Clock) -> None:
+    queue.begin_plan(NOW)
+    queue.mark_at(KEY, NOW + 5)
+    clock.now = NOW + 5
+    await asyncio.wait_for(queue.wait(), 30)

@@ -1,4 +1,4 @@
-"""The same examples in every run: a failure here is a failure everywhere."""
+"""The same examples in every run, so that a failure is the same everywhere."""
 
 from hypothesis import HealthCheck, settings
 

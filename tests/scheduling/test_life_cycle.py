@@ -18,7 +18,7 @@ from muster.scheduling.settings import Policy
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 3, 5, 11, 14)
 RARE = 5
-"""Transitions that so few seeds may lack: they take a packing that turned out slower, or a preemption among gangs that share."""
+"""Transitions that so few seeds may lack: those after a packing that turned out slower, and preemptions of gangs that share."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`muster simulate` as a user types it."""
+"""The command `muster simulate`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scenario(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_table_for_people(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_is_printed_as_a_table(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", scenario, "--jobs"]) == 0
     out, err = capsys.readouterr()
     assert err == "", "no progress bar where there is no terminal"
@@ -36,7 +36,7 @@ def test_a_table_for_people(scenario: str, capsys: pytest.CaptureFixture[str]) -
     assert ("b", "2", "100.0", "s", "15.0", "min", "16.7", "min", "0", "0") in rows
 
 
-def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
     path = tmp_path / "scenario.yaml"
     path.write_text(
         "cluster: {groups: [{count: 1, gpus: 4}]}\njobs: {source: poisson, count: 400, per_hour: 9, median_seconds: 9}\n"
@@ -59,7 +59,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def test_json_and_the_same_bytes_each_time(scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_reproducible(scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "result.json"
     assert main(["simulate", scenario, "--json", "--jobs"]) == 0
     first = capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_json_and_the_same_bytes_each_time(scenario: str, tmp_path: Path, capsys
     assert [row["name"] for row in result["rows"]] == ["a", "b"]
 
 
-def test_a_timeline_is_drawn(scenario: str, tmp_path: Path) -> None:
+def test_timeline_is_written(scenario: str, tmp_path: Path) -> None:
     assert main(["simulate", scenario, "--timeline", str(tmp_path / "a.svg"), "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "a.svg").read_text().startswith("<?xml")
 
@@ -82,7 +82,7 @@ def test_a_timeline_is_drawn(scenario: str, tmp_path: Path) -> None:
         ([], "expected either a scenario or --snapshot FILE"),
         (["SCENARIO", "--snapshot", "x"], "expected either a scenario or --snapshot FILE"),
         (["SCENARIO", "--timeline", "a.pdf"], "found a.pdf; expected a name that ends in .png or .svg"),
-        (["SCENARIO", "--assume-duration", "5"], "beside --snapshot"),
+        (["SCENARIO", "--assume-duration", "5"], "together with --snapshot"),
         (["--snapshot", "x", "--assume-duration", "-5"], "seconds above 0"),
         (["--snapshot", "x", "--timeline", "a.png"], "expected --assume-duration as well"),
         (["none.yaml"], "none.yaml: cannot be read"),
@@ -90,7 +90,7 @@ def test_a_timeline_is_drawn(scenario: str, tmp_path: Path) -> None:
         (["SCENARIO", "-o", "no/such/folder/result"], "there is no folder no/such/folder"),
     ],
 )
-def test_a_wrong_command_line_is_told(
+def test_invalid_command_line_is_rejected_with_a_message(
     scenario: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["simulate", *(scenario if word == "SCENARIO" else word for word in words)]) == 2
@@ -100,7 +100,7 @@ def test_a_wrong_command_line_is_told(
     assert err.startswith("muster simulate: ")
 
 
-def test_a_bad_trace_is_told_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_trace_is_reported_and_no_file_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "t.csv").write_text("job_id,num_gpu,submit_time,duration,model_name\n1,0,0,5,vgg\n2,1,0,x,vgg\n")
     path = tmp_path / "scenario.yaml"
     path.write_text("cluster: {groups: [{count: 1, gpus: 4}]}\njobs: {source: tiresias, path: t.csv}\n")
@@ -110,7 +110,7 @@ def test_a_bad_trace_is_told_and_nothing_is_written(tmp_path: Path, capsys: pyte
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+def test_atomic_write_replaces_a_file_completely_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "result"
     atomic_write.write(path, b"old")
     with pytest.raises(TypeError):
@@ -122,7 +122,7 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_example_runs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_scenario_finishes_all_jobs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", str(path), "--json"]) == 0
     jobs = json.loads(capsys.readouterr().out)["jobs"]
     assert jobs["finished"] == jobs["arrived"] > 0

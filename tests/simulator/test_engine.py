@@ -1,4 +1,4 @@
-"""The engine against cases worked out by hand: what a job gets done, and when, whatever is decided about it."""
+"""The engine against cases computed by hand: progress and completion times under scripted decisions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from muster.scheduling.gang import Assigned, Sharing
 from muster.scheduling.profile import CoLocation, Shape, Via
 from muster.scheduling.settings import Policy, Settings
 from muster.simulator.engine import Run, Simulation
-from muster.simulator.jobs import Job, gang
+from muster.simulator.jobs import Job, gang_of
 from muster.simulator.physics import Ideal
 from muster.simulator.policies.muster import Muster
 from muster.simulator.records import Row
@@ -38,7 +38,7 @@ BOTH = Sharing(slices=True, packs=True)
 
 
 class Neighbours(Ideal):
-    """A neighbour on the GPU leaves 0.6 of the rate, one under the switch 0.5."""
+    """A neighbour on the same GPU reduces the rate to 0.6, one under the same switch to 0.5."""
 
     placement_matters = True
 
@@ -56,15 +56,14 @@ class Faster(Ideal):
         return job.work / 2 if done < job.work / 2 else job.work
 
 
-def told(jobs: list[Job], orders: dict[float, list[Any]], physics: Ideal | None = None, **fields: Any) -> Simulation:
-    """The simulation after orders."""
+def run_script(jobs: list[Job], orders: dict[float, list[Any]], physics: Ideal | None = None, **fields: Any) -> Simulation:
+    """The simulation after a run with scripted decisions."""
     policy = Script(orders, fields.pop("period", None))
     simulation = Simulation(fields.pop("nodes", servers()), jobs, physics or Ideal(RESUME, MOVE), policy, **fields)
-    at_all = {when: (lambda: True) for when in orders}
-    for when, happening in at_all.items():
-        simulation.at(when, happening)
+    for time in orders:
+        simulation.at(time, lambda: True)
     simulation.run()
-    assert not policy.orders, "every order was asked for"
+    assert not policy.orders, "every scripted decision was requested"
     return simulation
 
 
@@ -93,47 +92,47 @@ START: dict[float, list[Any]] = {0.0: [place("a", ("n0", [0]))]}
         ({30.0: [suspend("a"), resume("a", ("n0", [0]))]}, 30.0 + RESUME + 70.0, RESUME),
     ],
     ids=[
-        "left alone",
-        "turn",
-        "turn on another GPU",
-        "queued",
-        "moved",
-        "not moved",
-        "told twice",
-        "suspended on the way",
-        "at once",
+        "undisturbed",
+        "suspended and resumed",
+        "resumed on another GPU",
+        "requeued and placed",
+        "migrated",
+        "migrated to the same GPU",
+        "migrated twice to the same GPU",
+        "suspended during a migration",
+        "suspended and resumed at once",
     ],
 )
-def test_what_a_job_loses_by_being_moved(orders: dict[float, list[Any]], finished: float, overhead: float) -> None:
-    found = row(told([Job("a", 0.0, (1,), 100.0)], START | orders))
-    assert found.finished == pytest.approx(finished)
-    assert found.overhead == overhead
+def test_overhead_of_suspensions_and_moves(orders: dict[float, list[Any]], finished: float, overhead: float) -> None:
+    result = row(run_script([Job("a", 0.0, (1,), 100.0)], START | orders))
+    assert result.finished == pytest.approx(finished)
+    assert result.overhead == overhead
 
 
-def test_a_job_has_its_gpus_while_it_comes_and_not_while_it_is_off_them() -> None:
+def test_job_holds_gpus_while_it_resumes_and_not_while_suspended() -> None:
     orders = {0.0: [place("a", ("n0", [0, 1]))], 30.0: [suspend("a")], 50.0: [resume("a", ("n0", [0, 1]))]}
-    simulation = told([Job("a", 0.0, (2,), 100.0)], orders)
+    simulation = run_script([Job("a", 0.0, (2,), 100.0)], orders)
     assert row(simulation).gpu_seconds == pytest.approx(2 * (30.0 + 75.0))
     assert simulation.records.held.integral == pytest.approx(2 * (30.0 + 75.0))
     assert simulation.records.queue.integral == pytest.approx(20.0)
     assert row(simulation).suspensions == 1
 
 
-def test_the_first_start_takes_as_long_as_the_job_says() -> None:
-    assert row(told([Job("a", 0.0, (1,), 100.0, start_seconds=7.0)], START)).finished == pytest.approx(107.0)
+def test_first_start_takes_the_start_seconds_of_the_job() -> None:
+    assert row(run_script([Job("a", 0.0, (1,), 100.0, start_seconds=7.0)], START)).finished == pytest.approx(107.0)
 
 
-def test_rates_change_at_milestones_and_who_listens_hears_of_each_once() -> None:
+def test_rate_changes_at_a_milestone_and_the_hook_is_called_once() -> None:
     heard: list[tuple[float, float]] = []
 
     def listen(simulation: Simulation, run: Run) -> None:
         heard.append((simulation.now, run.done))
 
-    assert row(told([Job("a", 0.0, (1,), 100.0)], START, Faster(), on_milestone=listen)).finished == pytest.approx(75.0)
+    assert row(run_script([Job("a", 0.0, (1,), 100.0)], START, Faster(), on_milestone=listen)).finished == pytest.approx(75.0)
     assert heard == [(50.0, 50.0)]
 
 
-def test_a_milestone_may_submit_and_cancel_and_the_policy_hears_of_it_at_once() -> None:
+def test_milestone_hook_can_submit_and_cancel_jobs_and_triggers_a_pass() -> None:
     def listen(simulation: Simulation, run: Run) -> None:
         if run.job.name == "a":
             simulation.submit(Job("c", 0.0, (1,), 10.0))
@@ -141,13 +140,13 @@ def test_a_milestone_may_submit_and_cancel_and_the_policy_hears_of_it_at_once() 
 
     orders = {0.0: [place("a", ("n0", [0])), place("b", ("n0", [1]))], 50.0: [place("c", ("n0", [1]))]}
     jobs = [Job("a", 0.0, (1,), 100.0), Job("b", 0.0, (1,), 1000.0)]
-    simulation = told(jobs, orders, Faster(), nodes=servers(1), on_milestone=listen)
+    simulation = run_script(jobs, orders, Faster(), nodes=servers(1), on_milestone=listen)
     assert (row(simulation, "b").ended, row(simulation, "b").finished) == (50.0, None)
     assert row(simulation, "c").finished == pytest.approx(57.5)
-    assert row(simulation, "c").queued == 50.0, "a job that comes late has its own arrival"
+    assert row(simulation, "c").queued == 50.0, "a job submitted at a milestone has its own arrival"
 
 
-def test_the_policy_hears_of_a_job_that_is_cancelled() -> None:
+def test_cancelled_job_triggers_a_pass() -> None:
     policy = Script({0.0: [place("a", ("n0", [0]))]})
     simulation = Simulation(servers(), [Job("a", 0.0, (1,), 100.0)], Ideal(), policy)
 
@@ -160,21 +159,21 @@ def test_the_policy_hears_of_a_job_that_is_cancelled() -> None:
     assert [now for now, _ in policy.reacted] == [0.0, 30.0]
 
 
-def test_packed_jobs_slow_each_other_while_both_are_there() -> None:
+def test_packed_jobs_slow_each_other_only_while_both_run() -> None:
     jobs = [Job("a", 0.0, (1,), 100.0, sharing=BOTH), Job("b", 0.0, (1,), 66.0, sharing=BOTH)]
-    simulation = told(jobs, START | {40.0: [pack("b", "a", ("n0", [0]))]}, Neighbours())
+    simulation = run_script(jobs, START | {40.0: [pack("b", "a", ("n0", [0]))]}, Neighbours())
     assert row(simulation, "a").finished == pytest.approx(40.0 + 60.0 / 0.6)
     assert row(simulation, "b").finished == pytest.approx(140.0 + 6.0)
-    assert simulation.records.held.integral == pytest.approx(146.0), "a GPU is held once, however many run on it"
+    assert simulation.records.held.integral == pytest.approx(146.0), "a GPU with several jobs counts once"
 
 
-def test_who_is_unpacked_leaves_the_other_its_rate() -> None:
+def test_unpacking_restores_the_rate_of_the_remaining_job() -> None:
     jobs = [Job("a", 0.0, (1,), 100.0, sharing=BOTH), Job("b", 0.0, (1,), 1000.0, sharing=BOTH)]
     orders = START | {40.0: [pack("b", "a", ("n0", [0]))], 50.0: [suspend("b")]}
-    assert row(told(jobs, orders, Neighbours(), until=200.0)).finished == pytest.approx(50.0 + (100.0 - 46.0))
+    assert row(run_script(jobs, orders, Neighbours(), until=200.0)).finished == pytest.approx(50.0 + (100.0 - 46.0))
 
 
-def test_a_gang_on_gpus_that_fail_is_queued_with_what_it_had_done() -> None:
+def test_gang_on_failed_gpus_is_requeued_with_its_progress() -> None:
     policy = Script({0.0: [place("a", ("n0", [0]))], 40.0: [place("a", ("n1", [0]))]})
     nodes = servers()
     simulation = Simulation(nodes, [Job("a", 0.0, (1,), 100.0)], Ideal(RESUME, MOVE), policy)
@@ -191,7 +190,7 @@ def test_a_gang_on_gpus_that_fail_is_queued_with_what_it_had_done() -> None:
     assert row(simulation).finished == pytest.approx(40.0 + MOVE + 70.0)
 
 
-def test_the_neighbours_of_a_gang_that_failed_go_on_at_their_own_rate() -> None:
+def test_neighbours_of_a_failed_gang_return_to_their_own_rate() -> None:
     policy = Script({0.0: [place("a", ("n0", [0])), place("b", ("n0", [1]))]})
     jobs = [Job("a", 0.0, (1,), 100.0), Job("b", 0.0, (1,), 1000.0)]
     simulation = Simulation([switched()], jobs, Neighbours(), policy, until=300.0)
@@ -205,99 +204,101 @@ def test_the_neighbours_of_a_gang_that_failed_go_on_at_their_own_rate() -> None:
     assert row(simulation).finished == pytest.approx(30.0 + (100.0 - 15.0))
 
 
-def test_a_run_is_over_with_its_last_job_though_passes_were_still_to_come() -> None:
-    simulation = told([Job("a", 0.0, (1,), 100.0)], START, period=60.0)
+def test_run_ends_with_its_last_job_despite_pending_passes() -> None:
+    simulation = run_script([Job("a", 0.0, (1,), 100.0)], START, period=60.0)
     assert simulation.records.end == 100.0
 
 
-def test_a_run_that_is_cut_short_counts_to_its_end() -> None:
-    simulation = told([Job("a", 0.0, (1,), 100.0)], START, until=70.0)
+def test_truncated_run_counts_until_its_end() -> None:
+    simulation = run_script([Job("a", 0.0, (1,), 100.0)], START, until=70.0)
     assert (simulation.records.end, simulation.records.held.integral) == (70.0, 70.0)
 
 
-def test_gpus_are_busy_as_the_job_keeps_them_wherever_it_is_moved() -> None:
+def test_utilisation_of_a_job_persists_across_a_migration() -> None:
     class Half(Ideal):
         def busy(self, job: Job, co_location: CoLocation) -> float:  # noqa: ARG002 (the protocol's)
             return 0.5
 
     orders = {0.0: [place("a", ("n0", [0, 1]))], 30.0: [migrate("a", ("n1", [0, 1]))]}
-    simulation = told([Job("a", 0.0, (2,), 100.0)], orders, Half())
+    simulation = run_script([Job("a", 0.0, (2,), 100.0)], orders, Half())
     assert simulation.records.active.integral == pytest.approx(0.5 * 2 * 100.0)
 
 
-def test_a_place_that_waits_for_its_turn_makes_no_progress() -> None:
+def test_adopted_suspended_gang_makes_no_progress() -> None:
     simulation = Simulation(servers(), [], Ideal(), Script({}), until=500.0)
     job = Job("a", 0.0, (1,), 100.0)
-    found = gang(job)
-    simulation.adopt(replace(found, placement=(Assigned(found.tasks[0], "n0", 1),), running=False), job)
+    gang = gang_of(job)
+    simulation.adopt(replace(gang, placement=(Assigned(gang.tasks[0], "n0", 1),), running=False), job)
     simulation.run()
     assert row(simulation).finished is None
 
 
-def test_who_is_adopted_running_goes_on() -> None:
+def test_adopted_running_gang_continues() -> None:
     simulation = Simulation(servers(), [], Ideal(), Script({}))
     job = Job("a", 0.0, (1,), 100.0)
-    found = gang(job)
-    simulation.adopt(replace(found, placement=(Assigned(found.tasks[0], "n0", 1),)), job)
+    gang = gang_of(job)
+    simulation.adopt(replace(gang, placement=(Assigned(gang.tasks[0], "n0", 1),)), job)
     simulation.run()
     assert row(simulation).finished == 100.0
 
 
-def test_the_policy_is_asked_again_once_victims_have_gone() -> None:
+def test_preemption_triggers_another_pass_after_the_victims_stop() -> None:
     policy = Script({0.0: [place("a", ("n0", [0]))], 30.0: [preempt("b", "a")]})
     jobs = [Job("a", 0.0, (1,), 100.0), Job("b", 30.0, (1,), 100.0)]
     Simulation(servers(), jobs, Ideal(), policy, until=200.0).run()
-    assert [(now, bool(seen.gangs[0].placement)) for now, seen in policy.reacted] == [(0.0, False), (30.0, True), (30.0, False)]
+    passes = [(now, bool(snapshot.gangs[0].placement)) for now, snapshot in policy.reacted]
+    assert passes == [(0.0, False), (30.0, True), (30.0, False)]
 
 
-def test_the_policy_is_asked_when_an_answer_changes_by_time_alone() -> None:
+def test_wait_with_a_deadline_triggers_a_pass_at_that_time() -> None:
     policy = Script({0.0: [wait("a", until=42.0)], 42.0: [place("a", ("n0", [0]))]})
     simulation = Simulation(servers(), [Job("a", 0.0, (1,), 100.0)], Ideal(), policy)
     simulation.run()
     assert row(simulation).finished == 142.0
 
 
-def test_all_that_happens_in_one_moment_happens_before_the_policy_is_asked() -> None:
-    """A job that ends, one that comes and a pass, all after 60 s."""
+def test_all_events_of_a_moment_precede_the_pass() -> None:
+    """At 60 s a job ends, another arrives and a pass is due."""
     policy = Script({0.0: [place("a", ("n0", [0]))]}, period=60.0)
     jobs = [Job("a", 0.0, (1,), 60.0), Job("b", 60.0, (1,), 1.0), Job("c", 0.0, (1,), 1.0)]
     Simulation(servers(), jobs, Ideal(), policy, until=100.0).run()
-    (react,) = [seen for now, seen in policy.reacted if now == 60.0]
-    (introspect,) = [seen for now, seen in policy.introspected if now == 60.0]
+    (react,) = [snapshot for now, snapshot in policy.reacted if now == 60.0]
+    (introspect,) = [snapshot for now, snapshot in policy.introspected if now == 60.0]
     assert {gang.name for gang in react.gangs} == {gang.name for gang in introspect.gangs} == {"b", "c"}
 
 
 @pytest.mark.parametrize("policy", list(Policy))
-def test_who_ends_with_its_turn_is_not_suspended(policy: Policy) -> None:
+def test_job_that_ends_with_its_time_slice_is_not_suspended(policy: Policy) -> None:
     jobs = [Job(name, 0.0, (1,), 60.0, sharing=BOTH) for name in "ab"]
     simulation = Simulation(servers(1, 1), jobs, Ideal(RESUME, MOVE), Muster(Settings(policy)))
     simulation.run()
     assert {name: row(simulation, name).finished for name in "ab"} == {"a": 60.0, "b": 120.0}
 
 
-def test_the_order_in_which_jobs_of_one_moment_are_told_decides_nothing() -> None:
+def test_order_of_submission_within_a_moment_has_no_effect() -> None:
     jobs = [Job("a", 0.0, (1, 1), 60.0), Job("b", 0.0, (2,), 120.0), Job("c", 60.0, (1,), 60.0), Job("d", 60.0, (4,), 30.0)]
-    found = []
+    finish_times = []
     for order in permutations(jobs):
         simulation = Simulation(servers(1, 4), order, Ideal(RESUME, MOVE), Muster())
         simulation.run()
-        found.append({name: row(simulation, name).finished for name in "abcd"})
-    assert found == [found[0]] * 24
+        finish_times.append({name: row(simulation, name).finished for name in "abcd"})
+    assert finish_times == [finish_times[0]] * 24
 
 
-def test_a_rate_is_measured_by_running_and_not_before() -> None:
+def test_rate_enters_the_profile_only_after_running() -> None:
     jobs = [Job("a", 0.0, (1,), 500.0, "a", sharing=BOTH), Job("b", 60.0, (1,), 500.0, "b", sharing=BOTH)]
     policy = Script({0.0: [place("a", ("n0", [0]))], 60.0: [pack("b", "a", ("n0", [0]))]}, period=60.0)
     Simulation(servers(1), jobs, Neighbours(), policy, until=130.0).run()
-    known = {
-        now: {kind: set(profile.rates.values()) for kind, profile in seen.profiles.items()} for now, seen in policy.introspected
+    measured = {
+        now: {kind: set(profile.rates.values()) for kind, profile in snapshot.profiles.items()}
+        for now, snapshot in policy.introspected
     }
-    assert known == {60.0: {"a": {1.0}}, 120.0: {"a": {1.0, 0.6}, "b": {0.6}}}
+    assert measured == {60.0: {"a": {1.0}}, 120.0: {"a": {1.0, 0.6}, "b": {0.6}}}
 
 
-def test_a_gang_started_when_it_first_ran() -> None:
+def test_started_is_the_time_of_the_first_start() -> None:
     orders = START | {30.0: [suspend("a")], 50.0: [resume("a", ("n0", [0]))]}
-    simulation = told([Job("a", 0.0, (1,), 100.0)], orders, until=60.0)
+    simulation = run_script([Job("a", 0.0, (1,), 100.0)], orders, until=60.0)
     assert simulation.cluster.gangs["a"].started == 0.0
 
 
@@ -313,8 +314,8 @@ for policy in Policy:
 """
 
 
-def test_the_same_seed_gives_the_same_bytes_in_every_process() -> None:
-    told = [
+def test_same_seed_gives_the_same_bytes_in_every_process() -> None:
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", PRINT_A_RUN],
             env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -323,5 +324,5 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process() -> None:
         ).stdout
         for seed in ("1", "2")
     ]
-    assert told[0] == told[1]
-    assert b'"finished": 40' in told[0] or b'"cancelled"' in told[0]
+    assert outputs[0] == outputs[1]
+    assert b'"finished": 40' in outputs[0] or b'"cancelled"' in outputs[0]

@@ -1,4 +1,4 @@
-"""`make figures`: what becomes of a module's figures, and of a module that fails."""
+"""`make figures`: the page, the plots and failing modules."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MET = Figure("fig 1", "2.0", "2.01", "2.0 +- 3 %", True)
 MISSED = Figure("fig 2", "a|b", "7", "8", False, "because\nof this")
 
 
-def module(monkeypatch: pytest.MonkeyPatch, found: list[Figure], picture: str) -> None:
-    """Put a figure module called `made` beside the others."""
+def module(monkeypatch: pytest.MonkeyPatch, figures_made: list[Figure], picture: str) -> None:
+    """Register a figure module called `made`."""
     made = ModuleType("benchmarks.figures.made")
-    made.figures = lambda: found  # type: ignore[attr-defined]
+    made.figures = lambda: figures_made  # type: ignore[attr-defined]
     made.plot = lambda folder: (folder / "made.png").write_text(picture)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, made.__name__, made)
 
 
-def test_the_page_has_every_figure_its_plots_and_its_notes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_page_contains_figures_plots_and_notes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module(monkeypatch, [MET, MISSED], "first")
     section = figures.run("made", "A paper", tmp_path)
     assert section.figures == [MET, MISSED]
@@ -35,7 +35,7 @@ def test_the_page_has_every_figure_its_plots_and_its_notes(monkeypatch: pytest.M
     assert "![A paper](made.png)" in page
 
 
-def test_a_module_that_fails_is_a_failed_figure(tmp_path: Path) -> None:
+def test_failing_module_becomes_a_missed_figure(tmp_path: Path) -> None:
     section = figures.run("no_such_module", "Missing", tmp_path)
     (figure,) = section.figures
     assert (figure.figure, figure.met) == ("no_such_module", False)
@@ -43,7 +43,7 @@ def test_a_module_that_fails_is_a_failed_figure(tmp_path: Path) -> None:
     assert "no_such_module" in figures.page([section])
 
 
-def test_all_is_written_and_a_missed_target_is_an_exit_code(
+def test_all_files_are_written_and_a_missed_target_sets_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Gandiva's figures that run in a moment, held to the ranges that the page shows."""
+"""Gandiva's quick figures against the published ranges of the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from muster.simulator.physics.gandiva_figures import RESNET_ON_P100
 from muster.simulator.scenario import load
 
 
-def test_six_jobs_on_four_gpus_get_four_sixths_each() -> None:
+def test_six_jobs_on_four_gpus_get_four_sixths_of_a_gpu_each() -> None:
     run = sharing.sliced()
     start, end = sharing.SLICED
     alone = RESNET_ON_P100 * (end - start)
@@ -20,15 +20,15 @@ def test_six_jobs_on_four_gpus_get_four_sixths_each() -> None:
     assert together >= 0.99 * 4 * alone
 
 
-def test_an_elastic_job_grows_as_its_neighbours_leave_and_gives_way_when_others_come() -> None:
+def test_elastic_job_grows_into_idle_gpus_and_shrinks_for_new_jobs() -> None:
     run = sharing.grown()
     for _, start, end, published in sharing.GPUS_GROWN:
         assert run.between("elastic", start, end) / (end - start) * sharing.WINDOW == pytest.approx(published, rel=0.05)
     assert [run.records.rows[name].queued for name in ("two", "one")] == [0.0, 0.0]
 
 
-def test_muster_packs_what_gains_and_nothing_else() -> None:
-    assert {one.model for one in sharing.packings("muster") if one.kept} == {
+def test_muster_keeps_only_packings_that_gain() -> None:
+    assert {packing.model for packing in sharing.packings("muster") if packing.kept} == {
         "VAE",
         "SuperResolution",
         "RHN",
@@ -42,9 +42,9 @@ def test_scenarios_can_be_read(name: str) -> None:
     assert load(SCENARIOS / name).cluster.nodes()
 
 
-def test_gangs_leave_no_learner_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gang_scheduling_leaves_no_learner_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ffdl, "GANG_SEEDS", range(5))
     ffdl.deadlocked.cache_clear()
-    assert all(one.learners == 0 for one in ffdl.deadlocked("muster"))
-    assert min(one.learners for one in ffdl.deadlocked("kube-scheduler, pods in any order")) > 30
+    assert all(deadlock.learners == 0 for deadlock in ffdl.deadlocked("muster"))
+    assert min(deadlock.learners for deadlock in ffdl.deadlocked("kube-scheduler, pods in any order")) > 30
     ffdl.deadlocked.cache_clear()

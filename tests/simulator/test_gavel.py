@@ -1,4 +1,4 @@
-"""Gavel's jobs and rates: points of the measurements, the shape of the generator, fair shares in rounds."""
+"""Gavel: measured rates, the distribution of generated jobs, and fair rounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from muster.scheduling.topology.machine import unknown_machine
 from muster.scheduling.topology.node import Node
 from muster.simulator.engine import Simulation
 from muster.simulator.jobs import Job
-from muster.simulator.physics.gavel import MODELS, Gavel, UnknownKind, kinds, known, rate
+from muster.simulator.physics.gavel import MODELS, Gavel, UnknownKind, full_profiles, kinds, rate
 from muster.simulator.policies.rounds import FairRounds
 from muster.simulator.traces import gavel
 
@@ -23,13 +23,13 @@ def nodes(each: int) -> list[Node]:
     return [Node(f"{model.lower()}-{index}", ONE, 1, 1, model) for model in MODELS for index in range(each)]
 
 
-def test_rates_are_those_measured() -> None:
+def test_rates_equal_the_measurements() -> None:
     assert rate("ResNet-18/16", "V100") == 32.3534
     assert rate("CycleGAN", "K80") / rate("CycleGAN", "V100") == pytest.approx(0.114, abs=0.001)
     assert rate("Recommendation/1024", "K80") > rate("Recommendation/1024", "V100")
 
 
-def test_pairs_lose_nothing_something_or_do_not_fit() -> None:
+def test_pair_rates_equal_the_measurements_and_are_zero_beyond_gpu_memory() -> None:
     alone = rate("ResNet-18/16", "V100")
     assert rate("ResNet-18/16", "V100", ((Via.GPU, "ResNet-18/64"),)) == alone
     assert rate("ResNet-18/16", "V100", ((Via.GPU, "ResNet-18/256"),)) == 24.4546
@@ -39,7 +39,7 @@ def test_pairs_lose_nothing_something_or_do_not_fit() -> None:
     assert all((b, a) in full for a, b in full)
 
 
-def test_a_kind_or_gpu_that_was_not_measured_is_refused() -> None:
+def test_unmeasured_kind_or_gpu_is_rejected() -> None:
     with pytest.raises(UnknownKind, match="'VGG16'"):
         rate("VGG16", "V100")
     with pytest.raises(UnknownKind, match="'A100'"):
@@ -48,12 +48,12 @@ def test_a_kind_or_gpu_that_was_not_measured_is_refused() -> None:
         Gavel().profile(Job("j", 0, (2,), 1, "A3C"))
 
 
-def test_known_profiles_have_every_rate() -> None:
-    profiles = known()
+def test_full_profiles_contain_every_rate() -> None:
+    profiles = full_profiles()
     assert len(profiles) == 26
     assert all(len(profile.rates) == 3 * 27 for profile in profiles.values())
-    beside = (Shape("P100", (1,), float("inf")), ((Via.GPU, "A3C"),))
-    assert profiles["CycleGAN"].rates[beside] == rate("CycleGAN", "P100", ((Via.GPU, "A3C"),))
+    key = (Shape("P100", (1,), float("inf")), ((Via.GPU, "A3C"),))
+    assert profiles["CycleGAN"].rates[key] == rate("CycleGAN", "P100", ((Via.GPU, "A3C"),))
 
 
 def test_jobs_have_the_published_distribution() -> None:
@@ -68,24 +68,24 @@ def test_jobs_have_the_published_distribution() -> None:
     assert all(5000 / 26 * 0.7 < sum(job.kind == kind for job in jobs) < 5000 / 26 * 1.3 for kind in kinds())
 
 
-def test_a_seed_gives_the_same_jobs_at_any_rate() -> None:
+def test_seed_gives_the_same_jobs_at_any_arrival_rate() -> None:
     slow, fast = gavel.jobs(seed=1, count=50, per_hour=2.0), gavel.jobs(seed=1, count=50, per_hour=4.0)
     assert [(job.kind, job.work) for job in slow] == [(job.kind, job.work) for job in fast]
     assert slow[-1].arrival == pytest.approx(2 * fast[-1].arrival)
     assert gavel.jobs(seed=2, count=50, per_hour=2.0) != slow
 
 
-def test_fair_rounds_give_every_job_the_same_time_on_each_model() -> None:
+def test_fair_rounds_give_each_job_equal_time_on_each_gpu_model() -> None:
     jobs = [Job(f"j{index}", 0, (1,), 1e9, "CycleGAN") for index in range(6)]
     simulation = Simulation(nodes(each=1), jobs, Gavel(), FairRounds(seed=0), until=80 * 3600.0)
     simulation.run()
-    usual = fmean(rate("CycleGAN", model) for model in MODELS)
+    mean_rate = fmean(rate("CycleGAN", model) for model in MODELS)
     for job in jobs:  # three GPUs for six: half of the time each, on GPUs of which one is nine times as fast as another
         assert simulation.cluster.gangs[job.name].attained_at(simulation.now) == pytest.approx(40 * 3600, rel=0.05)
-        assert job.work - simulation.remaining(job.name) == pytest.approx(40 * 3600 * usual, rel=0.05)
+        assert job.work - simulation.remaining(job.name) == pytest.approx(40 * 3600 * mean_rate, rel=0.05)
 
 
-def test_fair_rounds_keep_to_rounds() -> None:
+def test_fair_rounds_start_jobs_only_at_round_boundaries() -> None:
     jobs = [Job(f"j{index}", 10.0 * index, (1,), 100 * rate("A3C", "V100"), "A3C") for index in range(3)]
     records = Simulation(nodes(each=1), jobs, Gavel(), FairRounds(seed=0)).run()
     assert {row.started for row in records.rows.values()} == {360.0}

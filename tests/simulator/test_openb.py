@@ -1,4 +1,4 @@
-"""openb: the trace as it is read, what a bad row is told, and the experiment on a small part of the cluster."""
+"""openb: reading the trace, errors in bad rows, and the experiment on a tenth of the cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def trace(folder: Path, *rows: str) -> Path:
     return path
 
 
-def test_the_trace_is_all_there() -> None:
+def test_trace_is_complete() -> None:
     nodes, pods = openb.nodes(NODES), openb.pods(PODS)
     assert (len(nodes), sum(node.free.bit_count() for node in nodes), len(pods)) == (1213, 6212, 8152)
     assert sum(pod.tasks[0].share < WHOLE for pod in pods) == 3078
@@ -37,7 +37,7 @@ def test_the_trace_is_all_there() -> None:
     assert nodes[0].resources.memory == 256 << 30
 
 
-def test_a_pod_is_a_gang_of_one_that_may_go_to_nodes_of_its_models(tmp_path: Path) -> None:
+def test_pod_becomes_a_gang_of_one_task_constrained_to_its_gpu_models(tmp_path: Path) -> None:
     rows = (GOOD, GOOD.replace(",1,460,,", ",8,1000,V100M16|V100M32,"), GOOD.replace(",1,460,,", ",0,0,,"))
     (part,), (whole,), (none,) = (gang.tasks for gang in openb.pods(trace(tmp_path, *rows)))
     assert [(task.gpus, task.share) for task in (part, whole, none)] == [(1, 460), (8, WHOLE), (0, WHOLE)]
@@ -45,43 +45,43 @@ def test_a_pod_is_a_gang_of_one_that_may_go_to_nodes_of_its_models(tmp_path: Pat
     assert [whole.where.admits("n", {openb.MODEL: model}, ()) for model in ("V100M32", "T4")] == [True, False]
 
 
-def test_jobs_last_as_long_as_their_pods_and_ask_for_the_same(tmp_path: Path) -> None:
+def test_jobs_have_the_duration_and_request_of_their_pods(tmp_path: Path) -> None:
     part, none = openb.jobs(trace(tmp_path, GOOD, GOOD.replace(",1,460,", ",0,0,")))
     assert (part.arrival, part.work, part.amount, none.amount) == (10.0, 60.0, 0.46, 0.0)
     assert part.resources == none.resources == Resources(12_000, 16 << 30, 1)
 
 
 def simulated(folder: Path, *rows: str) -> dict[str, Row]:
-    """The records of jobs on one node of two GPUs and 32 cores."""
+    """The rows of a run on one node with two GPUs and 32 cores."""
     (folder / "nodes.csv").write_text("sn,cpu_milli,memory_mib,gpu,model\nn,32000,65536,2,P100\n")
     trace(folder, *rows)
     (folder / "scenario.yaml").write_text("cluster: {openb: nodes.csv}\njobs: {source: openb, path: pods.csv}\n")
     return assemble(scenario.load(folder / "scenario.yaml"), folder).run().rows
 
 
-def test_parts_of_a_gpu_run_together_and_what_is_too_much_waits(tmp_path: Path) -> None:
-    """Three times 0.46 of a GPU is one GPU and 0.46 of another: a whole one has to wait, and what there is no CPU for."""
+def test_fractional_gpu_jobs_share_a_gpu_and_excess_jobs_wait(tmp_path: Path) -> None:
+    """Three jobs of 0.46 GPU use one GPU and 0.46 of the other, so a whole GPU is unavailable; CPU can run out as well."""
     parts = [GOOD.replace("p,12000", f"{name},8000") for name in "abc"]
     for fourth, starts in (("1,1000,", 70.0), ("1,460,", 10.0), ("0,0,", 10.0)):
-        found = simulated(tmp_path, *parts, parts[0].replace("a,", "d,").replace("1,460,", fourth))
-        assert [found[name].started for name in "abcd"] == [10.0, 10.0, 10.0, starts]
-        assert found["a"].gpu_seconds == pytest.approx(0.46 * 60)
-    found = simulated(tmp_path, *parts, GOOD)
-    assert [found[name].started for name in "abcp"] == [10.0, 10.0, 10.0, 70.0]
+        rows = simulated(tmp_path, *parts, parts[0].replace("a,", "d,").replace("1,460,", fourth))
+        assert [rows[name].started for name in "abcd"] == [10.0, 10.0, 10.0, starts]
+        assert rows["a"].gpu_seconds == pytest.approx(0.46 * 60)
+    rows = simulated(tmp_path, *parts, GOOD)
+    assert [rows[name].started for name in "abcp"] == [10.0, 10.0, 10.0, 70.0]
 
 
-def test_a_pod_without_gpus_takes_the_cpu_of_others(tmp_path: Path) -> None:
+def test_pod_without_gpus_uses_up_cpu(tmp_path: Path) -> None:
     none = GOOD.replace(",1,460,", ",0,0,").replace("p,12000", "a,30000")
-    found = simulated(tmp_path, none, GOOD)
-    assert (found["a"].finished, found["p"].started) == (70.0, 70.0)
+    rows = simulated(tmp_path, none, GOOD)
+    assert (rows["a"].finished, rows["p"].started) == (70.0, 70.0)
 
 
-def test_a_bad_list_of_nodes_is_told(tmp_path: Path) -> None:
+def test_bad_node_list_is_reported(tmp_path: Path) -> None:
     (tmp_path / "nodes.csv").write_text("sn,cpu_milli,memory_mib,gpu,model\nn,many,1,2,P100\n")
     jobs = {"source": "openb", "path": trace(tmp_path, GOOD).name}
-    found = scenario.Scenario.model_validate({"cluster": {"openb": "nodes.csv"}, "jobs": jobs})
+    parsed = scenario.Scenario.model_validate({"cluster": {"openb": "nodes.csv"}, "jobs": jobs})
     with pytest.raises(BadInput, match=r"nodes\.csv.*cpu_milli.*found 'many'"):
-        assemble(found, tmp_path)
+        assemble(parsed, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_bad_list_of_nodes_is_told(tmp_path: Path) -> None:
         (("Running,10", "Running,soon"), "creation_time", "found 'soon'; expected a valid number"),
     ],
 )
-def test_a_bad_row_is_told_with_line_and_column(tmp_path: Path, change: tuple[str, str], column: str, words: str) -> None:
+def test_bad_row_is_reported_with_line_and_column(tmp_path: Path, change: tuple[str, str], column: str, words: str) -> None:
     path = trace(tmp_path, GOOD, GOOD.replace(*change, 1))
     with pytest.raises(BadInput) as caught:
         openb.pods(path)
@@ -104,9 +104,9 @@ def test_a_bad_row_is_told_with_line_and_column(tmp_path: Path, change: tuple[st
     assert words in str(caught.value)
 
 
-def test_on_a_tenth_of_the_cluster_muster_allocates_more_than_fgd_and_fgd_more_than_best_fit() -> None:
-    """The figure has the whole cluster: 92.9, 95.2 and 96.0 %."""
+def test_muster_allocates_more_than_fgd_and_fgd_more_than_best_fit() -> None:
+    """On the whole cluster the figures are 92.9, 95.2 and 96.0 %."""
     nodes, pods = openb.nodes(NODES)[::10], openb.pods(PODS)
-    found = {policy: packed(nodes, pods, policy, 1.0, Random(1))[-1][1] for policy in POLICIES}
-    assert found["best fit"] < found["FGD"] < found["muster"]
-    assert 94.5 < found["muster"] < 97.0
+    allocation = {policy: packed(nodes, pods, policy, 1.0, Random(1))[-1][1] for policy in POLICIES}
+    assert allocation["best fit"] < allocation["FGD"] < allocation["muster"]
+    assert 94.5 < allocation["muster"] < 97.0

@@ -1,4 +1,4 @@
-"""Schedulers that are only an order: the published values of the Tiresias simulator, and what each order means."""
+"""Schedulers with a sort order: the published results of the Tiresias simulator, and the semantics of each order."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ def simulated(order: str, nodes: int, jobs: list[Job]) -> Records:
         ("las-queues", 4, 190.68, 0),
     ],
 )
-def test_the_published_simulator_says_the_same(order: str, nodes: int, seconds: float, preemptions: int) -> None:
+def test_mean_jct_equals_the_published_simulators(order: str, nodes: int, seconds: float, preemptions: int) -> None:
     records = simulated(order, nodes, tiresias.jobs(TRACE))
     assert fmean(row.jct or 0.0 for row in records.rows.values()) == pytest.approx(seconds, rel=0.01)
     assert records.verbs["Suspend"] == preemptions
 
 
-def test_who_finds_no_room_blocks_under_fifo_only() -> None:
+def test_job_that_does_not_fit_blocks_later_jobs_under_fifo_only() -> None:
     jobs = [Job("a", 0, (1, 1, 1), 100), Job("b", 1, (1, 1), 100), Job("c", 2, (1,), 100)]
     starts = {order: [row.started for row in simulated(order, 1, jobs).rows.values()] for order in ("fifo", "first-fit")}
     assert starts == {"fifo": [0, 100, 100], "first-fit": [0, 100, 2]}
 
 
-def test_least_attained_service_lets_a_newcomer_catch_up() -> None:
+def test_las_runs_a_new_job_until_it_has_caught_up() -> None:
     jobs = [Job("old", 0, (4,), 600), Job("new", 300, (4,), 100)]
     rows = simulated("las", 1, jobs).rows
     assert rows["new"].finished == 400
     assert rows["old"].finished == 700
 
 
-def test_an_order_by_length_needs_to_be_told() -> None:
+def test_order_by_remaining_time_requires_an_oracle() -> None:
     machine = unknown_machine(1)
     simulation = Simulation([Node("n", machine, 1, 1)], [Job("a", 0, (1,), 1)], Ideal(), Ordered(ORDERS["srtf"]))
-    with pytest.raises(RuntimeError, match="how long a will run"):
+    with pytest.raises(RuntimeError, match="remaining work of a"):
         simulation.run()

@@ -15,11 +15,11 @@ from muster.simulator.traces import ffdl, gandiva
 DAY = 86_400.0
 
 
-def test_the_mix_has_the_papers_classes_and_gpu_time() -> None:
+def test_mix_has_the_papers_classes_and_gpu_time() -> None:
     jobs = gandiva.mix(seed=1, count=4000)
-    share = Counter(job.kind for job in jobs)
-    light = (share["VAE"] + share["SuperResolution"]) / len(jobs)
-    heavy = (share["LSTM"] + share["ResNet-50"] + share["ResNext-50"]) / len(jobs)
+    count = Counter(job.kind for job in jobs)
+    light = (count["VAE"] + count["SuperResolution"]) / len(jobs)
+    heavy = (count["LSTM"] + count["ResNet-50"] + count["ResNext-50"]) / len(jobs)
     assert light == pytest.approx(0.30, abs=0.03)
     assert heavy == pytest.approx(0.45, abs=0.03)
     assert {job.gpus for job in jobs if job.kind == "ResNet-50"} == {2, 4}
@@ -30,7 +30,7 @@ def test_the_mix_has_the_papers_classes_and_gpu_time() -> None:
         assert 1800.0 <= job.work / rate * job.gpus <= 2700.0
 
 
-def test_the_replay_has_the_papers_runtimes_and_ends_within_its_days() -> None:
+def test_replay_has_the_papers_runtimes_and_ends_within_its_days() -> None:
     jobs = gandiva.replay(seed=1, count=4000, days=9.0)
     minutes = []
     for job in jobs:
@@ -43,13 +43,13 @@ def test_the_replay_has_the_papers_runtimes_and_ends_within_its_days() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda s: gandiva.mix(s), lambda s: gandiva.replay(s, 100), lambda s: ffdl.learners(s)])
-def test_same_seed_same_jobs(make: object) -> None:
+def test_same_seed_gives_the_same_jobs(make: object) -> None:
     assert callable(make)
     assert make(3) == make(3)
     assert make(3) != make(4)
 
 
-def test_learners_come_together_in_gangs_of_the_sizes_asked_for() -> None:
+def test_learners_arrive_together_in_gangs_of_the_requested_sizes() -> None:
     jobs = ffdl.learners(seed=0, count=200, fewest=2, most=4, gpus=[1, 2])
     assert {len(job.tasks) for job in jobs} == {2, 3, 4}
     assert {gpus for job in jobs for gpus in job.tasks} == {1, 2}
@@ -57,7 +57,7 @@ def test_learners_come_together_in_gangs_of_the_sizes_asked_for() -> None:
 
 
 def trace(folder: Path) -> Path:
-    """80 days, a job of 8 GPUs for an hour every hour."""
+    """A trace of 80 days with one job of 8 GPUs and one hour in every hour."""
     rows = ["timestamp,duration,num_gpus,gpu_time,cluster"]
     start = datetime(2017, 9, 1)
     rows += [f"{start + timedelta(hours=hour)},3600.0,8,28800.0,a" for hour in range(80 * 24)]
@@ -67,7 +67,7 @@ def trace(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("load", [0.1, 0.5, 1.5])
-def test_days_ask_for_the_load_that_is_wanted(tmp_path: Path, load: float) -> None:
+def test_days_have_the_requested_load(tmp_path: Path, load: float) -> None:
     jobs = ffdl.days(seed=0, path=trace(tmp_path), length=20.0, gpus=8, load=load)
     asked = sum(job.gpus * job.work for job in jobs) / (8 * 20 * DAY)
     assert asked == pytest.approx(load, rel=0.12)

@@ -1,4 +1,4 @@
-"""The testbed of Gandiva: every published point, the order of things where nothing is published, and clear refusals."""
+"""Gandiva's testbed: published points, monotonicity beyond them, and errors for unknown models."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_figure_2(kind: str, two_by_two: float, four_by_one: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "beside", "expected"),
+    ("kind", "neighbour", "expected"),
     [("LM", "LM", 0.81), ("LM", "GNMT", 0.90), ("GNMT", "LM", 0.95), ("LM", "ResNet-50", 0.99), ("ResNet-50", "LM", 1.0)],
 )
-def test_figure_3(kind: str, beside: str, expected: float) -> None:
-    assert rate(kind, co_location=((Via.SWITCH, beside),)) / rate(kind) == pytest.approx(expected, rel=WITHIN)
+def test_figure_3(kind: str, neighbour: str, expected: float) -> None:
+    assert rate(kind, co_location=((Via.SWITCH, neighbour),)) / rate(kind) == pytest.approx(expected, rel=WITHIN)
 
 
 @pytest.mark.parametrize("row", published("fig4_nic_interference.csv"), ids=lambda row: f"{row['model']}-{row['jobs']}")
@@ -68,7 +68,7 @@ def test_figure_4(row: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("row", published("table1_packing.csv"), ids=lambda row: row["job"])
 def test_table_1(row: dict[str, str]) -> None:
-    """As many copies as the memory of one GPU takes: 6 of VAE, 4 of SuperResolution, 2 of the others."""
+    """As many copies as fit into the memory of one GPU: 6 of VAE, 4 of SuperResolution, 2 of the others."""
     kind = row["job"]
     assert rate(kind, gpu="P40") == pytest.approx(float(row["time_slicing_mb_s"]))
     copies = int(1 / PHYSICS.profile(job(kind)).memory)  # type: ignore[operator]
@@ -96,21 +96,21 @@ def test_figure_13(row: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(("gpus", "seconds"), [(1, 5.6), (2, 10.4), (4, 19.8), (8, 37.8)])
-def test_figure_12_a_move_to_where_nothing_is_prepared(gpus: int, seconds: float) -> None:
+def test_figure_12_move_to_an_unprepared_destination(gpus: int, seconds: float) -> None:
     there = Shape("P100", (gpus,), 6.0)
     assert Gandiva(warm=False).move_seconds(job("ResNet-50", gpus), there, there) == pytest.approx(seconds)
     assert Gandiva().move_seconds(job("ResNet-50", gpus), there, there) < 1.0
 
 
-def test_suspending_takes_a_tenth_of_a_second_to_a_second() -> None:
+def test_suspend_takes_a_tenth_of_a_second_to_a_second() -> None:
     seconds = {kind: PHYSICS.resume_seconds(job(kind)) for kind in models()}
     assert seconds["ResNet-50"] == pytest.approx(0.1)
     assert max(seconds.values()) == 1.0
-    assert all(one <= 0.02 * 60 for one in seconds.values()), "at most 2 % of a slice (section 4.1)"
+    assert all(value <= 0.02 * 60 for value in seconds.values()), "at most 2 % of a slice (section 4.1)"
 
 
 @pytest.mark.parametrize("kind", list(models()))
-def test_more_to_cross_and_more_neighbours_never_help(kind: str) -> None:
+def test_slower_links_and_more_neighbours_never_raise_the_rate(kind: str) -> None:
     chains = [
         [rate(kind, (2,), gbps) for gbps in (60.0, 12.0, 11.0, 10.0, 9.0, 6.0, 1.0)],
         [rate(kind, counts) for counts in ((4,), (2, 2), (1, 1, 1, 1))],
@@ -122,38 +122,38 @@ def test_more_to_cross_and_more_neighbours_never_help(kind: str) -> None:
         assert all(0 < worse <= better * 1.006 for better, worse in pairwise(chain)), chain  # figure 1 reads 0.995, then 1.00
 
 
-def test_what_is_not_published_follows_what_has_to_be_exchanged() -> None:
-    by_traffic = sorted((one for one in models().values() if one.like == one.name), key=lambda one: one.traffic)
-    formula = [one for one in by_traffic if one.name not in ("ResNet-50", "InceptionV3")]
-    assert [exchanged(one)[0] for one in formula] == sorted(exchanged(one)[0] for one in formula)
+def test_unpublished_losses_increase_with_traffic() -> None:
+    by_traffic = sorted((kind for kind in models().values() if kind.like == kind.name), key=lambda kind: kind.traffic)
+    unpublished = [kind for kind in by_traffic if kind.name not in ("ResNet-50", "InceptionV3")]
+    assert [exchanged(kind)[0] for kind in unpublished] == sorted(exchanged(kind)[0] for kind in unpublished)
     assert within(model("ResNet-50"), 6.0) < within(model("AlexNet"), 6.0) < within(model("VGG16"), 6.0)
     assert across(model("Wavenet"), 4) == 0.0 < across(model("GNMT"), 4)
 
 
-def test_a_neighbour_with_little_to_send_hardly_counts_on_the_cards() -> None:
+def test_neighbour_with_little_traffic_costs_less_on_the_network_card() -> None:
     light, even, heavy = (
         rate("ResNet-50", (1, 1), co_location=((Via.NIC, kind),)) for kind in ("Wavenet", "ResNet-50", "VGG16")
     )
     assert even == heavy < light < rate("ResNet-50", (1, 1))
 
 
-def test_beyond_figure_4_each_job_more_still_costs() -> None:
+def test_jobs_beyond_figure_4_still_reduce_the_rate() -> None:
     few, many = (rate("ResNet-50", (1, 1), co_location=((Via.NIC, "ResNet-50"),) * n) for n in (3, 7))
     assert many < 0.7 * few
 
 
-def test_the_busy_share_of_packed_jobs_stays_below_the_gpus() -> None:
+def test_utilisation_of_packed_jobs_stays_within_one_gpu() -> None:
     for kind in ("RHN", "LSTM", "ResNext-50"):
         assert 0.5 < 2 * PHYSICS.busy(job(kind), ((Via.GPU, kind),)) <= 1.0
 
 
-def test_the_slowest_gpu_decides_and_what_is_unknown_is_named() -> None:
+def test_slowest_gpu_sets_the_rate_and_unknown_models_are_named() -> None:
     assert (
         rate("ResNet-50", (1, 1), gpu="P100+P40")
         == rate("ResNet-50", (1, 1), gpu="P100")
         < rate("ResNet-50", (1, 1), gpu="P40")
     )
-    with pytest.raises(UnknownModel, match="'ResNet-51' is no model of Gandiva's testbed; known are VAE"):
+    with pytest.raises(UnknownModel, match="'ResNet-51' is no model of Gandiva's testbed; expected one of VAE"):
         rate("ResNet-51")
     with pytest.raises(UnknownModel, match="has GPUs P100 and P40, not H100"):
         rate("ResNet-50", gpu="H100")

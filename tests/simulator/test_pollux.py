@@ -1,4 +1,4 @@
-"""Pollux: physics against points that were measured, its two comparison schedulers against what they published."""
+"""Pollux: physics against measured points, and its two baseline schedulers against published results."""
 
 import json
 from pathlib import Path
@@ -54,22 +54,22 @@ def run(
         ("yolov3", (1,) * 6, 4, 0.82473, 0.57772),
     ],
 )
-def test_measured_points_are_met(name: str, counts: tuple[int, ...], local: int, step: float, sync: float) -> None:
+def test_step_times_equal_the_measurements(name: str, counts: tuple[int, ...], local: int, step: float, sync: float) -> None:
     assert application(name).times(counts, local) == pytest.approx((step, sync), rel=1e-4)
 
 
-def test_between_two_local_batches_times_are_linear() -> None:
+def test_step_times_are_linear_between_local_batches() -> None:
     low, high = application("bert").times((1,), 4)[0], application("bert").times((1,), 6)[0]
     assert application("bert").times((1,), 5)[0] == pytest.approx((low + high) / 2)
 
 
-def test_between_two_numbers_of_nodes_times_are_linear_at_as_many_gpus_on_each() -> None:
+def test_step_times_are_linear_between_node_counts_at_equal_gpus_per_node() -> None:
     app = application("imagenet")
     seven, around = app.times((4,) * 7, 100)[0], (app.times((4,) * 6, 100)[0], app.times((4,) * 8, 100)[0])
     assert seven == pytest.approx(fmean(around))
 
 
-def test_a_slow_network_shows() -> None:
+def test_spread_over_nodes_is_slower() -> None:
     app = application("bert")
     assert app.times((2, 2), 12)[0] > 1.5 * app.times((4,), 12)[0]
 
@@ -77,14 +77,14 @@ def test_a_slow_network_shows() -> None:
 # Batches
 
 
-def test_a_batch_that_memory_does_not_hold_takes_several_passes_and_one_exchange() -> None:
+def test_batch_beyond_gpu_memory_takes_several_passes_and_one_exchange() -> None:
     app = application("yolov3")
     assert app.split(64, 4) == (8, 2)
     step, sync = app.times((4,), 8)
     assert app.step_seconds((4,), 64)[0] == pytest.approx(step + (step - sync))
 
 
-def test_one_gpu_needs_two_passes_to_estimate_noise() -> None:
+def test_one_gpu_takes_two_passes_to_estimate_noise() -> None:
     app = application("cifar10")
     assert (app.split(256, 1), app.split(256, 2)) == ((128, 2), (128, 1))
     assert app.split(app.least_batch, 1) == (app.least_batch, 1)
@@ -101,7 +101,7 @@ def test_no_split_exceeds_the_largest_batch(name: str) -> None:
 # Progress
 
 
-def test_the_smallest_batch_makes_one_unit_a_step() -> None:
+def test_smallest_batch_makes_one_unit_of_progress_per_step() -> None:
     assert application("cifar10").progress(128, 50) == pytest.approx(1.0)
 
 
@@ -111,7 +111,7 @@ def test_progress_of_a_larger_batch_follows_the_noise() -> None:
     assert application("cifar10").progress(1024, 0) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_rate_holds_until_the_end_of_its_epoch() -> None:
+def test_rate_holds_until_the_end_of_the_epoch() -> None:
     physics, job = Pollux(), Job("a", 0.0, (1,), application("cifar10").epochs[-1], "cifar10/1024")
     end = physics.milestone(job, 0.0)
     assert end == pytest.approx(390.71439)
@@ -121,7 +121,7 @@ def test_a_rate_holds_until_the_end_of_its_epoch() -> None:
     assert physics.milestone(job, job.work) == job.work
 
 
-def test_a_job_that_adapts_is_never_slower_than_with_a_fixed_batch() -> None:
+def test_adaptive_job_is_not_slower_than_with_a_fixed_batch() -> None:
     physics = Pollux()
     for counts in ((1,), (4,), (4, 4)):
         adapts = physics.rate(Job("a", 0.0, (1,), 1.0, "deepspeech2"), 10_000, shape(*counts), NO_NEIGHBOURS)
@@ -129,17 +129,17 @@ def test_a_job_that_adapts_is_never_slower_than_with_a_fixed_batch() -> None:
             physics.rate(Job("a", 0.0, (1,), 1.0, f"deepspeech2/{b}"), 10_000, shape(*counts), NO_NEIGHBOURS)
             for b in (80, 320, 640)
         ]
-        assert adapts > 0.98 * max(fixed)  # it tries fifty sizes, and may just miss the best
+        assert adapts > 0.98 * max(fixed)  # it tries fifty sizes, so it may miss the best one narrowly
 
 
-def test_a_gang_reports_what_it_would_reach_now_where_its_kind_was_measured() -> None:
-    """Two of a kind run on one and on four GPUs: each knows its own rates for both, and those who ended are forgotten."""
+def test_gang_reports_its_current_rates_on_the_shapes_measured_for_its_kind() -> None:
+    """Two jobs of a kind run on one and four GPUs: each has its own rates for both, until it ends."""
     one, four = (Job(name, 0.0, (1,) * gpus, 30_000.0, "cifar10") for name, gpus in (("one", 1), ("four", 4)))
     simulation = Simulation(t4_nodes(2), [one, four], Pollux(), Tiresias(), until=360.0)
     simulation.run()
     assert set(simulation.cluster.profiles) == {"cifar10", "one", "four"}
     reported = {
-        name: {where.counts: rate for (where, _), rate in simulation.cluster.profiles[name].rates.items()}
+        name: {shape.counts: rate for (shape, _), rate in simulation.cluster.profiles[name].rates.items()}
         for name in ("one", "four")
     }
     now = {counts: Pollux().rate(one, simulation.runs["one"].done, shape(*counts), NO_NEIGHBOURS) for counts in ((1,), (4,))}
@@ -155,48 +155,48 @@ def test_a_gang_reports_what_it_would_reach_now_where_its_kind_was_measured() ->
 @pytest.mark.parametrize(
     ("scaling", "kind", "most"), [("rigid", "cifar10/2048", None), ("elastic", "cifar10/2048", 64), ("adaptive", "cifar10", 64)]
 )
-def test_the_first_job_of_a_workload(scaling: str, kind: str, most: int | None) -> None:
+def test_first_job_of_a_workload_by_scaling(scaling: str, kind: str, most: int | None) -> None:
     job = next(iter(pollux.jobs(DATA / "workloads" / "workload-1.csv", scaling)))  # type: ignore[arg-type]
     assert (job.name, job.arrival, job.tasks, job.kind, job.most) == ("cifar10-0", 107.0, (1,) * 6, kind, most)
 
 
-def test_an_unknown_application_is_told_with_its_line(tmp_path: Path) -> None:
+def test_unknown_application_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
     path.write_text("name,time,application,num_replicas,batch_size\na-0,1,cifar10,1,128\nb-1,2,resnet,1,128\n")
     with pytest.raises(BadInput, match=r"line 3, application: found 'resnet'; expected one of bert, cifar10"):
         pollux.jobs(path)
 
 
-def test_a_batch_that_nobody_measured_is_told_with_its_line(tmp_path: Path) -> None:
+def test_unmeasured_batch_size_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
     path.write_text("name,time,application,num_replicas,batch_size\na-0,1,cifar10,1,64\n")
     with pytest.raises(BadInput, match=r"line 2, batch_size: found 64; expected 128 to 4096"):
         pollux.jobs(path)
 
 
-# The comparison schedulers
+# The baseline schedulers
 
 
-def test_tiresias_lets_those_that_had_their_share_wait() -> None:
+def test_tiresias_suspends_a_job_at_its_limit_for_a_newer_one() -> None:
     jobs = [Job("long", 0.0, (1,) * 4, 600.0), Job("short", 70.0, (1,) * 4, 100.0)]
     rows = run(jobs, Tiresias(limit=4 * 120.0), nodes=1, physics=Ideal()).records.rows
     assert rows["short"].started == 180.0  # placed at 60, "long" has had its 120 s by then
     assert rows["short"].finished == 280.0
-    assert rows["long"].finished == 60.0 + 120.0 + 120.0 + 480.0  # it stood still from 180 to 300
+    assert rows["long"].finished == 60.0 + 120.0 + 120.0 + 480.0  # suspended from 180 to 300
 
 
-def test_optimus_gives_gpus_where_they_shorten_most() -> None:
+def test_optimus_gives_more_gpus_to_the_longer_job() -> None:
     oracle = Foresight()
     long, short = (Job(n, 0.0, (1,), work, "deepspeech2/640", 1, 64) for n, work in (("long", 28_000.0), ("short", 2_000.0)))
     simulation = Simulation(t4_nodes(2), [long, short], Pollux(), Optimus(oracle), until=100.0)
     oracle.simulation = simulation
     simulation.run()
-    shares = {name: gang.held for name, gang in simulation.cluster.gangs.items()}
-    assert shares["long"] > shares["short"] >= 1
-    assert sum(shares.values()) <= 8
+    gpus = {name: gang.held for name, gang in simulation.cluster.gangs.items()}
+    assert gpus["long"] > gpus["short"] >= 1
+    assert sum(gpus.values()) <= 8
 
 
-def test_a_start_costs_as_much_as_a_restart() -> None:
+def test_start_costs_as_much_as_a_restart() -> None:
     job = pollux.jobs(DATA / "workloads" / "workload-1.csv")[2]
     row = run([job], Tiresias()).records.rows[job.name]
     work_alone = sum(
@@ -208,7 +208,7 @@ def test_a_start_costs_as_much_as_a_restart() -> None:
 
 
 @pytest.mark.parametrize(("workload", "tolerance"), [(1, 0.02), (6, 0.02)])
-def test_tiresias_comes_out_as_published(workload: int, tolerance: float) -> None:
+def test_tiresias_reproduces_the_published_jcts(workload: int, tolerance: float) -> None:
     rows = run(list(pollux.jobs(DATA / "workloads" / f"workload-{workload}.csv")), Tiresias()).records.rows
     published = PUBLISHED["tiresias"][f"workload-{workload}"]
     assert fmean(row.jct or 0.0 for row in rows.values()) == pytest.approx(published["avg"], rel=tolerance)
@@ -216,7 +216,7 @@ def test_tiresias_comes_out_as_published(workload: int, tolerance: float) -> Non
     assert [rows[name].jct for name in lone] == pytest.approx([published["jcts"][name] for name in lone], rel=0.05)
 
 
-def test_optimus_comes_out_as_published() -> None:
+def test_optimus_reproduces_the_published_mean_jct() -> None:
     oracle = Foresight()
     jobs = pollux.jobs(DATA / "workloads" / "workload-3.csv", "elastic")
     rows = run(jobs, Optimus(oracle), oracle).records.rows

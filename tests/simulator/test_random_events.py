@@ -1,4 +1,4 @@
-"""A slice of `make bench-random`: whatever happens, the policies keep their promises."""
+"""A small part of `make bench-random`: policies keep their invariants under random events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USUAL = {
 
 
 @pytest.mark.parametrize("policy", list(Policy))
-def test_random_events_break_no_promise(policy: Policy) -> None:
+def test_random_events_violate_no_invariant(policy: Policy) -> None:
     total = Tally()
     for seed in range(2):
         total.add(run(seed, policy, jobs=50))
@@ -26,10 +26,10 @@ def test_random_events_break_no_promise(policy: Policy) -> None:
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(jobs=st.integers(1, 20), seed=st.integers(0, 1_000_000), policy=st.sampled_from(Policy))
-def test_the_fewest_jobs_that_break_one(jobs: int, seed: int, policy: Policy) -> None:
+def test_no_number_of_jobs_violates_an_invariant(jobs: int, seed: int, policy: Policy) -> None:
     assert run(seed, policy, jobs).violations == []
 
 
-def test_the_last_line_has_the_sums(capsys: pytest.CaptureFixture[str]) -> None:
+def test_last_line_has_the_totals(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--steps", "50", "--jobs", "5"]) == 0
     assert '"violations": 0' in capsys.readouterr().out.splitlines()[-1]

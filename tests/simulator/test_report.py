@@ -1,4 +1,4 @@
-"""The figures of a run, against hand-made runs whose figures are known."""
+"""The metrics of runs whose values are known."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def simulated(*jobs: Job, order: str = "first-fit", until: float = float("inf"),
     return oracle.simulation.run()
 
 
-def test_the_figures_of_two_jobs_that_take_turns_on_four_gpus() -> None:
+def test_metrics_of_two_jobs_in_sequence() -> None:
     figures = report(simulated(Job("a", 0.0, (4,), 1000.0), Job("b", 100.0, (2,), 100.0)), jobs=True)
     assert figures["jobs"] == {"arrived": 2, "started": 2, "finished": 2, "cancelled": 0}
     assert figures["jct"] == {"mean": 1000.0, "median": 1000.0, "p99": 1000.0}
@@ -43,13 +43,13 @@ def test_the_figures_of_two_jobs_that_take_turns_on_four_gpus() -> None:
     assert figures["decisions"] == {"Place": {"Placed": 2}, "Wait": {"InsufficientGPUs": 1}}
 
 
-def test_a_window_of_ones_own() -> None:
+def test_window_of_the_caller_is_used() -> None:
     figures = report(simulated(Job("a", 0.0, (4,), 1000.0), Job("b", 100.0, (2,), 100.0)), (900.0, 1100.0))
     assert figures["allocation"]["window"] == 0.75
     assert "rows" not in figures
 
 
-def test_who_never_starts_has_waited_until_the_end() -> None:
+def test_job_that_never_starts_counts_as_waiting_until_the_end() -> None:
     figures = report(
         simulated(Job("a", 0.0, (4,), 5000.0), Job("b", 100.0, (2,), 100.0), Job("c", 2000.0, (1,), 1.0), until=2500.0)
     )
@@ -62,7 +62,7 @@ def test_who_never_starts_has_waited_until_the_end() -> None:
     assert figures["makespan"] == 2500.0
 
 
-def test_a_gpu_with_two_jobs_is_held_once() -> None:
+def test_gpu_with_two_jobs_counts_as_held_once() -> None:
     records = Records(4)
     for name in ("a", "b"):
         records.arrived(Job(name, 0.0, (2,), 1.0), 0.0)
@@ -75,7 +75,7 @@ def test_a_gpu_with_two_jobs_is_held_once() -> None:
     assert records.held.steps == [(0.0, 2.0), (10.0, 3.0), (20.0, 2.0), (30.0, 0.0), (40.0, 0.0)]
 
 
-def test_suspensions_and_what_they_cost_are_counted() -> None:
+def test_suspensions_and_their_overhead_are_counted() -> None:
     figures = report(simulated(Job("long", 0.0, (4,), 100.0), Job("short", 10.0, (4,), 20.0), order="srtf"))
     assert figures["suspensions"] == 1
     assert figures["overhead"] == {"seconds": 5.0, "per_job": 2.5}
@@ -83,7 +83,7 @@ def test_suspensions_and_what_they_cost_are_counted() -> None:
     assert figures["decisions"]["Requeue"] == {"Preempted": 1}
 
 
-def test_the_same_run_gives_the_same_bytes_and_an_empty_one_gives_none() -> None:
+def test_same_run_gives_the_same_bytes_and_an_empty_run_has_no_metrics() -> None:
     jobs = [Job(f"j{index}", index * 0.1, (1 + index % 3,), 7.3 / (1 + index)) for index in range(40)]
     texts = [json.dumps(report(simulated(*jobs), jobs=True)) for _ in range(2)]
     assert texts[0] == texts[1]
@@ -92,7 +92,7 @@ def test_the_same_run_gives_the_same_bytes_and_an_empty_one_gives_none() -> None
     assert empty["allocation"] == {"mean": None, "window": None}
 
 
-def test_free_gpus_that_the_mix_cannot_use() -> None:
+def test_fraction_of_free_gpus_unusable_to_the_mix() -> None:
     assert unusable({3: 1, 1: 2, 0: 9}, {1: 1}) == 0.0
     assert unusable({3: 1, 1: 2}, {2: 1}) == pytest.approx(2 / 5)
     assert unusable({3: 1, 1: 2}, {2: 1, 1: 1}) == pytest.approx(1 / 5)
@@ -100,18 +100,18 @@ def test_free_gpus_that_the_mix_cannot_use() -> None:
     assert unusable({0: 5}, {1: 1}) == unusable({4: 1}, {}) == 0.0
 
 
-def test_fragmentation_in_a_run_is_the_mean_over_time() -> None:
+def test_fragmentation_of_a_run_is_the_mean_over_time() -> None:
     figures = report(simulated(Job("a", 0.0, (3,), 110.0), Job("b", 10.0, (1,), 50.0), Job("c", 10.0, (4,), 40.0)))
-    # To 10 s pods of 3 came and 1 GPU is free: all of it is lost. From 60 to 110 s it is so to 2 of 3 pods.
+    # Until 10 s all pods have 3 GPUs, and the 1 free GPU is unusable. From 60 to 110 s it is unusable to 2 of 3 pods.
     assert figures["fragmentation"] == pytest.approx((10 * 1.0 + 50 * 2 / 3) / 150, abs=1e-6)
 
 
-def test_a_long_run_keeps_few_samples_and_the_same_mean() -> None:
-    watched = Fragmentation()
-    watched.arrived(Job("a", 0.0, (8,), 1.0))
+def test_fragmentation_of_a_long_run_has_bounded_samples() -> None:
+    fragmentation = Fragmentation()
+    fragmentation.arrived(Job("a", 0.0, (8,), 1.0))
     (node,) = nodes()
     for second in range(50_000):
-        if watched.due(float(second)):
-            watched.look([node], float(second))
-    assert len(watched.samples) <= MOST_SAMPLES + 1
-    assert watched.mean(50_000.0) == pytest.approx(1.0)
+        if fragmentation.due(float(second)):
+            fragmentation.sample([node], float(second))
+    assert len(fragmentation.samples) <= MOST_SAMPLES + 1
+    assert fragmentation.mean(50_000.0) == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""Traces: what becomes of a file, and what a bad row is told."""
+"""Traces: reading files, and errors in bad rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def trace(folder: Path, *rows: str, header: str = HEADER) -> Path:
     return path
 
 
-def test_philly_takes_jobs_in_the_order_of_submission(tmp_path: Path) -> None:
+def test_philly_returns_jobs_in_order_of_submission(tmp_path: Path) -> None:
     jobs = philly.jobs(trace(tmp_path, *ROWS, ""))
     assert [(job.arrival, job.work, job.tasks) for job in jobs] == [
         (0.0, 2951.0, (8,)),
@@ -36,7 +36,7 @@ def test_philly_takes_jobs_in_the_order_of_submission(tmp_path: Path) -> None:
     assert [job.name for job in jobs] == sorted(job.name for job in jobs)
 
 
-def test_philly_filters_by_cluster_and_size_and_scales(tmp_path: Path) -> None:
+def test_philly_filters_by_cluster_and_size_and_scales_gpus(tmp_path: Path) -> None:
     path = trace(tmp_path, *ROWS)
     of_one = philly.jobs(path, cluster="aaa", gpu_scale=0.5, most_gpus=8)
     assert [(job.arrival, job.gpus) for job in of_one] == [(0.0, 1), (2931.0, 1)]
@@ -57,7 +57,7 @@ def test_philly_filters_by_cluster_and_size_and_scales(tmp_path: Path) -> None:
         ("", "", "has 0 cells; expected 5"),
     ],
 )
-def test_a_bad_row_is_told_with_line_and_column(tmp_path: Path, row: str, field: str, words: str) -> None:
+def test_bad_row_is_reported_with_line_and_column(tmp_path: Path, row: str, field: str, words: str) -> None:
     path = trace(tmp_path, ROWS[0], row, ROWS[1])
     with pytest.raises(BadInput) as caught:
         philly.jobs(path)
@@ -67,31 +67,31 @@ def test_a_bad_row_is_told_with_line_and_column(tmp_path: Path, row: str, field:
     assert str(path) in str(caught.value)
 
 
-def test_a_missing_column_is_told(tmp_path: Path) -> None:
+def test_missing_column_is_reported(tmp_path: Path) -> None:
     path = trace(tmp_path, header="timestamp,duration,gpus,cluster\n")
     with pytest.raises(BadInput, match=r"line 1, num_gpus: there is no such column; expected timestamp, duration, num_gpus"):
         philly.jobs(path)
 
 
-def test_a_job_that_is_there_twice_is_told_with_both_lines(tmp_path: Path) -> None:
+def test_duplicate_job_is_reported_with_both_lines(tmp_path: Path) -> None:
     path = trace(tmp_path, "1,1,0,5,a", "2,1,0,5,a", "1,1,0,5,a", header="job_id,num_gpu,submit_time,duration,model_name\n")
-    with pytest.raises(BadInput, match=r"line 4, job_id: found 1, which line 2 has too"):
+    with pytest.raises(BadInput, match=r"line 4, job_id: found 1, a duplicate of line 2"):
         tiresias.jobs(path)
 
 
-def test_the_sixty_jobs_of_tiresias_are_read() -> None:
+def test_sixty_jobs_of_tiresias_are_read() -> None:
     jobs = tiresias.jobs(DATA / "tiresias" / "60_job.csv")
     assert len(jobs) == 60
     assert (jobs[1].name, jobs[1].gpus, jobs[1].arrival, jobs[1].work, jobs[1].kind) == ("job-001", 8, 30.0, 147.0, "vgg11")
 
 
-def test_random_jobs_depend_on_the_seed_alone() -> None:
-    def made(seed: int) -> list[tuple[float, float, int]]:
-        found = poisson.jobs(seed, 500, per_hour=60, median_seconds=100, spread=1.0, gpus={1: 3, 16: 1})
-        return [(job.arrival, job.work, job.gpus) for job in found]
+def test_poisson_jobs_depend_on_the_seed_alone() -> None:
+    def drawn(seed: int) -> list[tuple[float, float, int]]:
+        jobs = poisson.jobs(seed, 500, per_hour=60, median_seconds=100, spread=1.0, gpus={1: 3, 16: 1})
+        return [(job.arrival, job.work, job.gpus) for job in jobs]
 
-    assert made(3) == made(3) != made(4)
-    arrivals, work, sizes = zip(*made(3), strict=True)
+    assert drawn(3) == drawn(3) != drawn(4)
+    arrivals, work, sizes = zip(*drawn(3), strict=True)
     assert arrivals[-1] / 500 == pytest.approx(60.0, rel=0.15)
     assert sorted(work)[250] == pytest.approx(100.0, rel=0.2)
     assert sizes.count(16) / 500 == pytest.approx(0.25, abs=0.06)

@@ -1,4 +1,4 @@
-"""The replay of a snapshot: what a file becomes, and what a run from there looks like."""
+"""What-if analysis of a cluster dump: decisions, and runs that start from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from muster.cli import main
 from muster.scheduling.decisions import Place, Wait
 from muster.simulator import dump, whatif
 from muster.simulator.yaml_errors import BadInput
-from muster_operator.jobs import Job
+from muster_operator.dljob.job import Job
 
 
 def node(name: str, gpus: int = 4) -> Json:
@@ -26,9 +26,9 @@ def node(name: str, gpus: int = 4) -> Json:
     }
 
 
-def as_json(one: Job) -> Json:
-    status: DLJobStatus = one.status
-    return dljob(one.meta.name, status=status.model_dump(mode="json", by_alias=True, exclude_none=True))
+def as_json(job: Job) -> Json:
+    status: DLJobStatus = job.status
+    return dljob(job.meta.name, status=status.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
 def written(folder: Path, **parts: object) -> Path:
@@ -38,16 +38,16 @@ def written(folder: Path, **parts: object) -> Path:
     return path
 
 
-def test_what_runs_stays_and_what_waits_is_placed_or_told_why(tmp_path: Path) -> None:
+def test_running_job_stays_and_waiting_jobs_are_placed_or_get_a_reason(tmp_path: Path) -> None:
     running = started(job("runs"), ("n1",))
     pods = [pod_json(running, place) for place in running.status.placement]
     waits = [
         dljob("big", metadata={"creationTimestamp": time(BORN + 1)}),
         dljob("small", roles={"worker": {"replicas": 9, "template": template(1)}}),
     ]
-    found = whatif.load(written(tmp_path, dljobs=[as_json(running), *waits], pods=pods))
-    assert {name: node.free for name, node in found.snapshot.nodes.items()} == {"n1": 0, "n2": 0b1111}
-    decisions = {decision.gang.name: decision for decision in whatif.decide(found)}
+    live = whatif.load(written(tmp_path, dljobs=[as_json(running), *waits], pods=pods))
+    assert {name: node.free for name, node in live.snapshot.nodes.items()} == {"n1": 0, "n2": 0b1111}
+    decisions = {decision.gang.name: decision for decision in whatif.decide(live)}
     assert set(decisions) == {"vision/big", "vision/small"}
     assert isinstance(decisions["vision/big"], Place)
     assert [place["node"] for place in whatif.told(decisions["vision/big"])["placement"]] == ["n2", "n2"]
@@ -55,7 +55,7 @@ def test_what_runs_stays_and_what_waits_is_placed_or_told_why(tmp_path: Path) ->
     assert whatif.told(decisions["vision/small"])["reason"] == "NeverFits"
 
 
-def test_jobs_that_the_operator_would_not_plan_are_left_out(tmp_path: Path) -> None:
+def test_jobs_that_the_operator_does_not_plan_are_left_out(tmp_path: Path) -> None:
     lists = [
         dljob("suspended", suspend=True),
         dljob("going", metadata={"deletionTimestamp": time(NOW)}),
@@ -63,55 +63,53 @@ def test_jobs_that_the_operator_would_not_plan_are_left_out(tmp_path: Path) -> N
         dljob("restarts"),
     ]
     left = pod_json(placed(job("restarts"), ("n1",)), placed(job("restarts"), ("n1",)).status.placement[0])
-    found = whatif.load(written(tmp_path, dljobs=lists, pods=[left]))
-    assert found.snapshot.gangs == (), "restarts has a pod that still runs"
+    live = whatif.load(written(tmp_path, dljobs=lists, pods=[left]))
+    assert live.snapshot.gangs == (), "a pod of restarts still runs"
 
 
-def test_pods_of_others_wait_hold_and_count(tmp_path: Path) -> None:
+def test_external_pods_are_planned_and_hold_gpus(tmp_path: Path) -> None:
     gated = external_json("gated", 4)
     other = {"metadata": {"name": "other", "namespace": "x"}, "spec": {"nodeName": "n1", **template(3)["spec"]}}
     queue = {"metadata": {"name": "default", "namespace": "vision"}, "spec": {"gpus": 2}}
-    (told,) = whatif.decide(whatif.load(written(tmp_path, pods=[gated, other], dlqueues=[queue])))
-    assert (told.gang.name, told.reason) == ("vision/pod:gated", "OverQuota")
-    (told,) = whatif.decide(whatif.load(written(tmp_path, pods=[gated, other])))
-    assert isinstance(told, Place)
-    assert {place.node for place in told.placement} == {"n2"}
+    (decision,) = whatif.decide(whatif.load(written(tmp_path, pods=[gated, other], dlqueues=[queue])))
+    assert (decision.gang.name, decision.reason) == ("vision/pod:gated", "OverQuota")
+    (decision,) = whatif.decide(whatif.load(written(tmp_path, pods=[gated, other])))
+    assert isinstance(decision, Place)
+    assert {assigned.node for assigned in decision.placement} == {"n2"}
 
 
-def test_a_run_goes_on_from_there_for_as_long_as_is_assumed(tmp_path: Path) -> None:
+def test_run_continues_for_the_assumed_duration(tmp_path: Path) -> None:
     running = started(job("runs"), ("n1", "n2"), at=NOW - 100)
     other = {"metadata": {"name": "other", "namespace": "x"}, "spec": {"nodeName": "n2", **template(2)["spec"]}}
     pods = [other, *(pod_json(running, place) for place in running.status.placement)]
-    found = whatif.load(
+    live = whatif.load(
         written(
             tmp_path,
             dljobs=[as_json(running), dljob("next", roles={"worker": {"replicas": 3, "template": template(2)}})],
             pods=pods,
         )
     )
-    simulation = whatif.run_on(found, 1000.0)
+    simulation = whatif.run_on(live, 1000.0)
     rows = simulation.run().rows
     assert (rows["vision/runs"].started, rows["vision/runs"].finished) == (0.0, 900.0)
     assert (rows["vision/next"].started, rows["vision/next"].finished) == (900.0, 1900.0)
     assert rows["vision/next"].arrival == BORN - NOW
-    assert simulation.cluster.gpus == 6, "what others hold is out of reach"
+    assert simulation.cluster.gpus == 6, "GPUs of external pods are excluded"
 
 
-def test_cpu_of_a_job_that_ends_is_there_for_the_next(tmp_path: Path) -> None:
+def test_cpu_of_an_ended_job_is_available_to_the_next(tmp_path: Path) -> None:
     resources = {"requests": {"cpu": "40"}, "limits": {names.GPU: "1"}}
-    most = {
+    roles = {
         "worker": {"replicas": 2, "template": template(containers=[{"name": "train", "image": "i", "resources": resources}])}
     }
-    running = started(job("runs", roles=most), at=NOW - 100)
+    running = started(job("runs", roles=roles), at=NOW - 100)
     pods = [pod_json(running, place) for place in running.status.placement]
-    jobs = [dljob("runs", roles=most, status=as_json(running)["status"]), dljob("next", roles=most)]
+    jobs = [dljob("runs", roles=roles, status=as_json(running)["status"]), dljob("next", roles=roles)]
     rows = whatif.run_on(whatif.load(written(tmp_path, dljobs=jobs, pods=pods)), 1000.0).run().rows
     assert rows["vision/next"].started == rows["vision/runs"].finished == 900.0
 
 
-def test_people_are_told_each_decision_with_its_reason_and_how_it_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_prints_decisions_and_the_simulated_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     large = dljob("large", roles={"worker": {"replicas": 3, "template": template(4)}})
     file = str(written(tmp_path, dljobs=[large, dljob("starts")]))
     assert main(["simulate", "--snapshot", file]) == 0
@@ -120,9 +118,9 @@ def test_people_are_told_each_decision_with_its_reason_and_how_it_goes_on(
     assert lines["vision/starts"].split()[1:3] == ["Place", "Placed"]
     assert "needs 12 GPUs" in lines["vision/large"]
     assert main(["simulate", "--snapshot", file, "--assume-duration", "600", "--timeline", str(tmp_path / "a.svg")]) == 0
-    run_on = capsys.readouterr().out
-    assert run_on.startswith(alone)
-    assert "1 of 2 jobs finished" in run_on
+    simulated = capsys.readouterr().out
+    assert simulated.startswith(alone)
+    assert "1 of 2 jobs finished" in simulated
     assert "starts" in (tmp_path / "a.svg").read_text()
 
 
@@ -135,15 +133,15 @@ def test_people_are_told_each_decision_with_its_reason_and_how_it_goes_on(
         ({"takenAt": "now"}, "Expected `float`, got `str`"),
     ],
 )
-def test_a_file_that_is_no_snapshot_is_told(tmp_path: Path, change: Json, words: str) -> None:
+def test_invalid_dump_is_reported(tmp_path: Path, change: Json, words: str) -> None:
     path = written(tmp_path, **change)
-    with pytest.raises(BadInput, match=f"cluster.json: is no snapshot: .*{words}"):
+    with pytest.raises(BadInput, match=f"cluster.json: is not a snapshot: .*{words}"):
         whatif.load(path)
     path.write_text("{")
-    with pytest.raises(BadInput, match="is no snapshot"):
+    with pytest.raises(BadInput, match="is not a snapshot"):
         whatif.load(path)
 
 
-def test_a_job_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_unreadable_job_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"dljobs: DLJob vision/vgg16 cannot be read"):
         whatif.load(written(tmp_path, dljobs=[dljob(roles={})]))

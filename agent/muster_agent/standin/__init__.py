@@ -1,6 +1,6 @@
-"""A stand-in for the driver and /sys of a machine type, for nodes that have no GPUs.
+"""A stand-in for the driver and /sys of a machine type, for nodes without GPUs.
 
-`muster local` nodes are objects without a machine; the agent publishes their topology by the same reading code as on real
-nodes, over this. `hardware` lays out a machine that would print the recorded link table, `library` answers for it in place
-of libnvidia-ml, `tree` writes its /sys. Nothing here knows how the agent reads.
+Nodes of `muster local` are objects without a machine; the agent reads their topology from this stand-in with the code for real
+nodes. `hardware` constructs a machine consistent with the recorded link table, `library` replaces libnvidia-ml for it, and
+`tree` writes its /sys. Nothing here depends on how the agent reads.
 """

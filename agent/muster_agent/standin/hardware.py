@@ -1,8 +1,8 @@
-"""A machine behind a link table: where its GPUs and NICs sit on PCIe, and where each NVLink leads.
+"""A machine consistent with a link table: PCIe positions of its GPUs and NICs, and the peer of each NVLink.
 
-The table says how near devices are, not how they are wired; this finds one wiring that a machine of that table could have.
-Devices that are at most PIX apart share a switch, at most PXB apart a root port, at most PHB apart a host bridge, at most
-NODE apart a NUMA node. Where the table has no PCIe way (pairs with NVLink), the recorded affinities decide the NUMA node.
+A table gives distances, not the wiring; this module constructs one possible wiring. Devices at most PIX apart share a switch,
+at most PXB apart a root port, at most PHB apart a host bridge, at most NODE apart a NUMA node. For pairs with NVLink the table
+has no PCIe distance, and the recorded affinities determine the NUMA node.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from typing import Final
 from muster.machines import Machine
 
 LEVELS: Final = ("PIX", "PXB", "PHB", "NODE", "SYS")
-_MOST_LINKS = 18  # NVLinks that a GPU has (Hopper); a table that needs more of them goes through switches
+_MOST_LINKS = 18  # NVLinks of a GPU (Hopper); a table with more per GPU implies switches
 _SWITCHES = 6
 Groups = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a device is: the directories from the host bridge to the device (the last), and its NUMA node or -1."""
+class Position:
+    """A device's path from the host bridge to the device itself, and its NUMA node or -1."""
 
-    way: tuple[str, ...]
+    path: tuple[str, ...]
     numa: int
 
     @property
     def address(self) -> str:
-        """The PCI address, as in 0000:0a:00.0."""
-        return self.way[-1]
+        """The PCI address, such as 0000:0a:00.0."""
+        return self.path[-1]
 
 
 @dataclass(frozen=True)
 class Link:
-    """One NVLink port of a GPU: the PCI address at its other end, and whether a switch is there."""
+    """One NVLink port of a GPU: the PCI address of its peer, and whether the peer is a switch."""
 
     address: str
     to_switch: bool
@@ -45,11 +45,11 @@ class Link:
 
 @dataclass(frozen=True)
 class Hardware:
-    """One machine: `nvlinks[i]` are the ports of GPU i, `distance[i][j]` how near GPUs i and j are on PCIe (LEVELS)."""
+    """One machine: `nvlinks[i]` are the ports of GPU i, `distance[i][j]` is the PCIe distance of GPUs i and j (LEVELS)."""
 
     machine: Machine
-    gpus: tuple[Place, ...]
-    nics: dict[str, Place]
+    gpus: tuple[Position, ...]
+    nics: dict[str, Position]
     nvlinks: tuple[tuple[Link, ...], ...]
     distance: tuple[tuple[str, ...], ...]
     uuids: tuple[str, ...]
@@ -57,17 +57,17 @@ class Hardware:
 
 
 def lay_out(machine: Machine, node: str) -> Hardware:
-    """Lay out a machine of this type; the GPUs' UUIDs follow from the node's name."""
+    """Return a machine of this type; GPU UUIDs are derived from the node's name."""
     cells = _cells(machine)
     affine = _affine(machine, cells)
     groups = _all_groups(machine.gpus + len(machine.nics), cells, affine)
-    numa = _numa(machine, groups["NODE"], known=bool(affine))
-    places = [Place(way, numa[i]) for i, way in enumerate(_ways(groups))]
-    gpus = tuple(places[: machine.gpus])
+    numa = _numa(machine, groups["NODE"], has_affinity=bool(affine))
+    positions = [Position(path, numa[i]) for i, path in enumerate(_paths(groups))]
+    gpus = tuple(positions[: machine.gpus])
     return Hardware(
         machine=machine,
         gpus=gpus,
-        nics=dict(zip(machine.nics, places[machine.gpus :], strict=True)),
+        nics=dict(zip(machine.nics, positions[machine.gpus :], strict=True)),
         nvlinks=_nvlinks(machine, [gpu.address for gpu in gpus]),
         distance=tuple(tuple(_distance(groups, a, b) for b in range(machine.gpus)) for a in range(machine.gpus)),
         uuids=tuple(_uuid(node, gpu) for gpu in range(machine.gpus)),
@@ -76,7 +76,7 @@ def lay_out(machine: Machine, node: str) -> Hardware:
 
 
 def _cells(machine: Machine) -> dict[tuple[int, int], str]:
-    """The PCIe ways that the table tells; devices are numbered, GPUs first, then NICs."""
+    """The PCIe distances in the table, by pairs of device numbers: GPUs first, then NICs."""
     pairs = {(a, b): machine.links[a][b] for a, b in combinations(range(machine.gpus), 2)}
     for nic, links in enumerate(machine.nics.values(), machine.gpus):
         pairs |= {(gpu, nic): link for gpu, link in enumerate(links)}
@@ -84,15 +84,15 @@ def _cells(machine: Machine) -> dict[tuple[int, int], str]:
 
 
 def _affine(machine: Machine, cells: dict[tuple[int, int], str]) -> list[tuple[int, int]]:
-    """Pairs of GPUs that the affinities put on one NUMA node; none where the table says SYS of devices there.
+    """Pairs of GPUs on one NUMA node by their affinities; none if the table contradicts them with SYS.
 
-    Then the firmware of that machine does not tell the kernel where its host bridges are, though NVML knows.
+    In that case the machine's firmware does not report the host bridges' NUMA nodes to the kernel, although NVML knows them.
     """
     columns = machine.numa if any(node is not None for node in machine.numa) else machine.cpu_affinity
     pairs = [(a, b) for a, b in combinations(range(machine.gpus), 2) if columns[a] is not None and columns[a] == columns[b]]
     groups = _groups(machine.gpus + len(machine.nics), [*pairs, *_at_most(cells, "NODE")])
-    torn = any(link == "SYS" and groups[a] == groups[b] for (a, b), link in cells.items())
-    return [] if torn else pairs
+    contradicted = any(link == "SYS" and groups[a] == groups[b] for (a, b), link in cells.items())
+    return [] if contradicted else pairs
 
 
 def _all_groups(size: int, cells: dict[tuple[int, int], str], affine: list[tuple[int, int]]) -> Groups:
@@ -106,7 +106,7 @@ def _at_most(cells: dict[tuple[int, int], str], level: str) -> list[tuple[int, i
 
 
 def _groups(size: int, pairs: list[tuple[int, int]]) -> list[int]:
-    """Number each device's group, where every pair is in one group; a group's number is that of its first device."""
+    """The group of each device, numbered by its first device, such that the devices of each pair share a group."""
     group = list(range(size))
     for a, b in pairs:
         low, high = sorted((group[a], group[b]))
@@ -118,20 +118,20 @@ def _distance(groups: Groups, a: int, b: int) -> str:
     return next(level for level in LEVELS if groups[level][a] == groups[level][b])
 
 
-def _numa(machine: Machine, groups: list[int], known: bool) -> list[int]:
-    """The NUMA node of each device: what its group's GPUs report, else the group's number; -1 where not known."""
-    if not known:
+def _numa(machine: Machine, groups: list[int], has_affinity: bool) -> list[int]:
+    """The NUMA node of each device: that of its group's GPUs, else the ordinal of the group; -1 if unknown."""
+    if not has_affinity:
         return [-1] * len(groups)
-    known_groups = {groups[gpu]: node for gpu, node in enumerate(machine.numa) if node is not None}
-    if not known_groups:
-        told = sorted({groups[gpu] for gpu, cpus in enumerate(machine.cpu_affinity) if cpus is not None})
-        known_groups = {group: ordinal for ordinal, group in enumerate(told)}
-    return [known_groups.get(group, -1) for group in groups]
+    node_of = {groups[gpu]: node for gpu, node in enumerate(machine.numa) if node is not None}
+    if not node_of:
+        with_affinity = sorted({groups[gpu] for gpu, cpus in enumerate(machine.cpu_affinity) if cpus is not None})
+        node_of = {group: ordinal for ordinal, group in enumerate(with_affinity)}
+    return [node_of.get(group, -1) for group in groups]
 
 
-def _ways(groups: Groups) -> list[tuple[str, ...]]:
-    """Give each device its directories; bus numbers are handed out from left to right, as firmware does."""
-    return _Wiring(groups).ways
+def _paths(groups: Groups) -> list[tuple[str, ...]]:
+    """The PCIe path of each device; bus numbers are assigned in depth-first order, as by firmware."""
+    return _Wiring(groups).paths
 
 
 class _Wiring:
@@ -139,28 +139,28 @@ class _Wiring:
         self._groups = groups
         self._bus = 0
         devices = list(range(len(groups["SYS"])))
-        self.ways: list[tuple[str, ...]] = [()] * len(devices)
+        self.paths: list[tuple[str, ...]] = [()] * len(devices)
         for bridge in self._split(devices, "PHB"):
             bus = self._next()
             for port, below in enumerate(self._split(bridge, "PXB"), 1):
                 self._root_port((f"pci0000:{bus:02x}", f"0000:{bus:02x}:{port:02x}.0"), below)
 
-    def _root_port(self, way: tuple[str, ...], devices: list[int]) -> None:
+    def _root_port(self, path: tuple[str, ...], devices: list[int]) -> None:
         switches = self._split(devices, "PIX")
         if len(switches) == 1:
-            self._switch(way, devices)
+            self._switch(path, devices)
             return
-        for port, below in zip(self._ports(way, len(switches)), switches, strict=True):
+        for port, below in zip(self._ports(path, len(switches)), switches, strict=True):
             self._switch(port, below)
 
-    def _switch(self, way: tuple[str, ...], devices: list[int]) -> None:
-        """Put the devices behind a switch, a single one too: machines of this class have switches before every GPU."""
-        for port, device in zip(self._ports(way, len(devices)), devices, strict=True):
-            self.ways[device] = (*port, f"0000:{self._next():02x}:00.0")
+    def _switch(self, path: tuple[str, ...], devices: list[int]) -> None:
+        """Put the devices behind a switch, even a single one, as in machines of this class."""
+        for port, device in zip(self._ports(path, len(devices)), devices, strict=True):
+            self.paths[device] = (*port, f"0000:{self._next():02x}:00.0")
 
-    def _ports(self, way: tuple[str, ...], count: int) -> list[tuple[str, ...]]:
+    def _ports(self, path: tuple[str, ...], count: int) -> list[tuple[str, ...]]:
         upstream, inside = self._next(), self._next()
-        return [(*way, f"0000:{upstream:02x}:00.0", f"0000:{inside:02x}:{n:02x}.0") for n in range(count)]
+        return [(*path, f"0000:{upstream:02x}:00.0", f"0000:{inside:02x}:{n:02x}.0") for n in range(count)]
 
     def _next(self) -> int:
         self._bus += 1
@@ -175,7 +175,7 @@ class _Wiring:
 
 
 def _nvlinks(machine: Machine, addresses: list[str]) -> tuple[tuple[Link, ...], ...]:
-    """The ports of each GPU: to each peer as many as the table says, or all to switches where that is too many."""
+    """The ports of each GPU: as many to each peer as in the table, or all to switches if their sum exceeds a GPU's ports."""
     bonds = [[int(cell[2:]) if cell.startswith("NV") else 0 for cell in row] for row in machine.links]
     if all(sum(row) <= _MOST_LINKS for row in bonds):
         return tuple(

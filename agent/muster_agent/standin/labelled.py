@@ -1,4 +1,4 @@
-"""The stand-in for one node of a real cluster that has no GPUs: what its label muster.dev/machine says it would be."""
+"""The stand-in for a real node without GPUs, after its label muster.dev/machine."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class _Node(msgspec.Struct):
 
 
 async def hardware(client: Client, node: str) -> Hardware | None:
-    """Return the machine that the node's label names; None, which is logged, where it names none. Raises KubeError."""
-    found = msgspec.json.decode(await client.get(paths.nodes(node)), type=_Node)
-    label = found.metadata.labels.get(names.MACHINE)
+    """Return the machine named by the node's label; log and return None if there is none. Raise KubeError."""
+    current = msgspec.json.decode(await client.get(paths.nodes(node)), type=_Node)
+    label = current.metadata.labels.get(names.MACHINE)
     if label is None:
-        log.info("node %s has no label %s: it has no GPUs", node, names.MACHINE)
+        log.info("node %s has no label %s, so it has no GPUs", node, names.MACHINE)
         return None
     try:
         return lay_out(machine(label), node)
     except UnknownMachine as error:
-        log.warning("node %s, label %s: %s; it has no GPUs", node, names.MACHINE, error)
+        log.warning("node %s, label %s: %s; the node has no GPUs", node, names.MACHINE, error)
         return None
 
 
 @contextmanager
 def stood_in(hardware: Hardware | None) -> Iterator[Path]:
-    """Put the stand-in for this machine, if any, in the driver's place while the body runs; yield what then is /sys."""
+    """Replace the driver by the stand-in for this machine, if any; yield the path of its /sys."""
     with TemporaryDirectory(prefix="muster-agent-") as directory:
         sysfs = Path(directory, "sys")
         if hardware is None:

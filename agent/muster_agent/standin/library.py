@@ -1,8 +1,8 @@
-"""An object in place of libnvidia-ml.so.1: its methods have the C names and write through the pointers they are given.
+"""A replacement for libnvidia-ml.so.1: methods have the C names and write through pointers.
 
-It answers for one `Hardware`, in the manner of a current driver: a missing function is one that the driver lacks, a port
-past the last is an invalid argument, a GPU without NVLink does not support NVLink calls. A handle is the GPU's index + 1.
-Unit: as in nvml.h (bytes, milliwatts, percent, degrees Celsius).
+It answers for one `Hardware` like a current driver: a missing method is a function that the driver lacks, a port beyond the
+last is an invalid argument, and a GPU without NVLink does not support NVLink calls. A handle is the GPU's index + 1. Units are
+those of nvml.h (bytes, milliwatts, percent, degrees Celsius).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IDLE_CELSIUS: Final = 30
 
 
 class Library:
-    """libnvidia-ml for one machine; set it by `installed`."""
+    """libnvidia-ml for one machine; `installed` activates it."""
 
     def __init__(self, hardware: Hardware) -> None:
         self.hardware = hardware
@@ -89,20 +89,20 @@ class Library:
     def nvmlDeviceGetP2PStatus(self, a: Any, b: Any, index: int, status: Any) -> int:  # noqa: N802
         if index != _P2P_NVLINK:
             return _write(status, _P2P_OK)
-        joined = self._machine.links[_gpu(a)][_gpu(b)].startswith("NV")
-        return _write(status, _P2P_OK if joined else _P2P_NOT_SUPPORTED)
+        connected = self._machine.links[_gpu(a)][_gpu(b)].startswith("NV")
+        return _write(status, _P2P_OK if connected else _P2P_NOT_SUPPORTED)
 
     def nvmlDeviceGetNvLinkState(self, device: Any, link: int, state: Any) -> int:  # noqa: N802
-        refused = self._refuse(device, link)
-        return refused or _write(state, int(self.hardware.nvlinks[_gpu(device)][link].active))
+        error = self._link_error(device, link)
+        return error or _write(state, int(self.hardware.nvlinks[_gpu(device)][link].active))
 
     def nvmlDeviceGetNvLinkRemoteDeviceType(self, device: Any, link: int, kind: Any) -> int:  # noqa: N802
-        refused = self._refuse(device, link)
-        return refused or _write(kind, 2 if self.hardware.nvlinks[_gpu(device)][link].to_switch else 0)
+        error = self._link_error(device, link)
+        return error or _write(kind, 2 if self.hardware.nvlinks[_gpu(device)][link].to_switch else 0)
 
     def nvmlDeviceGetNvLinkRemotePciInfo_v2(self, device: Any, link: int, info: Any) -> int:  # noqa: N802
-        refused = self._refuse(device, link)
-        return refused or _write_pci(info, self.hardware.nvlinks[_gpu(device)][link].address)
+        error = self._link_error(device, link)
+        return error or _write_pci(info, self.hardware.nvlinks[_gpu(device)][link].address)
 
     def nvmlDeviceGetUtilizationRates(self, _device: Any, rates: Any) -> int:  # noqa: N802
         rates._obj.gpu = rates._obj.memory = 0
@@ -139,7 +139,7 @@ class Library:
     def nvmlEventSetFree(self, _events: Any) -> int:  # noqa: N802
         return SUCCESS
 
-    def _refuse(self, device: Any, link: int) -> int:
+    def _link_error(self, device: Any, link: int) -> int:
         ports = self.hardware.nvlinks[_gpu(device)]
         if not ports:
             return NOT_SUPPORTED
@@ -148,9 +148,9 @@ class Library:
 
 @contextmanager
 def installed(library: Library) -> Iterator[Library]:
-    """Let pynvml speak to this library instead of the driver's; one at a time in a process, and not across threads."""
+    """Make pynvml call this library instead of the driver's; one at a time in a process, and from one thread."""
     before = pynvml.nvmlLib
-    pynvml._nvmlGetFunctionPointer_cache.clear()  # it remembers the functions of the library before
+    pynvml._nvmlGetFunctionPointer_cache.clear()  # pynvml caches the functions of the previous library
     pynvml.nvmlLib = library
     try:
         yield library
@@ -176,7 +176,7 @@ def _write_set(pointer: Any, words: int, members: list[int]) -> int:
 
 
 def _write_pci(pointer: Any, address: str) -> int:
-    """NVML prints eight digits of domain and upper-case hexadecimals."""
+    """NVML uses eight digits for the domain and upper-case hexadecimals."""
     domain, bus, rest = address.split(":")
     pointer._obj.domain, pointer._obj.bus = int(domain, 16), int(bus, 16)
     pointer._obj.busId = f"{int(domain, 16):08X}:{bus.upper()}:{rest.upper()}".encode()

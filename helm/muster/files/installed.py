@@ -1,4 +1,4 @@
-"""The program of `helm test`: is what the release installed there, reachable, and of one mind? Takes RELEASE and NAMESPACE."""
+"""The program of `helm test`: checks that a release is reachable and ready. Arguments: RELEASE, NAMESPACE."""
 
 import os
 import ssl
@@ -19,7 +19,7 @@ checks = {
 }
 
 
-def answer(url: str) -> str:
+def error_of(url: str) -> str:
     request = Request(url)
     context = None
     if url.startswith(server):
@@ -35,8 +35,8 @@ def answer(url: str) -> str:
 
 
 end = time.monotonic() + PATIENCE_SECONDS
-while failed := {what: said for what, url in checks.items() if (said := answer(url))}:
+while failures := {check: error for check, url in checks.items() if (error := error_of(url))}:
     if time.monotonic() > end:
-        sys.exit("\n".join(f"NOT: {what} ({checks[what]}): {said}" for what, said in failed.items()))
+        sys.exit("\n".join(f"NOT: {check} ({checks[check]}): {error}" for check, error in failures.items()))
     time.sleep(1)
 print("\n".join(checks))

@@ -3,7 +3,7 @@
 {{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}{{ end -}}
 {{- end -}}
 
-{{- /* What a Service or Deployment knows its pods by; takes (list . COMPONENT). */ -}}
+{{- /* The pod selector of a component's Services and workloads; takes (list . COMPONENT). */ -}}
 {{- define "muster.selector" -}}
 app.kubernetes.io/name: {{ (index . 0).Chart.Name }}
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
@@ -23,8 +23,8 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- with index . 0 }}{{ .Values.image.repository }}{{ end }}-{{ index . 1 }}:{{ (index . 0).Values.image.tag | default (index . 0).Chart.AppVersion }}
 {{- end -}}
 
-{{- /* The API that the gate's policy is written in, empty where there is to be none. `helm template`, which asks no server,
-     knows no kinds ("v1/Pod"): then the version decides. */ -}}
+{{- /* The API version of the gate's policy, empty if there is none. `helm template` has no server and hence no list of kinds
+     (no "v1/Pod"), so the Kubernetes version decides. */ -}}
 {{- define "muster.gateApi" -}}
 {{- if ne (toString .Values.gate.enabled) "false" -}}
 {{- $version := .Capabilities.KubeVersion.Version -}}
@@ -38,7 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- end -}}
 {{- end -}}
 
-{{- /* Two releases would plan the same GPUs and bind the same pods: refuse to be the second. */ -}}
+{{- /* Two releases would plan the same GPUs and bind the same pods, so a second one is rejected. */ -}}
 {{- define "muster.checkOnlyRelease" -}}
 {{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "").items -}}
 {{- $labels := .metadata.labels | default dict -}}
@@ -46,13 +46,13 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- $namespace := index (.metadata.annotations | default dict) "meta.helm.sh/release-namespace" -}}
 {{- if and (eq (index $labels "app.kubernetes.io/name" | default "") $.Chart.Name) (eq (index $labels "app.kubernetes.io/component" | default "") "operator") -}}
 {{- if not (and (eq $release $.Release.Name) (eq $namespace $.Release.Namespace)) -}}
-{{- fail (printf "muster is in this cluster already, as release %s in namespace %s, and two would give the same GPUs away: upgrade that one (helm upgrade %s --namespace %s), or uninstall it first" $release $namespace $release $namespace) -}}
+{{- fail (printf "muster is in this cluster already, as release %s in namespace %s, and two releases would assign the same GPUs twice: upgrade that one (helm upgrade %s --namespace %s), or uninstall it first" $release $namespace $release $namespace) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* Definitions that are there and not this release's: left by a release that was uninstalled, or brought by hand. */ -}}
+{{- /* Existing definitions outside this release: left by an uninstalled release, or installed manually. */ -}}
 {{- define "muster.checkDefinitions" -}}
 {{- if .Values.crds.enabled -}}
 {{- range $path, $_ := .Files.Glob "files/crds/*.yaml" -}}
@@ -60,24 +60,24 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- with lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $name -}}
 {{- $annotations := .metadata.annotations | default dict -}}
 {{- if .metadata.deletionTimestamp -}}
-{{- fail (printf "the definition %s is being deleted, with all its objects: install once it is gone (kubectl wait --for=delete crd/%s)" $name $name) -}}
+{{- fail (printf "the definition %s is being deleted, with all its objects: wait for that, then install (kubectl wait --for=delete crd/%s)" $name $name) -}}
 {{- end -}}
 {{- if not (and (eq (index $annotations "meta.helm.sh/release-name" | default "") $.Release.Name) (eq (index $annotations "meta.helm.sh/release-namespace" | default "") $.Release.Namespace)) -}}
-{{- fail (printf "the definition %s is there and not of release %s in namespace %s: hand it over (kubectl annotate --overwrite crd dljobs.muster.dev dlqueues.muster.dev meta.helm.sh/release-name=%s meta.helm.sh/release-namespace=%s && kubectl label --overwrite crd dljobs.muster.dev dlqueues.muster.dev app.kubernetes.io/managed-by=Helm), or set crds.enabled=false and go on bringing it yourself" $name $.Release.Name $.Release.Namespace $.Release.Name $.Release.Namespace) -}}
+{{- fail (printf "the definition %s exists and does not belong to release %s in namespace %s: hand it over (kubectl annotate --overwrite crd dljobs.muster.dev dlqueues.muster.dev meta.helm.sh/release-name=%s meta.helm.sh/release-namespace=%s && kubectl label --overwrite crd dljobs.muster.dev dlqueues.muster.dev app.kubernetes.io/managed-by=Helm), or set crds.enabled=false and keep managing it yourself" $name $.Release.Name $.Release.Namespace $.Release.Name $.Release.Namespace) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* The API server's version without what a provider appends to it: v1.36.3-gke.100 is built from v1.36.3. */ -}}
+{{- /* The API server's version without a provider's suffix: v1.36.3-gke.100 is built from v1.36.3. */ -}}
 {{- define "muster.kubeSchedulerImage" -}}
 {{- $version := semver .Capabilities.KubeVersion.Version -}}
 {{- $own := printf "v%d.%d.%d" $version.Major $version.Minor $version.Patch -}}
 {{- with .Values.scheduler.kubeScheduler.image }}{{ .repository }}:{{ .tag | default $own }}{{ end -}}
 {{- end -}}
 
-{{- /* Pod Security Standard "restricted", the pod's part. */ -}}
+{{- /* Pod Security Standard "restricted", at the level of the pod. */ -}}
 {{- define "muster.podSecurity" -}}
 runAsNonRoot: true
 {{- with .Values.runAsUser }}
@@ -87,14 +87,14 @@ runAsGroup: {{ . | int64 }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
-{{- /* Pod Security Standard "restricted", each container's part, and no writing to its image. */ -}}
+{{- /* Pod Security Standard "restricted", at the level of a container, and a read-only root filesystem. */ -}}
 {{- define "muster.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{- /* What the pods of all components have in common. */ -}}
+{{- /* The common part of all pod specs. */ -}}
 {{- define "muster.podSpec" -}}
 priorityClassName: {{ .Values.priorityClassName | quote }}
 {{- with .Values.imagePullSecrets }}
@@ -103,8 +103,8 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 securityContext: {{- include "muster.podSecurity" . | nindent 2 }}
 {{- end -}}
 
-{{- /* How a container that has just been started is looked at; takes its port. The kubelet's first look comes before Python
-     has started, and without this the next one five or ten seconds later. */ -}}
+{{- /* The startup probe of a container; takes its port. The kubelet's first probe precedes the start of Python; without a
+     startup probe the next one would follow five to ten seconds later. */ -}}
 {{- define "muster.startupProbe" -}}
 httpGet: {path: /healthz, port: {{ . }}}
 periodSeconds: 1

@@ -1,10 +1,10 @@
-"""The admission policy that holds other people's GPU pods at the gate, as manifests.
+"""Manifests of the admission policy that adds muster's scheduling gate to external GPU pods.
 
-A MutatingAdmissionPolicy (admissionregistration.k8s.io/v1, Kubernetes 1.36) runs in the API server: no webhook, no
-certificate, nothing that can be down. It gates pods that name muster's scheduler and ask for GPUs, save those of DLJobs, which
-are born pinned, and those bound by hand (a gate and spec.nodeName exclude each other). DLJobs' pods are told by their label,
-since a selector costs the API server nothing where CEL would cost it for each of thousands of pods. A pod that only bears the
-label gains nothing: without a reservation the extender refuses it.
+A MutatingAdmissionPolicy (admissionregistration.k8s.io/v1, Kubernetes 1.36) runs inside the API server, without a webhook, its
+certificate or its downtime. It gates pods that name muster's scheduler and request GPUs, except pods of DLJobs, which are
+created pinned, and pods with spec.nodeName, which excludes a gate. A label selector excludes DLJobs' pods, since it is free for
+the API server while CEL costs time for each pod. A pod that merely carries the label gains nothing: the extender rejects it for
+lack of a reservation.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def manifests() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Write the manifests to the file named (`python -m muster.api.admission FILE`)."""
+    """Write the manifests to a file (`python -m muster.api.admission FILE`)."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("file", type=Path)
     parser.parse_args().file.write_text(yaml.safe_dump_all(manifests(), sort_keys=False))

@@ -1,7 +1,7 @@
 """The DLJob: a training job whose pods start together or not at all.
 
-Words are those of Job, JobSet and Kubeflow Trainer where they have one. What a schema can say is in the types, what it
-cannot is in CEL rules beside them, so that a job which the API server accepted is one that the operator understands.
+Field names follow Job, JobSet and Kubeflow Trainer. Types express the schema and CEL rules the remaining constraints, so the
+operator understands every job that the API server accepts.
 """
 
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ Seconds = Annotated[int, Field(ge=0, le=2**31 - 1)]
 DnsLabel = Annotated[str, Field(pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 WIDTH = "{'Node': 0, 'Rack': 1, 'Block': 2}"
 NAME_LIMIT = 50
-"""Longest job name: "-evaluator-0" and "-worker-4095" still fit the 63 characters of a pod's hostname."""
+"""The longest job name: "-evaluator-0" and "-worker-4095" still fit the 63 characters of a pod's hostname."""
 JobName = Annotated[str, Field(pattern="^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=NAME_LIMIT)]
 
 ASKS_FOR_GPUS = rule(
@@ -33,16 +33,16 @@ ASKS_FOR_GPUS = rule(
 
 
 class Role(Strict):
-    """Pods that do the same work."""
+    """Pods with the same template."""
 
     replicas: Annotated[int, Field(ge=1, le=4096)] = 1
-    """How many pods."""
+    """The number of pods."""
     template: PodTemplate
-    """What each pod is made from."""
+    """The template of each pod."""
 
 
 class Worker(Role):
-    """The pods that train; each asks for one GPU or more."""
+    """The pods that train; each requests at least one GPU."""
 
     model_config = ConfigDict(json_schema_extra=extra(ASKS_FOR_GPUS))
 
@@ -58,31 +58,31 @@ class Servers(Role):
     """The parameter servers."""
 
     replicas: Annotated[int, Field(ge=1, le=1024, json_schema_extra=extra(immutable("the number of parameter servers")))] = 1
-    """How many pods; cannot change."""
+    """The number of pods; immutable."""
 
 
 def fixed(role: str) -> dict[str, str]:
-    """Return the rule that a role neither comes nor goes after creation."""
-    message = f"role {role} cannot be added or taken away: delete the job and create it again"
+    """Return the rule that a role is neither added nor removed after creation."""
+    message = f"role {role} cannot be added or removed: delete the job and create it again"
     return rule(f"has(self.{role}) == has(oldSelf.{role})", message, at=f".{role}")
 
 
 class Roles(Strict):
-    """The roles of the job. The set of roles and their templates cannot change; worker.replicas can (kubectl scale)."""
+    """The roles of the job. The set of roles and their templates are immutable; worker.replicas is not (kubectl scale)."""
 
     model_config = ConfigDict(json_schema_extra=extra(fixed("chief"), fixed("ps"), fixed("evaluator")))
 
     worker: Worker
     """The pods that train."""
     chief: Single | None = None
-    """The launcher of an MPI job, or the chief of a parameter-server job. May ask for no GPU."""
+    """The launcher of an MPI job, or the chief of a parameter-server job. GPUs are optional."""
     ps: Servers | None = None
-    """The parameter servers. May ask for no GPU."""
+    """The parameter servers. GPUs are optional."""
     evaluator: Single | None = None
-    """Evaluates checkpoints beside the training. May ask for no GPU."""
+    """Evaluates checkpoints during training. GPUs are optional."""
 
     def present(self) -> dict[RoleName, Role]:
-        """Return the roles that the job has, chief first."""
+        """Return the roles of the job, chief first."""
         roles: dict[RoleName, Role | None] = {
             "chief": self.chief,
             "worker": self.worker,
@@ -93,7 +93,7 @@ class Roles(Strict):
 
 
 class PlacementSpec(Strict):
-    """Where the gang may and should run."""
+    """Constraints and preferences for the placement of the gang."""
 
     model_config = ConfigDict(
         json_schema_extra=extra(
@@ -107,17 +107,17 @@ class PlacementSpec(Strict):
     )
 
     policy: Literal["Pack", "Spread"] = "Pack"
-    """Pack fills machines up and keeps whole ones free; Spread gives each pod the emptiest machine."""
+    """Pack fills nodes and keeps other nodes entirely free; Spread gives each pod the emptiest node."""
     required: Domain | None = None
-    """The whole gang within one such domain, or it waits."""
+    """The topology domain that must contain the whole gang; without enough free GPUs in one the gang waits."""
     preferred: Domain = "Node"
-    """The smallest domain that is tried first."""
+    """The smallest topology domain, tried first."""
     sensitivity: Literal["Auto", "High", "Low"] = "Auto"
-    """How much slow links between its GPUs cost this job; Auto learns it from measured mini-batch rates."""
+    """The job's sensitivity to slow links between its GPUs; Auto learns it from measured mini-batch rates."""
 
 
 class Elastic(Strict):
-    """How far muster may shrink and grow the job."""
+    """The range of sizes to which muster may shrink and grow the job."""
 
     model_config = ConfigDict(
         json_schema_extra=extra(
@@ -130,22 +130,22 @@ class Elastic(Strict):
     )
 
     min_replicas: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Fewest workers that the job can train with."""
+    """The smallest number of workers with which the job can train."""
     max_replicas: Annotated[int, Field(ge=1, le=4096)]
-    """Most workers that are of use to it."""
+    """The largest number of workers from which the job benefits."""
 
 
 class Sharing(Strict):
-    """What the job may share its GPUs for. Either is undone where measured rates say that it does not pay."""
+    """The kinds of GPU sharing that the job allows. Sharing that does not pay by measured rates is undone."""
 
     time_slicing: bool = False
-    """The job may be taken off its GPUs for others that had less, and queued again: least attained service first."""
+    """The job may be stopped for jobs with less GPU time and queued again: least attained service first."""
     packing: bool = False
-    """The job may run beside another one on the same GPUs."""
+    """The job may run together with another one on the same GPUs."""
 
 
 class Checkpoint(Strict):
-    """How the job gets off its GPUs and comes back without losing work."""
+    """How the job is suspended and resumed without losing work."""
 
     model_config = ConfigDict(
         json_schema_extra=extra(
@@ -154,21 +154,21 @@ class Checkpoint(Strict):
     )
 
     mode: Literal["Checkpoint", "Pause"] = "Checkpoint"
-    """Checkpoint: the program saves and its pods go. Pause: GPU memory moves to host memory and the pods stay."""
+    """Checkpoint: the program saves its state and its pods are deleted. Pause: GPU memory moves to the host, the pods stay."""
     volume: DnsLabel | None = None
-    """The volume of the worker's template that checkpoints are written to."""
+    """The volume of the worker's template for checkpoints."""
     every_mini_batches: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    """Save after so many mini-batches, besides the saves that muster asks for."""
+    """The number of mini-batches between saves, in addition to the saves that muster requests."""
     deadline_seconds: Annotated[int, Field(ge=1, le=86400)] = 60
-    """How long a save may take before the pods go without it."""
+    """The seconds that a save may take before the pods are deleted without it."""
 
 
 def only_with(role: str, forms: str) -> dict[str, str]:
-    """Return the rule that a role is there only in some forms of rendezvous (a CEL list)."""
+    """Return the rule that a role exists only with some forms of rendezvous (a CEL list)."""
     return rule(
         f"!has(self.roles.{role}) || self.rendezvous in {forms}",
         f"roles.{role} needs rendezvous to be one of {forms}",
-        f"'roles.{role} has no place in rendezvous ' + self.rendezvous",
+        f"'roles.{role} is not allowed with rendezvous ' + self.rendezvous",
         at=f".roles.{role}",
     )
 
@@ -200,36 +200,36 @@ SPEC_RULES = (
 
 
 class DLJobSpec(Strict):
-    """What to run, where, and under which rules."""
+    """The desired state of the job."""
 
     model_config = ConfigDict(json_schema_extra=extra(*SPEC_RULES))
 
     queue: DnsLabel = "default"
-    """The DLQueue of the namespace that the job waits in."""
+    """The DLQueue of the job, in its namespace."""
     priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] = 0
-    """Higher goes first within a queue, and may preempt lower."""
+    """A higher priority goes first within a queue, and may preempt lower ones."""
     priority_class_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """A PriorityClass to take the priority from, instead of priority."""
+    """The PriorityClass that sets the priority, in place of priority."""
     roles: Roles
     """The pods, by role."""
     rendezvous: Annotated[Rendezvous, Field(json_schema_extra=extra(immutable("rendezvous")))] = "Torchrun"
-    """How the processes find each other: the environment variables and the host file that the pods get."""
+    """How the processes find each other: it determines the environment variables and the hostfile of the pods."""
     placement: PlacementSpec = PlacementSpec()
-    """Where the gang may and should run."""
+    """Constraints and preferences for the placement of the gang."""
     elastic: Elastic | None = None
-    """Between which sizes muster may choose; without it the size is worker.replicas."""
+    """The range of sizes; without it the size is worker.replicas."""
     sharing: Sharing = Sharing()
-    """What the job may share its GPUs for."""
+    """The kinds of GPU sharing that the job allows."""
     checkpoint: Checkpoint | None = None
-    """How the job saves its state; without it a suspended job starts from its beginning."""
+    """How the job saves its state; without it a suspended job restarts from its beginning."""
     backoff_limit: Annotated[int, Field(ge=0, le=2**31 - 1)] = 3
-    """How many failures of its own the gang may have before the job fails. A lost node is none."""
+    """The number of the gang's own failures after which the job fails. A lost node does not count."""
     suspend: bool = False
-    """Keep the gang off the GPUs until this is false."""
+    """While true, the gang holds no GPUs."""
     active_deadline_seconds: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    """The job fails when it was active for longer than this."""
+    """The job fails after being active for longer than this."""
     ttl_seconds_after_finished: Seconds | None = None
-    """The job is deleted so long after its end; without it, never."""
+    """The seconds from the end of the job to its deletion; without it, never."""
 
 
 class ObjectMeta(Open):
@@ -240,7 +240,7 @@ class ObjectMeta(Open):
 
 
 class DLJob(Strict):
-    """A deep-learning training job: pods that start together, placed by the links between their GPUs."""
+    """A deep-learning training job: pods that start together, placed according to the links between their GPUs."""
 
     api_version: Literal["muster.dev/v1alpha1"] = "muster.dev/v1alpha1"
     kind: Literal["DLJob"] = "DLJob"
@@ -250,5 +250,5 @@ class DLJob(Strict):
 
     @property
     def gpus(self) -> int:
-        """Count the GPUs that the whole gang asks for."""
+        """The number of GPUs of the whole gang."""
         return sum(role.replicas * role.template.gpus for role in self.spec.roles.present().values())

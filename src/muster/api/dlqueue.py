@@ -1,6 +1,6 @@
-"""The DLQueue: the jobs of one namespace that wait together, and how many GPUs they may hold.
+"""The DLQueue: a queue of jobs in one namespace with a GPU quota.
 
-A namespace without queues needs none: jobs of a queue that does not exist wait in it without a quota.
+Queues are optional: a queue without a DLQueue has no quota.
 """
 
 from typing import Annotated, Literal
@@ -12,32 +12,32 @@ from muster.api.dljob import DnsLabel
 
 
 class DLQueueSpec(Strict):
-    """The rules of the queue."""
+    """The desired state of the queue."""
 
     gpus: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    """How many GPUs the queue's jobs may hold at once; without it, no limit; 0 admits none."""
+    """The quota: the GPUs that the queue's jobs may hold together; without it, no limit; 0 admits no job."""
 
 
 class DLQueueStatus(Reported):
-    """What the queue holds at present."""
+    """The current state of the queue."""
 
     observed_generation: int | None = None
-    """The metadata.generation that this status answers."""
+    """The metadata.generation that this status reflects."""
     gpus_in_use: int = 0
-    """GPUs that are reserved for admitted jobs."""
+    """GPUs reserved for admitted jobs."""
     pending: int = 0
-    """Jobs that wait."""
+    """The number of waiting jobs."""
     running: int = 0
-    """Jobs that hold GPUs."""
+    """The number of jobs that hold GPUs."""
     message: str = ""
-    """One sentence: what the head of the queue waits for."""
+    """Why the job at the head of the queue waits, in one sentence."""
 
 
 class QueueMeta(Open):
     """Metadata of the object."""
 
     name: DnsLabel = ""
-    """The queue's name, which jobs give in spec.queue."""
+    """The queue's name, to which jobs refer in spec.queue."""
 
 
 class DLQueue(Strict):

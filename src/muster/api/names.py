@@ -1,8 +1,8 @@
 """Every name that muster writes into the API server, in one place.
 
-The annotations are the interface between the parts, and between muster and its users: what the operator does by itself
-is what a user can do with `kubectl annotate`. docs/reference/annotations.md is generated from this module
-(`python -m muster.api.reference`), so each name has its meaning beside it.
+The annotations are the interface between muster's components, and between muster and its users: a user can do with
+`kubectl annotate` what the operator does by itself. docs/reference/annotations.md is generated from these docstrings
+(`python -m muster.api.reference`).
 """
 
 from typing import Final
@@ -11,67 +11,67 @@ GROUP: Final = "muster.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 GPU: Final = "nvidia.com/gpu"
-"""The extended resource that GPU pods ask for."""
+"""The extended resource that GPU pods request."""
 
 SCHEDULER: Final = "muster"
 """schedulerName of muster's own kube-scheduler."""
 
 GATE: Final = "muster.dev/gang"
-"""The scheduling gate that the admission policy puts on GPU pods which muster did not create itself."""
+"""The scheduling gate that the admission policy adds to external GPU pods."""
 
 # Labels
 JOB: Final = "muster.dev/job"
-"""Label of a pod or Service: the DLJob that owns it."""
+"""Label of a pod or Service: its DLJob."""
 ROLE: Final = "muster.dev/role"
 """Label of a pod: its role in the DLJob (worker, chief, ps, evaluator)."""
 INDEX: Final = "muster.dev/index"
 """Label of a pod: its number among the pods of its role, from 0."""
 GANG: Final = "muster.dev/gang"
-"""Label of a pod that is no DLJob's: pods of one namespace with the same value start together."""
+"""Label of an external pod: pods of one namespace with the same value form a gang and start together."""
 TAKEN_BACK: Final = "muster.dev/taken-back"
-"""Label of a PodTemplate: it keeps a bare pod that was taken back until it is created again; its name is the pod's uid."""
+"""Label of a PodTemplate that stores a requeued bare pod until it is created again; the template's name is the pod's uid."""
 RACK: Final = "muster.dev/rack"
-"""Label of a node: the rack it stands in."""
+"""Label of a node: its rack."""
 BLOCK: Final = "muster.dev/block"
-"""Label of a node: the network block (a set of racks) it belongs to."""
+"""Label of a node: its network block (a set of racks)."""
 MACHINE: Final = "muster.dev/machine"
-"""Label of a node: the name of its machine type."""
+"""Label of a node: its machine type."""
 
 # Annotations that a user writes
 SUSPEND: Final = "muster.dev/suspend"
-"""On a DLJob or any of its pods: "true" takes the gang off its GPUs, "false" (on the DLJob) queues it again."""
+"""On a DLJob or any of its pods: "true" suspends the gang, "false" (on the DLJob) queues it again."""
 MIGRATE: Final = "muster.dev/migrate"
-"""On a DLJob or any of its pods: move the gang. Empty: anywhere else; the name of a node or a rack: away from there."""
+"""On a DLJob or any of its pods: moves the gang away from the named node or rack; empty: away from its present placement."""
 GANG_SIZE: Final = "muster.dev/gang-size"
-"""On a pod with the label muster.dev/gang: how many pods make the gang whole."""
+"""On a pod with the label muster.dev/gang: the number of pods of the gang."""
 
 # Annotations that muster writes
 RANK: Final = "muster.dev/rank"
-"""On a pod: its rank in the gang, 0 first, in topology order."""
+"""On a pod: its rank in the gang, from 0, in topology order."""
 GPUS: Final = "muster.dev/gpus"
-"""On a pod: the GPUs that its placement gives it, by index on its node ("0,1")."""
+"""On a pod: the planned GPUs, by index on its node ("0,1")."""
 ATTEMPT: Final = "muster.dev/attempt"
-"""On a pod of a DLJob: the number of the placement (status.attempt) that it was created for."""
+"""On a pod of a DLJob: the number of its placement (status.attempt)."""
 HOSTFILE: Final = "muster.dev/hostfile"
-"""On a pod of an MPI job: the hostfile, which the downward API mounts into the container."""
+"""On a pod of an MPI job: the hostfile, mounted into the container by the downward API."""
 RESERVATION: Final = "muster.dev/reservation"
-"""On the first pod of a labelled gang: the placement of the whole gang, written before its gates are dropped."""
+"""On the first pod of a labelled gang: the placement of the whole gang, written before its gates are removed."""
 STOP_AT: Final = "muster.dev/stop-at"
-"""On a pod that muster takes off its GPUs: when it will be deleted (RFC 3339). The training program can read it before."""
+"""On a pod that muster stops: the time of its deletion (RFC 3339), which the training program can read in advance."""
 WAITING: Final = "muster.dev/waiting"
-"""On a gated pod: why it waits, in a sentence."""
+"""On a gated pod: why it waits, in one sentence."""
 QUEUED_AT: Final = "muster.dev/queued-at"
-"""On a bare pod that was taken back and created again: when it first came (RFC 3339), which keeps its turn."""
+"""On a requeued bare pod: the time of its first creation (RFC 3339), which keeps its position in the queue."""
 REQUEUES: Final = "muster.dev/requeues"
-"""On the same: how many times it was taken back; the back-off doubles with each."""
+"""On a requeued bare pod: the number of its requeues; the back-off doubles with each."""
 WAKE: Final = "muster.dev/wake"
-"""On a pending pod: changed when GPUs that only muster knew as taken come free, so that kube-scheduler tries again."""
+"""On a pending pod: changed when GPUs that only muster knew as reserved become free, so that kube-scheduler retries the pod."""
 TOPOLOGY: Final = "muster.dev/topology"
-"""On a node: its GPUs and their links, as the agent read them (JSON)."""
+"""On a node: its GPUs and their links, published by the agent (JSON)."""
 RUN_SECONDS: Final = "muster.dev/run-seconds"
-"""On a pod of a `muster local` cluster: how long kwok lets it run before it succeeds."""
+"""On a pod of a `muster local` cluster: the seconds until kwok lets it succeed."""
 
 
 def pod_name(job: str, role: str, index: int) -> str:
-    """Return the name of a DLJob's pod, which is its host name too."""
+    """Return the name of a DLJob's pod, which is also its hostname."""
     return f"{job}-{role}-{index}"

@@ -1,11 +1,11 @@
-"""The part of a pod template that muster reads; everything else passes through it untouched.
+"""The part of a pod template that muster reads; all other fields pass through unchanged.
 
-The API server checks a whole template only when a pod is made of it, so the operator sends one pod a role as a dry run
-when a job arrives. What stands here is what muster itself relies on: GPUs are whole numbers, containers and volumes
-have names, and the fields that muster fills in are left out. CEL sees only what is declared.
+The API server validates a template only when a pod is created from it, so the operator sends one pod of each role as a dry run
+when a job arrives. This module declares only what muster relies on: GPU counts are integers, containers and volumes have names,
+and fields set by muster are absent. CEL sees only declared fields.
 
-The other fields are named here with any content: when CEL compares two objects, an undeclared field that goes while
-another comes is not seen (k8s.io/apiserver, unstructuredMap.Equal), and a template would not be immutable.
+All other fields are declared with any content: CEL's comparison of objects misses an undeclared field that replaces another
+(k8s.io/apiserver, unstructuredMap.Equal), so the template would not be immutable.
 """
 
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ POD_FIELDS = """
 
 
 def any_content(fields: str, *rules: dict[str, str]) -> ConfigDict:
-    """Return the config of a model that has these fields besides its own, with any content."""
+    """Return the config of a model with these additional fields of any content."""
 
     def add(schema: dict[str, Any]) -> None:
         schema["properties"] |= {field: {"x-kubernetes-preserve-unknown-fields": True} for field in fields.split()}
@@ -53,18 +53,18 @@ class Quantities(Open):
     model_config = any_content("cpu memory ephemeral-storage")
 
     gpu: GpuCount | None = Field(default=None, alias=GPU)
-    """How many whole GPUs."""
+    """The number of whole GPUs."""
 
 
 class Resources(Open):
-    """What a container asks for."""
+    """The resource requirements of a container."""
 
     model_config = any_content("claims")
 
     limits: Quantities | None = None
-    """Upper limits; GPUs are asked for here."""
+    """Upper limits; GPUs are requested here."""
     requests: Quantities | None = None
-    """Requests; for GPUs Kubernetes takes the limit."""
+    """Requests; for GPUs Kubernetes uses the limit."""
 
 
 class Container(Open):
@@ -73,17 +73,17 @@ class Container(Open):
     model_config = any_content(CONTAINER_FIELDS)
 
     name: Name
-    """Its name, unique in the pod."""
+    """The container's name, unique in the pod."""
     image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """Its image."""
+    """The container's image."""
     restart_policy: Annotated[str, Field(max_length=32)] | None = None
     """Always makes an init container a sidecar."""
     resources: Resources | None = None
-    """What it asks for."""
+    """The container's resource requirements."""
 
     @property
     def gpus(self) -> int:
-        """Count the GPUs that the container is limited to."""
+        """The number of GPUs in the container's limits."""
         limits = self.resources.limits if self.resources else None
         return int(limits.gpu or 0) if limits else 0
 
@@ -94,7 +94,7 @@ class Volume(Open):
     model_config = any_content(VOLUME_FIELDS)
 
     name: Name
-    """Its name, unique in the pod."""
+    """The volume's name, unique in the pod."""
 
 
 def named_list(limit: int) -> Any:
@@ -102,26 +102,26 @@ def named_list(limit: int) -> Any:
     return Field(max_length=limit, json_schema_extra=extra(list_type="map", list_map_keys=["name"]))
 
 
-def taken(field: str) -> dict[str, str]:
-    """Return the rule that a field of the pod spec, which muster fills in, is left out."""
+def set_by_muster(field: str) -> dict[str, str]:
+    """Return the rule that a field of the pod spec set by muster is absent."""
     return rule(f"!has(self.{field})", f"{field} is set by muster: leave it out", at=f".{field}")
 
 
 class PodSpec(Open):
-    """A pod spec; any field of a Kubernetes pod spec is allowed, save those that muster fills in."""
+    """A pod spec; any field of a Kubernetes pod spec is allowed, except those set by muster."""
 
-    model_config = any_content(POD_FIELDS, taken("nodeName"), taken("hostname"), taken("subdomain"))
+    model_config = any_content(POD_FIELDS, set_by_muster("nodeName"), set_by_muster("hostname"), set_by_muster("subdomain"))
 
     containers: Annotated[list[Container], Field(min_length=1), named_list(32)]
-    """The containers; their GPU limits add up to what the pod asks for."""
+    """The containers; their GPU limits add up to the pod's GPUs."""
     init_containers: Annotated[list[Container], named_list(32)] | None = None
     """Containers that run before the others."""
     volumes: Annotated[list[Volume], named_list(64)] | None = None
-    """Volumes that containers can mount; checkpoint.volume names one of them."""
+    """Volumes for the containers; checkpoint.volume names one of them."""
     restart_policy: Literal["Never", "OnFailure"] = "Never"
-    """OnFailure lets the kubelet restart a failed container in place; Never makes each failure one of the gang."""
+    """OnFailure lets the kubelet restart a failed container in place; Never makes each failure a failure of the gang."""
     scheduler_name: Literal["muster"] = SCHEDULER
-    """Always muster: only its own kube-scheduler honours the reservation."""
+    """Always muster: only muster's kube-scheduler honours the reservation."""
     node_name: Annotated[str, Field(max_length=253)] | None = None
     """Set by muster: leave it out."""
     hostname: Annotated[str, Field(max_length=63)] | None = None
@@ -131,7 +131,7 @@ class PodSpec(Open):
 
 
 class PodMeta(Open):
-    """Labels and annotations that the pods get besides muster's own."""
+    """Labels and annotations of the pods, in addition to muster's own."""
 
     labels: dict[str, str] | None = None
     """Labels of the pods."""
@@ -140,7 +140,7 @@ class PodMeta(Open):
 
 
 class PodTemplate(Open):
-    """What each pod of the role is made from, as in a Job."""
+    """The template of each pod of the role, as in a Job."""
 
     model_config = ConfigDict(json_schema_extra=extra(immutable("a role's template")))
 
@@ -151,12 +151,12 @@ class PodTemplate(Open):
 
     @property
     def gpus(self) -> int:
-        """Count the GPUs that one pod asks for, as kube-scheduler counts them."""
+        """The number of GPUs of one pod, as kube-scheduler counts them."""
         return pod_gpus(self.spec.containers, self.spec.init_containers or ())
 
 
 def pod_gpus(containers: Iterable[Container], init: Iterable[Container]) -> int:
-    """Count a pod's GPUs: containers and sidecars together, or an init container and the sidecars before it, if more."""
+    """Return a pod's GPUs: the sum of containers and sidecars, or of an init container and its earlier sidecars, if larger."""
     sidecars = most = 0
     for container in init:
         if container.restart_policy == "Always":

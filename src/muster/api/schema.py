@@ -1,8 +1,8 @@
-"""From a pydantic model to the structural schema that a CustomResourceDefinition wants.
+"""Conversion of pydantic models to the structural schemas of CustomResourceDefinitions.
 
-Kubernetes takes a subset of OpenAPI 3.0: no `$ref`, no `const`, no `title`, one type a value. An optional field is one
-that may be left out: the API server drops a null before it fills in defaults, so `nullable` is never needed. Whatever
-else pydantic might emit and Kubernetes would refuse raises here, when the files are generated, not on a user's cluster.
+Kubernetes accepts a subset of OpenAPI 3.0: no `$ref`, `const` or `title`, and one type for each value. Optional fields may be
+absent: the API server drops nulls before it applies defaults, so `nullable` is never needed. Any other keyword that pydantic
+may emit and Kubernetes would reject raises an error here, at generation time, not on a user's cluster.
 """
 
 import inspect
@@ -25,11 +25,11 @@ def structural(model: type[BaseModel]) -> Schema:
 
 
 def convert(node: Schema, defs: dict[str, Schema]) -> Schema:
-    """Return one node of a JSON schema as a structural schema; raise ValueError on what Kubernetes does not take."""
+    """Return one node of a JSON schema as a structural schema; raise ValueError for an unsupported keyword."""
     node = flatten(node, defs)
-    refused = {key for key in node if key not in KEPT | DROPPED and not key.startswith("x-kubernetes-")}
-    if refused:
-        raise ValueError(f"a structural schema has no {sorted(refused)}: {node}")
+    unsupported = {key for key in node if key not in KEPT | DROPPED and not key.startswith("x-kubernetes-")}
+    if unsupported:
+        raise ValueError(f"a structural schema has no {sorted(unsupported)}: {node}")
     result = {key: value for key, value in node.items() if key not in DROPPED}
     if "const" in node:
         result["enum"] = [node["const"]]
@@ -37,27 +37,27 @@ def convert(node: Schema, defs: dict[str, Schema]) -> Schema:
         case None:
             result.pop("default", None)
         case dict():
-            result["default"] = {}  # the server fills it in from the defaults within
+            result["default"] = {}  # the API server fills in the nested defaults
     if "description" in result:
         result["description"] = " ".join(inspect.cleandoc(result["description"]).split())
     return result | children(node, defs)
 
 
 def flatten(node: Schema, defs: dict[str, Schema]) -> Schema:
-    """Put what a `$ref` or an `anyOf` with null means in its place; the outer words win over the inner ones."""
+    """Resolve `$ref`, and `anyOf` with null; outer keywords override inner ones."""
     while "$ref" in node or "anyOf" in node:
         if "$ref" in node:
             inner = defs[node["$ref"].removeprefix("#/$defs/")]
         else:
             inner, *rest = (choice for choice in node["anyOf"] if choice.get("type") != "null")
             if rest:
-                raise ValueError(f"a structural schema has one type a value: {node}")
+                raise ValueError(f"a structural schema has one type for each value: {node}")
         node = inner | {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
     return node
 
 
 def children(node: Schema, defs: dict[str, Schema]) -> Schema:
-    """Return the nested schemas of a node, converted."""
+    """Return the converted nested schemas of a node."""
     result: Schema = {}
     if "properties" in node:
         result["properties"] = {name: convert(child, defs) for name, child in node["properties"].items()}

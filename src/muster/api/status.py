@@ -1,7 +1,7 @@
-"""The status of a DLJob: what the operator decided, why, and what came of it.
+"""The status of a DLJob: the operator's decisions, their reasons and results.
 
-`placement` is also the reservation: it is written before a pod exists, so whoever starts again finds here what was
-promised. Times are UTC; lists are bounded, so that a job's object stays small however long it lives.
+`placement` is also the reservation: it is written before any pod exists, so a restarted operator or extender recovers all
+reservations from it. Times are UTC; lists are bounded, so an object stays small however long its job lives.
 """
 
 from typing import Literal
@@ -14,107 +14,107 @@ Phase = Literal["Queued", "Admitted", "Running", "Suspended", "Succeeded", "Fail
 RoleName = Literal["worker", "chief", "ps", "evaluator"]
 ConditionType = Literal["Admitted", "Running", "Suspended", "Succeeded", "Failed"]
 TIMELINE_LIMIT = 50
-"""How many events a timeline keeps; the operator drops the oldest but the first."""
+"""The number of events of a timeline; the operator drops the oldest except the first."""
 
 
 class Condition(Reported):
-    """A metav1.Condition: one thing that is so, or is not, since when and why."""
+    """A metav1.Condition."""
 
     type: ConditionType
-    """Which condition."""
+    """The type of the condition."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Whether the condition holds."""
     observed_generation: int | None = None
-    """The metadata.generation that it was told of."""
+    """The metadata.generation that the condition reflects."""
     last_transition_time: AwareDatetime
-    """When the status last changed."""
+    """The time of the last change of status."""
     reason: str
-    """Why, as one word for machines."""
+    """The reason for the last change, in one word for programs."""
     message: str = ""
-    """Why, as a sentence with what is needed and what is there."""
+    """The reason in one sentence, with what is needed and what is available."""
 
 
 class TaskPlacement(Reported):
-    """Where one pod of the gang belongs."""
+    """The placement of one pod of the gang."""
 
     pod: str
     """The pod's name."""
     role: RoleName
-    """Its role."""
+    """The pod's role."""
     index: int
-    """Its number within the role, from 0."""
+    """The pod's number within its role, from 0."""
     rank: int
-    """Its rank in the gang, in topology order, from 0."""
+    """The pod's rank in the gang, in topology order, from 0."""
     node: str
-    """The node it is pinned to."""
+    """The node to which the pod is pinned."""
     gpus: list[int] = Field(default_factory=list)
-    """Its GPUs, by index on the node."""
+    """The pod's GPUs, by index on the node."""
 
 
 class Progress(Reported):
-    """How far the training is, as the runtime reported it."""
+    """The progress of the training, reported by the runtime."""
 
     mini_batches: int
-    """Mini-batches done, by the slowest rank."""
+    """Completed mini-batches of the slowest rank."""
     rate: float
-    """Mini-batches per second, lately."""
+    """The recent rate in mini-batches per second."""
 
 
 class TimelineEvent(Reported):
-    """One step in the life of a job."""
+    """One event in the life of a job."""
 
     time: AwareDatetime
-    """When."""
+    """The time of the event."""
     event: str
-    """What happened: a phase, or a decision (Preempted, Migrated, Restarted)."""
+    """A phase, or a decision (Preempted, Migrated, Restarted)."""
     reason: str = ""
-    """Why, as one word for machines."""
+    """The reason, in one word for programs."""
     message: str = ""
-    """Why, as a sentence."""
+    """The reason, in one sentence."""
 
 
 class DLJobStatus(Reported):
-    """What became of the job so far."""
+    """The observed state of the job."""
 
     phase: Phase | None = None
-    """Where the job is in its life."""
+    """The phase of the job."""
     observed_generation: int | None = None
-    """The metadata.generation that this status answers."""
+    """The metadata.generation that this status reflects."""
     message: str = ""
-    """One sentence: why the job does not run, or what it is doing."""
+    """Why the job does not run, or what it is doing, in one sentence."""
     gpus: int | None = None
-    """How many GPUs the whole gang asks for."""
+    """The number of GPUs of the whole gang."""
     attempt: int = 0
-    """The number of the present placement; each new one counts up."""
+    """The number of the present placement, incremented for each new one."""
     restarts: int = 0
-    """How often the gang was started again after a failure of its own; backoffLimit bounds it."""
+    """The number of restarts after failures of the gang itself, bounded by backoffLimit."""
     requeues: int = 0
-    """How often the gang was queued again for a reason outside it: a node loss, a pod taken away, a preemption."""
+    """The number of requeues for external reasons: a lost node, a deleted pod, a preemption."""
     queued_at: AwareDatetime | None = None
-    """When the job first arrived; its place in the queue, kept when it is queued again."""
+    """The arrival of the job, which determines its position in the queue even after a requeue."""
     started_at: AwareDatetime | None = None
-    """When the whole gang first ran in its present placement."""
+    """The time at which the whole gang first ran in its present placement."""
     released_at: AwareDatetime | None = None
-    """When it last gave its GPUs up."""
+    """The time at which the gang last released its GPUs."""
     gpu_seconds: float = 0.0
-    """GPU-seconds that it had in earlier placements; of jobs that take turns, the one that had least goes first."""
+    """GPU-seconds of earlier placements; among time-sharing jobs the one with the least goes first."""
     finished_at: AwareDatetime | None = None
-    """When the job succeeded or failed."""
+    """The time at which the job succeeded or failed."""
     not_before: AwareDatetime | None = None
-    """Back-off: the job is not placed before this time."""
+    """The end of the back-off: the job is not placed before this time."""
     conditions: list[Condition] = Field(default_factory=list, json_schema_extra=extra(list_type="map", list_map_keys=["type"]))
     """Admitted, Running, Suspended, Succeeded, Failed."""
     placement: list[TaskPlacement] = Field(default_factory=list)
-    """Where each pod belongs; also the reservation of its GPUs."""
+    """The placement of each pod, which is also the reservation of its GPUs."""
     replicas: int | None = None
-    """How many worker pods there are (for the scale subresource)."""
+    """The number of worker pods (for the scale subresource)."""
     wanted_replicas: int | None = None
-    """roles.worker.replicas when the present placement was made; another number there now is a wish to be resized."""
+    """roles.worker.replicas at the time of the present placement; a different value there now requests a resize."""
     avoid: list[str] = Field(default_factory=list)
-    """Nodes on which the last attempt failed; taken again only where there is no other place."""
+    """Nodes on which the last attempt failed; they are used again only if no other placement exists."""
     selector: str | None = None
     """The label selector of the worker pods (for the scale subresource)."""
     progress: Progress | None = None
-    """How far the training is."""
+    """The progress of the training."""
     timeline: list[TimelineEvent] = Field(default_factory=list, max_length=TIMELINE_LIMIT)
-    """What happened to the job, oldest first."""
+    """The events of the job, oldest first."""

@@ -1,7 +1,7 @@
-"""A node's GPUs as the agent publishes them: the value of the node annotation muster.dev/topology.
+"""A node's GPUs in the node annotation muster.dev/topology.
 
-The agent encodes it, the operator and the extender decode it; a field that the driver would not tell is None, never a
-guess. Unhealthy GPUs stay in the list, so that indices and the link matrix keep their meaning.
+The agent encodes it; the operator and the extender decode it. A value that the driver does not report is None, never a guess.
+Unhealthy GPUs stay in the list, so that indices and the link matrix keep their meaning.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ import msgspec
 
 
 class Gpu(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """One GPU; its place in the list is its index on the node."""
+    """One GPU; its position in the list is its index on the node."""
 
     uuid: str
     product: str | None = None
     memory_mib: int | None = None
     numa: int | None = None
     cpus: str | None = None
-    """CPU affinity as ranges, as in "0-15,32-47"."""
+    """CPU affinity as ranges: "0-15,32-47"."""
     healthy: bool = True
 
 
 class Nic(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """One network device and its way to each GPU."""
+    """One network device and its link to each GPU."""
 
     name: str
     links: list[str] = []
 
 
 class NodeTopology(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """The GPUs of one node, `links[i][j]` as `nvidia-smi topo -m` prints it."""
+    """The GPUs of one node; `links[i][j]` is in the notation of `nvidia-smi topo -m`."""
 
     gpus: list[Gpu]
     links: list[list[str]]
@@ -38,10 +38,10 @@ class NodeTopology(msgspec.Struct, frozen=True, omit_defaults=True, rename="came
 
 
 def encode(topology: NodeTopology) -> str:
-    """Return the annotation's text; the same topology gives the same text."""
+    """Return the text of the annotation; equal topologies give equal texts."""
     return msgspec.json.encode(topology).decode()
 
 
 def decode(text: str) -> NodeTopology:
-    """Return the topology that `text` holds; raise msgspec.ValidationError or DecodeError where it holds none."""
+    """Return the topology in `text`; raise msgspec.ValidationError or DecodeError if it is invalid."""
     return msgspec.json.decode(text, type=NodeTopology)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, then renamed into it."""
+"""Atomic writes of files: a temporary file in the same folder is renamed to the target."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file; where that fails, raise OSError and leave what was there before."""
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Write a file; on an error raise OSError and leave an existing file unchanged."""
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        Path(draft).unlink(missing_ok=True)
         raise

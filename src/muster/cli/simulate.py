@@ -1,6 +1,6 @@
-"""`muster simulate SCENARIO.yaml`: what a policy would do with these jobs there; `--snapshot FILE`: with a live cluster, now.
+"""`muster simulate SCENARIO.yaml` runs a policy on a scenario; `--snapshot FILE` runs it on a live cluster's snapshot.
 
-The result goes to stdout or to a file, everything else to stderr. Nothing is written before the run is over.
+The result goes to stdout or to a file, everything else to stderr. No file is written before the run has ended.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from muster.simulator.report import report
 from muster.simulator.yaml_errors import BadInput
 
 SHOWN_EVERY = 200
-"""Moments of the simulation between two looks at the progress bar."""
+"""Moments of the simulation between two updates of the progress bar."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,11 +59,11 @@ def _wrong(args: argparse.Namespace) -> str:
     if args.timeline and args.timeline.suffix not in (".png", ".svg"):
         return f"--timeline: found {args.timeline.name}; expected a name that ends in .png or .svg"
     if args.assume_duration is not None and not (args.snapshot and args.assume_duration > 0):
-        return "--assume-duration: expected a number of seconds above 0, beside --snapshot"
+        return "--assume-duration: expected a number of seconds above 0, together with --snapshot"
     if args.snapshot and args.timeline and args.assume_duration is None:
         return "--timeline: a snapshot alone has no times; expected --assume-duration as well"
-    nowhere = [path for path in (args.timeline, args.output) if path and not path.absolute().parent.is_dir()]
-    return f"{nowhere[0]}: there is no folder {nowhere[0].parent}" if nowhere else ""
+    misplaced = [path for path in (args.timeline, args.output) if path and not path.absolute().parent.is_dir()]
+    return f"{misplaced[0]}: there is no folder {misplaced[0].parent}" if misplaced else ""
 
 
 def _simulate(args: argparse.Namespace) -> int:
@@ -79,15 +79,15 @@ def _simulate(args: argparse.Namespace) -> int:
 
 
 def _what_if(args: argparse.Namespace) -> int:
-    from muster.simulator import whatif  # needs what the operator needs, which a scenario does not
+    from muster.simulator import whatif  # needs the packages of the operator, which a scenario does not
 
-    found = whatif.load(args.snapshot)
-    decisions = whatif.decide(found)
+    snapshot = whatif.load(args.snapshot)
+    decisions = whatif.decide(snapshot)
     figures: dict[str, Any] = {"decisions": [whatif.told(decision) for decision in decisions]}
     tables = [summary.decided(figures["decisions"])]
     if args.assume_duration is not None:
         with _progress() as on_moment:
-            simulation = whatif.run_on(found, args.assume_duration, timeline=bool(args.timeline), on_moment=on_moment)
+            simulation = whatif.run_on(snapshot, args.assume_duration, timeline=bool(args.timeline), on_moment=on_moment)
             records = simulation.run()
         figures["run"] = report(records, jobs=args.jobs)
         tables += summary.tables(figures["run"])
@@ -106,7 +106,7 @@ def _draw(path: Path, simulation: Simulation, records: Records, title: str) -> N
 
 
 def _tell(args: argparse.Namespace, figures: dict[str, Any], tables: list[Table]) -> None:
-    """Give the result in the form and to the place that were asked for."""
+    """Write the result in the requested form to the requested place."""
     if args.json:
         text = json.dumps(figures, indent=2) + "\n"
     else:
@@ -119,7 +119,7 @@ def _tell(args: argparse.Namespace, figures: dict[str, Any], tables: list[Table]
 
 @contextmanager
 def _progress() -> Iterator[Moment | None]:
-    """Show on a terminal how many of the jobs have ended; elsewhere nothing."""
+    """Show on a terminal how many of the jobs have ended; show nothing elsewhere."""
     if not sys.stderr.isatty():
         yield None
         return

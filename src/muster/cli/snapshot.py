@@ -1,4 +1,4 @@
-"""`muster snapshot`: what a plan depends on, read from a live cluster into a file; `muster simulate --snapshot` replays it."""
+"""`muster snapshot` writes the input of a plan from a live cluster to a file; `muster simulate --snapshot` replays it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the cluster, write the file, and return the exit code."""
     try:
-        taken = asyncio.run(_take(args.kubeconfig))
+        content = asyncio.run(_take(args.kubeconfig))
         if args.output:
-            atomic_write.write(args.output, taken)
+            atomic_write.write(args.output, content)
         else:
-            sys.stdout.buffer.write(taken)
+            sys.stdout.buffer.write(content)
     except (KubeError, OSError) as error:
         print(f"muster snapshot: {error}", file=sys.stderr)
         return 1

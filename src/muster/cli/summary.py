@@ -1,4 +1,4 @@
-"""The result of a simulation as short tables for people."""
+"""The result of a simulation as short tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 from muster.simulator.report import Figures
 
 WIDE = 400
-"""Columns where there is no terminal to wrap for."""
+"""Columns of tables that are not written to a terminal."""
 
 
 def text(tables: Iterable[Table], *, terminal: bool) -> str:
@@ -23,7 +23,7 @@ def text(tables: Iterable[Table], *, terminal: bool) -> str:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return the summary of a report, and its rows where it has some."""
+    """Return the tables of a report: the summary, and the rows of jobs if it has any."""
     table = Table("figure", "mean", "median", "p99", box=None, pad_edge=False)
     for name, title in (("jct", "job completion time"), ("queueing", "wait until the first start")):
         spread = figures[name]
@@ -53,7 +53,7 @@ def _rows(rows: list[Figures]) -> Table:
 
 
 def decided(decisions: list[Figures]) -> Table:
-    """Return a line for each decision: who, what, why."""
+    """Return a table with a row for each decision."""
     table = Table("gang", "decision", "reason", "why", box=None, pad_edge=False)
     for decision in decisions:
         table.add_row(decision["gang"], decision["decision"], decision["reason"], decision["message"])
@@ -61,7 +61,7 @@ def decided(decisions: list[Figures]) -> Table:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds in the unit that people would use."""
+    """Return a duration in a readable unit, "-" for None."""
     if seconds is None:
         return "-"
     for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):

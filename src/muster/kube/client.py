@@ -1,11 +1,11 @@
 """A small client of the API server: raw JSON bytes in and out over aiohttp, nothing modelled.
 
-One clear way: every call gives the answer's bytes, and the caller decodes what it wants of them with a msgspec decoder
-(`POD.decode(await client.create(...))`). At most `connections` requests are under way at once; the others wait their turn.
+Every call returns the answer's bytes, and the caller decodes the fields that it reads with a msgspec decoder
+(`POD.decode(await client.create(...))`). At most `connections` requests are in flight at once; the others wait.
 
 Retries. GET, PUT, DELETE and the declarative patches are retried on 429, 500, 502, 503, 504 and broken connections (so a
 DELETE may say NotFound of what it deleted itself). POST and JSON patches are retried on 429 alone, which says that nothing
-was processed; after Unreachable their caller must look. A 401 renews the token once.
+was processed; after Unreachable their caller must read the object. A 401 renews the token once.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Where the API server is and who we are: in a pod by its service account, elsewhere by a kubeconfig (`kubeconfig`).
 
-In a pod the server is asked by its address, so that nothing waits for the cluster's DNS, and the official client, which takes
+In a pod the server is reached by its address, so nothing waits for the cluster's DNS; and the official client, which takes
 16 MB, is not imported.
 """
 
@@ -33,7 +33,7 @@ async def load(kubeconfig: str | None = None) -> Access:
 
 
 def server_of_pod() -> str | None:
-    """Return the API server's URL as the pod that this is was told it; None elsewhere, and where $KUBECONFIG names another."""
+    """Return the API server's URL by the environment of this pod; None outside a pod, or if $KUBECONFIG is set."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if not host or os.environ.get("KUBECONFIG"):
         return None

@@ -1,4 +1,4 @@
-"""What can go wrong between muster and the API server, as exceptions named after the API's own reasons.
+"""Failures between muster and the API server, as exceptions named after the API's own reasons.
 
 ApiError: the server answered with a failure, and its Status object says why. Unreachable: there was no whole answer, so
 whether a write took effect is unknown. Nothing else leaves `muster.kube` because of the network or the server.
@@ -29,7 +29,7 @@ class ApiError(KubeError):
 
 
 class Forbidden(ApiError):
-    """403: RBAC, quota or an admission policy said no."""
+    """403: refused by RBAC, quota or an admission policy."""
 
 
 class NotFound(ApiError):
@@ -41,7 +41,7 @@ class Conflict(ApiError):
 
 
 class AlreadyExists(Conflict):
-    """409 on create: an object of that name is there."""
+    """409 on create: an object of that name exists."""
 
 
 class Gone(ApiError):
@@ -53,7 +53,7 @@ class Invalid(ApiError):
 
 
 class TooMany(ApiError):
-    """429: not processed, come back later."""
+    """429: not processed; try again later."""
 
 
 _BY_STATUS: Final[dict[int, type[ApiError]]] = {

@@ -27,7 +27,7 @@ EventType = Literal["Normal", "Warning"]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The object an event is about; `namespace` is "" for one without."""
+    """The object that an event is about; `namespace` is "" if it has none."""
 
     api_version: str
     kind: str
@@ -60,7 +60,7 @@ class Recorder:
         self._said: dict[tuple[Reference, str, str], float] = {}
 
     def event(self, about: Reference, type: EventType, reason: str, message: str) -> None:
-        """Queue an event, unless the same reason and message were told of the object within the window; never raises."""
+        """Queue an event, unless the same reason and message were posted about the object within the window; never raises."""
         now = self._now()
         said = (about, reason, message)
         if now - self._said.get(said, -self._window) < self._window:

@@ -18,7 +18,7 @@ _TOKEN: Final = "BearerToken"
 
 
 async def load(path: str) -> Access:
-    """Return what a kubeconfig says, or several with colons between them; raise whatever the loaders stumble over."""
+    """Return the access of one kubeconfig, or of several joined by colons; raise the loaders' errors."""
     configuration = Configuration()
     loader = await _loaders.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
     return Access(
@@ -43,7 +43,7 @@ def _tls(configuration: Configuration) -> ssl.SSLContext | None:
 
 
 def _renewer(configuration: Configuration, loader: Any) -> Callable[[], Awaitable[str | None]]:
-    """Read the token anew by the loader, which knows a plugin's expiry."""
+    """Read the token again through the loader, which knows when a plugin's token expires."""
 
     async def renew() -> str | None:
         await loader.load_and_set(configuration)

@@ -1,6 +1,6 @@
 """One of several processes leads: a coordination.k8s.io/v1 Lease, taken, renewed and handed back (client-go's leaderelection).
 
-Who holds the lease renews it; the others wait until it has stood still for its duration. Nobody's clock is compared with
+The holder renews the lease; the others wait until it has not changed for its duration. Nobody's clock is compared with
 another's: a holder counts from before it asked for its last renewal, the others from when they saw the lease change last. So,
 where clocks run equally fast, a holder has stopped at least `duration - renew` seconds before another begins.
 
@@ -26,7 +26,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class LeaseLost(Exception):
-    """The lease could not be renewed in time, or somebody else has it: whoever led must not do anything more."""
+    """The lease could not be renewed in time, or another process has it: the former leader must do nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Lease:
         )
 
     async def release(self) -> None:
-        """Hand the lease back, so that another need not wait for its end; what fails here only makes the others wait."""
+        """Hand the lease back, so that the next holder need not wait; a failure only makes the others wait."""
         if self._seen.spec.holder_identity == self._identity:
             try:
                 async with asyncio.timeout(self._terms.retry):
@@ -103,7 +103,7 @@ class Lease:
                 log.warning("the lease %s/%s was not handed back: %s", self._namespace, self._name, error)
 
     async def _try(self, patience: float) -> bool:
-        """Take or renew the lease, if that is possible now; say whether it is held."""
+        """Take or renew the lease, if that is possible now; return whether it is held."""
         begun, held, trouble = self._clock(), False, ""
         try:
             async with asyncio.timeout(patience):
@@ -112,7 +112,7 @@ class Lease:
                     await self._write(self._wanted())
                     held, self._renewed_at = True, begun
         except Conflict:
-            pass  # somebody was quicker, or an answer was lost: the next look tells
+            pass  # another process was quicker, or an answer was lost: the next read tells
         except TimeoutError:
             trouble = self.trouble or "no answer"
         except (KubeError, msgspec.MsgspecError) as error:
@@ -121,16 +121,16 @@ class Lease:
         return held
 
     async def _look(self) -> None:
-        """Read the lease. One that was deleted counts on as it was seen last: its holder may not know yet."""
+        """Read the lease. A deleted lease counts as it was read last: its holder may not know yet."""
         try:
-            found = _decode(await self._client.get(paths.leases(self._namespace, self._name)))
+            lease = _decode(await self._client.get(paths.leases(self._namespace, self._name)))
         except NotFound:
-            found = _Lease(_Meta(), self._seen.spec)
-        if found != self._seen:
-            self._seen, self._seen_at = found, self._clock()
+            lease = _Lease(_Meta(), self._seen.spec)
+        if lease != self._seen:
+            self._seen, self._seen_at = lease, self._clock()
 
     async def _write(self, spec: _Spec) -> None:
-        """Write over what was seen, or create what was not there; raise Conflict where that is no longer so."""
+        """Replace the lease as it was read last, or create it; raise Conflict if it has changed since."""
         version = self._seen.metadata.resource_version
         meta = {"name": self._name, "namespace": self._namespace} | ({"resourceVersion": version} if version else {})
         head = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta}
@@ -153,7 +153,7 @@ class Lease:
         return self._seen.spec.holder_identity == self._identity
 
     def _free_at(self) -> float:
-        """From when on the lease may be taken; its holder said how long it counts."""
+        """When the lease may be taken; its holder wrote how long it counts."""
         if not self._seen.spec.holder_identity:
             return self._seen_at
         return self._seen_at + (self._seen.spec.lease_duration_seconds or self._terms.duration)

@@ -1,20 +1,17 @@
 """The parts of API objects that muster reads, as msgspec Structs: what is not declared here costs nothing to decode.
 
-Decoded once per watch event, so the fields are few. A DLJob's spec and status stay raw: the extender wants its reservation
-only, the operator decodes them with the models of `muster.api` when the job's generation changes.
+Decoded once per watch event, so the fields are few. A DLJob's spec and status stay raw: the extender reads the reservation
+only, the operator decodes them with the models of `muster.api` when the job's generation changes. What a pod or a node means
+to the scheduler is `muster.allocation`'s matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
 
 from muster.api import names
-from muster.kube.quantity import milli, whole
-from muster.scheduling.resources import Resources
-from muster.scheduling.topology.eligibility import Constraint, Requirement, Taint, Toleration
 
 
 class Struct(msgspec.Struct, rename="camel", frozen=True, gc=False):
@@ -232,9 +229,13 @@ class Reserved(Struct, frozen=True):
 
 
 class ReservationStatus(Struct, frozen=True):
+    """The part of a DLJob's status that reserves GPUs: the placement, and the number of the attempt that it is for."""
+
+    attempt: int = 0
     placement: list[Reserved] = []
 
 
+NO_RESERVATION = ReservationStatus()
 NOTHING = msgspec.Raw(b"null")
 
 
@@ -244,10 +245,9 @@ class DLJob(Struct, frozen=True):
     status: msgspec.Raw = NOTHING
 
     @property
-    def reservation(self) -> list[Reserved]:
-        """What status.placement promises."""
-        found = _decode_reservation(self.status)
-        return found.placement if found else []
+    def reserved(self) -> ReservationStatus:
+        """What the status reserves; decoded anew each time."""
+        return _decode_reservation(self.status) or NO_RESERVATION
 
 
 class DLQueue(Struct, frozen=True):
@@ -257,61 +257,3 @@ class DLQueue(Struct, frozen=True):
 
 
 _decode_reservation = msgspec.json.Decoder(ReservationStatus | None).decode
-
-
-def gpus_of(pod: Pod) -> int:
-    """Count the GPUs that a pod asks for, as kube-scheduler does."""
-    return _amount(pod.spec, names.GPU, whole)
-
-
-def resources_of(pod: Pod) -> Resources:
-    """Return what a pod asks for beside GPUs."""
-    over = pod.spec.overhead or {}
-    cpu = _amount(pod.spec, "cpu", milli) + milli(over.get("cpu", 0))
-    memory = _amount(pod.spec, "memory", whole) + whole(over.get("memory", 0))
-    return Resources(cpu, memory, 1)
-
-
-def _amount(spec: PodSpec, name: str, read: Callable[[str | int], int]) -> int:
-    """The larger of what the containers and sidecars ask for together, and what an init container needs before them."""
-    sidecars = most = 0
-    for container in spec.init_containers or ():
-        amount = read(container.resources.of(name))
-        if container.restart_policy == "Always":
-            sidecars += amount
-        else:
-            most = max(most, sidecars + amount)
-    return max(most, sidecars + sum(read(container.resources.of(name)) for container in spec.containers))
-
-
-def constraint_of(spec: PodSpec) -> Constraint:
-    """Return what a pod asks of its node: selector, required affinity, tolerations."""
-    required = spec.affinity.node_affinity.required if spec.affinity and spec.affinity.node_affinity else None
-    terms = tuple(
-        tuple(
-            Requirement(e.key, e.operator, tuple(e.values or ()))
-            for e in [*(term.match_expressions or ()), *(term.match_fields or ())]
-        )
-        for term in (required.node_selector_terms if required else ())
-    )
-    return Constraint(
-        tuple(sorted((spec.node_selector or {}).items())),
-        terms,
-        tuple(Toleration(t.key, t.operator, t.value, t.effect) for t in spec.tolerations or ()),
-    )
-
-
-def pinned_to(spec: PodSpec) -> str | None:
-    """Return the one node that a pod's affinity leaves it, by name; None where it leaves more or says so otherwise."""
-    nodes = {
-        requirement.values[0]
-        for term in constraint_of(spec).terms
-        for requirement in term
-        if requirement.key == "metadata.name" and requirement.operator == "In" and len(requirement.values) == 1
-    }
-    return nodes.pop() if len(nodes) == 1 else None
-
-
-def taints_of(node: Node) -> tuple[Taint, ...]:
-    """Return the taints that keep pods off a node."""
-    return tuple(Taint(t.key, t.value, t.effect) for t in node.spec.taints or ())

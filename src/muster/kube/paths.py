@@ -11,6 +11,7 @@ from muster.api import names
 
 CORE: Final = "/api/v1"
 MUSTER: Final = f"/apis/{names.API_VERSION}"
+SCHEDULING: Final = "/apis/scheduling.k8s.io/v1"
 
 
 def segment(text: str) -> str:
@@ -60,6 +61,11 @@ def podtemplates(namespace: str | None = None, name: str | None = None) -> str:
 def events(namespace: str) -> str:
     """Name the core/v1 Events of a namespace."""
     return resource(CORE, "events", namespace)
+
+
+def priorityclasses() -> str:
+    """Name all PriorityClasses."""
+    return resource(SCHEDULING, "priorityclasses")
 
 
 def dljobs(namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:

@@ -10,7 +10,7 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15,
 
 @lru_cache(maxsize=4096)
 def parse(text: str | int) -> Decimal:
-    """Return the amount that a quantity names; raise ValueError for text that is none."""
+    """Return the amount that a quantity names; raise ValueError for any other text."""
     text = str(text)
     if re.search(r"[eE][+-]?\d{3}", text):
         raise ValueError(f"{text!r} is no quantity: its exponent has three digits or more")

@@ -1,8 +1,8 @@
-"""Keep a Store equal to one collection of the API server: list it in pages, then watch it line by line, for ever.
+"""Keep a Store equal to one collection of the API server: list it in pages, then watch it line by line, forever.
 
-Only the fields that the object's msgspec Struct declares are decoded. Whatever the server or the network does, `run` goes on:
-- a dropped, ended or silent watch is taken up again after the last resource version seen (the API server ends the watches
-  of slow readers without a word);
+Only the fields that the object's msgspec Struct declares are decoded. Whatever server or network do, `run` goes on:
+- a dropped, ended or silent watch is resumed after the last resource version seen (the API server silently ends the watches
+  of slow readers);
 - 410, as a status or as an ERROR frame in the stream, and errors that repeat without progress lead to a new list;
 - an object that cannot be decoded is logged once and left at its last readable version.
 Every retry waits for a jittered back-off, or longer where the server says Retry-After.
@@ -54,7 +54,7 @@ _decode_head: Final = msgspec.json.Decoder(_Head).decode
 
 
 class GarbledError(KubeError):
-    """A line of the watch is no event: what it said is unknown, so it must be sent again."""
+    """A line of the watch is not an event: its content is unknown, so it must be sent again."""
 
 
 class Reflector(Generic[T]):

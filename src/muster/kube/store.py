@@ -1,4 +1,4 @@
-"""What muster believes the API server holds of one resource: a dictionary fed by a reflector and by muster's own writes.
+"""The objects of one resource as muster knows them: a dictionary fed by a reflector and by muster's own writes.
 
 Writers put the server's answers to their own writes here, so they read their writes before the watch brings them. Three
 numbers keep that safe, all resource versions, which compare as integers within a resource (KEP-5504, Kubernetes 1.35):
@@ -49,7 +49,7 @@ def key_of(metadata: Metadata) -> str:
 
 
 class Store(Generic[T]):
-    """Objects of one resource by key; iterate over `values()`, ask with `get(key)`, hear of changes with `subscribe`."""
+    """Objects of one resource by key: iterate over `values()`, look up with `get(key)`, follow changes with `subscribe`."""
 
     def __init__(self) -> None:
         self.synced = asyncio.Event()
@@ -137,7 +137,7 @@ class Store(Generic[T]):
         self.synced.set()
 
     def _known(self, key: str) -> int:
-        """The newest version of a key about which there is nothing more to learn from an object of it."""
+        """The version up to which an object of that key brings nothing new."""
         held = self._versions.get(key)
         return held if held is not None else max(self.watermark, self._tombstones.get(key, 0))
 

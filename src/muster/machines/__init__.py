@@ -1,6 +1,6 @@
-"""Machine types as data: how many GPUs, how they are joined, which NICs are near, how much memory.
+"""Machine types as data: GPUs, their links, NICs with their distance to each GPU, and memory.
 
-The link tables are recorded `nvidia-smi topo -m` printouts (data/, with their sources); machines.toml names the types.
+Link tables are recorded `nvidia-smi topo -m` outputs (data/, with their sources); machines.toml names the types.
 Standard library only.
 """
 

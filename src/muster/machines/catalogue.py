@@ -19,7 +19,7 @@ from muster.machines.topo import BadTopo, Topo, parse_topo
 
 
 class UnknownMachine(ValueError):
-    """A name that is no machine type; the message lists those there are."""
+    """An unknown machine type; the message lists the valid names."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,23 @@ class Machine:
     nics: Mapping[str, tuple[str, ...]] = field(hash=False)
     cpu_affinity: tuple[str | None, ...]
     numa: tuple[int | None, ...]
-    """The NUMA node of each GPU; of several, the first (on GH200 the others are the GPU's own memory)."""
+    """The NUMA node of each GPU, the first of several (on GH200 the others are GPU memory)."""
     cpus: int
     memory_gib: int
 
 
 def machine(name: str) -> Machine:
     """Return the machine type of that name or alias; raise UnknownMachine."""
-    known = catalogue()
+    machines = catalogue()
     try:
-        return known[_aliases().get(name, name)]
+        return machines[_aliases().get(name, name)]
     except KeyError:
-        raise UnknownMachine(f"{name!r} is no machine type; known are {', '.join([*known, *_aliases()])}") from None
+        raise UnknownMachine(f"{name!r} is no machine type; expected one of {', '.join([*machines, *_aliases()])}") from None
 
 
 @cache
 def catalogue() -> Mapping[str, Machine]:
-    """Return every machine type by name (aliases left out), in the order of machines.toml."""
+    """Return every machine type by name, without aliases, in the order of machines.toml."""
     return {name: _machine(name, entry) for name, entry in _entries().items()}
 
 

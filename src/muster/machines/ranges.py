@@ -1,6 +1,6 @@
 """Sets of CPU or NUMA node numbers as the kernel and nvidia-smi write them: "0-31,64-95".
 
-Invariant: `format_ranges` writes one text per set, so two texts of the same set compare equal after `canonical_ranges`.
+Invariant: `format_ranges` has one text for each set, so `canonical_ranges` makes equal sets compare equal.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _PART = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 
 
 class BadRanges(ValueError):
-    """A text that is no list of numbers and ranges."""
+    """A text that is not a list of numbers and ranges."""
 
 
 def parse_ranges(text: str) -> list[int]:
-    """Return the numbers in "0-3,8", ascending and each once; raise BadRanges naming the bad part."""
+    """Return the numbers of "0-3,8" in ascending order without duplicates; raise BadRanges with the invalid part."""
     numbers: set[int] = set()
     for part in text.split(","):
         match = _PART.fullmatch(part.strip())
@@ -29,7 +29,7 @@ def parse_ranges(text: str) -> list[int]:
 
 
 def format_ranges(numbers: Iterable[int]) -> str:
-    """Return the shortest text for a set of numbers: [0, 1, 2, 8] is "0-2,8"; an empty set is ""."""
+    """Return the shortest text for a set of numbers: [0, 1, 2, 8] is "0-2,8", the empty set ""."""
     ordered = sorted(set(numbers))
     starts = ordered[:1] + [b for a, b in pairwise(ordered) if b != a + 1]
     ends = [a for a, b in pairwise(ordered) if b != a + 1] + ordered[-1:]
@@ -37,5 +37,5 @@ def format_ranges(numbers: Iterable[int]) -> str:
 
 
 def canonical_ranges(text: str) -> str:
-    """Return the one text of the set that `text` writes: "1-1" is "1"."""
+    """Return the canonical text of a set: "1-1" becomes "1"."""
     return format_ranges(parse_ranges(text))

@@ -1,8 +1,7 @@
-"""The table that `nvidia-smi topo -m` prints: read it, and print one.
+"""Parser and printer for the table of `nvidia-smi topo -m`.
 
-Every driver prints it a little differently (tabs or blanks, with or without NIC rows, NUMA columns and legend); what is
-read here is the part that they share. Invariant: the links between the GPUs are symmetric, X on the diagonal only, in
-the words of `muster.scheduling.topology.links.canonical`.
+Drivers differ in separators, NIC rows, NUMA columns and legend; the parser reads the common part. Invariant: links between
+GPUs are symmetric, X only on the diagonal, in the notation of `muster.scheduling.topology.links.canonical`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _GPU = re.compile(r"GPU\d+$")
 
 
 class BadTopo(ValueError):
-    """A text that is no table of `nvidia-smi topo -m`; says which line and cell, and what was expected."""
+    """An invalid table of `nvidia-smi topo -m`; the message names the line, the cell and the expected content."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class _Row:
 
 
 def parse_topo(text: str) -> Topo:
-    """Read what `nvidia-smi topo -m` prints; lines with # in front and the legend are passed over. Raise BadTopo."""
+    """Parse the output of `nvidia-smi topo -m`, ignoring the legend and lines that start with #; raise BadTopo."""
     lines = [(n, _ESCAPES.sub("", line)) for n, line in enumerate(text.splitlines(), 1)]
     table = [(n, line) for n, line in _before_legend(lines) if line.strip() and not line.startswith("#")]
     if not table:
@@ -59,7 +58,7 @@ def parse_topo(text: str) -> Topo:
 
 
 def render_topo(topo: Topo) -> str:
-    """Print the GPU rows of the table, tab-separated as nvidia-smi does; `parse_topo` reads it back."""
+    """Return the GPU rows of the table, tab-separated like nvidia-smi; `parse_topo` reads it back."""
     gpus = [f"GPU{i}" for i in range(len(topo.links))]
     lines = ["\t".join(["", *gpus, *topo.nics, *_TITLES[:2]])]
     for i, row in enumerate(topo.links):
@@ -91,7 +90,7 @@ def _rows(lines: list[tuple[int, str]]) -> dict[str, _Row]:
     for number, line in lines:
         name, *cells = line.split()
         if name in rows:
-            raise BadTopo(f"line {number}: row {name} is there twice; the first is line {rows[name].line}")
+            raise BadTopo(f"line {number}: duplicate row {name}; the first is in line {rows[name].line}")
         rows[name] = _Row(number, cells)
     return rows
 
@@ -112,7 +111,7 @@ def _link(row: str, column: str, cell: str, line: int) -> str:
     except BadLinks as error:
         raise BadTopo(f"{where}: {error}") from None
     if (link == "X") != (row == column):
-        raise BadTopo(f"{where}: found {cell}; X stands where a device meets itself, and only there")
+        raise BadTopo(f"{where}: found {cell}; expected X exactly where row and column are the same device")
     return link
 
 
@@ -122,11 +121,11 @@ def _check_symmetry(gpus: list[str], grid: dict[str, dict[str, str]], rows: dict
             if grid[a][b] != grid[b][a]:
                 raise BadTopo(
                     f"line {rows[a].line}, row {a}, column {b}: found {grid[a][b]}, but row {b}, column {a} "
-                    f"has {grid[b][a]}; a link is the same from both ends"
+                    f"has {grid[b][a]}; expected the same link in both directions"
                 )
 
 
-def _affinity(title: str, titles: list[str], rest: list[list[str]]) -> tuple[str | None, ...]:
-    place = titles.index(title) if title in titles else len(_TITLES)
-    found = [cells[place] if place < len(cells) else "" for cells in rest]
-    return tuple(None if cell in _UNKNOWN else cell for cell in found)
+def _affinity(title: str, titles: list[str], rows: list[list[str]]) -> tuple[str | None, ...]:
+    index = titles.index(title) if title in titles else len(_TITLES)
+    column = [cells[index] if index < len(cells) else "" for cells in rows]
+    return tuple(None if cell in _UNKNOWN else cell for cell in column)

@@ -1,7 +1,7 @@
 """The life of a gang as the planner sees it: three states, and the verbs that lead from one to another.
 
-A gang that arrives is queued, and one that ends is no longer in the snapshot; Wait changes nothing. The victims of a Preempt are
-queued once their pods have gone, as after a Requeue.
+A gang that arrives is queued, and one that ends is no longer in the snapshot; Wait changes nothing. The victims of a Preempt
+are queued once their pods have gone, as after a Requeue.
 """
 
 from __future__ import annotations

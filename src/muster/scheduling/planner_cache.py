@@ -65,7 +65,8 @@ class PlannerCache:
         """What the last snapshot changed."""
         self._fleet = Fleet({})
         self._facts: dict[str, GangFacts] = {}
-        self._rates: tuple[Mapping[str, Profile], Rates] | None = None
+        self._profiles: Mapping[str, Profile] = {}
+        self._rates: Rates | None = None
         self.settled = False
         """Whether a search for better placements found nothing, and nothing changed since."""
 
@@ -77,16 +78,17 @@ class PlannerCache:
         changed = self._fleet.follow(snapshot.nodes)
         if changed is None:
             self._fleet, self._facts, self._rates = Fleet(snapshot.nodes), {}, None
-        if changed or changed is None or self.changes.came or self.changes.gone:
+        if self._profiles is not snapshot.profiles and self._profiles != snapshot.profiles:
+            self._profiles, self._rates = snapshot.profiles, None
+        if changed or self._rates is None or self.changes.came or self.changes.gone:
             self.settled = False
         return self._fleet
 
     def rates(self, profiles: Mapping[str, Profile], nodes: Mapping[str, Node]) -> Rates:
         """Return what to expect of placements on these nodes by these profiles."""
-        if self._rates is None or (self._rates[0] is not profiles and self._rates[0] != profiles):
-            self._rates = profiles, Rates(profiles, nodes)
-            self.settled = False
-        return self._rates[1]
+        if self._rates is None:
+            self._rates = Rates(profiles, nodes)
+        return self._rates
 
     def facts(self, fleet: Fleet, gang: Gang) -> GangFacts:
         """Return what follows of the fleet and of a waiting gang of the index."""

@@ -1,4 +1,4 @@
-"""A simulation made of a scenario."""
+"""Builds a Simulation from a Scenario."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from muster.simulator.yaml_errors import BadInput, Problem
 
 
 class Foresight:
-    """The oracle of a run: what the simulation knows of its jobs."""
+    """The Oracle of a run, answered by its simulation; `simulation` is set once that exists."""
 
     simulation: Simulation
 
@@ -30,14 +30,14 @@ class Foresight:
 
 
 def assemble(scenario: Scenario, folder: Path, *, timeline: bool = False, on_moment: Moment | None = None) -> Simulation:
-    """Return the simulation of a scenario whose paths are relative to `folder`; raise BadInput where its files are bad."""
+    """Return the simulation of a scenario; its paths are relative to `folder`. Raise BadInput for a bad file."""
     jobs = jobs_of(scenario, folder)
     nodes = scenario.cluster.nodes(folder)
     oracle = Foresight()
-    given = {"seed": scenario.seed, "folder": folder, "oracle": oracle}
-    physics: Physics = scenario.physics.build(**given)
-    policy: Policy = scenario.policy.build(**given)
-    _check_known(jobs, physics, {node.model for node in nodes}, scenario)
+    run_values = {"seed": scenario.seed, "folder": folder, "oracle": oracle}
+    physics: Physics = scenario.physics.build(**run_values)
+    policy: Policy = scenario.policy.build(**run_values)
+    _check_rates(jobs, physics, {node.model for node in nodes}, scenario)
     simulation = Simulation(
         nodes,
         jobs,
@@ -49,26 +49,27 @@ def assemble(scenario: Scenario, folder: Path, *, timeline: bool = False, on_mom
     )
     oracle.simulation = simulation
     for failure in scenario.failures:
-        _plan_failure(simulation, failure)
+        _schedule_failure(simulation, failure)
     return simulation
 
 
 def jobs_of(scenario: Scenario, folder: Path) -> list[Job]:
-    """Return the jobs of a scenario's source, cut and shared as it says; raise BadInput where two have the same name."""
-    found: Iterable[Job] = scenario.jobs.build(seed=scenario.seed, folder=folder)
-    jobs = [_adapted(job, scenario) for job in found]
-    seen: set[str] = set()
+    """Return the jobs of a scenario's source with its `pod_gpus` and `sharing` applied; raise BadInput for a duplicate name."""
+    source: Iterable[Job] = scenario.jobs.build(seed=scenario.seed, folder=folder)
+    jobs = [_adapted(job, scenario) for job in source]
+    names: set[str] = set()
     for job in jobs:
-        if job.name in seen:
+        if job.name in names:
             raise BadInput(
-                f"source {scenario.jobs.name}", [Problem(None, "jobs", f"two jobs are called {job.name}; expected a name each")]
+                f"source {scenario.jobs.name}",
+                [Problem(None, "jobs", f"two jobs are called {job.name}; expected unique names")],
             )
-        seen.add(job.name)
+        names.add(job.name)
     return jobs
 
 
-def _check_known(jobs: Iterable[Job], physics: Physics, models: Iterable[str], scenario: Scenario) -> None:
-    """Find out before the run whether the physics knows every kind of job on every model of GPU."""
+def _check_rates(jobs: Iterable[Job], physics: Physics, models: Iterable[str], scenario: Scenario) -> None:
+    """Fail before the run if the physics lacks a rate for a kind of job on a GPU model of the cluster."""
     for job in {job.kind: job for job in jobs}.values():
         for model in sorted(models):
             try:
@@ -86,16 +87,16 @@ def _adapted(job: Job, scenario: Scenario) -> Job:
     return job
 
 
-def _plan_failure(simulation: Simulation, failure: Failure) -> None:
+def _schedule_failure(simulation: Simulation, failure: Failure) -> None:
     if failure.node not in simulation.cluster.nodes:
         raise BadInput("failures", [Problem(None, "node", f"found {failure.node!r}; expected a node of the cluster's list")])
 
-    def change(healthy: bool) -> bool:
+    def set_health(healthy: bool) -> bool:
         node = simulation.cluster.nodes[failure.node]
         broken = failure.broken(node)
         simulation.set_node(replace(node, healthy=node.healthy | broken if healthy else node.healthy & ~broken))
         return True
 
-    simulation.at(failure.at, lambda: change(False))
+    simulation.at(failure.at, lambda: set_health(False))
     if failure.until is not None:
-        simulation.at(failure.until, lambda: change(True))
+        simulation.at(failure.until, lambda: set_health(True))

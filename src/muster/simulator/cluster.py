@@ -1,8 +1,8 @@
-"""Who is where: nodes and gangs as the decisions made them, and the snapshot that a policy sees.
+"""The simulated cluster: nodes and gangs after the decisions so far, and the snapshot that a policy sees.
 
-Invariant: a GPU has one running gang, several that all let themselves be packed, or tasks that take parts of it and no more
-than all; `Node.free`, `parts` and `rest` are what placements leave, `rest` where a node says what it has beside GPUs.
-Objects that did not change are the same objects in the next snapshot.
+Invariant: a GPU has one running gang, several gangs that all allow packing, or tasks with fractions of it that sum to at most
+one GPU. `Node.free`, `parts` and `resources` are net of all placements (`resources` only where the node declares CPU and
+memory). Unchanged nodes and gangs are the same objects in the next snapshot.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from muster.scheduling.topology.node import Node
 
 
 class Invalid(Exception):
-    """A decision that no cluster could carry out: a fault of the policy."""
+    """A decision that no cluster could carry out: a bug of the policy."""
 
 
 class Cluster:
-    """Nodes, gangs by name, and who runs on which GPUs."""
+    """Nodes, gangs by name, and the GPUs that each gang holds."""
 
     def __init__(self, nodes: Iterable[Node], queues: Iterable[Queue] = ()) -> None:
         self.nodes: dict[str, Node] = {node.name: node for node in nodes}
@@ -35,14 +35,15 @@ class Cluster:
         self.running = Occupancy()
         self.gpus = sum(node.healthy.bit_count() for node in self.nodes.values())
         self._placed: dict[str, dict[str, GpuSet]] = {name: {} for name in self.nodes}
-        self._rest = {name: node.resources for name, node in self.nodes.items()}
-        self._shared: dict[str, dict[int, int]] = {}
-        """The thousandths that tasks with parts take of GPUs, by node and index."""
+        self._resources = {name: node.resources for name, node in self.nodes.items()}
+        """CPU, memory and pods that placements leave on each node."""
+        self._used_share: dict[str, dict[int, int]] = {}
+        """Thousandths of each GPU that fractional tasks hold, by node and GPU index."""
         self._snapshot: Snapshot | None = None
-        """The last one, unless nodes or gangs have changed since."""
+        """The last snapshot, unless nodes or gangs have changed since."""
 
     def snapshot(self) -> Snapshot:
-        """What a policy sees: the same object for as long as nothing changed."""
+        """Return what a policy sees: the same object as long as nothing changed."""
         last = self._snapshot
         if last is None or last.profiles is not self.profiles or last.ended is not self.ended:
             last = Snapshot(dict(self.nodes), tuple(self.gangs.values()), self.queues, self.profiles, self.ended)
@@ -50,7 +51,7 @@ class Cluster:
         return last
 
     def put(self, gang: Gang) -> None:
-        """Take a gang as it is from now on: new, placed, running, suspended or queued."""
+        """Add a gang or replace its state: queued, placed, running or suspended."""
         before = self.gangs.get(gang.name)
         if before is not None:
             self._leave(before)
@@ -63,17 +64,17 @@ class Cluster:
         self._leave(self.gangs.pop(name))
 
     def set_node(self, node: Node) -> None:
-        """Take a node with other GPUs in order than before; who runs on it stays until the policy hears of it."""
+        """Replace a node whose GPU health changed; its gangs stay until the caller removes them."""
         self.nodes[node.name] = node
         self._snapshot = None
         self._count(node.name)
 
     def neighbourhood(self, names: Iterable[str]) -> dict[str, Gang]:
-        """The gangs that run on any of these nodes."""
+        """Return the gangs that run on any of these nodes, by name."""
         return {name: self.gangs[name] for node in names for name in self.running.on_node.get(node, ())}
 
     def placed(self, name: str) -> dict[str, GpuSet]:
-        """The gangs that have a place on a node, running or not, with their GPUs there."""
+        """Return the GPUs of each gang with a placement on a node, running or not, by name of the gang."""
         return dict(self._placed[name])
 
     def _enter(self, gang: Gang) -> None:
@@ -95,38 +96,39 @@ class Cluster:
         self._count_all(gang.placement)
 
     def _use(self, placement: Placement, step: int) -> None:
-        """Count what tasks take beside whole GPUs on or off their nodes."""
-        for place in placement:
-            if self.nodes[place.node].allocatable != PLENTY:
-                rest, asked = self._rest[place.node], place.task.resources
-                self._rest[place.node] = rest - asked if step > 0 else rest + asked
-            if place.task.share < WHOLE:
-                used = self._shared.setdefault(place.node, {})
-                gpu = place.gpus.bit_length() - 1
-                used[gpu] = used.get(gpu, 0) + step * place.task.share
+        """Take (step 1) or give back (step -1) the CPU, memory and GPU fractions of tasks."""
+        for assigned in placement:
+            name, task = assigned.node, assigned.task
+            if self.nodes[name].allocatable != PLENTY:
+                left = self._resources[name]
+                self._resources[name] = left - task.resources if step > 0 else left + task.resources
+            if task.share < WHOLE:
+                used = self._used_share.setdefault(name, {})
+                gpu = assigned.gpus.bit_length() - 1
+                used[gpu] = used.get(gpu, 0) + step * task.share
                 if not used[gpu]:
                     del used[gpu]
 
     def _check(self, gang: Gang, name: str, gpus: int) -> None:
         broken = gpus & ~self.nodes[name].healthy
         if broken:
-            raise Invalid(f"{gang.name} is put on GPUs {indices(broken)} of {name}, which do not work")
-        shared = self._shared.get(name, {})
-        parted = sum(1 << gpu for gpu, used in shared.items() if used <= WHOLE)
-        for other, theirs in self.running.on_node.get(name, {}).values():
-            if theirs & gpus & ~parted and not (gang.sharing.packs and other.sharing.packs):
-                raise Invalid(f"{gang.name} is put on GPUs {indices(theirs & gpus)} of {name}, on which {other.name} runs")
+            raise Invalid(f"{gang.name} is placed on unhealthy GPUs {indices(broken)} of {name}")
+        fractional = sum(1 << gpu for gpu, used in self._used_share.get(name, {}).items() if used <= WHOLE)
+        for neighbour, held in self.running.on_node.get(name, {}).values():
+            if held & gpus & ~fractional and not (gang.sharing.packs and neighbour.sharing.packs):
+                raise Invalid(f"{gang.name} is placed on GPUs {indices(held & gpus)} of {name}, where {neighbour.name} runs")
 
     def _count_all(self, placement: Placement) -> None:
-        for name in dict.fromkeys(place.node for place in placement):
+        for name in dict.fromkeys(assigned.node for assigned in placement):
             self._count(name)
 
     def _count(self, name: str) -> None:
-        """Work out what is free of a node."""
-        taken = 0
+        """Recompute the free capacity of a node."""
+        held = 0
         for gpus in self._placed[name].values():
-            taken |= gpus
-        node = self.nodes[name]
-        shared = self._shared.get(name, {})
-        parts = [(gpu, WHOLE - used) for gpu, used in shared.items() if used < WHOLE and node.healthy >> gpu & 1]
-        self.nodes[name] = replace(node, free=node.healthy & ~taken, resources=self._rest[name], parts=tuple(sorted(parts)))
+            held |= gpus
+        node, used_share = self.nodes[name], self._used_share.get(name, {})
+        parts = tuple(
+            sorted((gpu, WHOLE - used) for gpu, used in used_share.items() if used < WHOLE and node.healthy >> gpu & 1)
+        )
+        self.nodes[name] = replace(node, free=node.healthy & ~held, resources=self._resources[name], parts=parts)

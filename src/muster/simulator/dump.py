@@ -1,7 +1,7 @@
-"""A live cluster as a file: the API objects that a plan depends on, as JSON, and when they were read.
+"""A live cluster saved to a file: the API objects that a plan depends on, as JSON, and the time of reading.
 
-The objects are kept as the API server gave them, less what no decision reads and what is nobody's business (environment and
-commands of containers, managed fields). So whoever reads the file translates it by the operator's own code.
+Objects stay as the API server returned them, without the fields that no decision reads and that may be private (environment
+and commands of containers, managed fields). The operator's own code therefore translates the file.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ import msgspec
 
 from muster.kube import paths
 from muster.kube.client import Client
-from muster.kube.objects import DLJob, DLQueue, Node, Pod
+from muster.kube.objects import DLJob, Node, Pod
 from muster.kube.store import KubeObject, Store
 from muster.simulator.yaml_errors import BadInput, Problem
-from muster_operator.listeners import PRIORITY_CLASSES
-from muster_operator.stores import PriorityClass, Stores
+from muster_operator.dljob.resources import PRIORITY_CLASSES
+from muster_operator.dlqueue.usage import DLQUEUES
+from muster_operator.stores import Stores
 
 KIND = "muster-snapshot/1"
 UNREAD = {"managedFields", "env", "envFrom", "command", "args", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"}
 LISTED = "1"
-"""The resource version of a list and all that is in it."""
+"""The resource version given to each list and its items: an edited file need not have consistent ones."""
 T = TypeVar("T", bound=KubeObject)
 
 
 class Dump(msgspec.Struct, rename="camel"):
-    """The file; each object is still JSON."""
+    """The file; each object stays raw JSON."""
 
     kind: str
     taken_at: float
@@ -41,20 +42,20 @@ class Dump(msgspec.Struct, rename="camel"):
 
 
 async def take(client: Client) -> bytes:
-    """Read a cluster and return the file; raise KubeError."""
+    """Read a cluster and return the content of the file; raise KubeError."""
     lists = {
         "nodes": paths.nodes(),
         "pods": paths.pods(),
         "dljobs": paths.dljobs(),
         "dlqueues": paths.dlqueues(),
-        "priority_classes": PRIORITY_CLASSES,
+        "priority_classes": paths.priorityclasses(),
     }
-    found = {name: [_lean(item) for item in (await client.list(path)).items] for name, path in lists.items()}
-    return msgspec.json.format(msgspec.json.encode(Dump(KIND, time.time(), **found)), indent=1) + b"\n"
+    objects = {name: [_lean(item) for item in (await client.list(path)).items] for name, path in lists.items()}
+    return msgspec.json.format(msgspec.json.encode(Dump(KIND, time.time(), **objects)), indent=1) + b"\n"
 
 
 def read(path: Path) -> tuple[Stores, float]:
-    """Return what the operator's stores would hold, and when it was so, in seconds since 1970; raise BadInput."""
+    """Return the operator's stores filled from a file, and the time of the dump in seconds since 1970; raise BadInput."""
     try:
         dump = msgspec.json.decode(path.read_bytes(), type=Dump)
         if dump.kind != KIND:
@@ -62,23 +63,23 @@ def read(path: Path) -> tuple[Stores, float]:
         stores = Stores()
         _fill(stores.view.nodes, dump.nodes, Node)
         _fill(stores.view.pods, dump.pods, Pod)
-        _fill(stores.queues, dump.dlqueues, DLQueue)
-        _fill(stores.priorities, dump.priority_classes, PriorityClass)
+        _fill(stores.of(DLQUEUES), dump.dlqueues, DLQUEUES.type)
+        _fill(stores.of(PRIORITY_CLASSES), dump.priority_classes, PRIORITY_CLASSES.type)
         _fill(stores.view.jobs, dump.dljobs, DLJob)
     except OSError as error:
         raise BadInput(path, [Problem(None, "", f"cannot be read: {error}")]) from None
     except (msgspec.MsgspecError, ValueError) as error:
-        raise BadInput(path, [Problem(None, "", f"is no snapshot: {error}")]) from None
+        raise BadInput(path, [Problem(None, "", f"is not a snapshot: {error}")]) from None
     return stores, dump.taken_at
 
 
 def _fill(store: Store[T], items: list[msgspec.Raw], kind: type[T]) -> None:
-    """Put objects into a store as if they had just been listed; who edits the file need not think of resource versions."""
+    """Put objects into a store as if they had just been listed."""
     store.replace_all((_listed(msgspec.json.decode(item, type=kind)) for item in items), LISTED)
 
 
-def _listed(found: Any) -> Any:
-    return msgspec.structs.replace(found, metadata=msgspec.structs.replace(found.metadata, resource_version=LISTED))
+def _listed(obj: Any) -> Any:
+    return msgspec.structs.replace(obj, metadata=msgspec.structs.replace(obj.metadata, resource_version=LISTED))
 
 
 def _lean(item: msgspec.Raw) -> msgspec.Raw:

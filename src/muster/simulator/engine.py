@@ -1,10 +1,10 @@
-"""Discrete events: jobs arrive, reach milestones and end; the policy is asked, and what it decides comes true.
+"""The event loop: jobs arrive, reach milestones and end; the policy decides, and the engine carries out its decisions.
 
-Between two events every running job makes progress at the rate that the physics gives it where it is. All events of one
-moment happen before the policy is asked once: a reactive pass after arrivals, departures and failures, an introspective one
-every `period` seconds. Rates are measured while jobs run and become part of the next snapshot, for all jobs of a kind.
-Where they drift with a job's progress, a job also reports at each introspective pass how fast it would be now in every way in
-which its kind was ever measured: its runtime knows its own statistical efficiency, and the step times are those of the kind.
+Between two events every running job progresses at the rate that the physics gives for its placement. All events of one moment
+are handled before the policy is called: a reactive pass follows arrivals, departures and failures, an introspective pass runs
+every `period` seconds. Rates are measured while jobs run and enter the next snapshot's profiles, for all jobs of a kind. If
+rates drift with progress (Pollux, OSDI'21), each started job also reports at every introspective pass its current rate on each
+shape on which its kind was measured: a runtime knows its own statistical efficiency, and step times are those of the kind.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from muster.scheduling.speed.shapes import shape_of
 from muster.scheduling.topology.links import GpuSet
 from muster.scheduling.topology.node import Node
 from muster.simulator.cluster import Cluster
-from muster.simulator.jobs import Job, gang
+from muster.simulator.jobs import Job, gang_of
 from muster.simulator.physics import Physics
 from muster.simulator.records import Records
 
-MEMORY = 499
-"""How many ended jobs a policy remembers beside the last."""
+ENDED_KEPT = 499
+"""Earlier ended jobs whose running times a snapshot keeps, in addition to the latest."""
 NOWHERE = Shape("", (), 0.0)
 
 
 class Policy(Protocol):
-    """Who decides. `period` is the seconds between introspective passes, None for none."""
+    """A scheduling policy; `period` is the seconds between introspective passes, None for reactive passes only."""
 
     period: float | None
 
@@ -44,22 +44,22 @@ class Policy(Protocol):
 
 @dataclass(slots=True)
 class Run:
-    """What the engine keeps of a job that has arrived and not ended."""
+    """The state of a job between its arrival and its end."""
 
     job: Job
     done: float = 0.0
     rate: float = 0.0
     counted_at: float = 0.0
-    """Progress is counted up to here; in the future while the job is being suspended, moved or resumed."""
+    """The time up to which `done` is counted; in the future while the job starts, moves or resumes."""
     until: float = 0.0
-    """The progress at which `rate` ends."""
+    """The progress up to which `rate` holds."""
     steady_since: float = 0.0
-    """When it began to run at this rate, in this shape and company: what is younger nobody has measured."""
+    """The start of the current rate, shape and co-location: a rate counts as measured once time has passed since."""
     version: int = 0
     shape: Shape = NOWHERE
     co_location: CoLocation = NO_NEIGHBOURS
     gpus: dict[str, GpuSet] | None = None
-    """Where it ran last."""
+    """The GPUs on which it ran last, by node."""
 
     def advance(self, now: float) -> None:
         if now > self.counted_at:
@@ -72,7 +72,7 @@ Moment = Callable[["Simulation"], None]
 
 
 class Simulation:
-    """One run; `on_milestone` hears of each milestone of each job and may submit and cancel jobs, `on_moment` only looks on."""
+    """One run. `on_milestone` runs at each milestone of a job and may submit and cancel jobs; `on_moment` only observes."""
 
     def __init__(
         self,
@@ -97,14 +97,14 @@ class Simulation:
         self._order = count()
         self._events: list[tuple[float, int, Callable[[], bool]]] = []
         self._pass_at: float | None = None
-        """When the next introspective pass is due."""
+        """The time of the next introspective pass."""
         self._wakes: set[float] = set()
-        """When answers change by time alone."""
+        """Times at which a waiting gang becomes ready without an event."""
         for job in jobs:
             self.submit(job)
 
     def run(self) -> Records:
-        """Simulate until every job has ended, or time is up."""
+        """Simulate until every job has ended or `until` is reached."""
         while self._events and self._events[0][0] <= self.until:
             self.now = self._events[0][0]
             if self._pass_at == self.now:
@@ -113,17 +113,17 @@ class Simulation:
             while self._events and self._events[0][0] == self.now:
                 changed |= heappop(self._events)[2]()
             if changed:
-                self._ask(self.policy.react)
+                self._decide(self.policy.react)
             if self._pass_at == self.now:
-                self._pass()
-            self.records.looks(self.cluster.nodes, self.now)
+                self._introspect()
+            self.records.sample(self.cluster.nodes, self.now)
             if self._on_moment:
                 self._on_moment(self)
         self.records.close(self._over())
         return self.records
 
     def _over(self) -> float:
-        """When the run was over: with its last job, when time was up, or when nothing could happen any more."""
+        """The end of the run: its last job's end, `until`, or the last event."""
         if not self.runs and len(self.records.rows) == self.submitted:
             return max((row.ended or 0.0 for row in self.records.rows.values()), default=0.0)
         return self.until if self._events else self.now
@@ -133,55 +133,55 @@ class Simulation:
         self.submitted += 1
         self.at(max(job.arrival, self.now), lambda: self._arrive(job))
 
-    def adopt(self, found: Gang, job: Job) -> None:
-        """Let a gang be there now as it is found: waiting, or on the GPUs of its placement."""
+    def adopt(self, existing: Gang, job: Job) -> None:
+        """Add a gang in its present state: queued, or with a placement."""
         self.submitted += 1
         run = self.runs[job.name] = Run(job, counted_at=self.now)
-        self.cluster.put(found)
+        self.cluster.put(existing)
         self.records.arrived(job, self.now)
-        if found.placement:
-            run.gpus = gpus_by_node(found.placement)
+        if existing.placement:
+            run.gpus = gpus_by_node(existing.placement)
             run.shape = shape_of(run.gpus, self.cluster.nodes)
-        if found.placement and found.running:
-            self.records.moved(job, (), found.placement, self.now, "", 0.0)
-            self._recompute(gpus_by_node(found.placement))
+        if existing.placement and existing.running:
+            self.records.moved(job, (), existing.placement, self.now, "", 0.0)
+            self._recompute(gpus_by_node(existing.placement))
         self._plan_pass()
-        self._ask_again()
+        self._request_pass()
 
     def cancel(self, name: str) -> None:
         """End a job before its work is done."""
         self._end(self.runs[name], finished=False)
-        self._ask_again()
+        self._request_pass()
 
-    def at(self, when: float, happening: Callable[[], bool]) -> None:
-        """Let something happen at a time; it says whether the policy is to be asked."""
-        heappush(self._events, (when, next(self._order), happening))
+    def at(self, when: float, event: Callable[[], bool]) -> None:
+        """Schedule an event; it returns whether a reactive pass must follow."""
+        heappush(self._events, (when, next(self._order), event))
 
     def remaining(self, name: str) -> float:
-        """The work that a job has still to do: for policies that are told (`policies.Oracle`)."""
+        """Return the remaining work of a job, for policies with an oracle (`policies.Oracle`)."""
         run = self.runs[name]
         return run.job.work - run.done - run.rate * max(0.0, self.now - run.counted_at)
 
     def rate_on(self, name: str, shape: Shape) -> float:
-        """The progress a second that a job would make now, alone, on GPUs of a shape: for policies that are told."""
+        """Return the rate that a job would have now, alone, on GPUs of a shape, for policies with an oracle."""
         run = self.runs[name]
         return self.physics.rate(run.job, run.done, shape, NO_NEIGHBOURS)
 
     def set_node(self, node: Node) -> None:
-        """Let GPUs of a node fail or come back; gangs on those that failed are queued again, with what they had saved."""
+        """Change the health of a node's GPUs; gangs on failed GPUs are requeued and keep their progress."""
         self.cluster.set_node(node)
         touched: dict[str, GpuSet] = {}
         for name, gpus in self.cluster.placed(node.name).items():
             if gpus & ~node.healthy:
-                touched.update(self._off(self.runs[name], ()))
+                touched.update(self._stop(self.runs[name], ()))
         self._recompute(touched)
-        self._ask_again()
+        self._request_pass()
 
     # Events
 
     def _arrive(self, job: Job) -> bool:
         self.runs[job.name] = Run(job, counted_at=self.now)
-        self.cluster.put(gang(job))
+        self.cluster.put(gang_of(job))
         self.records.arrived(job, self.now)
         self._plan_pass()
         return True
@@ -191,23 +191,23 @@ class Simulation:
             self._pass_at = (self.now // self.policy.period + 1) * self.policy.period
             self.at(self._pass_at, lambda: False)
 
-    def _pass(self) -> None:
-        """Where nothing runs, nobody comes and nothing was decided, the next pass would find what this one found."""
+    def _introspect(self) -> None:
+        """Run an introspective pass; without further events the next pass would see the same snapshot, so none is planned."""
         self._pass_at = None
         if self.runs:
-            self._ask(self.policy.introspect)
+            self._decide(self.policy.introspect)
             if self._events:
                 self._plan_pass()
 
-    def _ask_again(self) -> None:
-        """Let the policy be asked before time goes on."""
+    def _request_pass(self) -> None:
+        """Schedule a reactive pass at the present moment."""
         self.at(self.now, lambda: True)
 
     def _reached(self, run: Run, version: int) -> bool:
         if run.version != version:
             return False
         run.advance(self.now)
-        run.done = run.until  # whatever the floating point made of it
+        run.done = run.until  # exact, despite floating-point error
         if run.done >= run.job.work:
             self._end(run, finished=True)
             return True
@@ -219,25 +219,25 @@ class Simulation:
         return False
 
     def _end(self, run: Run, *, finished: bool) -> None:
-        gone = self.cluster.gangs[run.job.name]
+        ended = self.cluster.gangs[run.job.name]
         run.version += 1
         run.advance(self.now)
         self.cluster.remove(run.job.name)
         if self.physics.rates_drift:
-            self.cluster.profiles = {name: known for name, known in self.cluster.profiles.items() if name != run.job.name}
-        if gone.gpus:
-            self.cluster.ended = (*self.cluster.ended[-MEMORY:], gone.ran(self.now))
+            self.cluster.profiles = {name: p for name, p in self.cluster.profiles.items() if name != run.job.name}
+        if ended.gpus:
+            self.cluster.ended = (*self.cluster.ended[-ENDED_KEPT:], ended.ran(self.now))
         del self.runs[run.job.name]
-        self._note(run, gone, ())
-        self.records.ended(run.job, gone.attained_at(self.now), self.now, finished)
-        self._recompute(gpus_by_node(gone.placement))
+        self._record(run, ended, ())
+        self.records.ended(run.job, ended.attained_at(self.now), self.now, finished)
+        self._recompute(gpus_by_node(ended.placement))
 
     # Decisions
 
-    def _ask(self, ask: Callable[[Snapshot, float], Sequence[Decision]]) -> None:
-        """Ask the policy and do what it says."""
+    def _decide(self, plan: Callable[[Snapshot, float], Sequence[Decision]]) -> None:
+        """Call the policy and carry out its decisions."""
         touched: dict[str, GpuSet] = {}
-        decisions = ask(self.cluster.snapshot(), self.now)
+        decisions = plan(self.cluster.snapshot(), self.now)
         for decision in decisions:
             self._carry_out(decision, touched)
         self._recompute(touched)
@@ -248,25 +248,25 @@ class Simulation:
         self.records.decided(decision)
         match decision:
             case Join():
-                touched.update(self._off(self.runs[decision.gang.name], decision.placement))
+                touched.update(self._stop(self.runs[decision.gang.name], decision.placement))
             case Assignment():
                 touched.update(self._put(self.runs[decision.gang.name], decision))
             case Suspend():
-                suspended = self.cluster.gangs[decision.gang.name]
-                touched.update(self._off(self.runs[suspended.name], suspended.placement, suspended.packed))
+                gang = self.cluster.gangs[decision.gang.name]
+                touched.update(self._stop(self.runs[gang.name], gang.placement, gang.packed))
             case Requeue():
-                touched.update(self._off(self.runs[decision.gang.name], ()))
+                touched.update(self._stop(self.runs[decision.gang.name], ()))
             case Preempt():
                 for victim in decision.victims:
-                    touched.update(self._off(self.runs[victim.name], ()))
-                self._ask_again()
+                    touched.update(self._stop(self.runs[victim.name], ()))
+                self._request_pass()
             case Wait(until=float(until)) if until > self.now and until not in self._wakes:
                 self._wakes.add(until)
                 self.at(until, lambda: True)
 
     def _put(self, run: Run, decision: Assignment) -> dict[str, GpuSet]:
         if not decision.placement:
-            return self._off(run, ())
+            return self._stop(run, ())
         before = self.cluster.gangs[run.job.name]
         gpus = gpus_by_node(decision.placement)
         run.advance(self.now)
@@ -284,15 +284,15 @@ class Simulation:
             trial=Trial(type(decision).__name__, self.now, decision.effect, before.placement) if decision.effect else None,
         )
         self.cluster.put(after)
-        self._note(run, before, decision.placement, type(decision).__name__, pause)
+        self._record(run, before, decision.placement, type(decision).__name__, pause)
         run.shape, run.gpus = shape, gpus
         run.counted_at = max(run.counted_at, self.now + pause)
         if not gpus:
-            self._set_rate(run)  # it meets nobody on any GPU
+            self._set_rate(run)  # without GPUs it is in no neighbourhood, so _recompute would miss it
         return {**gpus_by_node(before.placement), **gpus}
 
     def _pause(self, run: Run, gpus: dict[str, GpuSet], shape: Shape) -> float:
-        """Seconds that a job loses by starting or going on there."""
+        """The seconds without progress when a job starts, resumes or moves to these GPUs."""
         if run.gpus is None:
             return run.job.start_seconds
         if run.gpus == gpus and self.cluster.gangs[run.job.name].running:
@@ -301,8 +301,8 @@ class Simulation:
             return self.physics.resume_seconds(run.job)
         return self.physics.move_seconds(run.job, run.shape, shape)
 
-    def _off(self, run: Run, placement: Placement, packed: str = "") -> dict[str, GpuSet]:
-        """Take a job off its GPUs, or let it wait on others; with a placement it waits for its turn there."""
+    def _stop(self, run: Run, placement: Placement, packed: str = "") -> dict[str, GpuSet]:
+        """Stop a job: it is queued, or suspended with a placement on which it waits for its time slice."""
         before = self.cluster.gangs[run.job.name]
         run.advance(self.now)
         run.rate, run.version = 0.0, run.version + 1
@@ -316,17 +316,17 @@ class Simulation:
             trial=None,
         )
         self.cluster.put(after)
-        self._note(run, before, (), "Suspend" if before.running and before.placement else "")
+        self._record(run, before, (), "Suspend" if before.running and before.placement else "")
         return gpus_by_node(before.placement)
 
-    def _note(self, run: Run, before: Gang, placement: Placement, verb: str = "", pause: float = 0.0) -> None:
-        left = before.placement if before.running else ()
-        self.records.moved(run.job, left, placement, self.now, verb, pause)
+    def _record(self, run: Run, before: Gang, placement: Placement, verb: str = "", pause: float = 0.0) -> None:
+        ran_on = before.placement if before.running else ()
+        self.records.moved(run.job, ran_on, placement, self.now, verb, pause)
 
     # Rates
 
     def _recompute(self, touched: dict[str, GpuSet]) -> None:
-        """Give a rate to the gangs that the change may concern."""
+        """Update the rates of the gangs on the touched nodes."""
         for name in self.cluster.neighbourhood(touched):
             run = self.runs[name]
             if run.rate == 0.0 or self.physics.placement_matters or run.counted_at > self.now:
@@ -348,29 +348,29 @@ class Simulation:
             self.at(run.counted_at + (run.until - run.done) / run.rate, lambda: self._reached(run, version))
 
     def _measure(self) -> None:
-        """Add what was seen since the last pass to the profiles."""
+        """Add the rates observed since the last pass to the profiles."""
         if not self.physics.placement_matters:
             return
         for name, run in self.runs.items():
-            seen = self.cluster.gangs[name]
-            if seen.placement and seen.running and run.steady_since < self.now:
-                known = self.cluster.profiles.get(seen.profile_name) or self.physics.profile(run.job)
-                if known.rates.get((run.shape, run.co_location)) != run.rate:
-                    rates = {**known.rates, (run.shape, run.co_location): run.rate}
-                    self.cluster.profiles = {**self.cluster.profiles, seen.profile_name: _with_rates(known, rates)}
+            gang = self.cluster.gangs[name]
+            if gang.placement and gang.running and run.steady_since < self.now:
+                profile = self.cluster.profiles.get(gang.profile_name) or self.physics.profile(run.job)
+                if profile.rates.get((run.shape, run.co_location)) != run.rate:
+                    rates = {**profile.rates, (run.shape, run.co_location): run.rate}
+                    self.cluster.profiles = {**self.cluster.profiles, gang.profile_name: _with_rates(profile, rates)}
         if self.physics.rates_drift:
             self.cluster.profiles = {**self.cluster.profiles, **self._reported()}
 
     def _reported(self) -> dict[str, Profile]:
-        """The profile of each gang that has started: its rates of now, where its kind was measured."""
-        found = {}
+        """A profile for each started gang: its current rate on each shape and co-location measured for its kind."""
+        profiles = {}
         for name, run in self.runs.items():
-            seen = self.cluster.gangs[name]
-            known = self.cluster.profiles.get(seen.profile_name)
-            if seen.started and known:
-                now = {where: self.physics.rate(run.job, run.done, *where) for where in known.rates}
-                found[name] = _with_rates(known, now)
-        return found
+            gang = self.cluster.gangs[name]
+            measured = self.cluster.profiles.get(gang.profile_name)
+            if gang.started and measured:
+                rates = {key: self.physics.rate(run.job, run.done, *key) for key in measured.rates}
+                profiles[name] = _with_rates(measured, rates)
+        return profiles
 
 
 def _with_rates(profile: Profile, rates: dict[tuple[Shape, CoLocation], float]) -> Profile:

@@ -1,7 +1,7 @@
-"""How many of the free GPUs the jobs that come cannot use: fragmentation as FGD counts it (Weng et al., ATC'23), over time.
+"""GPU fragmentation over time: the fraction of free GPUs that arriving jobs cannot use, after FGD (Weng et al., ATC'23).
 
-For a pod of a certain size a node with fewer free GPUs is as good as full. Weighted by how often each size came lately, and
-summed over the nodes, that is the share of free GPUs which are of no use to the next pod. Where no GPU is free, it is 0.
+A node with fewer free GPUs than a pod asks for is useless to that pod. The measure weights each pod size by its recent
+frequency and sums over the nodes; it is 0 if no GPU is free.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from muster.scheduling.topology.node import Node
 from muster.simulator.jobs import Job
 
 RECENT = 1000
-"""Jobs that make up the mix."""
+"""The number of latest jobs whose pod sizes make up the mix."""
 MOST_SAMPLES = 2048
 FIRST_STEP = 1.0
-"""Seconds between samples at first; doubled, and every other sample dropped, whenever there are too many."""
+"""Initial seconds between samples; at `MOST_SAMPLES` the step doubles and every other sample is dropped."""
 
 
 class Fragmentation:
-    """Looks at the free GPUs now and then, however long the run is not too often."""
+    """Samples of the measure, at most `MOST_SAMPLES` + 1 however long the run."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, float]] = []
@@ -31,7 +31,7 @@ class Fragmentation:
         self._sizes: Counter[int] = Counter()
 
     def arrived(self, job: Job) -> None:
-        """Take a job into the mix."""
+        """Add a job to the mix."""
         self._jobs.append(job.tasks)
         self._sizes.update(job.tasks)
         if len(self._jobs) > RECENT:
@@ -40,7 +40,7 @@ class Fragmentation:
     def due(self, now: float) -> bool:
         return now >= self._next
 
-    def look(self, nodes: Iterable[Node], now: float) -> None:
+    def sample(self, nodes: Iterable[Node], now: float) -> None:
         self.samples.append((now, unusable(_by_free(nodes), self._sizes)))
         if len(self.samples) > MOST_SAMPLES:
             self.samples = self.samples[::2]
@@ -48,7 +48,7 @@ class Fragmentation:
         self._next = now + self._step
 
     def mean(self, end: float) -> float:
-        """The mean over time, each sample holding until the next."""
+        """Return the mean over time until `end`; each sample holds until the next."""
         if not self.samples or end <= self.samples[0][0]:
             return 0.0
         steps = pairwise([*self.samples, (end, 0.0)])
@@ -56,15 +56,15 @@ class Fragmentation:
 
 
 def _by_free(nodes: Iterable[Node]) -> Counter[int]:
-    """How many nodes have how many free GPUs; of the sets of free GPUs there are few, so these are counted first."""
-    found: Counter[int] = Counter()
+    """The number of nodes by number of free GPUs; distinct free sets are few, so counting them first is fast."""
+    nodes_by_free: Counter[int] = Counter()
     for free, count in Counter(map(attrgetter("free"), nodes)).items():
-        found[free.bit_count()] += count
-    return found
+        nodes_by_free[free.bit_count()] += count
+    return nodes_by_free
 
 
 def unusable(free: Mapping[int, int], sizes: Mapping[int, int]) -> float:
-    """Return that share for so many nodes by free GPUs, and so many pods by size; 0 to 1."""
+    """Return the fraction of free GPUs that are unusable, 0 to 1: `free` counts nodes by free GPUs, `sizes` pods by size."""
     total, pods = sum(gpus * nodes for gpus, nodes in free.items()), sum(sizes.values())
     if not total or not pods:
         return 0.0

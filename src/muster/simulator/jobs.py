@@ -1,7 +1,7 @@
-"""A job as it truly is, and the gang that a policy sees of it.
+"""A job with its true amount of work, and the gang that a policy sees.
 
-`work` is in the physics' unit of progress (mini-batches, or seconds at full speed for traces that know no more). A policy
-never sees it, nor the rates that the physics would give elsewhere.
+`work` is in the unit of progress of the physics: mini-batches, or seconds at full speed for traces that record only durations.
+A policy sees neither the work nor the rates on other placements.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from muster.scheduling.topology.node import Level
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job of a trace: what it asks for, and what it has to do."""
+    """One job of a trace: its request and its work."""
 
     name: str
     arrival: float
     tasks: tuple[int, ...]
-    """GPUs of each worker that it asks for."""
+    """GPUs of each requested worker."""
     work: float
     kind: str = ""
     fewest: int | None = None
-    """Workers with which it can start; None: all that it asks for."""
+    """The smallest number of workers; None: all requested workers."""
     most: int | None = None
-    """Workers to which it can grow, each like its first."""
+    """The largest number of workers, each like the first; None: not elastic upwards."""
     queue: str = "default"
     priority: int = 0
     sharing: Sharing = EXCLUSIVE
@@ -36,11 +36,11 @@ class Job:
     preferred: Level = Level.NODE
     sensitivity: Sensitivity = Sensitivity.AUTO
     start_seconds: float = 0.0
-    """From its first placement to its first progress."""
+    """Seconds from the first placement to the first progress."""
     share: int = WHOLE
-    """The thousandths that each worker takes of its GPU; less than all of it only with one GPU."""
+    """Thousandths of its GPU that each worker uses; below 1,000 only with one GPU."""
     resources: Resources = ONE_POD
-    """What each worker needs beside GPUs."""
+    """CPU, memory and pods of each worker."""
     where: Constraint = ANYWHERE
 
     @property
@@ -49,12 +49,12 @@ class Job:
 
     @property
     def amount(self) -> float:
-        """The GPUs that it asks for, parts of one as what they are."""
+        """Requested GPUs, a fraction of one counted as such."""
         return self.gpus if self.share == WHOLE else self.gpus * self.share / WHOLE
 
 
-def gang(job: Job) -> Gang:
-    """The gang that is queued when the job is submitted."""
+def gang_of(job: Job) -> Gang:
+    """Return the queued gang of a submitted job."""
     sizes = job.tasks + (job.tasks[0],) * max(0, (job.most or 0) - len(job.tasks))
     tasks = (
         Task(f"{job.name}-{index}", gpus, job.resources, job.where, index=index, share=job.share)
@@ -79,6 +79,6 @@ def gang(job: Job) -> Gang:
 
 
 def pods(gpus: int, per_pod: int) -> tuple[int, ...]:
-    """The workers of a job of `gpus` GPUs whose pods have at most `per_pod` each."""
-    whole, resources = divmod(gpus, per_pod)
-    return (per_pod,) * whole + ((resources,) if resources else ())
+    """Return the GPUs of each pod of a job of `gpus` GPUs, at most `per_pod` each."""
+    full_pods, remainder = divmod(gpus, per_pod)
+    return (per_pod,) * full_pods + ((remainder,) if remainder else ())

@@ -1,6 +1,6 @@
-"""What an answer of a policy makes of the cluster, worked out anew: for those who check the policy.
+"""The state of the cluster after the decisions of one pass, computed independently to check a policy.
 
-It is worked out apart from the session on which the policies decide, so that a fault of theirs does not hide itself.
+It does not use the Session on which policies decide, so that a bug there cannot hide itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from muster.scheduling.admission.queue_order import in_order
-from muster.scheduling.decisions import Assignment, Decision, Join, Pack, Preempt, Requeue, Resume, Suspend, Wait
+from muster.scheduling.decisions import Assignment, Decision, Join, Pack, Preempt, Resume, Suspend, Wait
 from muster.scheduling.gang import Gang, Placement, gpus_by_node
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import place
@@ -20,7 +20,7 @@ from muster.scheduling.topology.links import GpuSet
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one decision makes of one gang."""
+    """The effect of one decision on one gang."""
 
     decision: Decision
     before: Gang
@@ -28,7 +28,7 @@ class Change:
 
 
 class Outcome:
-    """The snapshot, the decisions, and every gang as they leave it."""
+    """A snapshot, decisions, and every gang after them."""
 
     def __init__(self, snapshot: Snapshot, now: float, decisions: Sequence[Decision]) -> None:
         self.snapshot, self.now, self.decisions = snapshot, now, decisions
@@ -36,29 +36,29 @@ class Outcome:
         self.gangs = dict(self.before)
         self.changes = [change for decision in decisions for change in self._carried_out(decision)]
         self.preempts = any(isinstance(decision, Preempt) for decision in decisions)
-        """GPUs of victims come free after the pass, and are nobody's to use in it."""
+        """GPUs of victims become free after the pass only."""
         self.usable = {name: node.free for name, node in snapshot.nodes.items()}
-        """GPUs in order that no pod of others holds."""
+        """Healthy GPUs of each node that no external pod holds."""
         for gang in snapshot.gangs:
             for name, gpus in gpus_by_node(gang.placement).items():
                 self.usable[name] |= gpus & snapshot.nodes[name].healthy
         self.spare_before = self.without(as_asked(gang) for gang in self.before.values() if gang.placement)
-        """GPUs that were idle, or beyond what elastic gangs asked for: who moves in the pass makes room for the next one."""
+        """GPUs that were idle or surplus of elastic gangs before the pass; GPUs vacated in a pass serve the next one."""
         self.wait = {decision.gang.name: decision for decision in decisions if isinstance(decision, Wait)}
 
     def waiting(self) -> list[Gang]:
-        """The gangs without a place that could start now, by turn."""
+        """Return the ready gangs without a placement, in queue order."""
         return self._waiting(self.gangs)
 
     def first(self) -> Gang | None:
-        """The gang whose turn it was when the pass began; who comes after it is asked in the next one."""
+        """Return the head of the queue before the pass; later gangs may have to wait for the next pass."""
         return next(iter(self._waiting(self.before)), None)
 
     def _waiting(self, gangs: Mapping[str, Gang]) -> list[Gang]:
         return in_order(gang for gang in gangs.values() if not gang.placement and gang.is_ready(self.now))
 
-    def taking_turns(self) -> list[Gang]:
-        """The gangs that have a place and wait there for their turn."""
+    def suspended(self) -> list[Gang]:
+        """Return the gangs with a placement that do not run."""
         return [gang for gang in self.gangs.values() if gang.placement and not gang.running]
 
     def placed(self) -> Iterator[Gang]:
@@ -68,30 +68,30 @@ class Outcome:
         return filter(runs, self.gangs.values())
 
     def idle(self) -> dict[str, GpuSet]:
-        """GPUs on which nobody has a place."""
+        """Return the GPUs of each node that no placement covers."""
         return self.without(self.placed())
 
     def free(self) -> dict[str, GpuSet]:
-        """GPUs on which nobody runs."""
+        """Return the GPUs of each node on which no gang runs."""
         return self.without(self.running())
 
     def without(self, gangs: Iterator[Gang]) -> dict[str, GpuSet]:
-        """The usable GPUs but those of these gangs."""
-        left = dict(self.usable)
+        """Return the usable GPUs of each node without those of these gangs."""
+        remaining = dict(self.usable)
         for gang in gangs:
             for name, gpus in gpus_by_node(gang.placement).items():
-                left[name] &= ~gpus
-        return left
+                remaining[name] &= ~gpus
+        return remaining
 
-    def fits(self, gang: Gang, spots: dict[str, GpuSet]) -> bool:
-        """Say whether a gang that waits could start on these GPUs, as far as its queue's quota goes."""
+    def fits(self, gang: Gang, free: dict[str, GpuSet]) -> bool:
+        """Say whether a waiting gang could start on these GPUs within its quota."""
         if not self.quota_allows(gang):
             return False
-        capacity = FreeCapacity({name: replace(node, free=spots[name]) for name, node in self.snapshot.nodes.items()})
+        capacity = FreeCapacity({name: replace(node, free=free[name]) for name, node in self.snapshot.nodes.items()})
         return not isinstance(place(gang, capacity), Shortage)
 
     def quota_allows(self, gang: Gang) -> bool:
-        """What is left of a quota is kept for who comes first, in the order of the policy: sure of it is who waits alone."""
+        """Say whether the quota surely admits a gang: it must be the only waiting one, the policy chooses among several."""
         queue = self.snapshot.queues.get(gang.queue)
         if queue is None or queue.quota is None:
             return True
@@ -102,20 +102,20 @@ class Outcome:
     def _carried_out(self, decision: Decision) -> list[Change]:
         if isinstance(decision, Wait):
             return []
-        about = decision.victims if isinstance(decision, Preempt) else (decision.gang,)
-        befores = [self.gangs[gang.name] for gang in about]
+        affected = decision.victims if isinstance(decision, Preempt) else (decision.gang,)
+        befores = [self.gangs[gang.name] for gang in affected]
         changes = [Change(decision, before, _after(decision, before)) for before in befores]
         self.gangs |= {change.after.name: change.after for change in changes}
         return changes
 
 
 def runs(gang: Gang) -> bool:
-    """Say whether a gang is on its GPUs."""
+    """Say whether a gang runs on GPUs."""
     return bool(gang.placement) and gang.running
 
 
 def bundle(gang: Gang) -> str:
-    """The name that gangs packed onto the same GPUs have in common."""
+    """Return the name shared by gangs that are packed onto the same GPUs."""
     return gang.packed or gang.name
 
 
@@ -125,8 +125,6 @@ def _after(decision: Decision, before: Gang) -> Gang:
             placement, running = decision.placement, bool(decision.placement) and not isinstance(decision, Join)
         case Suspend():
             placement, running = before.placement, False
-        case Requeue():
-            placement, running = (), False
         case _:
             placement, running = (), False
     packed = before.packed if isinstance(decision, Resume | Suspend) and placement else ""
@@ -134,11 +132,13 @@ def _after(decision: Decision, before: Gang) -> Gang:
 
 
 def surplus(gang: Gang) -> Placement:
-    """The places that an elastic gang has beyond what it asked for."""
+    """Return the workers of an elastic gang beyond its request."""
     asked = len(gang.tasks) if gang.asked is None else gang.asked
-    return tuple(one for one in gang.placement if one.task.role == "worker" and one.task.index >= asked)
+    return tuple(assigned for assigned in gang.placement if assigned.task.role == "worker" and assigned.task.index >= asked)
 
 
 def as_asked(gang: Gang) -> Gang:
-    """A gang that runs without what it has beyond what it asked for."""
-    return replace(gang, placement=tuple(one for one in gang.placement if one not in surplus(gang))) if gang.running else gang
+    """Return a gang without its surplus workers, if it runs."""
+    if not gang.running:
+        return gang
+    return replace(gang, placement=tuple(assigned for assigned in gang.placement if assigned not in surplus(gang)))

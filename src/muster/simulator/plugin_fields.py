@@ -1,9 +1,9 @@
-"""Parts of a scenario that are chosen by name: what a builder takes is what a scenario may set.
+"""Scenario fields derived from builders: a scenario may set whatever the named builder accepts.
 
-A builder is a class or a function; its annotated parameters become the fields, checked by pydantic, with its own defaults. A
-parameter that is a dataclass of settings gives its fields, amounts not below 0, save those that the registry has `Fixed`.
-Parameters that only a run knows (`GIVEN`) are no fields. So a new trace, physics or policy is one line in the registry,
-and nothing else has to know it.
+A builder is a class or function. Its annotated parameters become pydantic fields with its defaults. A parameter that is a
+dataclass of settings contributes the fields of that dataclass (floats at least 0), except those marked `Fixed` in the registry.
+Parameters that only the run can supply (`RUN_PARAMETERS`) are not fields. A new trace, physics or policy therefore needs one
+line in the registry and nothing else.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from pydantic import BaseModel, Field, PlainValidator, create_model
 
 from muster.simulator.yaml_errors import Strict, complaint
 
-GIVEN = ("seed", "oracle", "folder")
-"""Parameters that the run gives: the scenario's seed, who knows how long jobs run, the folder that paths are relative to."""
+RUN_PARAMETERS = ("seed", "oracle", "folder")
+"""Parameters supplied by the run: the scenario's seed, the oracle of job lengths, the folder of relative paths."""
 Builder = Callable[..., Any]
 Amount = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Beside the type of a dataclass of settings: fields that a scenario may not set."""
+    """Annotation of a settings parameter: the fields that a scenario may not set."""
 
     names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One entry of a registry with the fields that a scenario sets."""
+    """A registry entry with the settings of a scenario."""
 
     name: str
     builder: Builder
     settings: BaseModel
 
-    def build(self, **given: object) -> Any:
-        """Call the builder with what the scenario sets and what the run gives; paths become those of the scenario's folder."""
+    def build(self, **run_values: object) -> Any:
+        """Call the builder with the scenario's settings and the run's parameters; paths are relative to `folder`."""
         values = {name: getattr(self.settings, name) for name in self.settings.model_fields_set}
-        folder = given.get("folder")
+        folder = run_values.get("folder")
         if isinstance(folder, Path):
             values = {name: folder / value if isinstance(value, Path) else value for name, value in values.items()}
         arguments: dict[str, object] = {}
         for name, kind in parameters(self.builder).items():
             group = _dataclass(kind)
-            if name in GIVEN:
-                arguments[name] = given[name]
+            if name in RUN_PARAMETERS:
+                arguments[name] = run_values[name]
             elif group is not None:
                 arguments[name] = group(**{f.name: values[f.name] for f in fields(group) if f.name in values})
             elif name in values:
@@ -60,7 +60,7 @@ class Choice:
 
 
 def one_of(table: Mapping[str, Builder], tag: str) -> PlainValidator:
-    """Return the validator of a field that is either a name of `table`, or a mapping with the name as `tag` and settings."""
+    """Return the validator of a field that is a name in `table`, or a mapping with that name as `tag` and settings."""
 
     def choose(value: Any) -> Choice:
         if isinstance(value, str):
@@ -78,19 +78,19 @@ def one_of(table: Mapping[str, Builder], tag: str) -> PlainValidator:
 
 @cache
 def settings_model(builder: Builder) -> type[BaseModel]:
-    """Return the model of the fields that a builder takes."""
-    found: dict[str, Any] = {}
+    """Return the model of a builder's settings."""
+    settings: dict[str, Any] = {}
     defaults = inspect.signature(builder).parameters
     for name, kind in parameters(builder).items():
         group = _dataclass(kind)
-        if name in GIVEN:
+        if name in RUN_PARAMETERS:
             continue
         if group is not None:
-            found |= _fields(group, _fixed(kind))
+            settings |= _fields(group, _fixed(kind))
         else:
             default = defaults[name].default
-            found[name] = (kind, ... if default is inspect.Parameter.empty else default)
-    return create_model(f"{getattr(builder, '__name__', 'Builder')}Settings", __base__=Strict, **found)
+            settings[name] = (kind, ... if default is inspect.Parameter.empty else default)
+    return create_model(f"{getattr(builder, '__name__', 'Builder')}Settings", __base__=Strict, **settings)
 
 
 @cache
@@ -112,7 +112,7 @@ def _fixed(kind: Any) -> frozenset[str]:
 
 
 def _dataclass(kind: Any) -> type[Any] | None:
-    """The dataclass that a parameter is, or may be."""
+    """The dataclass among the types that a parameter accepts."""
     if get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     options = get_args(kind) if isinstance(kind, UnionType) else (kind,)

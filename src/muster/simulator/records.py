@@ -1,4 +1,4 @@
-"""What happened in a run: a row for each job, and how many GPUs were held and busy over time."""
+"""Records of a run: a row for each job, and the numbers of held GPUs, busy GPUs and queued jobs over time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from muster.simulator.jobs import Job
 
 @dataclass(slots=True)
 class Row:
-    """One job; times in seconds since the start of the run."""
+    """One job; times are in seconds since the start of the run."""
 
     name: str
     gpus: float
@@ -27,7 +27,7 @@ class Row:
     ended: float | None = None
     gpu_seconds: float = 0.0
     overhead: float = 0.0
-    """Seconds lost to being suspended, resumed and moved."""
+    """Seconds without progress after starts, resumes and moves."""
     suspensions: int = 0
     migrations: int = 0
 
@@ -43,8 +43,8 @@ class Row:
 
 
 @dataclass(slots=True)
-class Stay:
-    """A job on GPUs of a node for a while: a bar of the timeline."""
+class Span:
+    """An interval in which a job ran on GPUs of one node: a bar of the timeline."""
 
     job: str
     node: str
@@ -54,8 +54,8 @@ class Stay:
 
 
 @dataclass(slots=True)
-class Level:
-    """A number that changes in steps, integrated over time."""
+class Gauge:
+    """A number that changes in steps, and its integral over time."""
 
     value: float = 0.0
     since: float = 0.0
@@ -72,34 +72,34 @@ class Level:
             self.steps.append((now, self.value))
 
     def between(self, start: float, end: float) -> float:
-        """The mean from `start` to `end`."""
-        total, value, last = 0.0, 0.0, start
-        for when, then in self.steps:
-            if when >= end:
+        """Return the mean from `start` to `end`."""
+        total, value, since = 0.0, 0.0, start
+        for time, next_value in self.steps:
+            if time >= end:
                 break
-            if when > start:
-                total += value * (when - last)
-                last = when
-            value = then
-        return (total + value * (end - last)) / (end - start)
+            if time > start:
+                total += value * (time - since)
+                since = time
+            value = next_value
+        return (total + value * (end - since)) / (end - start)
 
 
 class Records:
-    """What the engine tells of a run as it goes."""
+    """The records of a run; the engine calls a method for each change."""
 
     def __init__(self, gpus: int, *, timeline: bool = False) -> None:
         self.gpus = gpus
         self.rows: dict[str, Row] = {}
-        self.held, self.active, self.queue = Level(), Level(), Level()
+        self.held, self.active, self.queue = Gauge(), Gauge(), Gauge()
         self.fragmentation = Fragmentation()
         self.verbs: Counter[str] = Counter()
         self.decisions: Counter[tuple[str, Reason]] = Counter()
-        """Decisions by verb and reason; a gang that waits is told so in every pass."""
-        self.stays: list[Stay] | None = [] if timeline else None
+        """Decisions by verb and reason; a waiting gang counts once for each pass."""
+        self.spans: list[Span] | None = [] if timeline else None
         self.end = 0.0
         self._busy: dict[str, float] = {}
-        self._users: Counter[tuple[str, int]] = Counter()
-        """The thousandths of each GPU on which jobs run, all of it for each of those that are packed."""
+        self._used: Counter[tuple[str, int]] = Counter()
+        """Thousandths of each GPU in use: the sum over its jobs, 1,000 for each packed job."""
         self._open: dict[str, tuple[Placement, float]] = {}
 
     def arrived(self, job: Job, now: float) -> None:
@@ -107,16 +107,16 @@ class Records:
         self.fragmentation.arrived(job)
         self.queue.add(1, now)
 
-    def looks(self, nodes: Mapping[str, Node], now: float) -> None:
-        """All that happens now has happened."""
+    def sample(self, nodes: Mapping[str, Node], now: float) -> None:
+        """Sample the free GPUs after all events of a moment."""
         if self.fragmentation.due(now):
-            self.fragmentation.look(nodes.values(), now)
+            self.fragmentation.sample(nodes.values(), now)
 
     def decided(self, decision: Decision) -> None:
         self.decisions[type(decision).__name__, decision.reason] += 1
 
     def moved(self, job: Job, before: Placement, after: Placement, now: float, verb: str, pause: float) -> None:
-        """A job leaves the GPUs of `before` (empty: it did not run) for those of `after`."""
+        """Record a job's change from the GPUs of `before` to those of `after`; empty: it does not run."""
         row = self.rows[job.name]
         row.overhead += pause
         if verb:
@@ -128,12 +128,12 @@ class Records:
         self.held.add(self._use(before, -1) + self._use(after, 1), now)
         self.queue.add((not after) - (not before), now)
         self._set_busy(job.name, 0.0, now)
-        self._stay(job.name, after, now)
+        self._set_span(job.name, after, now)
 
-    def busy(self, job: Job, share: float, now: float) -> None:
-        """The share of time in which a running job keeps each of its GPUs busy has changed."""
-        holds = sum(place.gpus.bit_count() for place in self._open[job.name][0]) if job.name in self._open else 0
-        self._set_busy(job.name, share * holds * job.share / WHOLE, now)
+    def busy(self, job: Job, utilisation: float, now: float) -> None:
+        """Record the utilisation of a job's GPUs, the fraction of time for which it keeps each of them busy."""
+        held = sum(assigned.gpus.bit_count() for assigned in self._open[job.name][0]) if job.name in self._open else 0
+        self._set_busy(job.name, utilisation * held * job.share / WHOLE, now)
 
     def ended(self, job: Job, gpu_seconds: float, now: float, finished: bool) -> None:
         row = self.rows[job.name]
@@ -143,20 +143,20 @@ class Records:
         self.queue.add(-1, now)
 
     def close(self, now: float) -> None:
-        """The run is over."""
+        """End the run."""
         self.end = now
-        for level in (self.held, self.active, self.queue):
-            level.add(0, now)
+        for gauge in (self.held, self.active, self.queue):
+            gauge.add(0, now)
         for name in list(self._open):
-            self._stay(name, (), now)
+            self._set_span(name, (), now)
 
     def _use(self, placement: Placement, step: int) -> float:
-        """Count a job on or off its GPUs; return by how much the GPUs that have any job changed."""
+        """Add (step 1) or remove (step -1) a job as a user of its GPUs; return the change in the number of GPUs in use."""
         changed = 0
-        for place in placement:
-            for gpu in indices(place.gpus):
-                before = self._users[place.node, gpu]
-                after = self._users[place.node, gpu] = before + step * place.task.share
+        for assigned in placement:
+            for gpu in indices(assigned.gpus):
+                before = self._used[assigned.node, gpu]
+                after = self._used[assigned.node, gpu] = before + step * assigned.task.share
                 changed += min(after, WHOLE) - min(before, WHOLE)
         return changed / WHOLE
 
@@ -164,9 +164,9 @@ class Records:
         self.active.add(gpus - self._busy.get(name, 0.0), now)
         self._busy[name] = gpus
 
-    def _stay(self, name: str, after: Placement, now: float) -> None:
+    def _set_span(self, name: str, after: Placement, now: float) -> None:
         placement, start = self._open.pop(name, ((), now))
-        if self.stays is not None and now > start:
-            self.stays += [Stay(name, place.node, place.gpus, start, now) for place in placement]
+        if self.spans is not None and now > start:
+            self.spans += [Span(name, assigned.node, assigned.gpus, start, now) for assigned in placement]
         if after:
             self._open[name] = (after, now)

@@ -1,4 +1,4 @@
-"""What a scenario can name: sources of jobs, physics, policies; a line each (see `choices` for what a builder is)."""
+"""The job sources, physics and policies that a scenario can name, one line each; `plugin_fields` says what a builder is."""
 
 from __future__ import annotations
 

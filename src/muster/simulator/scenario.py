@@ -1,6 +1,6 @@
-"""A scenario: everything that a run depends on, as users write it in YAML. docs/simulator.md tells every field.
+"""A scenario: the YAML file that describes a run. docs/simulator.md documents every field.
 
-Invariant: the same scenario and trace give the same result, byte for byte. Times in seconds since the start of the run.
+Invariant: the same scenario and trace give the same result, byte for byte. Times are in seconds since the start of the run.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class Group(Strict):
-    """Nodes that are alike: of a machine type by name, or with so many GPUs and links."""
+    """Identical nodes: of a named machine type, or with a number of GPUs and their links."""
 
     count: Count
     name: Annotated[str, Field(min_length=1)] | None = None
-    """The nodes are NAME-0, NAME-1, ...; left out: the machine type, or "node"."""
+    """Nodes are called NAME-0, NAME-1, ...; default: the machine type, else "node"."""
     machine: str | None = None
     gpus: Gpus | None = None
     links: str | list[list[str]] | None = None
-    """One link for every pair ("NV2"), or the matrix; left out: unknown, every way through the system."""
+    """One link for every pair ("NV2"), or the matrix; default: unknown, all pairs across the system (SYS)."""
     model: str | None = None
-    """What its GPUs are called; left out: the product of the machine type."""
+    """The GPU model; default: the product of the machine type."""
 
     @property
     def prefix(self) -> str:
@@ -47,7 +47,7 @@ class Group(Strict):
         return self.model if self.model is not None else machines.machine(self.machine).product if self.machine else ""
 
     def type(self) -> MachineType:
-        """Return the machine type of these nodes."""
+        """Return the machine type; raise UnknownMachine or BadLinks."""
         if self.machine is not None:
             return machine_type(machines.machine(self.machine).links)
         gpus = self.gpus or 1
@@ -58,64 +58,66 @@ class Group(Strict):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.machine is None) == (self.gpus is None):
-            raise complaint("has both or neither of machine and gpus; expected one of them")
+            raise complaint("has both or neither of machine and gpus; expected exactly one of them")
         if self.machine is not None and self.links is not None:
-            raise complaint("a machine type by name has its own links; expected links only beside gpus", "links")
+            raise complaint("a named machine type has its own links; expected links only together with gpus", "links")
         try:
-            found = self.type()
+            machine = self.type()
         except (UnknownMachine, BadLinks) as error:
             raise complaint("{error}", "machine" if self.machine else "links", error=str(error)) from None
-        if self.gpus is not None and found.gpus != self.gpus:
-            raise complaint("is a matrix of {found} GPUs; expected {gpus}", "links", found=found.gpus, gpus=self.gpus)
+        if self.gpus is not None and machine.gpus != self.gpus:
+            raise complaint("is a matrix of {found} GPUs; expected {gpus}", "links", found=machine.gpus, gpus=self.gpus)
         return self
 
 
 class Cluster(Strict):
-    """The nodes, and how they stand. Each group begins a new rack."""
+    """The nodes with their racks and blocks. Each group starts a new rack."""
 
     groups: tuple[Group, ...] = ()
     openb: Path | None = None
-    """Instead of groups: a list of nodes as openb has it, with their CPU and memory."""
+    """Instead of groups: a node list in the format of openb, with CPU and memory."""
     nodes_per_rack: Count | None = None
-    """Left out: racks are not told."""
+    """Default: nodes have no rack."""
     racks_per_block: Count | None = None
 
     @model_validator(mode="after")
     def _names(self) -> Self:
         if bool(self.groups) == (self.openb is not None):
-            raise complaint("has both or neither of groups and openb; expected one of them")
+            raise complaint("has both or neither of groups and openb; expected exactly one of them")
         if self.openb is not None and self.nodes_per_rack is not None:
-            raise complaint("the list of openb has no racks; expected this only beside groups", "nodes_per_rack")
+            raise complaint(
+                "a node list of openb has no racks; expected this field only together with groups", "nodes_per_rack"
+            )
         prefixes = [group.prefix for group in self.groups]
-        twice = sorted({prefix for prefix in prefixes if prefixes.count(prefix) > 1})
-        if twice:
-            raise complaint("two groups have nodes called {name}; expected another name for one", "groups", name=twice[0])
+        duplicates = sorted({prefix for prefix in prefixes if prefixes.count(prefix) > 1})
+        if duplicates:
+            raise complaint("two groups have nodes called {name}; expected unique names", "groups", name=duplicates[0])
         return self
 
     def nodes(self, folder: Path = Path()) -> list[Node]:
-        """Return the nodes, all free; the path of a list is relative to `folder`. Raise BadInput where the list is bad."""
+        """Return the nodes, all free; the path of a node list is relative to `folder`. Raise BadInput for a bad list."""
         if self.openb is not None:
             return openb.nodes(folder / self.openb)
-        made: list[Node] = []
+        nodes: list[Node] = []
         rack = -1
         for group in self.groups:
             machine, width = group.type(), len(str(group.count - 1))
             for index in range(group.count):
                 rack += self.nodes_per_rack is not None and index % self.nodes_per_rack == 0
                 name = f"{group.prefix}-{index:0{width}}"
-                in_rack, in_block = self._stand(rack)
-                made.append(Node(name, machine, machine.all, machine.all, group.product, rack=in_rack, block=in_block))
-        return made
+                rack_name, block = self._location(rack)
+                nodes.append(Node(name, machine, machine.all, machine.all, group.product, rack=rack_name, block=block))
+        return nodes
 
-    def _stand(self, rack: int) -> tuple[str, str]:
-        """The names of a rack and of its block; empty where they are not told."""
+    def _location(self, rack: int) -> tuple[str, str]:
+        """The names of a rack and its block; empty if unknown."""
         if self.nodes_per_rack is None:
             return "", ""
         return f"rack-{rack:04}", f"block-{rack // self.racks_per_block:04}" if self.racks_per_block else ""
 
 
 class Failure(Strict):
-    """GPUs of a node that stop working, all of them unless some are named, until the node is repaired."""
+    """A failure of GPUs of one node, by default all of them, until their repair."""
 
     at: Seconds
     node: str
@@ -129,12 +131,12 @@ class Failure(Strict):
         return self
 
     def broken(self, node: Node) -> int:
-        """Return the set of GPUs that stop working."""
+        """Return the set of failing GPUs."""
         return node.machine.all if self.gpus is None else gpu_set(self.gpus) & node.machine.all
 
 
 class Sharing(Strict):
-    """What every job lets be done with it, whatever its trace says."""
+    """The sharing that every job allows, in place of what its trace says."""
 
     slices: bool = False
     packs: bool = False
@@ -149,27 +151,27 @@ class Scenario(Strict):
     policy: Annotated[Choice, one_of(POLICIES, "name")] = Choice("muster", POLICIES["muster"], Strict())
     seed: int = 0
     until: Annotated[float, Field(gt=0)] | None = None
-    """When the run is stopped; left out: when every job has ended."""
+    """The end of the run; default: the end of the last job."""
     pod_gpus: Gpus | None = None
-    """GPUs of the largest pod: jobs of more are cut into several. Left out: as the trace says."""
+    """The largest number of GPUs of a pod: larger jobs are split into several pods. Default: as in the trace."""
     sharing: Sharing | None = None
-    """Left out: as the trace says."""
+    """Default: as in the trace."""
     failures: tuple[Failure, ...] = ()
     window: tuple[Seconds, Seconds] | None = None
-    """From and to: a time for which means are told besides those of the whole run. Left out: while jobs arrive."""
+    """Start and end of an interval with separate means. Default: first to last arrival."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        known = sorted(node.name for node in self.cluster.nodes()) if self.cluster.groups else None
+    def _consistent(self) -> Self:
+        names = sorted(node.name for node in self.cluster.nodes()) if self.cluster.groups else None
         for index, failure in enumerate(self.failures):
-            if known is not None and failure.node not in known:
-                wrong = f"failure {index} is of node {failure.node!r}"
-                raise complaint("{wrong}; expected one of {names}, ...", "failures", wrong=wrong, names=", ".join(known[:3]))
+            if names is not None and failure.node not in names:
+                fault = f"failure {index} is of node {failure.node!r}"
+                raise complaint("{fault}; expected one of {names}, ...", "failures", fault=fault, names=", ".join(names[:3]))
         if self.window is not None and self.window[0] >= self.window[1]:
-            raise complaint("ends before it begins; expected two times, from and to", "window")
+            raise complaint("ends before it begins; expected a start and a later end", "window")
         return self
 
 
 def load(path: Path) -> Scenario:
-    """Read a scenario; raise BadInput with each mistake's line and field."""
+    """Read a scenario; raise BadInput with the line and field of each mistake."""
     return read_yaml(path, Scenario)

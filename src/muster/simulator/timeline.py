@@ -1,7 +1,7 @@
-"""A picture of a run: each GPU a line, each job a colour, time to the right.
+"""A chart of a run: one line for each GPU, one colour for each job, time to the right.
 
-Made for 16 GPUs as for 400: names of nodes and jobs stand where there is room for them. A job that comes onto a GPU on which
-another runs has the upper half of its line for as long as it stays.
+It scales from 16 to 400 GPUs: nodes and jobs are labelled only where the labels fit. A job that starts on a GPU in use is drawn
+in the upper half of its line.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from matplotlib.figure import Figure
 
 from muster.scheduling.topology.links import indices
 from muster.scheduling.topology.node import Node
-from muster.simulator.records import Records, Stay
+from muster.simulator.records import Records, Span
 
 Format = Literal["png", "svg"]
 Color = tuple[float, float, float]
 UNITS = ((2 * 86400.0, 86400.0, "days"), (2 * 3600.0, 3600.0, "hours"), (300.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 NAMED_JOBS = 40
-"""Up to so many jobs carry their names, where they have this share of the width."""
-NAMED_SHARE = 0.04
+"""The largest number of jobs with name labels."""
+NAMED_WIDTH = 0.04
+"""The smallest fraction of the chart's width at which a bar has a label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A job on one GPU for a while; `low` and `high` are on the axis of GPUs."""
+    """An interval of a job on one GPU; `low` and `high` are positions on the GPU axis."""
 
     job: str
     start: float
@@ -42,8 +43,8 @@ class Bar:
 
 
 def render(records: Records, nodes: Mapping[str, Node], kind: Format, title: str = "") -> bytes:
-    """Return the picture of a closed run that kept its timeline; the same run gives the same bytes."""
-    drawn = bars(records.stays or [], nodes)
+    """Return the chart of a closed run recorded with `timeline=True`; the same run gives the same bytes."""
+    drawn = bars(records.spans or [], nodes)
     _, unit, word = next(entry for entry in UNITS if records.end >= entry[0])
     figure = Figure(figsize=(12, min(16.0, 1.6 + 0.9 * records.gpus**0.5)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -67,22 +68,22 @@ def _height(nodes: Mapping[str, Node]) -> int:
     return sum(node.machine.gpus for node in nodes.values())
 
 
-def bars(stays: Sequence[Stay], nodes: Mapping[str, Node]) -> list[Bar]:
-    """Return a bar for each GPU of each stay."""
+def bars(spans: Sequence[Span], nodes: Mapping[str, Node]) -> list[Bar]:
+    """Return a bar for each GPU of each span."""
     lines = _lines(nodes)
-    found: list[Bar] = []
-    busy: dict[int, float] = {}
-    for stay in sorted(stays, key=lambda stay: (stay.start, stay.job, stay.node)):
-        for gpu in indices(stay.gpus):
-            line = lines[stay.node, gpu]
-            shared = busy.get(line, 0.0) > stay.start
-            busy[line] = max(busy.get(line, 0.0), stay.end)
-            found.append(Bar(stay.job, stay.start, stay.end, line, line + (0.5 if shared else 1.0)))
-    return found
+    drawn: list[Bar] = []
+    busy_until: dict[int, float] = {}
+    for span in sorted(spans, key=lambda span: (span.start, span.job, span.node)):
+        for gpu in indices(span.gpus):
+            line = lines[span.node, gpu]
+            shared = busy_until.get(line, 0.0) > span.start
+            busy_until[line] = max(busy_until.get(line, 0.0), span.end)
+            drawn.append(Bar(span.job, span.start, span.end, line, line + (0.5 if shared else 1.0)))
+    return drawn
 
 
 def _draw(axes: Axes, bars: Sequence[Bar], jobs: Sequence[str], unit: float) -> None:
-    """Draw the bars, jobs in the colours of their turn, and the names of few."""
+    """Draw the bars, coloured by order of arrival, and label them if jobs are few."""
     color = {job: _color(index) for index, job in enumerate(jobs)}
     corners = [
         [(bar.start / unit, y) for y in (bar.low, bar.high)] + [(bar.end / unit, y) for y in (bar.high, bar.low)]
@@ -92,8 +93,8 @@ def _draw(axes: Axes, bars: Sequence[Bar], jobs: Sequence[str], unit: float) -> 
     if len(jobs) > NAMED_JOBS:
         return
     span = max((bar.end for bar in bars), default=0.0)
-    for bar in _one_each(bars):
-        if bar.end - bar.start < NAMED_SHARE * span:
+    for bar in _longest_bars(bars):
+        if bar.end - bar.start < NAMED_WIDTH * span:
             continue
         axes.text(
             (bar.start + bar.end) / 2 / unit,
@@ -106,7 +107,7 @@ def _draw(axes: Axes, bars: Sequence[Bar], jobs: Sequence[str], unit: float) -> 
         )
 
 
-def _one_each(bars: Sequence[Bar]) -> list[Bar]:
+def _longest_bars(bars: Sequence[Bar]) -> list[Bar]:
     """The longest bar of each job."""
     longest: dict[str, Bar] = {}
     for bar in bars:
@@ -116,12 +117,12 @@ def _one_each(bars: Sequence[Bar]) -> list[Bar]:
 
 
 def _color(index: int) -> Color:
-    """The color of the job that came as number `index`: neighbours in time are far apart on the wheel (golden angle)."""
+    """The colour of the job with arrival number `index`; the golden angle keeps successive jobs far apart on the wheel."""
     return hls_to_rgb(index * 0.618034 % 1.0, (0.72, 0.58, 0.66)[index % 3], 0.55)
 
 
 def _name_nodes(axes: Axes, nodes: Mapping[str, Node]) -> None:
-    """Name the nodes at their first lines, every one or every so many; a thin line parts them."""
+    """Label at most 50 nodes at their first lines; thin lines separate up to 100 nodes."""
     names, line = [], 0
     for name, node in sorted(nodes.items()):
         names.append((line, name))
@@ -129,5 +130,5 @@ def _name_nodes(axes: Axes, nodes: Mapping[str, Node]) -> None:
     step = 1 + (len(names) - 1) // 50
     axes.set_yticks([line for line, _ in names[::step]], [name for _, name in names[::step]], fontsize=7, va="top")
     if len(names) <= 100:
-        for at, _ in names[1:]:
-            axes.axhline(at, color="0.75", linewidth=0.4, zorder=2)
+        for line, _ in names[1:]:
+            axes.axhline(line, color="0.75", linewidth=0.4, zorder=2)

@@ -1,6 +1,6 @@
-"""What users write, and where: every complaint names the file, the line, the field, what was found and what was expected.
+"""Input errors that name the file, the line, the field, the value found and the value expected.
 
-Used for scenarios (YAML) and for traces (CSV). A file with several mistakes is told all of them at once.
+They serve scenarios (YAML) and traces (CSV). An error lists all mistakes of a file at once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-Where = tuple[int | str, ...]
-"""The way to a field from the top of a document: ("cluster", "groups", 0, "count")."""
+FieldPath = tuple[int | str, ...]
+"""The path to a field from the top of a document: ("cluster", "groups", 0, "count")."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake."""
+    """One mistake in a file; `line` counts from 1, None if it concerns no line."""
 
     line: int | None
     field: str
@@ -28,7 +28,7 @@ class Problem:
 
 
 class BadInput(ValueError):
-    """A file that cannot be used; the message has a line for each mistake."""
+    """An unusable file; the message has one line for each mistake."""
 
     def __init__(self, file: Path | str, problems: Iterable[Problem]) -> None:
         self.file, self.problems = str(file), tuple(problems)
@@ -36,23 +36,23 @@ class BadInput(ValueError):
 
 
 class Strict(BaseModel):
-    """A model that knows all of its fields; an unknown one is told which there are."""
+    """A model that rejects unknown fields; the message lists the valid ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, data: Any) -> Any:
+    def _reject_unknown(cls, data: Any) -> Any:
         unknown = [key for key in data if key not in cls.model_fields] if isinstance(data, Mapping) else []
         if unknown:
             raise complaint(
-                "there is no such field; expected one of {known}", str(unknown[0]), known=", ".join(cls.model_fields)
+                "there is no such field; expected one of {names}", str(unknown[0]), names=", ".join(cls.model_fields)
             )
         return data
 
 
 def complaint(message: str, key: str = "", **details: object) -> PydanticCustomError:
-    """Return a complaint about a field `key` of what is being validated; {names} in the message stand for `details`."""
+    """Return a validation error about the field `key` of the value; {placeholders} in the message take `details`."""
     return PydanticCustomError("complaint", message, {"key": key, **details})
 
 
@@ -70,17 +70,17 @@ def read_yaml(path: Path, model: type[M]) -> M:
         raise BadInput(path, [Problem(None, "", f"cannot be read: {error}")]) from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise BadInput(path, [Problem(line, "", f"is no YAML: {error.problem}")]) from None
+        raise BadInput(path, [Problem(line, "", f"is not YAML: {error.problem}")]) from None
     except yaml.YAMLError as error:
-        raise BadInput(path, [Problem(None, "", f"is no YAML: {error}")]) from None
+        raise BadInput(path, [Problem(None, "", f"is not YAML: {error}")]) from None
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise BadInput(path, [_problem(details, lines) for details in error.errors()]) from None
 
 
-def _lines(node: yaml.Node, where: Where, seen: set[int]) -> Iterator[tuple[Where, int]]:
-    """The line of each field; of a field that an alias repeats, the line where it was first."""
+def _lines(node: yaml.Node, where: FieldPath, seen: set[int]) -> Iterator[tuple[FieldPath, int]]:
+    """The line of each field; a field repeated by an alias has the line of its anchor."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -95,7 +95,7 @@ def _lines(node: yaml.Node, where: Where, seen: set[int]) -> Iterator[tuple[Wher
             yield from _lines(value, (*where, index), seen)
 
 
-def _problem(details: ErrorDetails, lines: Mapping[Where, int]) -> Problem:
+def _problem(details: ErrorDetails, lines: Mapping[FieldPath, int]) -> Problem:
     key = details.get("ctx", {}).get("key") if details["type"] == "complaint" else None
     where = (*details["loc"], key) if key else details["loc"]
     line = next((lines[where[:size]] for size in range(len(where), 0, -1) if where[:size] in lines), 1)
@@ -103,18 +103,18 @@ def _problem(details: ErrorDetails, lines: Mapping[Where, int]) -> Problem:
 
 
 def expected(details: ErrorDetails) -> str:
-    """Return pydantic's complaint in one form: what was found, and what was expected."""
+    """Return pydantic's message in the form "found ...; expected ..."."""
     if details["type"] == "missing":
         return "is missing"
     if details["type"] == "complaint":
         return details["msg"]
     words = details["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
-    found = details["input"]
-    shown = "nothing" if found is None else repr(found) if isinstance(found, str | int | float) else type(found).__name__
+    value = details["input"]
+    shown = "nothing" if value is None else repr(value) if isinstance(value, str | int | float) else type(value).__name__
     return f"found {shown}; {words}"
 
 
-def _path(where: Where) -> str:
+def _path(where: FieldPath) -> str:
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
     return text.removeprefix(".")
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from builders.live import Live, Operator
-from muster.local import stack
-from muster.local.cluster import LocalCluster
+from muster_dev.local import stack
+from muster_dev.local.cluster import LocalCluster
 
 NODES = "dgx-a100:2,pcie-8:2"
 _numbers = itertools.count(1)

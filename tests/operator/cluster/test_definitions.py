@@ -9,8 +9,8 @@ import pytest
 
 from builders.live import Live, Operator
 from muster.api import crd
-from muster.local import stack
-from muster.local.cluster import LocalCluster
+from muster_dev.local import stack
+from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
 
@@ -35,7 +35,7 @@ def take_away(cluster: LocalCluster) -> None:
     cluster.wait(lambda: not any(cluster.exists(f"{PATH}/{name}") for name in NAMES), "the definitions are gone")
 
 
-def test_an_operator_that_is_there_first_waits(live: Live, waiting: Operator) -> None:
+def test_operator_waits_for_its_definitions(live: Live, waiting: Operator) -> None:
     take_away(live.cluster)
     waiting.start(wait=False)
     live.cluster.wait(
@@ -52,7 +52,7 @@ def test_an_operator_that_is_there_first_waits(live: Live, waiting: Operator) ->
     live.wait_running("first", 2)
 
 
-def test_definitions_that_are_taken_away_while_it_runs(live: Live, waiting: Operator) -> None:
+def test_operator_survives_the_deletion_of_its_definitions(live: Live, waiting: Operator) -> None:
     """kopf may hear of it by its watch of definitions, or by a watch of jobs that fails, on which it gives up."""
     waiting.start()
     live.job("before", 2, 1)
@@ -66,5 +66,5 @@ def test_definitions_that_are_taken_away_while_it_runs(live: Live, waiting: Oper
 
 
 def told(operator: Operator) -> bool:
-    blind = operator.metric('muster_operator_blind{resource="dljobs and dlqueues"}') == 1.0
+    blind = operator.metric('muster_operator_watch_failed{resource="dljobs and dlqueues"}') == 1.0
     return operator.running and (blind or "is not there" in operator.page("/readyz"))

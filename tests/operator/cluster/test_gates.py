@@ -22,18 +22,18 @@ def annotation(pod: Json, name: str) -> str | None:
     return found
 
 
-def test_a_batch_job_goes_through_the_gate_and_ends(live: Live) -> None:
+def test_batch_job_goes_through_the_gate_and_ends(live: Live) -> None:
     live.create("jobs", batch("batch", 3, template(2, run=1, schedulerName=names.SCHEDULER)))
     live.wait(lambda: live.get("jobs", "batch")["status"].get("succeeded") == 3, "the Job has succeeded")
     given = [(pod["spec"]["nodeName"], gpu) for pod in live.pods() for gpu in str(annotation(pod, names.GPUS)).split(",")]
-    assert len(given) == 6, "each pod was told its GPUs: it was held, planned, and let go"
+    assert len(given) == 6, "each pod was told its GPUs: it was held, planned, and ungated"
     for pod in live.pods():
         assert not pod["spec"].get("schedulingGates")
         assert annotation(pod, names.WAITING) is None
         assert f'"values": ["{pod["spec"]["nodeName"]}"]' in json.dumps(pod["spec"]["affinity"])
 
 
-def test_a_gang_whose_last_pod_does_not_come_says_so(live: Live) -> None:
+def test_incomplete_gang_says_how_many_pods_are_missing(live: Live) -> None:
     for index in (0, 1):
         live.member(f"g{index}", 4, "x", 3)
     live.wait(
@@ -47,7 +47,7 @@ def test_a_gang_whose_last_pod_does_not_come_says_so(live: Live) -> None:
     live.wait(lambda: not any(annotation(pod, names.RESERVATION) for pod in live.pods()), "the reservation is taken off")
 
 
-def test_a_gang_that_does_not_fit_holds_nothing(live: Live) -> None:
+def test_gang_that_does_not_fit_holds_nothing(live: Live) -> None:
     live.add_nodes(1)
     for index in range(3):
         live.member(f"g{index}", 4, "x", 3, pool=None, nodeSelector={"test/pool": live.namespace})
@@ -57,7 +57,7 @@ def test_a_gang_that_does_not_fit_holds_nothing(live: Live) -> None:
     live.wait_pods(3, "Running")
 
 
-def test_the_owners_affinity_and_gates_stay(live: Live) -> None:
+def test_owners_affinity_and_gates_stay(live: Live) -> None:
     term = {"matchExpressions": [{"key": names.MACHINE, "operator": "In", "values": ["pcie-8"]}]}
     affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
     live.pod("picky", 2, hold=True, affinity=affinity)
@@ -71,14 +71,14 @@ def test_the_owners_affinity_and_gates_stay(live: Live) -> None:
     assert found["matchExpressions"] == term["matchExpressions"]
 
 
-def test_a_pod_whose_node_goes_before_it_starts_is_made_anew(live: Live) -> None:
+def test_pod_whose_node_is_lost_before_it_starts_is_created_again(live: Live) -> None:
     live.add_nodes(1)
     body = template(8, run=0, hold=True, pool=live.namespace, schedulerName=names.SCHEDULER)
     live.create("jobs", batch("moved", 1, body))
     live.wait(lambda: [annotation(pod, names.GPUS) for pod in live.pods()] == ["0,1,2,3,4,5,6,7"], "it is pinned")
     before = live.pods()[0]["metadata"]["name"]
     live.cluster.api.delete(f"/api/v1/nodes/{live.added[0]}")
-    live.wait(lambda: before not in [pod["metadata"]["name"] for pod in live.pods()], "it is taken back")
+    live.wait(lambda: before not in [pod["metadata"]["name"] for pod in live.pods()], "it is requeued")
     (other,) = live.add_nodes(1)
     live.wait(lambda: [annotation(pod, names.GPUS) for pod in live.pods()] == ["0,1,2,3,4,5,6,7"], "its successor is pinned")
     live.let_run()
@@ -97,14 +97,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-def test_a_forged_reservation_stops_nobody(live: Live, text: str) -> None:
+def test_forged_reservation_holds_up_no_gang(live: Live, text: str) -> None:
     live.member("bad", 1, "forged", 1, annotations={names.RESERVATION: text})
     live.member("huge", 1, "huge", 1, annotations={names.GANG_SIZE: "9" * 5000})
     live.job("honest", 2, 1)
     live.wait_running("honest", 2)
 
 
-def test_a_forged_reservation_of_gpus_that_are_taken_gets_none_of_them(live: Live) -> None:
+def test_forged_reservation_of_gpus_that_are_taken_gets_none_of_them(live: Live) -> None:
     (node,) = live.add_nodes(1)
     live.job("owner", 1, 8, pool=live.namespace, hold=True)
     live.wait_pods(1, "Pending", "owner")

@@ -1,4 +1,4 @@
-"""The extender beside the operator: what is reserved for a gang, no other pod gets, whatever it says of itself."""
+"""Extender and operator: no other pod gets what is reserved for a gang, whatever the pod says of itself."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def never_bound(live: Live, pod: str) -> bool:
 
 
 @pytest.mark.usefixtures("node")
-def test_a_pod_whose_user_takes_its_gate_off_gets_no_reserved_gpu(live: Live) -> None:
+def test_pod_whose_user_takes_its_gate_off_gets_no_reserved_gpu(live: Live) -> None:
     live.pod("forged", 2, pool=live.namespace)
     take_gate_off(live, "forged")
     reserved = f"needs 2 GPUs: 0 of 8 free, 8 reserved for {live.namespace}/owner"
@@ -51,7 +51,7 @@ def test_a_pod_whose_user_takes_its_gate_off_gets_no_reserved_gpu(live: Live) ->
 
 
 @pytest.mark.usefixtures("node")
-def test_a_pod_that_only_bears_the_label_gets_nothing(live: Live) -> None:
+def test_pod_that_only_bears_the_label_gets_nothing(live: Live) -> None:
     live.pod("forged", 1, labels={names.JOB: "owner"}, pool=live.namespace)
     live.wait(lambda: live.told("forged", f"the label {names.JOB} is for pods of DLJobs"), "an event says why")
     assert never_bound(live, "forged")
@@ -60,7 +60,7 @@ def test_a_pod_that_only_bears_the_label_gets_nothing(live: Live) -> None:
 
 @pytest.mark.usefixtures("node")
 @pytest.mark.parametrize("attempt", ["1", "7"])
-def test_a_pod_forged_down_to_the_attempt_neither_runs_nor_hinders_the_gang(live: Live, attempt: str) -> None:
+def test_pod_forged_down_to_the_attempt_neither_runs_nor_hinders_the_gang(live: Live, attempt: str) -> None:
     """It has all that the operator's own pods have, but a name that the placement does not know."""
     annotations = {names.ATTEMPT: attempt, names.GPUS: "0,1", names.RANK: "0"}
     live.pod(
@@ -79,7 +79,7 @@ def test_a_pod_forged_down_to_the_attempt_neither_runs_nor_hinders_the_gang(live
 
 
 @pytest.mark.usefixtures("node")
-def test_a_pod_of_another_jobs_uid_is_never_let_in(live: Live) -> None:
+def test_pod_of_another_jobs_uid_is_never_let_in(live: Live) -> None:
     live.pod(
         "forged",
         2,
@@ -94,7 +94,7 @@ def test_a_pod_of_another_jobs_uid_is_never_let_in(live: Live) -> None:
     check_owner_runs(live)
 
 
-def test_a_pod_that_pins_itself_gets_no_reserved_gpu(live: Live, node: str) -> None:
+def test_pod_that_pins_itself_gets_no_reserved_gpu(live: Live, node: str) -> None:
     """Node and GPUs as the operator would write them: a claim, and not a right."""
     pin = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
     affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [pin]}}}
@@ -107,7 +107,7 @@ def test_a_pod_that_pins_itself_gets_no_reserved_gpu(live: Live, node: str) -> N
     check_owner_runs(live)
 
 
-def test_an_ungated_pod_is_woken_when_the_reservation_goes(live: Live, node: str) -> None:
+def test_ungated_pod_is_woken_when_the_reservation_goes(live: Live, node: str) -> None:
     live.pod("guest", 2, pool=live.namespace)
     take_gate_off(live, "guest")
     live.wait(lambda: live.told("guest", "reserved for"), "it is refused first")

@@ -42,7 +42,7 @@ def leads(operator: Operator) -> bool:
     return operator.metric("muster_operator_leader") == 1.0
 
 
-def test_the_leader_is_killed_under_load(live: Live, pair: tuple[Operator, Operator]) -> None:
+def test_standby_takes_over_when_the_leader_is_killed(live: Live, pair: tuple[Operator, Operator]) -> None:
     first, second = pair
     assert (leads(second), second.page("/readyz")) == (False, "ok")
     with History(live.cluster) as history:
@@ -72,7 +72,7 @@ def test_the_leader_is_killed_under_load(live: Live, pair: tuple[Operator, Opera
     log.info("from the kill to the first admission after it: %.1f s", resumed - killed)
 
 
-def test_a_leader_that_is_told_to_go_hands_over(live: Live, pair: tuple[Operator, Operator]) -> None:
+def test_stopped_leader_hands_the_lease_over(live: Live, pair: tuple[Operator, Operator]) -> None:
     first, second = pair
     live.job("before", 2, 1)
     live.wait_running("before", 2)
@@ -90,7 +90,7 @@ def test_a_leader_that_is_told_to_go_hands_over(live: Live, pair: tuple[Operator
     log.info("from SIGTERM to the other leading: %.1f s", took)
 
 
-def test_a_leader_that_cannot_renew_ends(live: Live, pair: tuple[Operator, Operator]) -> None:
+def test_leader_that_cannot_renew_ends(live: Live, pair: tuple[Operator, Operator]) -> None:
     """Somebody else holds the lease all at once: it must not do anything more, and the other waits for that one's time."""
     first, second = pair
     live.cluster.api.patch(PATH, {"spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 1}})

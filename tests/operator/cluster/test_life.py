@@ -12,7 +12,7 @@ from muster.api import names
 pytestmark = pytest.mark.cluster
 
 
-def test_a_gang_is_admitted_ranked_and_runs_to_its_end(live: Live) -> None:
+def test_gang_is_admitted_ranked_and_runs_to_its_end(live: Live) -> None:
     live.job("vgg", 6, 2, pool=live.namespace)
     live.add_nodes(2, "dgx-a100")
     status = live.wait_running("vgg", 6)
@@ -59,7 +59,7 @@ def check_pod(live: Live, pod: Json, place: Json, first: str) -> None:
     assert term["matchFields"] == [{"key": "metadata.name", "operator": "In", "values": [place["node"]]}]
 
 
-def test_the_columns_answer_what_people_ask(live: Live) -> None:
+def test_printed_columns_show_phase_gpus_and_reason(live: Live) -> None:
     live.job("runs", 1, 4)
     live.job("waits", 100, 8, priority=-5)
     live.wait_running("runs", 1)
@@ -79,7 +79,7 @@ def test_the_columns_answer_what_people_ask(live: Live) -> None:
     assert "with nobody else running" in waits["MESSAGE"]
 
 
-def test_a_template_that_can_never_be_a_pod_fails_the_job_with_the_servers_words(live: Live) -> None:
+def test_template_that_can_never_be_a_pod_fails_the_job_with_the_servers_words(live: Live) -> None:
     container = {"name": "Not A Name", "image": "x", "resources": {"limits": {names.GPU: 1}}}
     roles = {"worker": {"replicas": 2, "template": {"spec": {"containers": [container]}}}}
     live.create("dljobs", {"metadata": {"name": "bad"}, "spec": {"roles": roles}})
@@ -92,7 +92,7 @@ def test_a_template_that_can_never_be_a_pod_fails_the_job_with_the_servers_words
     assert not live.pods()
 
 
-def test_a_pod_that_fails_takes_its_gang_with_it_until_the_limit(live: Live) -> None:
+def test_gang_with_a_failed_pod_restarts_until_the_limit(live: Live) -> None:
     live.job("brittle", 2, 1, backoffLimit=1)
     live.wait_running("brittle", 2)
     live.fail("brittle-worker-1")
@@ -109,11 +109,11 @@ def test_a_pod_that_fails_takes_its_gang_with_it_until_the_limit(live: Live) -> 
     live.wait_nothing_held("brittle")
 
 
-def test_a_pod_that_quota_refuses_takes_the_whole_gang_back(live: Live) -> None:
+def test_gang_with_a_pod_over_quota_is_requeued(live: Live) -> None:
     live.create("resourcequotas", {"metadata": {"name": "two"}, "spec": {"hard": {"pods": "2"}}})
     live.wait(lambda: live.get("resourcequotas", "two").get("status", {}).get("hard"), "the quota is in force")
     live.job("three", 3, 1)
-    message = live.wait_reason("three", "PodRefused")
+    message = live.wait_reason("three", "FailedCreate")
     assert "exceeded quota: two" in message
     live.wait_nothing_held("three")
     assert live.status("three").get("restarts", 0) == 0
@@ -122,12 +122,12 @@ def test_a_pod_that_quota_refuses_takes_the_whole_gang_back(live: Live) -> None:
     live.wait_running("three", 3)
 
 
-def test_what_a_limit_range_forbids_waits_and_what_it_adds_is_taken(live: Live) -> None:
+def test_limit_range_rejects_and_defaults_are_respected(live: Live) -> None:
     """Its maximum refuses the template, in the API server's words; its defaults are in the pods of those that it allows."""
     limit = {"type": "Container", "max": {names.GPU: "2"}, "default": {"memory": "1Gi"}}
     live.create("limitranges", {"metadata": {"name": "small"}, "spec": {"limits": [limit]}})
     live.job("large", 2, 4)
-    assert "maximum nvidia.com/gpu usage per Container is 2" in live.wait_reason("large", "TemplateRefused")
+    assert "maximum nvidia.com/gpu usage per Container is 2" in live.wait_reason("large", "TemplateRejected")
     assert not live.pods("large")
     live.job("small", 2, 2)
     live.wait_running("small", 2)

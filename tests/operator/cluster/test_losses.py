@@ -1,4 +1,4 @@
-"""What the cluster takes away: nodes that are deleted or fall silent, GPUs that a foreign pod occupies."""
+"""What the cluster takes away: nodes that are deleted or fall silent, GPUs that an external pod occupies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from builders.live import Live
-from muster.local.cluster import LocalCluster
+from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def lose(cluster: LocalCluster, how: str, node: str) -> None:
 
 @pytest.mark.parametrize("how", ["deleted", "silent"])
 @pytest.mark.parametrize("held", [True, False], ids=["during-admission", "while-running"])
-def test_a_gang_whose_node_is_lost_runs_elsewhere(live: Live, how: str, held: bool) -> None:
+def test_gang_whose_node_is_lost_runs_elsewhere(live: Live, how: str, held: bool) -> None:
     live.add_nodes(3)
     live.job("lost", 2, 8, pool=live.namespace, hold=held)
     if held:
@@ -40,11 +40,11 @@ def test_a_gang_whose_node_is_lost_runs_elsewhere(live: Live, how: str, held: bo
     node = before["placement"][1]["node"]
     lose(live.cluster, how, node)
 
-    live.wait(lambda: live.status("lost").get("requeues") == 1, "the gang is taken back")
+    live.wait(lambda: live.status("lost").get("requeues") == 1, "the gang is requeued")
     event = next(event for event in live.status("lost")["timeline"] if event["event"] == "Requeued")
     assert event["reason"] == "NodeLost"
     assert node in event["message"]
-    live.wait(lambda: live.status("lost").get("attempt") == 2 and len(live.pods("lost")) == 2, "it is placed anew")
+    live.wait(lambda: live.status("lost").get("attempt") == 2 and len(live.pods("lost")) == 2, "it is placed again")
     live.let_run("lost")
     status = live.wait_running("lost", 2)
     assert node not in live.nodes_of("lost")
@@ -52,7 +52,7 @@ def test_a_gang_whose_node_is_lost_runs_elsewhere(live: Live, how: str, held: bo
     assert status["queuedAt"] == before["queuedAt"]
 
 
-def test_a_lost_gang_without_another_place_waits_and_says_so(live: Live) -> None:
+def test_lost_gang_without_another_place_waits_and_says_so(live: Live) -> None:
     nodes = live.add_nodes(2)
     live.job("lost", 2, 8, pool=live.namespace)
     live.wait_running("lost", 2)
@@ -66,23 +66,23 @@ def test_a_lost_gang_without_another_place_waits_and_says_so(live: Live) -> None
 
 
 @pytest.mark.parametrize("spare", [1, 0], ids=["elsewhere", "nowhere"])
-def test_a_foreign_pod_that_takes_the_gpus(live: Live, spare: int) -> None:
+def test_gang_whose_gpus_an_external_pod_took_is_requeued(live: Live, spare: int) -> None:
     live.add_nodes(2 + spare)
     live.job("robbed", 2, 8, pool=live.namespace, hold=True)
     live.wait_pods(2, "Pending", "robbed")
     node = live.status("robbed")["placement"][0]["node"]
     live.pod("robber", 8, scheduler="default-scheduler", nodeName=node)
-    live.wait(lambda: live.get("pods", "robber")["status"]["phase"] == "Running", "the foreign pod runs")
+    live.wait(lambda: live.get("pods", "robber")["status"]["phase"] == "Running", "the external pod runs")
     live.let_run("robbed")
 
-    live.wait(lambda: live.status("robbed").get("requeues", 0) >= 1, "the gang is taken back")
+    live.wait(lambda: live.status("robbed").get("requeues", 0) >= 1, "the gang is requeued")
     event = next(event for event in live.status("robbed")["timeline"] if event["event"] == "Requeued")
     assert event["reason"] == "PodUnschedulable"
     assert node in event["message"]
     refused = datetime.fromisoformat(live.get("pods", "robber")["metadata"]["creationTimestamp"])
-    log.info("taken back %s after the foreign pod came", datetime.fromisoformat(event["time"]) - refused)
+    log.info("taken back %s after the external pod came", datetime.fromisoformat(event["time"]) - refused)
     if spare:
-        live.wait(lambda: live.status("robbed").get("attempt", 0) >= 2 and len(live.pods("robbed")) == 2, "it is placed anew")
+        live.wait(lambda: live.status("robbed").get("attempt", 0) >= 2 and len(live.pods("robbed")) == 2, "it is placed again")
         live.let_run("robbed")
         live.wait_running("robbed", 2)
         assert node not in live.nodes_of("robbed")
@@ -99,10 +99,10 @@ def test_a_foreign_pod_that_takes_the_gpus(live: Live, spare: int) -> None:
     live.wait_running("robbed", 2)
 
 
-def test_a_pod_deleted_by_hand_takes_its_gang_back(live: Live) -> None:
+def test_gang_with_a_pod_deleted_by_hand_is_requeued(live: Live) -> None:
     live.job("plucked", 2, 1)
     live.wait_running("plucked", 2)
     live.delete("pods", "plucked-worker-1")
-    live.wait(lambda: live.status("plucked").get("requeues") == 1, "the gang is taken back")
-    live.wait(lambda: live.status("plucked").get("attempt") == 2, "it is placed anew")
+    live.wait(lambda: live.status("plucked").get("requeues") == 1, "the gang is requeued")
+    live.wait(lambda: live.status("plucked").get("attempt") == 2, "it is placed again")
     assert live.wait_running("plucked", 2).get("restarts", 0) == 0

@@ -11,7 +11,7 @@ from muster.api import names
 pytestmark = pytest.mark.cluster
 
 
-def test_a_gang_leaves_what_it_is_told_to_leave(live: Live) -> None:
+def test_gang_moves_away_from_the_named_node(live: Live) -> None:
     live.add_nodes(3, racks=3)
     live.job("mover", 2, 4, pool=live.namespace)
     live.wait_running("mover", 2)
@@ -39,7 +39,7 @@ def test_a_gang_leaves_what_it_is_told_to_leave(live: Live) -> None:
     assert live.timeline("mover").count("Migrated") == 4
 
 
-def test_a_gang_that_has_nowhere_to_go_stays_and_says_so(live: Live) -> None:
+def test_gang_that_cannot_move_stays_and_says_so(live: Live) -> None:
     live.add_nodes(2)
     live.job("stays", 1, 8, pool=live.namespace)
     live.wait_running("stays", 1)
@@ -47,7 +47,7 @@ def test_a_gang_that_has_nowhere_to_go_stays_and_says_so(live: Live) -> None:
     live.wait_running("other", 1)
     before = live.pods("stays")[0]
     live.annotate("dljobs", "stays", migrate="")
-    live.wait(lambda: "Stays" in live.timeline("stays"), "it says so")
+    live.wait(lambda: "ChangePending" in live.timeline("stays"), "it says so")
     status = live.status("stays")
     assert status["phase"] == "Running"
     assert "stays where it is" in status["message"]
@@ -60,7 +60,7 @@ def test_a_gang_that_has_nowhere_to_go_stays_and_says_so(live: Live) -> None:
     assert before["spec"]["nodeName"] not in live.nodes_of("stays")
 
 
-def test_a_job_that_runs_nowhere_cannot_move(live: Live) -> None:
+def test_waiting_job_drops_the_wish_to_move(live: Live) -> None:
     live.job("parked", 1, 1, suspend=True)
     live.wait_phase("parked", "Suspended")
     live.annotate("dljobs", "parked", migrate="")
@@ -70,7 +70,7 @@ def test_a_job_that_runs_nowhere_cannot_move(live: Live) -> None:
     assert live.status("parked")["phase"] == "Suspended"
 
 
-def test_scaling(live: Live) -> None:
+def test_scaled_job_runs_in_its_new_size(live: Live) -> None:
     live.job("scaled", 2, 2)
     live.wait_running("scaled", 2)
     for count in (4, 1):
@@ -90,13 +90,13 @@ def test_scaling_beyond_what_is_there_keeps_the_gang(live: Live) -> None:
     live.wait_running("greedy", 1)
     before = live.pods("greedy")[0]["metadata"]["uid"]
     live.cluster.kubectl("scale", "dljob/greedy", "-n", live.namespace, "--replicas=3")
-    live.wait(lambda: "Stays" in live.timeline("greedy"), "it says so")
+    live.wait(lambda: "ChangePending" in live.timeline("greedy"), "it says so")
     assert "needs 12 GPUs" in live.status("greedy")["message"]
     assert live.pods("greedy")[0]["metadata"]["uid"] == before
     assert live.status("greedy")["phase"] == "Running"
 
 
-def test_an_elastic_gang_starts_with_fewer(live: Live) -> None:
+def test_elastic_gang_starts_with_fewer(live: Live) -> None:
     live.add_nodes(1)
     live.job("elastic", 4, 4, elastic={"minReplicas": 1, "maxReplicas": 4}, pool=live.namespace)
     status = live.wait_running("elastic", 2)

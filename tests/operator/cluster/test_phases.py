@@ -105,7 +105,7 @@ def test_delete_at_any_moment(live: Live) -> None:
     live.wait(lambda: live.status("brief").get("phase") == "Running" and len(live.pods("brief")) == 4, "the last one runs")
 
 
-def test_a_running_pod_is_told_before_it_goes(live: Live) -> None:
+def test_running_pod_gets_a_notice_before_its_deletion(live: Live) -> None:
     live.job("warned", 1, 1)
     live.wait_running("warned", 1)
     uid = live.pods("warned")[0]["metadata"]["uid"]

@@ -1,4 +1,4 @@
-"""Bare pods that were let go and cannot start: the gang is taken back, created again as its user made it, and runs whole.
+"""Bare pods that were let go and cannot start: the gang is requeued, created again as its user made it, and runs whole.
 
 The states in which a killed operator leaves them are written by hand with its own functions while it is down.
 """
@@ -12,7 +12,7 @@ import pytest
 
 from builders.live import HOLD, Json, Live, Operator
 from muster.api import names
-from muster_operator import templates
+from muster_operator.external_pods import templates
 
 pytestmark = pytest.mark.cluster
 
@@ -21,14 +21,14 @@ PASSING = (names.WAITING, names.RESERVATION, names.RANK, names.GPUS)
 
 
 def gang(live: Live, name: str = "g", gpus: int = 8) -> list[Json]:
-    """Create a gang of bare pods that stay Pending once they are let go; return them as they were created."""
+    """Create a gang of bare pods that stay Pending once they are ungated; return them as they were created."""
     term = {"weight": 1, "preference": {"matchExpressions": [{"key": names.MACHINE, "operator": "Exists"}]}}
     preferred = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
     made = [
         live.member(f"{name}{index}", gpus, name, SIZE, hold=True, pool=live.namespace, affinity=preferred, run=None)
         for index in range(SIZE)
     ]
-    live.wait(lambda: all(pinned(live, pod["metadata"]["name"]) for pod in made), "the gang is let go")
+    live.wait(lambda: all(pinned(live, pod["metadata"]["name"]) for pod in made), "the gang is ungated")
     return made
 
 
@@ -48,7 +48,7 @@ def node_of(pod: Json) -> str:
 
 
 def wait_queued_again(live: Live, before: list[Json]) -> None:
-    """Wait until every pod is there anew, as its user made it and with its first arrival; it may have been let go since."""
+    """Wait until every pod is there again, as its user made it and with its first arrival; it may have been ungated since."""
     old = {pod["metadata"]["uid"] for pod in before}
     live.wait(
         lambda: not live.items("podtemplates") and len(live.pods()) == len(before) and not old & set(uids(live).values()),
@@ -62,19 +62,22 @@ def wait_queued_again(live: Live, before: list[Json]) -> None:
         assert again["metadata"]["labels"] == first["metadata"]["labels"]
 
 
-def test_a_gang_whose_gpus_a_foreign_pod_takes_is_queued_again_and_runs_whole(live: Live) -> None:
+def test_gang_whose_gpus_an_external_pod_takes_is_requeued_and_runs(live: Live) -> None:
     live.add_nodes(SIZE)
     before = gang(live)
     robbed = node_of(live.get("pods", "g1"))
     live.pod("robber", 8, scheduler="default-scheduler", nodeName=robbed)
-    live.wait(lambda: live.get("pods", "robber")["status"]["phase"] == "Running", "the foreign pod runs")
+    live.wait(lambda: live.get("pods", "robber")["status"]["phase"] == "Running", "the external pod runs")
     live.let_run()
 
     live.wait(
-        lambda: uids(live).items().isdisjoint({(p["metadata"]["name"], p["metadata"]["uid"]) for p in before}), "taken back"
+        lambda: uids(live).items().isdisjoint({(p["metadata"]["name"], p["metadata"]["uid"]) for p in before}), "requeued"
     )
     told = live.told
-    live.wait(lambda: told("g0", "g1 cannot start") and told("g1", "it cannot start where it is pinned"), "events say why")
+    live.wait(
+        lambda: told("g0", "g1 cannot start") and told("g1", "it cannot start on the node that it is pinned to"),
+        "events say why",
+    )
     live.wait(lambda: "8 free on 1" in (waiting(live, "g0") or ""), "it waits whole, and says for what")
     assert not live.items("podtemplates")
     for first in before:
@@ -97,8 +100,8 @@ def waiting(live: Live, name: str) -> str | None:
 
 
 @pytest.mark.parametrize("last", ["template-of-one", "templates", "one-deleted", "one-created", "one-forgotten"])
-def test_an_operator_killed_at_any_step_carries_on(live: Live, operator: Operator, last: str) -> None:
-    """Nothing is wrong with the gang any more when the operator is back, but it was begun to be taken back."""
+def test_operator_killed_at_any_step_carries_on(live: Live, operator: Operator, last: str) -> None:
+    """Nothing is wrong with the gang any more when the operator is back, but it had begun to be requeued."""
     live.add_nodes(SIZE)
     before = gang(live)
     operator.kill()
@@ -108,7 +111,7 @@ def test_an_operator_killed_at_any_step_carries_on(live: Live, operator: Operato
     wait_queued_again(live, before)
     if made:
         assert uids(live)["g0"] == made, "the pod was not created twice"
-    live.wait(lambda: all(pinned(live, name) for name in ("g0", "g1")), "the gang is let go again")
+    live.wait(lambda: all(pinned(live, name) for name in ("g0", "g1")), "the gang is ungated again")
     live.let_run()
     live.wait_pods(SIZE, "Running")
 
@@ -145,13 +148,13 @@ def test_kills_at_random_moments(live: Live, operator: Operator) -> None:
         operator.start()
     wait_queued_again(live, before)
     live.add_nodes(len(GANGS))
-    live.wait(lambda: all(pinned(live, pod["metadata"]["name"]) for pod in before), "all are let go again")
+    live.wait(lambda: all(pinned(live, pod["metadata"]["name"]) for pod in before), "all are ungated again")
     live.let_run()
     live.wait_pods(len(GANGS) * SIZE, "Running")
 
 
-def test_what_its_user_deletes_stays_deleted(live: Live, operator: Operator) -> None:
-    """Before it is let go, after that, and while the operator is down; a later pod goes through when all that was seen."""
+def test_pod_that_its_user_deletes_stays_deleted(live: Live, operator: Operator) -> None:
+    """Before it is ungated, after that, and while the operator is down; a later pod goes through when all that was seen."""
     live.add_nodes(SIZE)
     gang(live)
     live.pod("waits", 8, pool=live.namespace)

@@ -17,14 +17,15 @@ from builders.live import HOLD, Json, Live, Operator
 from muster.api import names
 from muster.kube.objects import DLJob, Pod
 from muster.scheduling.gang import Assigned, Task
-from muster_operator import gates, manifests
-from muster_operator.jobs import Job, read, tasks_of
-from muster_operator.record import Record
+from muster_operator.dljob import manifests
+from muster_operator.dljob.job import Job, read, tasks_of
+from muster_operator.dljob.status import Record
+from muster_operator.external_pods import ungating
 
 pytestmark = pytest.mark.cluster
 
 PLACES = [("pcie-8-1", 0b11000000), ("dgx-a100-1", 0b10100), ("pcie-8-0", 0b100001)]
-"""Not what a plan would come to, so that a placement made anew could not pass for the one that was written."""
+"""Not what a plan would come to, so that a placement created again could not pass for the one that was written."""
 
 
 def as_read(live: Live, name: str) -> Job:
@@ -49,7 +50,7 @@ def create_pods(live: Live, job: Job, count: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("created", [0, 1, 2, 3], ids=lambda count: f"{count}-of-3-pods")
-def test_an_admission_is_carried_on(live: Live, operator: Operator, created: int) -> None:
+def test_restarted_operator_completes_an_admission(live: Live, operator: Operator, created: int) -> None:
     operator.kill()
     live.job("gang", 3, 2)
     job = admit(live, "gang")
@@ -67,11 +68,11 @@ def test_an_admission_is_carried_on(live: Live, operator: Operator, created: int
     assert status["attempt"] == 1
     assert status.get("requeues", 0) == status.get("restarts", 0) == 0
     after = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in live.pods("gang")}
-    assert after.items() >= before.items(), "no pod was made anew"
+    assert after.items() >= before.items(), "no pod was created again"
     assert live.exists("services", "gang")
 
 
-def test_a_job_that_came_while_the_operator_was_down_is_checked_and_admitted(live: Live, operator: Operator) -> None:
+def test_job_that_came_while_the_operator_was_down_is_checked_and_admitted(live: Live, operator: Operator) -> None:
     operator.kill()
     live.job("late", 2, 1)
     live.create("dljobs", {"metadata": {"name": "bad"}, "spec": bad_spec()})
@@ -85,7 +86,7 @@ def bad_spec() -> Json:
     return {"roles": {"worker": {"template": {"spec": {"containers": [container]}}}}}
 
 
-def test_what_happened_while_the_operator_was_down_is_seen(live: Live, operator: Operator) -> None:
+def test_restarted_operator_notices_what_happened(live: Live, operator: Operator) -> None:
     for name in ("ended", "gone", "suspended", "failed"):
         live.job(name, 2, 1)
         live.wait_running(name, 2)
@@ -105,15 +106,15 @@ def test_what_happened_while_the_operator_was_down_is_seen(live: Live, operator:
 
 
 @pytest.mark.parametrize("released", [1, 2, 3], ids=lambda count: f"{count}-of-3-gates")
-def test_a_labelled_gang_is_let_go_to_the_end(live: Live, operator: Operator, released: int) -> None:
+def test_restarted_operator_goes_on_ungating_a_gang(live: Live, operator: Operator, released: int) -> None:
     operator.kill()
     for index in range(3):
         live.member(f"g{index}", 2, "x", 3)
     placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
-    live.annotate("pods", "g0", reservation=gates.reservation_text(tuple(placement)))
+    live.annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
     for index in range(released):
         pod = msgspec.convert(live.get("pods", f"g{index}"), Pod)
-        live.patch("pods", f"g{index}", gates.release(pod, None, placement[index]))
+        live.patch("pods", f"g{index}", ungating.ungating_patch(pod, None, placement[index]))
     operator.start()
 
     pods = live.wait_pods(3, "Running")
@@ -125,29 +126,29 @@ def test_a_labelled_gang_is_let_go_to_the_end(live: Live, operator: Operator, re
     live.wait(lambda: names.RESERVATION not in live.get("pods", "g0")["metadata"]["annotations"], "the reservation is cleared")
 
 
-def test_a_labelled_gang_of_which_no_gate_is_dropped_yet_is_planned_anew(live: Live, operator: Operator) -> None:
+def test_reservation_without_an_ungated_pod_is_planned_anew(live: Live, operator: Operator) -> None:
     """Anybody could have written that placement; the operator keeps its own word only where it has begun to."""
     operator.kill()
     for index in range(3):
         live.member(f"g{index}", 2, "x", 3)
     placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
-    live.annotate("pods", "g0", reservation=gates.reservation_text(tuple(placement)))
+    live.annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
     operator.start()
     pods = live.wait_pods(3, "Running")
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 1, "packed, as a plan would have it"
     live.wait(lambda: names.RESERVATION not in live.get("pods", "g0")["metadata"]["annotations"], "the reservation is cleared")
 
 
-def test_a_labelled_gang_of_which_some_have_ended_is_let_go(live: Live, operator: Operator) -> None:
-    """The first pods, with the promise to the others written on one of them, ran to their end while nobody looked."""
+def test_gang_of_which_some_pods_finished_is_ungated_to_the_end(live: Live, operator: Operator) -> None:
+    """The first pods, with the reservation for the others written on one of them, finished while the operator was down."""
     operator.kill()
     for index in range(3):
         live.member(f"g{index}", 2, "x", 3, run=0)
     placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
-    live.annotate("pods", "g0", reservation=gates.reservation_text(tuple(placement)))
+    live.annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
     for index in range(2):
         pod = msgspec.convert(live.get("pods", f"g{index}"), Pod)
-        live.patch("pods", f"g{index}", gates.release(pod, None, placement[index]))
+        live.patch("pods", f"g{index}", ungating.ungating_patch(pod, None, placement[index]))
         live.wait(lambda name=f"g{index}": live.get("pods", name)["status"]["phase"] == "Succeeded", "it has ended")  # type: ignore[misc]
     operator.start()
     live.wait_pods(3, "Succeeded")
@@ -192,7 +193,7 @@ def submit(live: Live, kind: str, index: int, dice: random.Random) -> None:
         live.member(f"b{index}-{member}", gpus, f"b{index}", 3, run=1)
 
 
-def test_a_gang_that_waits_for_its_pods_survives(live: Live, operator: Operator) -> None:
+def test_gang_that_waits_for_its_pods_survives(live: Live, operator: Operator) -> None:
     """Admitted, all pods there, none running: the operator that comes back waits on as the one before did."""
     live.job("held", 2, 2, hold=True)
     live.wait_pods(2, "Pending", "held")

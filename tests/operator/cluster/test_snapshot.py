@@ -1,4 +1,4 @@
-"""`muster snapshot` and its replay, beside what the operator does with the same cluster."""
+"""`muster snapshot` and its replay, compared with what the operator does with the same cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def replayed(live: Live, file: Path, tmp_path: Path, *options: str) -> tuple[dic
     return {d["gang"].removeprefix(prefix): d for d in said["decisions"] if d["gang"].startswith(prefix)}, said
 
 
-def test_the_replay_says_what_the_operator_says_and_does_what_it_does(live: Live, tmp_path: Path) -> None:
+def test_replay_of_a_snapshot_agrees_with_the_operator(live: Live, tmp_path: Path) -> None:
     live.add_nodes(1)
     secret = {"name": "TOKEN", "value": "not-for-others"}
     container = {"name": "train", "image": "x", "env": [secret], "resources": {"limits": {"nvidia.com/gpu": 8}}}
@@ -64,7 +64,7 @@ def test_the_replay_says_what_the_operator_says_and_does_what_it_does(live: Live
         dump[kind] = [item for item in dump[kind] if not item["metadata"]["name"].startswith("first")]
     file.write_text(json.dumps(dump))
     foreseen, _ = replayed(live, file, tmp_path)
-    live.delete("dljobs", "first", propagationPolicy="Background")
+    live.delete("dljobs", "first", propagation="Background")
     for name in messages:
         live.wait_phase(name, "Running")
         where = [(place["pod"], place["node"], place["gpus"]) for place in live.status(name)["placement"]]

@@ -21,7 +21,7 @@ def later(live: Live, job: str) -> None:
     live.wait(lambda: time.time() >= came + 1, "the next second has begun")
 
 
-def test_a_queue_holds_no_more_than_its_quota(live: Live) -> None:
+def test_queue_holds_no_more_than_its_quota(live: Live) -> None:
     live.create("dlqueues", {"metadata": {"name": "small"}, "spec": {"gpus": 4}})
     live.job("first", 2, 2, queue="small")
     live.wait_running("first", 2)
@@ -92,7 +92,7 @@ def test_backfill_cannot_delay_the_head(live: Live) -> None:
     live.wait_running("small", 1)
 
 
-def test_a_gang_of_higher_priority_takes_the_place_of_lower_ones(live: Live) -> None:
+def test_gang_of_higher_priority_preempts_lower_ones(live: Live) -> None:
     live.add_nodes(1)
     for name in ("low", "lower"):
         live.job(name, 1, 4, priority=-1, pool=live.namespace)
@@ -114,7 +114,7 @@ def test_a_gang_of_higher_priority_takes_the_place_of_lower_ones(live: Live) -> 
         live.wait_running(name, 1)
 
 
-def test_jobs_that_share_take_turns(live: Live) -> None:
+def test_time_slicing_jobs_take_turns(live: Live) -> None:
     """A job that ran for ten hours before gives way to a new one, and comes back with what it had counted."""
     live.add_nodes(1)
     live.job("long", 1, 8, sharing={"timeSlicing": True}, pool=live.namespace, suspend=True)
@@ -133,7 +133,7 @@ def test_jobs_that_share_take_turns(live: Live) -> None:
     live.wait_running("long", 1)
 
 
-def test_a_gang_takes_no_more_victims_than_it_needs(live: Live) -> None:
+def test_gang_takes_no_more_victims_than_it_needs(live: Live) -> None:
     live.add_nodes(2)
     for name in ("a", "b", "c", "d"):
         live.job(name, 1, 4, priority=-1, pool=live.namespace)

@@ -2,8 +2,8 @@
 
 The use of GPUs is the sum over gangs of their GPUs times their relative rate, so 1 is one GPU at full speed. A local search
 raises it by three changes: a gang goes to idle GPUs, joins another on its GPUs, or two gangs change places. Each gang that
-moves has to gain `LEAST_GAIN`, and its gain has to make up for what moving costs. A packing that was never measured is tried
-where its prior promises enough; once measured, the next pass sees what it is worth.
+moves has to gain `LEAST_GAIN`, and its gain has to make up for what moving costs it. What a change gains has to follow from
+measured rates alone: no running gang is moved on a prior.
 
 The three are Gavel's (OSDI'20) in small: that solves a linear program over all gangs and pairs; from a good start, which the
 last pass left, single changes come as far. A set of GPUs changes once in a pass. Only gangs of one priority share GPUs or
@@ -83,15 +83,10 @@ def _offer(session: Session, gang: Gang) -> tuple[Gang, Placement, float, float]
     held, placement = gpus_by_node(gang.placement), _fastest(session, gang)
     before = session.rates.worth(gang, held, session.occupancy)
     there = gpus_by_node(placement or ())
-    if placement is None or there == held or not (_is_measured(session, gang, held) and _is_measured(session, gang, there)):
+    measured = session.rates.is_worth_measured
+    if placement is None or there == held or not all(measured(gang, gpus, session.occupancy) for gpus in (held, there)):
         return gang, gang.placement, before, before
     return gang, placement, before, session.rates.worth(gang, there, session.occupancy)
-
-
-def _is_measured(session: Session, gang: Gang, gpus: GpusByNode) -> bool:
-    """Whether the gang's rate on these GPUs, with the neighbours that it meets there, was measured."""
-    neighbours = session.occupancy.co_location(gang.name, gpus, session.nodes)
-    return session.rates.is_measured(gang, shape_of(gpus, session.nodes), neighbours)
 
 
 def _fastest(session: Session, gang: Gang) -> Placement | None:

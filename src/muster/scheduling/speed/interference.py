@@ -45,6 +45,14 @@ class Interference:
         measured = self._measured[kind].get(co_location)
         return sum(self._loss(kind, neighbour, flow) for neighbour in co_location) if measured is None else measured
 
+    def is_learned(self, kind: str, co_location: CoLocation) -> bool:
+        """Say whether the loss to these neighbours follows from measurements alone."""
+        if not co_location or co_location in self._measured[kind]:
+            return True
+        losses = self._learned[kind]
+        suffered = {via for via, _ in losses}
+        return all(neighbour in losses or (neighbour[0] in suffered and neighbour in self._caused) for neighbour in co_location)
+
     def _loss(self, kind: str, neighbour: Neighbour, flow: float) -> float:
         losses = self._learned[kind]
         if neighbour in losses:

@@ -10,7 +10,7 @@ stay the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from math import exp, fsum, log
 from typing import Any, TypeVar
@@ -37,7 +37,7 @@ class Rates:
     def __init__(self, profiles: Mapping[str, Profile], nodes: Mapping[str, Node]) -> None:
         self._profiles, self._nodes = profiles, nodes
         self._interference = Interference(profiles)
-        self._alone: Memo[str, Mapping[Shape, float]] = Memo(lambda kind: unhindered(self._measured(kind).rates))
+        self._alone: Memo[str, Mapping[Shape, float]] = Memo(lambda kind: unhindered(self._of_kind(kind).rates))
         """The rates of each kind without neighbours."""
         self._speeds: Memo[str, Mapping[str, float]] = Memo(lambda kind: _speeds(self._alone[kind], self._base_model))
         self._laws: Memo[RateKey, Law] = Memo(self._law)
@@ -53,7 +53,7 @@ class Rates:
 
     def profile(self, gang: Gang) -> Profile:
         """Return the profile that the gang reports of itself, else that of its kind."""
-        return self._profiles.get(gang.name) or self._measured(gang.profile_name)
+        return self._profiles.get(gang.name) or self._of_kind(gang.profile_name)
 
     def expected(self, gang: Gang, shape: Shape, co_location: CoLocation = NO_NEIGHBOURS) -> float | None:
         """Return the expected rate in mini-batches/s; None if no rate of the kind was measured."""
@@ -66,8 +66,11 @@ class Rates:
         return min(1.0, self._rates[key, shape, co_location] / best) if best > 0 else 1.0
 
     def is_measured(self, gang: Gang, shape: Shape, co_location: CoLocation = NO_NEIGHBOURS) -> bool:
-        """Say whether the rate in this very shape and co-location was measured, of the gang or of its kind."""
-        return (shape, co_location) in self.profile(gang).rates
+        """Say whether the expected rate follows from measurements alone, without a prior in any of its laws."""
+        key = self._key(gang)
+        if (shape, co_location) in self._of_kind(key[0]).rates:
+            return True
+        return self._is_measured_alone(key, shape) and self._interference.is_learned(key[0], co_location)
 
     def effect(self, gang: Gang, placement: Placement) -> Effect | None:
         """Return the expected effect of another placement; None if no rate of the kind was measured."""
@@ -87,24 +90,35 @@ class Rates:
         """
         neighbours = running.neighbours(gang.name, gpus, self._nodes)
         rate = self.relative(gang, shape_of(gpus, self._nodes), tuple(sorted(neighbours.values())))
-        harm = (
-            self._harm(running.gangs[name], (via, gang.profile_name), gang.name, running)
-            for name, (via, _) in neighbours.items()
+        losses = (
+            max(0.0, self.relative(other, shape, before) - self.relative(other, shape, after)) * shape.gpus
+            for other, shape, before, after in self._affected(gang, neighbours, running)
         )
-        return rate * sum(held.bit_count() for held in gpus.values()) - fsum(harm)
+        return rate * sum(held.bit_count() for held in gpus.values()) - fsum(losses)
 
-    def _harm(self, gang: Gang, newcomer: Neighbour, name: str, running: Occupancy) -> float:
-        """The loss of a gang to a new neighbour of this name, in GPUs at full speed."""
-        gpus = gpus_by_node(gang.placement)
+    def is_worth_measured(self, gang: Gang, gpus: Mapping[str, GpuSet], running: Occupancy) -> bool:
+        """Say whether `worth` follows from measurements alone: of the gang, and of its neighbours with and without it."""
         neighbours = running.neighbours(gang.name, gpus, self._nodes)
-        others = [neighbour for other, neighbour in neighbours.items() if other != name]
-        shape = shape_of(gpus, self._nodes)
-        before, after = (self.relative(gang, shape, tuple(sorted(met))) for met in (others, [*others, newcomer]))
-        return max(0.0, before - after) * shape.gpus
+        return self.is_measured(gang, shape_of(gpus, self._nodes), tuple(sorted(neighbours.values()))) and all(
+            self.is_measured(other, shape, before) and self.is_measured(other, shape, after)
+            for other, shape, before, after in self._affected(gang, neighbours, running)
+        )
+
+    def _affected(
+        self, gang: Gang, neighbours: Mapping[str, Neighbour], running: Occupancy
+    ) -> Iterator[tuple[Gang, Shape, CoLocation, CoLocation]]:
+        """The neighbours of a gang, each with its shape and its co-locations without and with the gang."""
+        for name, (via, _) in neighbours.items():
+            other = running.gangs[name]
+            gpus = gpus_by_node(other.placement)
+            met = running.neighbours(name, gpus, self._nodes)
+            without = [neighbour for owner, neighbour in met.items() if owner != gang.name]
+            together = tuple(sorted([*without, (via, gang.profile_name)]))
+            yield other, shape_of(gpus, self._nodes), tuple(sorted(without)), together
 
     # The laws put together
 
-    def _measured(self, kind: str) -> Profile:
+    def _of_kind(self, kind: str) -> Profile:
         return self._profiles.get(kind, UNKNOWN)
 
     def _key(self, gang: Gang) -> RateKey:
@@ -112,7 +126,7 @@ class Rates:
         return name if name in self._profiles else "", gang.sensitivity
 
     def _rate(self, key: RateKey, shape: Shape, co_location: CoLocation) -> float:
-        measured = self._measured(key[0]).rates.get((shape, co_location))
+        measured = self._of_kind(key[0]).rates.get((shape, co_location))
         if measured is not None:
             return measured
         alone = self._rate_alone(key, shape)
@@ -132,8 +146,19 @@ class Rates:
         by_law = self._rate_by_law(key, shape)
         if not measured:
             return by_law
-        nearest = min(measured, key=lambda other: _unlikeness(other, shape))
+        nearest = _nearest(measured, shape)
         return measured[nearest] * by_law / self._rate_by_law(key, nearest)
+
+    def _is_measured_alone(self, key: RateKey, shape: Shape) -> bool:
+        """Whether the rate without neighbours was measured in this shape, or is scaled by laws that were measured."""
+        measured = self._alone[key[0]]
+        if not measured or shape in measured:
+            return bool(measured)
+        law, nearest = self._laws[key], _nearest(measured, shape)
+        by_size = nearest.gpus == shape.gpus or law.each_measured
+        by_links = exchange(nearest) == exchange(shape) or law.volume_measured
+        models = f"{nearest.model}+{shape.model}".split("+") if nearest.model != shape.model else ()
+        return by_size and by_links and all(m in self._speeds[key[0]] or m in self._usual_speeds for m in models)
 
     def _rate_by_law(self, key: RateKey, shape: Shape) -> float:
         return shape.gpus * self._speed(key[0], shape.model) / self._laws[key].seconds(shape.gpus, exchange(shape))
@@ -145,7 +170,7 @@ class Rates:
             for shape, rate in self._alone[kind].items()
         ]
         step = min((point.seconds for point in points), default=None)
-        return fit(points, exposure(self._measured(kind), sensitivity, step))
+        return fit(points, exposure(self._of_kind(kind), sensitivity, step))
 
     def _best_rate(self, key: RateKey, gpus: int) -> float:
         """The rate in the best shape of this many GPUs that the machines have or that was measured."""
@@ -203,7 +228,11 @@ def _speeds(alone: Mapping[Shape, float], base_model: str) -> dict[str, float]:
     return speeds
 
 
-def _unlikeness(other: Shape, shape: Shape) -> tuple[object, ...]:
-    """What scaling between two shapes has to bridge, the least reliable first; ends in all that distinguishes shapes."""
-    scaled = (abs(other.gpus - shape.gpus), other.model != shape.model, abs(exchange(other) - exchange(shape)))
-    return (*scaled, other.model, other.counts, other.gbps, other.between)
+def _nearest(measured: Iterable[Shape], shape: Shape) -> Shape:
+    """The measured shape from which to scale: the most alike, with the least reliable scaling first; ties go by all fields."""
+
+    def unlikeness(other: Shape) -> tuple[object, ...]:
+        scaled = (abs(other.gpus - shape.gpus), other.model != shape.model, abs(exchange(other) - exchange(shape)))
+        return (*scaled, other.model, other.counts, other.gbps, other.between)
+
+    return min(measured, key=unlikeness)

@@ -45,6 +45,9 @@ class Law:
     compute: float
     each: float
     volume: float
+    each_measured: bool = False
+    volume_measured: bool = False
+    """Whether the coefficient follows from measurements alone; else from a prior."""
 
     def seconds(self, gpus: int, exchange: float) -> float:
         """Return the seconds of a step."""
@@ -67,14 +70,17 @@ def fit(points: Sequence[Point], exposed: float) -> Law:
     if not points:
         return Law(1.0, EACH, exposed)
     volume = _slope([(p.gpus, p.exchange, p.seconds) for p in points])
+    volume_measured = volume is not None
     if volume is None:
         volume = exposed * _mean(p.seconds / (1 + EACH * (p.gpus - 1) + exposed * p.exchange) for p in points)
     unlinked = [(p.gpus, p.seconds - volume * p.exchange) for p in points]
     each = _slope([(0, gpus, seconds) for gpus, seconds in unlinked])
+    each_measured = each is not None and volume_measured
     if each is None:
         each = EACH * max(0.0, _mean(seconds / (1 + EACH * (gpus - 1)) for gpus, seconds in unlinked))
     compute = _mean(seconds - each * (gpus - 1) for gpus, seconds in unlinked)
-    return Law(max(compute, LEAST_COMPUTE * min(p.seconds for p in points)), each, volume)
+    compute = max(compute, LEAST_COMPUTE * min(p.seconds for p in points))
+    return Law(compute, each, volume, each_measured, volume_measured)
 
 
 def _slope(points: Iterable[tuple[int, float, float]]) -> float | None:

@@ -169,11 +169,11 @@ class Claims:
         if placement is None or not spread_out or gang.spread or gang.gpus > self._session.largest:
             return placement
         together = self._over_fewest(replace(gang, required=Level.NODE))
-        gains = together and self._relative_rate(gang, together) > self._relative_rate(gang, placement) + LEAST_GAIN
-        return together if gains else placement
+        return together if together and self._is_faster(gang, together, placement) else placement
 
-    def _relative_rate(self, gang: Gang, placement: Placement) -> float:
-        return self._session.rates.relative(gang, shape(placement, self._session.nodes))
+    def _is_faster(self, gang: Gang, one: Placement, other: Placement) -> bool:
+        rates, nodes = self._session.rates, self._session.nodes
+        return rates.relative(gang, shape(one, nodes)) > rates.relative(gang, shape(other, nodes)) + LEAST_GAIN
 
     # Over gangs that rank below
 

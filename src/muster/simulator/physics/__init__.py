@@ -1,6 +1,6 @@
-"""How fast a job trains where it is, and what moving it costs: what is true, and what no policy is told.
+"""Physics: the true training rate of a job on a placement, and the cost of a move. No policy sees it.
 
-Rates are in the unit of `Job.work` a second. Each module takes its figures from measurements that others published.
+Rates are in the unit of `Job.work` per second. Each module is based on published measurements.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from muster.simulator.jobs import Job
 
 
 class Physics(Protocol):
-    """The truth about jobs."""
+    """The true rates and costs of jobs."""
 
     placement_matters: bool
-    """Whether shape and company change a rate; where they do not, the engine spares itself to work them out."""
+    """Whether rates depend on shape and co-location; if not, the engine does not compute them."""
 
     rates_drift: bool
-    """Whether a job's rates change with its progress: then each gang has a profile of its own beside that of its kind."""
+    """Whether a job's rates change with its progress: each gang then has its own profile in addition to that of its kind."""
 
     def rate(self, job: Job, done: float, shape: Shape, co_location: CoLocation) -> float:
-        """Progress a second of a job that has `done` of its work behind it."""
+        """Return the progress per second of a job that has done `done` of its work."""
 
     def milestone(self, job: Job, done: float) -> float:
-        """The progress up to which that rate holds, at most `job.work`."""
+        """Return the progress up to which that rate holds, at most `job.work`."""
 
     def resume_seconds(self, job: Job) -> float:
-        """What a suspend and a resume on the same nodes cost."""
+        """Return the seconds lost by a suspend and a resume on the same nodes."""
 
     def move_seconds(self, job: Job, before: Shape, after: Shape) -> float:
-        """What going on elsewhere, or with another number of GPUs, costs."""
+        """Return the seconds lost by a move to other nodes or another number of GPUs."""
 
     def profile(self, job: Job) -> Profile:
-        """What can be measured of the job while it runs alone, but its rates."""
+        """Return the job's measurable profile without rates."""
 
     def busy(self, job: Job, co_location: CoLocation) -> float:
-        """The share of time in which the job keeps its GPUs busy, 0 to 1."""
+        """Return the utilisation of the job's GPUs, 0 to 1."""
 
 
 class Ideal:
-    """Every job runs at rate 1 wherever it has all its GPUs: `work` is its duration in seconds."""
+    """Every job runs at rate 1 on any placement: `work` is its duration in seconds."""
 
     placement_matters = False
     rates_drift = False

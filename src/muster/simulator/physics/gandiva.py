@@ -1,17 +1,17 @@
-"""The testbed of Gandiva (OSDI'18): its models as its figures and tables show them, on servers with P100s and P40s.
+"""The testbed of Gandiva (OSDI'18): its models on servers with P100s and P40s, after the paper's figures and tables.
 
-A rate counts the mini-batches of all GPUs of a job together. It is what the figures say where they say it, interpolated between
-their points and flat beyond them; a model that a figure leaves out gets its factor from a formula over `Model.traffic`:
+A rate is in mini-batches/s, summed over the GPUs of a job. Published points are reproduced, with linear interpolation between
+them and flat extrapolation. A model missing from a figure gets its factor from a formula over `Model.traffic`:
 
-    within a server   the loss of VGG16 (figure 1) in proportion to how far traffic is above ResNet-50's, which loses nothing
-    between servers   (m - 1) model copies to and from a parameter server among m nodes, less what computing hides; with the
-                      goodput and the hidden share on which figure 2's two models agree
-    same network card the loss for each job more (figure 4) as a share of that exchange; a neighbour with less traffic counts
-                      less, one with more counts once, since flows share a card evenly
-    same switch       what one suffers times what the other causes: the values of figure 3 are such products
-    same GPU          by summed utilisation: Table 1's pairs, and figure 10's light one
+    within a server   VGG16's loss (figure 1), in proportion to the traffic above that of ResNet-50, which loses nothing
+    between servers   (m - 1) model copies to and from a parameter server among m nodes, minus the part hidden by computation;
+                      goodput and hidden part are those on which figure 2's two models agree
+    same network card the loss for each further job (figure 4) as a fraction of that exchange; flows divide a card evenly, so a
+                      neighbour with less traffic counts in proportion and one with more counts once
+    same switch       the sensitivity of one job times the disturbance of the other: figure 3's values are such products
+    same GPU          a function of summed utilisation: Table 1's pairs, and figure 10's light one
 
-data/gandiva/SOURCE.md says where each figure is from and what is assumed.
+data/gandiva/SOURCE.md lists sources and assumptions.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from muster.simulator.physics import gandiva_figures as figures
 from muster.simulator.physics.gandiva_figures import Model, UnknownModel, curve, model
 
 GOODPUT = 2.15
-"""GB/s of TensorFlow 1.4 over 40 Gb/s: with it the exchange that figure 2 shows of either model is right within 15 %."""
+"""GB/s of TensorFlow 1.4 over 40 Gb/s: it reproduces the exchange of both models of figure 2 within 15 %."""
 HIDDEN = 0.24
-"""The share of a step behind which communication hides: the mean of figure 2's 0.13 (ResNet-50) and 0.35 (InceptionV3)."""
+"""The fraction of a step that hides communication: the mean of figure 2's 0.13 (ResNet-50) and 0.35 (InceptionV3)."""
 CARD_SHARE = 0.8
-"""The part of its exchange that a job waits for each neighbour on its cards (ResNet-50, figures 2 and 4)."""
+"""A job's wait for each neighbour on its cards, as a fraction of its own exchange (ResNet-50, figures 2 and 4)."""
 SUSPEND_SECONDS_PER_MB = 0.1 / 98
-"""A suspend and a resume of typical image jobs take under 100 ms (section 4.1); ResNet-50 is one."""
+"""A suspend and a resume of a typical image job take under 100 ms (section 4.1): 0.1 s for ResNet-50's 98 MB."""
 LONGEST_SUSPEND = 1.0
 USUAL_MB = 98.0
-"""What a checkpoint is taken to be where the paper does not say: ResNet-50's."""
+"""The assumed size of an unpublished checkpoint: ResNet-50's."""
 
 
 class Gandiva:
     """Rates, costs and profiles of the paper's models; `Job.kind` names the model.
 
-    `warm`: the destination of a move was prepared (figure 13); else it starts from nothing (figure 12).
+    `warm`: the destination of a move is prepared in advance (figure 13); otherwise it is not (figure 12).
     """
 
     placement_matters = True
@@ -72,32 +72,32 @@ class Gandiva:
 
 
 def gpu_rate(kind: Model, gpus: str) -> float:
-    """Return the mini-batches/s of one GPU of the slowest of these models ("P100+P40"; "" is where it was measured)."""
+    """Return the mini-batches/s of one GPU of the slowest of these GPU models ("P100+P40"; "": the one measured)."""
     if not gpus:
         return next(iter(kind.rates.values()))
     try:
-        return min(kind.rates[one] for one in gpus.split("+"))
+        return min(kind.rates[name] for name in gpus.split("+"))
     except KeyError:
         raise UnknownModel(f"Gandiva's testbed has GPUs {' and '.join(sorted(kind.rates))}, not {gpus}") from None
 
 
 def step(kind: Model, shape: Shape) -> float:
-    """Return the time of a step of a job alone, beside that of as many GPUs under one switch."""
+    """Return the step time of a job alone, relative to the same number of GPUs under one switch."""
     return 1.0 + within(kind, shape.gbps) + across(kind, len(shape.counts))
 
 
 def within(kind: Model, gbps: float) -> float:
-    """Return what links of `gbps` inside a server add to a step."""
+    """Return the fraction that links of `gbps` inside a server add to a step."""
     curves = figures.locality()
     if kind.like in curves:
         return curve(curves[kind.like], gbps)
-    most, none = model("VGG16"), model("ResNet-50")
-    share = (kind.traffic - none.traffic) / (most.traffic - none.traffic)
-    return min(1.0, max(0.0, share)) * curve(curves[most.name], gbps)
+    worst, unaffected = model("VGG16"), model("ResNet-50")
+    sensitivity = (kind.traffic - unaffected.traffic) / (worst.traffic - unaffected.traffic)
+    return min(1.0, max(0.0, sensitivity)) * curve(curves[worst.name], gbps)
 
 
 def across(kind: Model, nodes: int) -> float:
-    """Return what the network between `nodes` servers adds to a step."""
+    """Return the fraction that the network between `nodes` servers adds to a step."""
     if nodes < 2:
         return 0.0
     exchange, hidden = exchanged(kind)
@@ -105,7 +105,7 @@ def across(kind: Model, nodes: int) -> float:
 
 
 def exchanged(kind: Model) -> tuple[float, float]:
-    """Return the exchange of one copy of a model over a card, and what of it computing hides, as shares of a step."""
+    """Return the exchange of one model copy over a card and the part hidden by computation, as fractions of a step."""
     figure = figures.spread().get(kind.like)
     if figure is None:
         return kind.traffic / GOODPUT, HIDDEN
@@ -114,15 +114,15 @@ def exchanged(kind: Model) -> tuple[float, float]:
 
 
 def crowding(kind: Model, co_location: CoLocation) -> float:
-    """Return the time of a step beside neighbours under the same switch and on the same cards, beside that alone."""
-    suffers = figures.bus()[kind.bus][0]
-    switch = sum(suffers * figures.bus()[model(other).bus][1] for via, other in co_location if via is Via.SWITCH)
+    """Return the step time with neighbours under the same switch and on the same cards, relative to that alone."""
+    sensitivity = figures.bus()[kind.bus][0]
+    switch = sum(sensitivity * figures.bus()[model(other).bus][1] for via, other in co_location if via is Via.SWITCH)
     flows = sum(_flow(kind, model(other)) for via, other in co_location if via is Via.NIC)
     return (1 + switch) * card(kind, 1 + flows)
 
 
 def card(kind: Model, jobs: float) -> float:
-    """Return the time of a step of one of `jobs` like it that share the cards of two servers, beside that of one alone."""
+    """Return the step time when `jobs` equal jobs share the cards of two servers, relative to one alone."""
     points = figures.cards().get(kind.like)
     if points is None:
         return 1 + CARD_SHARE * exchanged(kind)[0] * (jobs - 1) / (1 + across(kind, 2))
@@ -135,7 +135,7 @@ def _flow(kind: Model, other: Model) -> float:
 
 
 def packed(kind: Model, gpus: int, co_location: CoLocation) -> float:
-    """Return the rate of a job beside that alone on its GPUs; its neighbours there are taken to be spread over them."""
+    """Return the rate of a job with neighbours on its GPUs, assumed evenly spread, relative to that alone."""
     others = [model(other).utilisation for via, other in co_location if via is Via.GPU]
     if not others:
         return 1.0
@@ -145,12 +145,12 @@ def packed(kind: Model, gpus: int, co_location: CoLocation) -> float:
 
 
 def warm_up(gpus: int) -> float:
-    """Return the seconds in which a new process gets ready on so many GPUs: what figure 12's moves take beside figure 13's."""
+    """Return the start-up seconds of a process on `gpus` GPUs: the difference between figures 12 and 13."""
     return curve(figures.cold_moves(), gpus) - migration(model("ResNet-50"))[1]
 
 
 def migration(kind: Model) -> tuple[float, float]:
-    """Return the seconds of a move within a server and between two; by checkpoint size where figure 13 leaves the model out."""
-    known, near, far = figures.moves()
+    """Return the seconds of a move within a server and between two; by checkpoint size for models not in figure 13."""
+    published, near, far = figures.moves()
     size = kind.model_mb or USUAL_MB
-    return known.get(kind.name) or (curve(near, size), curve(far, size))
+    return published.get(kind.name) or (curve(near, size), curve(far, size))

@@ -1,6 +1,6 @@
-"""The figures and tables of Gandiva (OSDI'18) as curves: points from data/gandiva, sorted, in the unit that `gandiva` needs.
+"""The figures and tables of Gandiva (OSDI'18) as curves: sorted points from data/gandiva in the units of `gandiva`.
 
-Time of a step is always beside that of the same job at its best, so "added" 0.2 is a step that takes 1.2 times as long.
+Step times are relative to the best of the same job: an added time of 0.2 is a step that takes 1.2 times as long.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Points = Sequence[tuple[float, float]]
 
 
 class UnknownModel(ValueError):
-    """A job's kind, or a GPU, that the paper says nothing of."""
+    """A kind of job or a GPU model that the paper does not cover."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One row of models.csv; rates in mini-batches/s of one GPU by its model, shares from 0 to 1."""
+    """One row of models.csv: rates in mini-batches/s of one GPU by GPU model; utilisation, memory and scaling from 0 to 1."""
 
     name: str
     rates: dict[str, float]
@@ -37,11 +37,11 @@ class Model:
     model_mb: float | None
     scaling: float
     bus: str
-    """The model of figure 3 that uses the PCIe switch as it does."""
+    """The model of figure 3 with the same use of the PCIe switch."""
     like: str
-    """The model whose exchange between GPUs it has; mostly its own name."""
+    """The model with the same exchange between GPUs, usually itself."""
     traffic: float
-    """GB/s that one of its GPUs sends and receives to keep computing."""
+    """GB/s that one GPU sends and receives at full speed."""
 
 
 def model(name: str) -> Model:
@@ -49,7 +49,7 @@ def model(name: str) -> Model:
     try:
         return models()[name]
     except KeyError:
-        raise UnknownModel(f"{name!r} is no model of Gandiva's testbed; known are {', '.join(models())}") from None
+        raise UnknownModel(f"{name!r} is no model of Gandiva's testbed; expected one of {', '.join(models())}") from None
 
 
 @cache
@@ -60,38 +60,40 @@ def models() -> dict[str, Model]:
 
 
 def curve(points: Points, x: float) -> float:
-    """Return the value at `x` on the lines between points, flat beyond the ends."""
-    at = bisect_right(points, (x, float("inf")))
-    if at in (0, len(points)):
-        return points[min(at, len(points) - 1)][1]
-    (x0, y0), (x1, y1) = points[at - 1 : at + 1]
+    """Return the value at `x`: linear between points, flat beyond the ends."""
+    index = bisect_right(points, (x, float("inf")))
+    if index in (0, len(points)):
+        return points[min(index, len(points) - 1)][1]
+    (x0, y0), (x1, y1) = points[index - 1 : index + 1]
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 
 
 @cache
 def locality() -> dict[str, Points]:
-    """Figure 1: time added to a step, by GB/s of the slowest hop."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """Return figure 1 by model: time added to a step, by GB/s of the slowest hop."""
+    points_by_model: dict[str, list[tuple[float, float]]] = {}
     for row in _table("fig1_intra_server_locality.csv"):
-        found.setdefault(row["model"], []).append((HOPS[row["placement"]], 1 / float(row["normalized_performance"]) - 1))
-    return {name: sorted(points) for name, points in found.items()}
+        points_by_model.setdefault(row["model"], []).append(
+            (HOPS[row["placement"]], 1 / float(row["normalized_performance"]) - 1)
+        )
+    return {name: sorted(points) for name, points in points_by_model.items()}
 
 
 @cache
 def spread() -> dict[str, tuple[float, float]]:
-    """Figure 2: time added to a step by two servers, and by four."""
-    found: dict[str, dict[str, float]] = {}
+    """Return figure 2 by model: time added to a step by two servers and by four."""
+    images_per_s: dict[str, dict[str, float]] = {}
     for row in _table("fig2_inter_server_locality.csv"):
-        found.setdefault(row["model"], {})[row["placement"]] = float(row["images_per_s"])
+        images_per_s.setdefault(row["model"], {})[row["placement"]] = float(row["images_per_s"])
     return {
         name: (speed["local_4gpu"] / speed["2x2gpu"] - 1, speed["local_4gpu"] / speed["4x1gpu"] - 1)
-        for name, speed in found.items()
+        for name, speed in images_per_s.items()
     }
 
 
 @cache
 def bus() -> dict[str, tuple[float, float]]:
-    """Figure 3: what a model suffers under a shared switch and what it causes, scaled so that LM causes 1."""
+    """Return figure 3 by model: its sensitivity under a shared switch and the disturbance it causes, 1 for LM."""
     rows = _table("fig3_1gpu_interference.csv")
     added = {(row["pair"], row["job"]): 1 / float(row["normalized_performance"]) - 1 for row in rows}
     lm = added["LM+LM", "LM"]
@@ -104,18 +106,18 @@ def bus() -> dict[str, tuple[float, float]]:
 
 @cache
 def cards() -> dict[str, Points]:
-    """Figure 4: time of a step by the jobs that share the cards of two servers, beside that of one alone."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """Return figure 4 by model: step time by number of jobs on the cards of two servers, relative to one alone."""
+    points_by_model: dict[str, list[tuple[float, float]]] = {}
     for row in _table("fig4_nic_interference.csv"):
-        found.setdefault(row["model"], []).append((float(row["jobs"]), 1 / float(row["normalized_performance"])))
-    return {name: sorted(points) for name, points in found.items()}
+        points_by_model.setdefault(row["model"], []).append((float(row["jobs"]), 1 / float(row["normalized_performance"])))
+    return {name: sorted(points) for name, points in points_by_model.items()}
 
 
 @cache
 def packing() -> Points:
-    """Table 1 and figure 10: the rate of each of two like jobs on one GPU, by their summed utilisation.
+    """Return table 1 and figure 10: the rate of each of two equal jobs on one GPU, by their summed utilisation.
 
-    A job of more than half a GPU was at its best in a pair: a third copy could only have waited.
+    A job above half utilisation gains most from a pair: a third copy could only wait.
     """
     pairs = []
     for row in _table("table1_packing.csv"):
@@ -127,7 +129,7 @@ def packing() -> Points:
 
 @cache
 def moves() -> tuple[dict[str, tuple[float, float]], Points, Points]:
-    """Figure 13: seconds of a move within a server and between two, by model and by MB of checkpoint."""
+    """Return figure 13: seconds of a move within a server and between two, by model and by MB of checkpoint."""
     rows = _table("fig13_migration_time.csv")
     sizes = [(float(row["checkpoint_mb"]), float(row["intra_server_s"]), float(row["inter_server_s"])) for row in rows]
     names = ["LM" if row["model"] == "LanguageModel" else row["model"] for row in rows]
@@ -137,7 +139,7 @@ def moves() -> tuple[dict[str, tuple[float, float]], Points, Points]:
 
 @cache
 def cold_moves() -> Points:
-    """Figure 12: seconds of a move of ResNet-50 to where nothing is prepared, by GPUs."""
+    """Return figure 12: seconds of a move of ResNet-50 to an unprepared destination, by GPUs."""
     return sorted((float(row["gpus"]), float(row["total_unoptimised_s"])) for row in _table("fig12_migration_breakdown.csv"))
 
 

@@ -1,8 +1,8 @@
-"""Twenty-six kinds of one-GPU jobs on V100, P100 and K80, alone and in pairs, as measured for Gavel (OSDI'20).
+"""Rates of 26 kinds of one-GPU jobs on V100, P100 and K80, alone and in pairs, as measured for Gavel (OSDI'20).
 
-A rate is in mini-batches/s. Which GPU is fast depends on the kind: a CycleGAN has a ninth of its V100 rate on a K80, most
-recommenders more than theirs. Pairs are measured one by one, too: some lose nothing beside each other, some do not fit.
-Gavel's simulator charges nothing for a move; here it costs what the scenario says.
+A rate is in mini-batches/s. The fastest GPU depends on the kind: a CycleGAN on a K80 has a ninth of its V100 rate, while most
+recommenders are faster on the K80. Each pair is measured separately: some lose nothing, some do not fit into one GPU's memory.
+Gavel's simulator charges nothing for a move; here the scenario sets the cost.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class UnknownKind(LookupError):
-    """A kind of job, or a model of GPU, of which no rate was measured."""
+    """A kind of job or a GPU model without a measured rate."""
 
 
 class Gavel:
-    """The measured rates; what moving costs is the scenario's."""
+    """The measured rates, with the scenario's costs of a move and a resume."""
 
     placement_matters = True
     rates_drift = False
@@ -58,38 +58,38 @@ class Gavel:
         return Profile(suspend_seconds=self._resume, migrate_seconds=self._move)
 
     def busy(self, job: Job, co_location: CoLocation) -> float:
-        return 1.0 / (1 + sum(via is Via.GPU for via, _ in co_location))  # a GPU that two share is busy once
+        return 1.0 / (1 + sum(via is Via.GPU for via, _ in co_location))  # co-located jobs divide one busy GPU
 
 
 @cache
 def rate(kind: str, model: str, co_location: CoLocation = ()) -> float:
-    """Return the mini-batches/s of a job on a GPU of `model`; of several neighbours there each takes its share.
+    """Return the mini-batches/s of a job on a GPU of `model`; the losses to several neighbours multiply.
 
     Raise UnknownKind.
     """
     row = _row(kind, model)
-    beside = [other for via, other in co_location if via is Via.GPU]
-    for other in beside:
-        _row(other, model)
-    return row[_ALONE] * prod(row[other] / row[_ALONE] for other in beside)
+    neighbours = [neighbour for via, neighbour in co_location if via is Via.GPU]
+    for neighbour in neighbours:
+        _row(neighbour, model)
+    return row[_ALONE] * prod(row[neighbour] / row[_ALONE] for neighbour in neighbours)
 
 
 def kinds() -> tuple[str, ...]:
-    """Return the kinds of jobs, as the tables list them."""
+    """Return the kinds of jobs in the order of the tables."""
     return tuple(_table(MODELS[0]))
 
 
-def known() -> dict[str, Profile]:
-    """Return the profiles with every rate measured beforehand, which is what Gavel's own policies are given."""
+def full_profiles() -> dict[str, Profile]:
+    """Return a profile with every measured rate for each kind, the input of Gavel's own policies."""
     return {kind: Profile(rates=_rates(kind)) for kind in kinds()}
 
 
 def _rates(kind: str) -> dict[tuple[Shape, CoLocation], float]:
-    companies: list[CoLocation] = [(), *(((Via.GPU, other),) for other in kinds())]
+    co_locations: list[CoLocation] = [(), *(((Via.GPU, other),) for other in kinds())]
     return {
         (Shape(model, (1,), UNLIMITED), co_location): rate(kind, model, co_location)
         for model in MODELS
-        for co_location in companies
+        for co_location in co_locations
     }
 
 

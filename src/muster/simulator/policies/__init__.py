@@ -1,7 +1,7 @@
-"""Who decides in a simulation: muster's planner, called as the operator calls it, and the schedulers of other papers.
+"""Policies of a simulation: muster's planner, called as the operator calls it, and the schedulers of other papers.
 
-The others are here to check the simulator against published figures, and to measure muster against. Those that know how long
-a job will run are told by `Oracle`; muster's planner never is.
+The other schedulers validate the simulator against published figures and serve as baselines. Some need job lengths, which an
+`Oracle` supplies; muster's planner never has one.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from muster.scheduling.profile import Shape
 
 
 class Oracle(Protocol):
-    """Who knows what no real scheduler knows."""
+    """Job properties that no real scheduler knows."""
 
     def remaining(self, name: str) -> float:
-        """The work that a job has still to do, in the unit of `Job.work`."""
+        """Return the remaining work of a job, in the unit of `Job.work`."""
 
     def rate_on(self, name: str, shape: Shape) -> float:
-        """The progress a second that a job would make now, alone, on GPUs of a shape."""
+        """Return the rate that a job would have now, alone, on GPUs of a shape."""

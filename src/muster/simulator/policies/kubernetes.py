@@ -1,9 +1,9 @@
-"""kube-scheduler without gangs: one pod at a time, each as if it were alone.
+"""kube-scheduler without gang scheduling: each pod is bound independently.
 
-Pods that wait are bound in the order in which they come up in the scheduler's queue; where none fits, the next pod is tried. So
-pods of several jobs interleave, a job may get GPUs for some of its pods only, and these wait, holding GPUs, for the rest: the
-deadlock that FfDL (Middleware'19) counts. Job controllers create pods at the same time, so the order among pods is chance; a
-seed gives it. The node is the one with the most free GPUs (NodeResourcesFit's LeastAllocated), by chance among equals.
+Pending pods are bound in the order of the scheduling queue; a pod that does not fit is skipped. Pods of several jobs therefore
+interleave, and a job may hold GPUs for some of its pods while it waits for the others: the deadlock that FfDL (Middleware'19)
+measures. Job controllers create pods concurrently, so the order of pods is random, from a seed. The node is the one with the
+most free GPUs (NodeResourcesFit's LeastAllocated), with random ties.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from muster.scheduling.snapshot import Snapshot
 
 
 class Order(StrEnum):
-    """How the pods of jobs that are submitted together come into the queue."""
+    """The order of pods in the queue, for jobs submitted together."""
 
     PODS = "pods"
-    """Every pod for itself."""
+    """All pods in random order."""
     JOBS = "jobs"
-    """One job's pods after another's, as a batch Job's controller creates them; all but the first few go in together."""
+    """The jobs in random order, the pods of each together, as the controller of a batch Job creates them."""
 
 
 class KubeScheduler:
-    """The scheduler. A gang that has some of its GPUs is joined to its part: it holds them, and does not run."""
+    """The scheduler. A partially bound gang holds the GPUs of its bound pods (Join) and does not run."""
 
     period: float | None = None
 
@@ -45,9 +45,9 @@ class KubeScheduler:
             if node is None:
                 continue
             gpus = capacity.nodes[node].machine.leftover(capacity.free[node], task.gpus)
-            place = Assigned(task, node, gpus, task.index)
-            capacity.take((place,))
-            bound[gang.name].append(place)
+            assigned = Assigned(task, node, gpus, task.index)
+            capacity.take((assigned,))
+            bound[gang.name].append(assigned)
             changed[gang.name] = gang
         return [_decision(gang, tuple(bound[gang.name])) for gang in changed.values()]
 
@@ -55,10 +55,10 @@ class KubeScheduler:
         return ()
 
     def _queue(self, gangs: Iterable[Gang]) -> list[tuple[Gang, Task]]:
-        """The pods that wait, in the order of the queue."""
-        waiting = [_waiting(gang) for gang in gangs]
-        self._random.shuffle(waiting)
-        pods = [pod for job in waiting for pod in job]
+        """The pending pods in queue order."""
+        pending = [_pending(gang) for gang in gangs]
+        self._random.shuffle(pending)
+        pods = [pod for gang_pods in pending for pod in gang_pods]
         if self._order is Order.PODS:
             self._random.shuffle(pods)
         return pods
@@ -72,18 +72,18 @@ class KubeScheduler:
 
 
 def stuck(gangs: Iterable[Gang]) -> tuple[int, int]:
-    """Return how many pods hold GPUs while their gang is not whole, and the GPUs that they hold idle."""
-    held = [place for gang in gangs if len(gang.placement) < len(gang.tasks) for place in gang.placement]
-    return len(held), sum(place.gpus.bit_count() for place in held)
+    """Return the number of bound pods in partially bound gangs, and the number of GPUs that they hold idle."""
+    held = [assigned for gang in gangs if len(gang.placement) < len(gang.tasks) for assigned in gang.placement]
+    return len(held), sum(assigned.gpus.bit_count() for assigned in held)
 
 
-def _waiting(gang: Gang) -> list[tuple[Gang, Task]]:
-    bound = {place.task.name for place in gang.placement}
+def _pending(gang: Gang) -> list[tuple[Gang, Task]]:
+    bound = {assigned.task.name for assigned in gang.placement}
     return [(gang, task) for task in gang.tasks if task.name not in bound]
 
 
 def _decision(gang: Gang, placement: Placement) -> Decision:
     if len(placement) == len(gang.tasks):
-        return Place(gang, placement, Reason.PLACED, "each of its pods found a node")
-    message = f"{len(placement)} of its {len(gang.tasks)} pods found a node"
+        return Place(gang, placement, Reason.PLACED, "all of its pods have a node")
+    message = f"{len(placement)} of {len(gang.tasks)} pods have a node"
     return Join(gang, placement, Reason.INSUFFICIENT_GPUS, message)

@@ -1,9 +1,8 @@
-"""Schedulers that are only an order: who comes first runs, and nobody packs, migrates or takes turns.
+"""Schedulers defined by a sort order alone, without packing, migration or time sharing.
 
-They are what muster is measured against (Tiresias, NSDI'19, section 2 and its simulator): arrival, job length, size, and
-attained service, which needs no job length. An order that preempts is walked anew at each event, over running and waiting
-gangs alike, as if the cluster were empty; one that does not is walked over those that wait. Either the first that finds no
-room blocks all behind it, or later ones may start.
+They are baselines from Tiresias (NSDI'19, section 2 and its simulator): arrival, job length, size, and attained service, which
+needs no job length. A preemptive order allocates all gangs again at each event, as if the cluster were empty; a non-preemptive
+one allocates waiting gangs only. A gang that does not fit either blocks all gangs after it or is skipped.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from muster.scheduling.snapshot import Snapshot
 from muster.simulator.policies import Oracle
 
 
-class Untold:
-    """Who knows no job length."""
+class NoOracle:
+    """The oracle of a policy that was given none: every question fails."""
 
     def remaining(self, name: str) -> float:
-        raise RuntimeError(f"the order asks how long {name} will run; give the policy an oracle that knows")
+        raise RuntimeError(f"the order needs the remaining work of {name}; give the policy an oracle")
 
     def rate_on(self, name: str, shape: Shape) -> float:
-        raise RuntimeError(f"the order asks how fast {name} would run; give the policy an oracle that knows")
+        raise RuntimeError(f"the order needs the rate of {name}; give the policy an oracle")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A gang as an order sees it."""
+    """A gang with the values that sort keys use."""
 
     gang: Gang
     now: float
@@ -54,22 +53,22 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Less comes first; of equals the one that arrived first, then by name."""
+    """A sort key, ascending; ties by arrival, then by name."""
 
     key: Callable[[Candidate], tuple[float, ...]]
     preempts: bool = False
     skips: bool = True
-    """Whether a gang may start before one that is ahead of it and finds no room."""
+    """Whether a gang may start before an earlier one that does not fit."""
     period: float | None = None
-    """Seconds between passes, for orders that change as time goes by."""
+    """Seconds between passes, for keys that change with time."""
 
 
 QUEUE_LIMITS = (3250.0,)
-"""GPU-seconds after which a job falls into the next queue: the first limit of Tiresias' simulator."""
+"""Attained GPU-seconds at which a job is demoted to the next queue: the first limit of Tiresias' simulator."""
 
 
 def _queue(job: Candidate) -> tuple[float, ...]:
-    """Its queue by attained service; within one, those that had started first (Tiresias, section 3.3)."""
+    """The queue by attained service; within a queue by start time (Tiresias, section 3.3)."""
     return (sum(job.attained >= limit for limit in QUEUE_LIMITS), job.gang.started or float("inf"))
 
 
@@ -82,16 +81,16 @@ ORDERS: Mapping[str, Order] = {
     "las": Order(lambda job: (job.attained,), preempts=True, period=60.0),
     "las-queues": Order(_queue, preempts=True, period=60.0),
 }
-"""fifo and first-fit by arrival; srtf the shortest remaining time, srsf the least remaining GPU-seconds (both are told job
-lengths); fewest-gpus the smallest; las the least attained GPU-seconds, las-queues the same in steps."""
+"""fifo, first-fit: by arrival. srtf: shortest remaining time; srsf: least remaining GPU-seconds (both need an oracle).
+fewest-gpus: smallest size. las: least attained GPU-seconds; las-queues: the same in discrete queues."""
 
 
 class Ordered:
-    """A scheduler that is only an order."""
+    """A scheduler that follows one order."""
 
     def __init__(self, order: Order, oracle: Oracle | None = None) -> None:
         self.order, self.period = order, order.period
-        self.oracle: Oracle = oracle or Untold()
+        self.oracle: Oracle = oracle or NoOracle()
 
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         gangs = sorted(
@@ -107,31 +106,31 @@ class Ordered:
         return self.react(snapshot, now) if self.order.preempts else ()
 
     def _start(self, snapshot: Snapshot, waiting: Sequence[Gang], stopped: Sequence[Gang]) -> list[Decision]:
-        """Stop some, then start those that find room, in turn."""
+        """Suspend the stopped gangs, then start waiting ones that fit, in order."""
         capacity = FreeCapacity(snapshot.nodes)
         decisions: list[Decision] = []
         for gang in stopped:
             capacity.give_back(gang.placement)
-            decisions.append(Requeue(gang, Reason.PREEMPTED, "others come first"))
-        full: dict[object, Shortage] = {}
-        """Requests that found no room: from here on it only shrinks."""
+            decisions.append(Requeue(gang, Reason.PREEMPTED, "gangs ahead of it in the order need its GPUs"))
+        shortages: dict[object, Shortage] = {}
+        """Requests that do not fit; capacity only shrinks from here on, so equal requests need no search."""
         for gang in waiting:
             tasks = tuple((task.gpus, task.resources, task.where) for task in gang.tasks)
             request = (tasks, gang.spread, gang.required, gang.fewest)
-            found = full.get(request) or place(gang, capacity)
-            if not isinstance(found, Shortage):
-                capacity.take(found)
-                decisions.append(Place(gang, found, Reason.PLACED, describe(found)))
+            result = shortages.get(request) or place(gang, capacity)
+            if not isinstance(result, Shortage):
+                capacity.take(result)
+                decisions.append(Place(gang, result, Reason.PLACED, describe(result)))
                 continue
-            full[request] = found
-            decisions.append(Wait(gang, Reason.INSUFFICIENT_GPUS, found.message))
+            shortages[request] = result
+            decisions.append(Wait(gang, Reason.INSUFFICIENT_GPUS, result.message))
             if not self.order.skips:
                 break
         return decisions
 
 
 def _fitting(gangs: Sequence[Gang], gpus: int, skips: bool) -> set[str]:
-    """The names of those that run when the GPUs are given out in this order, just counted."""
+    """The names of the gangs that run when GPUs are allocated in this order, by count alone."""
     chosen: set[str] = set()
     for gang in gangs:
         if gang.gpus <= gpus:

@@ -1,9 +1,9 @@
-"""Gavel's baseline (OSDI'20, section 7): fair shares in rounds that do not see how fast a GPU is. Its simulator calls it LAS.
+"""Gavel's baseline (OSDI'20, section 7): fair rounds that ignore GPU speed. Its simulator calls it LAS.
 
-Jobs of one GPU get the same time on each GPU model. Every `SETTLED` seconds shares are worked out anew for the jobs that are
-there, and the models, in random order, each take the jobs to which they owe most; in the rounds between, a GPU whose job
-ended is given to one that waits. Nothing happens within a round: newcomers wait, a GPU stays idle when its job ends. So it is
-in Gavel's simulator, too, but that changes who is where in every round; as a move costs nothing there, only shares count.
+One-GPU jobs get equal time on each GPU model. Every `RESET_SECONDS` the fair times of the present jobs are recomputed, and the
+models, in random order, each take the jobs to which they owe most. In the rounds between, a GPU whose job has ended goes to a
+waiting job. Nothing changes within a round: new jobs wait, and a GPU stays idle after its job ends. Gavel's simulator does the
+same, except that it reassigns jobs in every round; since a move costs nothing there, only the times matter.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from muster.scheduling.gang import Assigned, Gang
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.node import Node
 
-SETTLED = 1920.0
-"""Seconds for which shares stand (Gavel's simulator, `minimum_time_between_allocation_resets`)."""
+RESET_SECONDS = 1920.0
+"""Seconds between recomputations (`minimum_time_between_allocation_resets` of Gavel's simulator)."""
 
 
 class FairRounds:
-    """The same time on every GPU model for every job. A node is given to one job of one GPU; larger jobs never start."""
+    """Equal time on every GPU model for every job. A node runs one one-GPU job; larger jobs never start."""
 
     def __init__(self, seed: int, round_seconds: Annotated[float, Field(gt=0)] = 360.0) -> None:
         self.period: float | None = round_seconds
         self._round = round_seconds
         self._random = Random(seed)
         self._owed: dict[str, dict[str, float]] = {}
-        """Seconds that each model still owes to each job that has a share."""
-        self._settled = -SETTLED
+        """Seconds that each model still owes to each job."""
+        self._reset_at = -RESET_SECONDS
 
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         return ()
@@ -43,32 +43,32 @@ class FairRounds:
         for node in snapshot.nodes.values():
             by_model.setdefault(node.model, []).append(node.name)
         self._count(gangs, snapshot.nodes)
-        settles = now - self._settled >= SETTLED
-        if settles:
-            self._settle(gangs, {model: len(names) for model, names in by_model.items()}, now)
-        staying = {} if settles else {gang.placement[0].node: name for name, gang in gangs.items() if gang.placement}
-        return _carried_out(self._choose(by_model, staying, gangs), gangs)
+        reset = now - self._reset_at >= RESET_SECONDS
+        if reset:
+            self._reset(gangs, {model: len(names) for model, names in by_model.items()}, now)
+        staying = {} if reset else {gang.placement[0].node: name for name, gang in gangs.items() if gang.placement}
+        return _decisions(self._choose(by_model, staying, gangs), gangs)
 
     def _count(self, gangs: Mapping[str, Gang], nodes: Mapping[str, Node]) -> None:
-        """Take the round that has just ended off what is owed."""
+        """Subtract the last round from the time owed to its jobs."""
         for name, gang in gangs.items():
             if gang.placement:
                 self._owed[name][nodes[gang.placement[0].node].model] -= self._round
 
-    def _settle(self, gangs: Mapping[str, Gang], gpus: Mapping[str, int], now: float) -> None:
-        """Give every job that had a share what it was due since the last time, and a share to those who came."""
+    def _reset(self, gangs: Mapping[str, Gang], gpus: Mapping[str, int], now: float) -> None:
+        """Credit each job with its fair time since the last reset, and add the new jobs."""
         for owed in self._owed.values():
             for model, count in gpus.items():
-                owed[model] += min(1 / len(gpus), count / len(self._owed)) * (now - self._settled)
+                owed[model] += min(1 / len(gpus), count / len(self._owed)) * (now - self._reset_at)
         self._owed = {name: self._owed.get(name) or dict.fromkeys(gpus, 0.0) for name in gangs}
-        self._settled = now
+        self._reset_at = now
 
     def _choose(
         self, by_model: Mapping[str, list[str]], staying: Mapping[str, str], gangs: Mapping[str, Gang]
     ) -> dict[str, str]:
-        """Who is to run on each node: those who stay, and on the others those to whom its model owes most."""
-        there = set(staying.values())
-        waiting = [name for name in self._owed if name in gangs and name not in there]
+        """The job of each node: the staying ones, and on other nodes those to which the model owes most."""
+        running = set(staying.values())
+        waiting = [name for name in self._owed if name in gangs and name not in running]
         order = sorted(by_model)
         self._random.shuffle(order)
         chosen: dict[str, str] = dict(staying)
@@ -76,28 +76,28 @@ class FairRounds:
             free = [node for node in by_model[model] if node not in staying]
             owed = {name: self._owed[name][model] for name in waiting}
             waiting.sort(key=lambda name: (-owed[name], name))
-            chosen |= _kept(waiting[: len(free)], free, gangs)
+            chosen |= _assigned(waiting[: len(free)], free, gangs)
             waiting = waiting[len(free) :]
         return chosen
 
 
-def _kept(names: Sequence[str], nodes: Sequence[str], gangs: Mapping[str, Gang]) -> dict[str, str]:
-    """Who runs on which node; those that are on one of these already stay there."""
+def _assigned(names: Sequence[str], nodes: Sequence[str], gangs: Mapping[str, Gang]) -> dict[str, str]:
+    """The job of each node; jobs already on one of the nodes stay there."""
     free = set(nodes)
-    there = {p.node: name for name in names for p in gangs[name].placement if p.node in free}
-    coming = [name for name in names if name not in set(there.values())]
-    return there | dict(zip(sorted(free - there.keys()), coming, strict=False))
+    staying = {assigned.node: name for name in names for assigned in gangs[name].placement if assigned.node in free}
+    arriving = [name for name in names if name not in set(staying.values())]
+    return staying | dict(zip(sorted(free - staying.keys()), arriving, strict=False))
 
 
-def _carried_out(chosen: Mapping[str, str], gangs: Mapping[str, Gang]) -> list[Decision]:
-    """Take off those who go elsewhere or wait, then place those who come."""
-    now_at = {name: gang.placement[0].node for name, gang in gangs.items() if gang.placement}
-    stopped = [gangs[name] for name, node in now_at.items() if chosen.get(node) != name]
-    coming = [(gangs[name], node) for node, name in chosen.items() if now_at.get(name) != node]
+def _decisions(chosen: Mapping[str, str], gangs: Mapping[str, Gang]) -> list[Decision]:
+    """Suspend the jobs that leave their node, then place those that arrive."""
+    node_of = {name: gang.placement[0].node for name, gang in gangs.items() if gang.placement}
+    stopped = [gangs[name] for name, node in node_of.items() if chosen.get(node) != name]
+    arriving = [(gangs[name], node) for node, name in chosen.items() if node_of.get(name) != node]
     return [
         *(Requeue(gang, Reason.TIME_SLICED, "its round is over") for gang in stopped),
         *(
-            Place(gang, (Assigned(gang.tasks[0], node, 1),), Reason.PLACED, "it is owed most of these GPUs")
-            for gang, node in coming
+            Place(gang, (Assigned(gang.tasks[0], node, 1),), Reason.PLACED, "this GPU model owes it most time")
+            for gang, node in arriving
         ),
     ]

@@ -1,7 +1,7 @@
-"""A sweep in the simulator: configurations with learning curves, and a rule of `scheduling.sweeps` that says which go on.
+"""A simulated hyperparameter sweep: configurations with learning curves, and a stopping rule of `scheduling.sweeps`.
 
-A configuration's error falls as one over the mini-batches that it trained, to what its best is; what it reports is its accuracy
-and the chance of a test set of 10,000 images. Progress and `Job.work` are in mini-batches, at one rate for all.
+The accuracy of a configuration approaches its limit as one over the number of trained mini-batches. A report is the accuracy
+plus the sampling error of a test set of 10,000 images. Progress and `Job.work` are in mini-batches, at one rate for all trials.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ from muster.simulator.jobs import Job
 from muster.simulator.physics import Ideal
 
 GUESSING = 0.1
-"""The accuracy of a network that knows nothing of ten classes."""
-CHANCE = 0.0046
-"""The deviation of an accuracy of 70 % on 10,000 images: sqrt(0.7 * 0.3 / 10,000)."""
+"""The accuracy of an untrained network with ten classes."""
+SAMPLING_ERROR = 0.0046
+"""The standard deviation of a measured accuracy of 70 % on 10,000 images: sqrt(0.7 * 0.3 / 10,000)."""
 SUSPEND_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """One configuration: the accuracy at its end, and the share of a run in which it learns half of what it ever could."""
+    """One configuration: its final accuracy, and the fraction of a run after which it has learned half of its limit."""
 
     final: float
     pace: float
 
-    def accuracy(self, share: float) -> float:
-        """Return the accuracy after this share of a run."""
-        learned = share / (share + self.pace) * (1.0 + self.pace)
+    def accuracy(self, fraction: float) -> float:
+        """Return the accuracy after this fraction of a run."""
+        learned = fraction / (fraction + self.pace) * (1.0 + self.pace)
         return GUESSING + (self.final - GUESSING) * learned
 
 
-def reaching(target: float, share: float, final: float) -> Configuration:
-    """Return the configuration that comes to `target` after this share of a run, and to `final` at its end."""
+def reaching(target: float, fraction: float, final: float) -> Configuration:
+    """Return the configuration that reaches `target` after this fraction of a run, and `final` at its end."""
     learned = (target - GUESSING) / (final - GUESSING)
-    return Configuration(final, share * (1.0 - learned) / (learned - share) if learned < 1.0 else 1e-9)
+    return Configuration(final, fraction * (1.0 - learned) / (learned - fraction) if learned < 1.0 else 1e-9)
 
 
 def configurations(
     random: Random, count: int, mean: float, deviation: float, below: float, pace: float = 0.1, spread: float = 0.1
 ) -> list[Configuration]:
-    """Draw configurations that end below an accuracy: normal final accuracies, log-normal paces."""
-    found: list[Configuration] = []
-    while len(found) < count:
+    """Draw configurations with final accuracies below `below`: normal final accuracies, log-normal paces."""
+    drawn: list[Configuration] = []
+    while len(drawn) < count:
         final = random.gauss(mean, deviation)
         if GUESSING <= final < below:
-            found.append(Configuration(final, pace * exp(random.gauss(0.0, spread))))
-    return found
+            drawn.append(Configuration(final, pace * exp(random.gauss(0.0, spread))))
+    return drawn
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How long a run of a configuration is: `reports` intervals of `interval` mini-batches, `seconds` in all, on one GPU."""
+    """The length of a full run on one GPU: `reports` intervals of `interval` mini-batches, `seconds` in total."""
 
     seconds: float
     reports: int
@@ -71,7 +71,7 @@ class Training:
 
 
 class _Reporting(Ideal):
-    """A rate for all, and a milestone after each interval."""
+    """One rate for all jobs, and a milestone after each interval."""
 
     def __init__(self, training: Training) -> None:
         super().__init__(SUSPEND_SECONDS, SUSPEND_SECONDS)
@@ -85,7 +85,7 @@ class _Reporting(Ideal):
 
 
 class Sweep:
-    """The policy of a run that is one sweep; also hears the reports."""
+    """The policy of a run with one sweep; also receives the reports."""
 
     period: float | None = None
 
@@ -94,18 +94,18 @@ class Sweep:
         self._curves = {_name(index): curve for index, curve in enumerate(curves)}
         self._trials = {name: Trial(name) for name in self._curves}
         self._judging = False
-        self.found: float | None = None
-        """When the first trial came to the target."""
+        self.reached_at: float | None = None
+        """The time at which the first trial reached the target."""
 
     def reported(self, simulation: Simulation, run: Run) -> None:
-        """Note what a trial reports at a milestone; once all of this moment are heard, stop those that lost."""
+        """Record a trial's report at a milestone; after all reports of a moment, stop the trials that the rule rejects."""
         name = run.job.name
         trial, curve = self._trials[name], self._curves[name]
         accuracy = curve.accuracy((len(trial.reports) + 1) / self._training.reports)
-        reports = (*trial.reports, accuracy + self._random.gauss(0.0, CHANCE))
+        reports = (*trial.reports, accuracy + self._random.gauss(0.0, SAMPLING_ERROR))
         self._trials[name] = Trial(name, reports, trial.running, trial.ended)
-        if accuracy >= self._target - 1e-9 and self.found is None:
-            self.found = simulation.until = simulation.now
+        if accuracy >= self._target - 1e-9 and self.reached_at is None:
+            self.reached_at = simulation.until = simulation.now
         if not self._judging:
             self._judging = True
             simulation.at(simulation.now, lambda: self._judge(simulation))
@@ -119,19 +119,19 @@ class Sweep:
         return True
 
     def react(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        """Suspend those that wait, then start those that run."""
+        """Suspend trials that the rule makes wait, then start those that it runs."""
         verdicts = self._verdicts(snapshot.gangs, snapshot.nodes.values())
         capacity = FreeCapacity(snapshot.nodes)
         decisions: list[Decision] = []
         for gang in snapshot.gangs:
             if gang.placement and verdicts[gang.name] is not Verdict.RUN:
                 capacity.give_back(gang.placement)
-                decisions.append(Requeue(gang, Reason.PREEMPTED, "others promise more"))
+                decisions.append(Requeue(gang, Reason.PREEMPTED, "other trials rank higher"))
         for gang in snapshot.gangs:
-            found = place(gang, capacity) if not gang.placement and verdicts[gang.name] is Verdict.RUN else None
-            if found is not None and not isinstance(found, Shortage):
-                capacity.take(found)
-                decisions.append(Place(gang, found, Reason.PLACED, "one of the most promising"))
+            result = place(gang, capacity) if not gang.placement and verdicts[gang.name] is Verdict.RUN else None
+            if result is not None and not isinstance(result, Shortage):
+                capacity.take(result)
+                decisions.append(Place(gang, result, Reason.PLACED, "ranked among the best trials"))
         return decisions
 
     def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
@@ -152,12 +152,12 @@ def seconds_to(
     nodes: Callable[[], Iterable[Node]],
     seed: int,
 ) -> float | None:
-    """Return when a sweep of these configurations, all submitted at once, first comes to a target; None if it never does."""
+    """Return the seconds until a sweep of configurations submitted together first reaches a target; None if it never does."""
     sweep = Sweep(rule, curves, training, target, Random(seed))
-    work = training.interval * training.reports + 1.0  # the last report is heard before the end
+    work = training.interval * training.reports + 1.0  # so that the last report precedes the end
     jobs = [Job(_name(index), 0.0, (1,), work) for index in range(len(curves))]
     Simulation(nodes(), jobs, _Reporting(training), sweep, on_milestone=sweep.reported).run()
-    return sweep.found
+    return sweep.reached_at
 
 
 def _name(index: int) -> str:

@@ -1,9 +1,8 @@
-"""YARN's capacity scheduler as training clusters ran it: first come, first served, no preemption, blind to locality.
+"""YARN's capacity scheduler as used in training clusters: first come, first served, no preemption, no locality.
 
-What Gandiva (OSDI'18) is measured against. Within a queue jobs start in the order of submission, and the first
-that finds no room blocks those behind it. When a server reports, the job gets as many containers there as the server has
-room for, then goes on with the next that reports: heartbeats come in no order (here a seed gives one), and nobody looks for
-servers on which the job would be closer together.
+It is Gandiva's baseline (OSDI'18). Jobs of a queue start in order of submission, and a job that does not fit blocks those after
+it. A job fills each server that sends a heartbeat before the next one. Heartbeats arrive in random order, here from a seed, so
+the job's locality is random too.
 """
 
 from __future__ import annotations
@@ -33,39 +32,41 @@ class Yarn:
         for gang in in_order(gang for gang in snapshot.gangs if not gang.placement):
             if gang.queue in blocked:
                 continue
-            found = self._scattered(gang, capacity)
-            if found:
-                capacity.take(found)
-                decisions.append(Place(gang, found, Reason.PLACED, "the containers that reported first"))
+            placement = self._scattered(gang, capacity)
+            if placement:
+                capacity.take(placement)
+                decisions.append(Place(gang, placement, Reason.PLACED, "servers in order of their heartbeats"))
             else:
                 blocked.add(gang.queue)
-                decisions.append(Wait(gang, Reason.INSUFFICIENT_GPUS, f"needs {gang.gpus} GPUs, first in {gang.queue}"))
+                decisions.append(
+                    Wait(gang, Reason.INSUFFICIENT_GPUS, f"needs {gang.gpus} GPUs; it is at the head of queue {gang.queue}")
+                )
         return decisions
 
     def introspect(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         return ()
 
     def _scattered(self, gang: Gang, capacity: FreeCapacity) -> Placement | None:
-        """As many tasks as fit on each server in the order of their reports, larger tasks first."""
-        waiting = sorted(gang.tasks, key=lambda task: (-task.gpus, task.index))
-        reports = sorted(node for node, gpus in capacity.free.items() if gpus)
-        self._random.shuffle(reports)
-        found: list[Assigned] = []
-        for node in reports:
-            free, left = capacity.free[node], []
-            for task in waiting:
+        """As many tasks as fit on each server in order of heartbeats, larger tasks first; None if some do not fit."""
+        unplaced = sorted(gang.tasks, key=lambda task: (-task.gpus, task.index))
+        heartbeats = sorted(node for node, gpus in capacity.free.items() if gpus)
+        self._random.shuffle(heartbeats)
+        placement: list[Assigned] = []
+        for node in heartbeats:
+            free, remaining = capacity.free[node], []
+            for task in unplaced:
                 gpus = lowest(free, task.gpus) if task.gpus <= free.bit_count() else 0
                 free &= ~gpus
                 if gpus:
-                    found.append(Assigned(task, node, gpus, task.index))
+                    placement.append(Assigned(task, node, gpus, task.index))
                 else:
-                    left.append(task)
-            waiting = left
-        return tuple(found) if not waiting else None
+                    remaining.append(task)
+            unplaced = remaining
+        return tuple(placement) if not unplaced else None
 
 
 def lowest(free: int, count: int) -> int:
-    """The first `count` GPUs of a free set: what a device plugin gives that knows no links."""
+    """Return the lowest `count` GPUs of a free set, the choice of a device plugin without topology."""
     taken = 0
     for _ in range(count):
         gpu = free & -free

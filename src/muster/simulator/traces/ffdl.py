@@ -1,8 +1,8 @@
 """The jobs of FfDL's two scheduling studies (IBM; Jayaram et al., Middleware'19).
 
-`learners` is the study of gangs: synchronous jobs submitted together, more than fit. `days` stands in for the 60-day trace of
-the study of placement, which is not public: Philly's jobs (`traces.philly`), thinned until they ask for a given share of the
-cluster. Arrivals keep their bursts, jobs their lengths and sizes, none of which a generator would have.
+`learners` is the gang scheduling study: synchronous jobs submitted together, more than the cluster holds. `days` replaces the
+private 60-day trace of the placement study: Philly's jobs (`traces.philly`), sampled to a given load. Recorded jobs keep their
+bursts, lengths and sizes, which a generator would lose.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def learners(
     gpus: Annotated[list[int], Field(min_length=1)] = [1],  # noqa: B006 (never changed)
     seconds: Annotated[float, Field(gt=0)] = 3600.0,
 ) -> list[Job]:
-    """Return jobs submitted at once: each of `fewest` to `most` learners, each learner with one of `gpus`."""
+    """Return jobs submitted at time 0, each with `fewest` to `most` learners, all of a size drawn from `gpus`."""
     random = Random(seed)
     return [
         Job(f"job-{index:03}", 0.0, (random.choice(gpus),) * random.randint(fewest, most), seconds * random.uniform(0.5, 1.5))
@@ -46,9 +46,9 @@ def days(
     pod_gpus: Annotated[int, Field(ge=1)] = 4,
     spread: bool = False,
 ) -> list[Job]:
-    """Return `length` days of Philly from a day drawn at random, of each job so many that they ask for `load` of `gpus`.
+    """Return `length` days of Philly from a random start, each job sampled or repeated to a load of `load` on `gpus` GPUs.
 
-    A job counts with the GPU time that it has within the days. Raise BadInput where the file is bad.
+    The load counts a job's GPU time within these days. Raise BadInput for a bad file.
     """
     random = Random(seed)
     recorded = philly.jobs(path, most_gpus=most_gpus)

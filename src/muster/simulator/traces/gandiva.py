@@ -1,7 +1,7 @@
-"""The jobs of Gandiva's two cluster experiments (OSDI'18), drawn at random as the paper describes them.
+"""The jobs of Gandiva's two cluster experiments (OSDI'18), drawn at random from the paper's distributions.
 
-`Job.work` is in mini-batches: those that the job's P40s do in the time that the paper gives it, on one server (`mix`) or
-lying as under YARN, where the trace was recorded (`replay`).
+`Job.work` is in mini-batches: the progress of the job's P40s in its published time, on one server (`mix`) or on a placement
+typical of YARN, under which the trace was recorded (`replay`).
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ MIX: Sequence[tuple[float, Sequence[str]]] = (
     (0.25, ("RHN", "SCRNN", "MI-LSTM")),
     (0.45, ("LSTM", "ResNet-50", "ResNext-50")),
 )
-"""Jobs that use little of a GPU, a middling share, and nearly all of it."""
+"""Jobs with low, medium and high utilisation."""
 ON_SEVERAL_GPUS = ("ResNet-50", "ResNext-50")
 FIELDS: Sequence[tuple[float, Sequence[str]]] = (
     (0.10, ("InceptionV3", "ResNet-50", "VGG16", "AlexNet")),
     (0.60, ("Bi-Att-Flow", "LM", "GNMT", "Transformer")),
     (0.30, ("Wavenet", "DeepSpeech")),
 )
-"""Vision, language and speech; the models are those of figure 13, equally likely within a field."""
+"""Vision, language and speech; the models of figure 13, equally likely within a field."""
 SERVER_GPUS = 4
 SWITCH_GBPS = 12.0
 SIZES = {1: 0.932, 2: 0.022, 4: 0.046}
-"""GPUs of Philly's jobs by number (benchmarks/data/philly); those of more than a server are taken to have one."""
+"""The distribution of Philly's job sizes in GPUs (benchmarks/data/philly); jobs larger than a server count as one GPU."""
 AS_RECORDED = {
     1: Shape("P40", (1,), ALONE_GBPS),
     2: Shape("P40", (1, 1), ALONE_GBPS),
     4: Shape("P40", (2, 1, 1), SWITCH_GBPS),
 }
-"""How a job of a trace recorded under YARN is taken to have lain: over several servers, as it usually does there."""
+"""The assumed placement of a job recorded under YARN, by its GPUs: usually spread over several servers."""
 MINUTE = 60.0
 
 
@@ -54,17 +54,17 @@ def mix(
     hours: Annotated[float, Field(gt=0)] = 2.0,
     gpu_minutes: tuple[float, float] = (30.0, 45.0),
 ) -> list[Job]:
-    """Return the first experiment's jobs: uniform over `hours`, each with GPU time, of all its GPUs together, in bounds."""
+    """Return the first experiment's jobs: uniform arrivals over `hours`; `gpu_minutes` bounds a job's GPU time."""
     random = Random(seed)
     arrivals = sorted(random.uniform(0.0, hours * 60 * MINUTE) for _ in range(count))
-    made = []
+    jobs = []
     for index, arrival in enumerate(arrivals):
         kind = _drawn(random, MIX)
         gpus = random.choice((2, 4)) if kind in ON_SEVERAL_GPUS else 1
         shape = Shape("P40", (gpus,), SWITCH_GBPS)
         job = _job(f"job-{index:04}", arrival, kind, shape, random.uniform(*gpu_minutes) * MINUTE / gpus)
-        made.append(replace(job, tasks=(gpus,)))  # one process with all GPUs of a server: PyTorch's DataParallel
-    return made
+        jobs.append(replace(job, tasks=(gpus,)))  # one process with all GPUs of a server: PyTorch's DataParallel
+    return jobs
 
 
 def replay(
@@ -72,9 +72,9 @@ def replay(
     count: Annotated[int, Field(ge=1, le=100_000)],
     days: Annotated[float, Field(gt=0)] = 9.0,
 ) -> list[Job]:
-    """Return the second experiment's jobs: runtimes of figure 16; sizes as Philly's jobs have.
+    """Return the second experiment's jobs: runtimes of figure 16, sizes of Philly's jobs.
 
-    A trace of so many days holds jobs that began and ended in it: each arrives at a time from which it can still end.
+    The trace contains jobs that started and ended within `days`, so each arrives early enough to end in time.
     """
     random = Random(seed)
     runtimes = [(log(float(row["runtime_min"])), float(row["cdf"])) for row in _table("fig16_trace_runtime_cdf.csv")]
@@ -88,7 +88,7 @@ def replay(
 
 
 def _job(name: str, arrival: float, kind: str, shape: Shape, seconds: float) -> Job:
-    """A job that would run for `seconds` on GPUs of a shape, once its processes are ready."""
+    """A job that runs for `seconds` on GPUs of a shape, after its start-up."""
     job = Job(name, arrival, (1,) * shape.gpus, 1.0, kind, start_seconds=warm_up(shape.gpus))
     return replace(job, work=seconds * Gandiva().rate(job, 0.0, shape, NO_NEIGHBOURS))
 
@@ -98,11 +98,11 @@ def _drawn(random: Random, groups: Sequence[tuple[float, Sequence[str]]]) -> str
     return random.choice(kinds)
 
 
-def _quantile(cdf: Sequence[tuple[float, float]], share: float) -> float:
-    """The value below which `share` of the distribution is, on the lines between its points."""
+def _quantile(cdf: Sequence[tuple[float, float]], fraction: float) -> float:
+    """The quantile of `fraction`, linear between the points of the distribution."""
     for (x0, y0), (x1, y1) in pairwise(cdf):
-        if share <= y1:
-            return x0 + (x1 - x0) * (share - y0) / (y1 - y0)
+        if fraction <= y1:
+            return x0 + (x1 - x0) * (fraction - y0) / (y1 - y0)
     return cdf[-1][0]
 
 

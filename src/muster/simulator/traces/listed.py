@@ -1,4 +1,4 @@
-"""Jobs written into the scenario itself, one by one."""
+"""Jobs listed in the scenario itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from muster.simulator.yaml_errors import Strict
 
 
 class Listed(Strict):
-    """One job, or several alike."""
+    """One job, or `count` equal jobs."""
 
     name: Annotated[str, Field(min_length=1)]
     arrival: Annotated[float, Field(ge=0)] = 0.0
@@ -19,10 +19,10 @@ class Listed(Strict):
     """GPUs of each worker."""
     workers: Annotated[int, Field(ge=1, le=4096)] = 1
     work: Annotated[float, Field(gt=0)]
-    """In the unit of the physics: seconds for the ideal one."""
+    """In the unit of the physics: seconds for `ideal`."""
     count: Annotated[int, Field(ge=1, le=100_000)] = 1
     every: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds between the arrivals of those that are alike."""
+    """Seconds between the arrivals of equal jobs."""
     kind: str = ""
     fewest: Annotated[int | None, Field(ge=1)] = None
     most: Annotated[int | None, Field(ge=1)] = None
@@ -30,18 +30,18 @@ class Listed(Strict):
 
 
 def jobs(jobs: Annotated[list[Listed], Field(min_length=1)]) -> list[Job]:
-    """Return the jobs that are listed; of several alike, each with its number after the name."""
+    """Return the listed jobs; equal jobs have a number after the name."""
     return [
         Job(
-            name=f"{one.name}-{index:03}" if one.count > 1 else one.name,
-            arrival=one.arrival + index * one.every,
-            tasks=(one.gpus,) * one.workers,
-            work=one.work,
-            kind=one.kind,
-            fewest=one.fewest,
-            most=one.most,
-            priority=one.priority,
+            name=f"{listed.name}-{index:03}" if listed.count > 1 else listed.name,
+            arrival=listed.arrival + index * listed.every,
+            tasks=(listed.gpus,) * listed.workers,
+            work=listed.work,
+            kind=listed.kind,
+            fewest=listed.fewest,
+            most=listed.most,
+            priority=listed.priority,
         )
-        for one in jobs
-        for index in range(one.count)
+        for listed in jobs
+        for index in range(listed.count)
     ]

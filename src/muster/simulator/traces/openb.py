@@ -1,6 +1,6 @@
-"""openb: a production cluster of Alibaba whose pods share GPUs, as benchmarks/data/openb has it.
+"""openb: a production cluster of Alibaba whose pods share GPUs (benchmarks/data/openb).
 
-Weng et al., "Beware of Fragmentation", ATC'23. Pods ask for CPU and memory too, and for GPUs or the thousandths of one.
+Weng et al., "Beware of Fragmentation", ATC'23. Pods request CPU, memory, and whole GPUs or thousandths of one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from muster.scheduling.resources import WHOLE, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Requirement
 from muster.scheduling.topology.machine import unknown_machine
 from muster.scheduling.topology.node import Node
-from muster.simulator.jobs import Job, gang
+from muster.simulator.jobs import Job, gang_of
 from muster.simulator.traces.table import read_table
 from muster.simulator.yaml_errors import complaint
 
 MODEL = "gpu-model"
-"""The label of a node that names the model of its GPUs."""
+"""The node label with the GPU model."""
 PODS = 1 << 16
-"""Pods that a node may have: the trace sets no limit."""
+"""The pod capacity of a node: the trace sets no limit."""
 _MIB = 1 << 20
 Amount = Annotated[int, Field(ge=0, le=1 << 40)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -60,35 +60,35 @@ class PodRow(BaseModel):
 
 
 def nodes(path: Path) -> list[Node]:
-    """Return the nodes, in the order of the file; how their GPUs are joined is not known. Raise BadInput."""
+    """Return the nodes in file order, with unknown GPU links; raise BadInput."""
     return [_node(row) for row in read_table(path, NodeRow)]
 
 
 def pods(path: Path) -> list[Gang]:
-    """Return each pod as a gang that waits, in the order of the file. Raise BadInput."""
-    return [gang(_job(row)) for row in read_table(path, PodRow)]
+    """Return each pod as a queued gang, in file order; raise BadInput."""
+    return [gang_of(_job(row)) for row in read_table(path, PodRow)]
 
 
 def jobs(path: Path) -> list[Job]:
-    """Return the pods as jobs, each for as long as it was there; raise BadInput."""
+    """Return the pods as jobs with the duration of the pod; raise BadInput."""
     return [_job(row) for row in read_table(path, PodRow) if row.deletion_time > row.creation_time]
 
 
 def _node(row: NodeRow) -> Node:
-    machine, rest = unknown_machine(row.gpu), Resources(row.cpu_milli, row.memory_mib * _MIB, PODS)
+    machine, resources = unknown_machine(row.gpu), Resources(row.cpu_milli, row.memory_mib * _MIB, PODS)
     labels = {MODEL: row.model}
-    return Node(row.sn, machine, machine.all, machine.all, row.model, resources=rest, allocatable=rest, labels=labels)
+    return Node(row.sn, machine, machine.all, machine.all, row.model, resources=resources, allocatable=resources, labels=labels)
 
 
 def _job(row: PodRow) -> Job:
-    rest = Resources(row.cpu_milli, row.memory_mib * _MIB, 1)
+    resources = Resources(row.cpu_milli, row.memory_mib * _MIB, 1)
     share = row.gpu_milli if row.num_gpu else WHOLE
     seconds = row.deletion_time - row.creation_time
     where = _constraint(row.gpu_spec)
-    return Job(row.name, row.creation_time, (row.num_gpu,), seconds, share=share, resources=rest, where=where)
+    return Job(row.name, row.creation_time, (row.num_gpu,), seconds, share=share, resources=resources, where=where)
 
 
 def _constraint(models: str) -> Constraint:
-    """The nodes with one of the models, which are joined by "|"."""
+    """A constraint to nodes with one of the GPU models, separated by "|"."""
     named = tuple(model for model in models.split("|") if model)
     return Constraint(terms=((Requirement(MODEL, "In", named),),)) if named else ANYWHERE

@@ -1,7 +1,7 @@
-"""Philly: jobs of Microsoft's clusters from September to December 2017, as benchmarks/data/philly has them.
+"""Philly: jobs of Microsoft's clusters from September to December 2017 (benchmarks/data/philly).
 
-Jeon et al., "Analysis of Large-Scale Multi-Tenant GPU Clusters for DNN Training Workloads", ATC'19. The trace knows when a job
-was submitted, how many GPUs it had and how long it ran in all: `work` is seconds.
+Jeon et al., "Analysis of Large-Scale Multi-Tenant GPU Clusters for DNN Training Workloads", ATC'19. The trace records a job's
+submission, GPUs and total running time: `work` is in seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from muster.simulator.traces.table import read_table
 from muster.simulator.yaml_errors import BadInput, Problem
 
 LARGEST_POD = 8
-"""GPUs of a pod unless the scenario says otherwise: Philly's servers have at most 8."""
+"""GPUs of a pod unless the scenario sets `pod_gpus`: Philly's servers have at most 8."""
 
 
 class Row(BaseModel):
@@ -35,15 +35,15 @@ def jobs(
     gpu_scale: Annotated[float, Field(gt=0)] = 1.0,
     most_gpus: Annotated[int | None, Field(ge=1)] = None,
 ) -> list[Job]:
-    """Return the jobs by submission, the first at 0; raise BadInput.
+    """Return the jobs in order of submission, the first at 0; raise BadInput.
 
-    `cluster`: of this virtual cluster only; `limit`: so many, from the first; `gpu_scale`: times as many GPUs each, rounded, at
-    least one; `most_gpus`: leave out jobs of more.
+    `cluster`: only this virtual cluster; `limit`: only the first jobs; `gpu_scale`: a factor on each job's GPUs, rounded to at
+    least one; `most_gpus`: only jobs with at most this many GPUs.
     """
     rows = [row for row in read_table(path, Row) if cluster in (None, row.cluster)]
     if not rows:
         raise BadInput(path, [Problem(None, "cluster", f"no job is of virtual cluster {cluster!r}")])
-    rows.sort(key=lambda row: row.timestamp)  # stable: jobs of one second stay in the order of the file
+    rows.sort(key=lambda row: row.timestamp)  # stable: jobs of one second stay in file order
     first = rows[0].timestamp
     sized = [(row, max(1, round(row.num_gpus * gpu_scale))) for row in rows]
     fitting = [(row, gpus) for row, gpus in sized if most_gpus is None or gpus <= most_gpus][:limit]

@@ -1,6 +1,6 @@
-"""Jobs that arrive at random: exponential gaps, log-normal lengths, sizes by weight.
+"""Random jobs: exponential gaps between arrivals, log-normal lengths, sizes by weight.
 
-Training jobs are mostly small and short, with a long tail; log-normal lengths have that shape with two figures.
+Training jobs are mostly small and short, with a long tail; a log-normal length has that shape with two parameters.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def jobs(
     """Return `count` jobs, `per_hour` on average; `spread` is the deviation of log length, `gpus` the weight of each size."""
     random = Random(seed)
     sizes, weights = list(gpus), list(gpus.values())
-    made, now = [], 0.0
+    drawn, now = [], 0.0
     for index in range(count):
         now += random.expovariate(per_hour / 3600.0)
         size = random.choices(sizes, weights)[0]
-        made.append(Job(f"job-{index:05}", now, pods(size, LARGEST_POD), random.lognormvariate(log(median_seconds), spread)))
-    return made
+        drawn.append(Job(f"job-{index:05}", now, pods(size, LARGEST_POD), random.lognormvariate(log(median_seconds), spread)))
+    return drawn

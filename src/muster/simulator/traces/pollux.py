@@ -1,7 +1,7 @@
-"""The workloads of Pollux (Qiao et al., OSDI'21), as benchmarks/data/pollux has them: jobs that train one of six models.
+"""The workloads of Pollux (Qiao et al., OSDI'21; benchmarks/data/pollux): jobs that train one of six models.
 
-The authors gave each as many GPUs, and the batch size, as make good use of each other (TunedJobs); `work` is in the unit of
-`physics.pollux`, so these jobs need that physics.
+The authors tuned the GPUs and batch size of each job for efficiency (TunedJobs). `work` is in the unit of `physics.pollux`, so
+these jobs need that physics.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from muster.simulator.traces.table import bad_row, read_table
 from muster.simulator.yaml_errors import BadInput
 
 MOST_GPUS = 64
-"""GPUs to which a job may grow: as far as step times were measured."""
+"""The largest number of GPUs of a job, the limit of the measured step times."""
 ONE_GPU = ("ncf",)
-"""Models that train in a minute or two, and stay on one GPU with the batch size of the workload whatever the policy."""
+"""Models that train within two minutes; they keep one GPU and the workload's batch size under every policy."""
 
 
 class Row(BaseModel):
@@ -33,10 +33,10 @@ class Row(BaseModel):
 
 
 def jobs(path: Path, scaling: Literal["rigid", "elastic", "adaptive"] = "rigid") -> list[Job]:
-    """Return the jobs in the order of the file, a pod for each GPU; raise BadInput.
+    """Return the jobs in file order, one pod for each GPU; raise BadInput.
 
-    `scaling`: rigid jobs have the GPUs that they ask for; elastic ones any number over which their batch can be spread, and
-    so have adaptive ones, which also choose the best batch size for what they have.
+    `scaling`: a rigid job has its requested GPUs; an elastic one any number over which its batch can be split; an adaptive one
+    also chooses the best batch size for its GPUs.
     """
     return [_job(path, index, row, scaling) for index, row in enumerate(read_table(path, Row))]
 
@@ -64,5 +64,5 @@ def _job(path: Path, index: int, row: Row, scaling: str) -> Job:
 
 def _bad_batch(path: Path, index: int, row: Row) -> BadInput:
     app = application(row.application)
-    expected = f"expected {app.least_batch} to {app.most_batch}, which were measured of {row.application}"
+    expected = f"expected {app.least_batch} to {app.most_batch}, the measured range of {row.application}"
     return bad_row(path, index, "batch_size", f"found {row.batch_size}; {expected}")

@@ -1,4 +1,4 @@
-"""Jobs of every kind at random, for tests that look for what nobody thought of; same seed, same jobs."""
+"""Random jobs with every feature of a request, for randomised tests; the same seed gives the same jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS = ("vgg16", "resnet50", "lm", "vae", "gnmt")
 def random_jobs(
     count: int, seed: int, *, largest: int = 8, load: float = 1.5, gpus: int = 32, queues: Sequence[str] = ("default",)
 ) -> Iterator[Job]:
-    """Yield jobs that together want `load` times the GPUs of the cluster, on average."""
+    """Yield jobs with an average load of `load` times a cluster of `gpus` GPUs."""
     random = Random(seed)
     now = 0.0
     for index in range(count):

@@ -1,6 +1,6 @@
 """The trace format of the Tiresias simulator (Gu et al., NSDI'19): jobs by submission, with the model that they train.
 
-`work` is seconds. GPUs are counted singly there, so each is a pod of its own unless the scenario says otherwise.
+`work` is in seconds. The trace counts single GPUs, so each GPU is a pod unless the scenario sets `pod_gpus`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Row(BaseModel):
 
 
 def jobs(path: Path) -> list[Job]:
-    """Return the jobs in the order of the file; raise BadInput."""
+    """Return the jobs in file order; raise BadInput."""
     rows = read_table(path, Row)
-    seen: dict[int, int] = {}
+    index_of: dict[int, int] = {}
     for index, row in enumerate(rows):
-        if row.job_id in seen:
-            raise bad_row(path, index, "job_id", f"found {row.job_id}, which line {seen[row.job_id] + 2} has too")
-        seen[row.job_id] = index
+        if row.job_id in index_of:
+            raise bad_row(path, index, "job_id", f"found {row.job_id}, a duplicate of line {index_of[row.job_id] + 2}")
+        index_of[row.job_id] = index
     return [Job(f"job-{row.job_id:03}", row.submit_time, pods(row.num_gpu, 1), row.duration, row.model_name) for row in rows]

@@ -47,7 +47,9 @@ def improve(session: Session, nodes: Iterable[str] | None = None) -> None:
             break
         placement = _on_uncrowded(session, gang)
         after = _relative_rate(session, gang, gpus_by_node(placement)) if placement else 0.0
-        if placement and pays(after / before, session.now - gang.started, move_seconds(session.rates, gang)):
+        if not placement or not _are_measured(session, gang, placement):
+            continue
+        if pays(after / before, session.now - gang.started, move_seconds(session.rates, gang)):
             fewer_nodes = len(gpus_by_node(gang.placement)) > len(gpus_by_node(placement))
             reason = Reason.LOCALITY if fewer_nodes else Reason.INTERFERENCE
             message = f"runs at {before:.2f} of its best rate, {after:.2f} expected there"
@@ -94,6 +96,14 @@ def _idle(session: Session, node: str) -> int:
 def _relative_rate(session: Session, gang: Gang, gpus: GpusByNode) -> float:
     co_location = session.occupancy.co_location(gang.name, gpus, session.nodes)
     return session.rates.relative(gang, shape_of(gpus, session.nodes), co_location)
+
+
+def _are_measured(session: Session, gang: Gang, placement: Placement) -> bool:
+    """Whether the gang's rates where it is and there were measured: no running gang is moved for speed on a prior."""
+    where = [gpus_by_node(gang.placement), gpus_by_node(placement)]
+    met = [session.occupancy.co_location(gang.name, gpus, session.nodes) for gpus in where]
+    shapes = [shape_of(gpus, session.nodes) for gpus in where]
+    return all(session.rates.is_measured(gang, *seen) for seen in zip(shapes, met, strict=True))
 
 
 def _elsewhere(gang: Gang, capacity: FreeCapacity) -> Placement | None:

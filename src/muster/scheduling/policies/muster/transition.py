@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from muster.scheduling.decisions import Grow, Migrate, Place, Reason, Requeue, Shrink
 from muster.scheduling.gang import Gang, Placement, describe, gpus_by_node, gpus_of
+from muster.scheduling.placing.fit import misfit
 from muster.scheduling.session import Session
 
 
@@ -30,9 +31,11 @@ def carry_out(session: Session, targets: Mapping[str, Placement]) -> None:
 
 
 def _is_possible(session: Session, gang: Gang, target: Placement) -> bool:
-    own, wanted = gpus_by_node(gang.placement), gpus_by_node(target)
-    more = gpus_of(target) - gang.held
-    fits = all(not gpus & ~(session.idle(node) | own.get(node, 0)) for node, gpus in wanted.items())
+    own, more = gpus_by_node(gang.placement), gpus_of(target) - gang.held
+    fits = not any(
+        misfit(gpus, session.nodes[node].healthy, session.idle(node) | own.get(node, 0))
+        for node, gpus in gpus_by_node(target).items()
+    )
     return fits and (more <= 0 or session.quotas.allows(gang, more))
 
 

@@ -1,0 +1,119 @@
+"""muster on a local cluster: its API, its processes, and the kube-scheduler that asks its extender.
+
+The parts run from this Python environment. Each has the administrator's rights, or those of its own kubeconfig: with these,
+tests run the parts with the rights of the chart.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from muster.api import admission, crd, names
+from muster_dev.local import commands, processes
+from muster_dev.local.cluster import Component, LocalCluster
+from muster_dev.local.control_plane import ATTEMPTS
+from muster_dev.local.processes import ProcessDied
+
+SCHEDULER = "muster-scheduler"
+"""The name of the process; its schedulerName is muster.api.names.SCHEDULER."""
+PARTS = ("muster-operator", "muster-agent", SCHEDULER, "muster-extender")
+"""The processes of muster, in the order in which they stop."""
+
+
+def install(
+    cluster: LocalCluster,
+    *,
+    manifests: Iterable[Mapping[str, Any]] = (),
+    kubeconfigs: Mapping[str, Path] | None = None,
+) -> None:
+    """Install muster's API and `manifests`, then start the parts and wait for them; `kubeconfigs` are by the part's name."""
+    with cluster.progress.step("installing muster's API"):
+        define_resources(cluster)
+        cluster.apply([*admission.manifests(), *manifests])
+    start(cluster, kubeconfigs)
+
+
+def define_resources(cluster: LocalCluster) -> None:
+    """Create or update the definitions of muster's custom resources, and wait until the API server serves them."""
+    definitions = crd.manifests()
+    cluster.apply(definitions)
+    for definition in definitions:
+        name = definition["metadata"]["name"]
+        cluster.wait(partial(_established, cluster, name), f"{name} is established")
+
+
+def start(cluster: LocalCluster, kubeconfigs: Mapping[str, Path] | None = None) -> None:
+    """Start the parts of an installed muster and wait for them."""
+    with cluster.progress.step("starting muster: operator, extender, scheduler, agents"):
+        _start(cluster, kubeconfigs or {})
+
+
+def stop(cluster: LocalCluster) -> None:
+    """Stop the parts; the objects that they wrote stay."""
+    with cluster.progress.step("stopping muster"):
+        for name in PARTS:
+            cluster.processes.stop(name)
+
+
+def _established(cluster: LocalCluster, name: str) -> bool:
+    definition = cluster.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+    conditions = definition.get("status", {}).get("conditions") or []  # null at first
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+
+def components(cluster: LocalCluster, ports: Sequence[int], kubeconfigs: Mapping[str, Path]) -> list[Component]:
+    """Return muster's parts in their order of starting; `ports` are those of extender, scheduler and operator."""
+    extender, scheduler, operator = ports
+    url = f"http://127.0.0.1:{extender}"
+    kubeconfig = kubeconfigs.get(SCHEDULER, cluster.kubeconfig)
+    config = cluster.files.write_config(SCHEDULER, commands.scheduler_config(kubeconfig, names.SCHEDULER, extender=url))
+    arguments = commands.scheduler(cluster.files, scheduler, config, cluster.options)
+    return [
+        _part(cluster, kubeconfigs, "extender", f"--port={extender}", port=extender, ready_url=f"{url}/readyz"),
+        Component(
+            SCHEDULER,
+            [cluster.binaries["kube-scheduler"], *arguments],
+            ready_url=f"https://127.0.0.1:{scheduler}/healthz",
+            port=scheduler,
+        ),
+        _part(
+            cluster,
+            kubeconfigs,
+            "operator",
+            f"--port={operator}",
+            port=operator,
+            ready_url=f"http://127.0.0.1:{operator}/readyz",
+        ),
+        _part(cluster, kubeconfigs, "agent", "--local-nodes"),
+    ]
+
+
+def _start(cluster: LocalCluster, kubeconfigs: Mapping[str, Path]) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        parts = components(cluster, processes.free_ports(3), kubeconfigs)
+        try:
+            for part in parts:
+                cluster.run(part)
+            return
+        except ProcessDied as died:
+            if attempt == ATTEMPTS or not died.port_was_taken:
+                raise
+            for part in parts:
+                cluster.processes.stop(part.name)
+
+
+def _part(
+    cluster: LocalCluster,
+    kubeconfigs: Mapping[str, Path],
+    name: str,
+    *args: str,
+    port: int | None = None,
+    ready_url: str | None = None,
+) -> Component:
+    kubeconfig = kubeconfigs.get(name, cluster.kubeconfig)
+    argv = [sys.executable, "-P", "-m", f"muster_{name}", f"--kubeconfig={kubeconfig}", *args]
+    return Component(f"muster-{name}", argv, {"PYTHONUNBUFFERED": "1"}, ready_url, port)

@@ -1,0 +1,161 @@
+"""The DLJob controller's front door: what the loop and planning ask of it."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from muster.api import names
+from muster.scheduling.decisions import Move, Place, Reason, Resize, Wait
+from muster.scheduling.gang import Gang
+from muster_operator import metrics
+from muster_operator.controller import Context, Controller
+from muster_operator.dljob.job import Job, gang_of, priority_of
+from muster_operator.dljob.reconcile import Reconciler
+from muster_operator.dljob.resources import PRIORITY_CLASSES, priorities
+from muster_operator.dljob.status import Record
+from muster_operator.dljob.status_writer import StatusWriter
+from muster_operator.dljob.telling import Telling
+from muster_operator.dljob.template_check import TemplateCheck
+from muster_operator.dljob.watch import KIND, Jobs, key_of
+from muster_operator.resources import DLJOBS
+from muster_operator.timestamps import stamp
+
+log = logging.getLogger("muster.operator")
+
+MOST_RUN_TIMES = 500
+"""Finished jobs, the newest first, whose run times tell the planner how long jobs usually take."""
+
+
+class _Translated(NamedTuple):
+    """A gang and what it was made from."""
+
+    job: Job
+    priority: int
+    without_wishes: bool
+    gang: Gang
+
+
+class DLJobs(Controller):
+    """DLJobs: reconciled one by one, planned as gangs."""
+
+    kind = KIND
+
+    def __init__(self, context: Context) -> None:
+        self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
+        self._writer = StatusWriter(context)
+        self.jobs = Jobs(context)
+        self.check = TemplateCheck(context, self._writer)
+        self._reconciler = Reconciler(context, self.jobs, self.check, self._writer)
+        self._telling = Telling(context, self._writer)
+        self._gangs: dict[str, _Translated] = {}
+        self._run_times: tuple[int, Sequence[float]] = (0, ())
+
+    # The loop
+
+    def read_changes(self) -> None:
+        self.jobs.read_changes()
+
+    def reconcile(self, name: str, now: float) -> None:
+        job = self.jobs.get(name)
+        if job is not None:
+            self._reconciler.reconcile(job, now)
+        else:
+            self.check.forget(name)
+            self._telling.forget(name)
+            self._gangs.pop(name, None)
+
+    # What planning sees
+
+    async def prepare(self, now: float) -> None:  # noqa: ARG002 (the time matters to other kinds)
+        self._telling.begin_plan()
+
+    def gangs(self) -> Iterable[Gang]:
+        classes = priorities(self._stores.of(PRIORITY_CLASSES).values())
+        return [self._gang(job, classes) for job in self.jobs.all() if self._is_plannable(job)]
+
+    def run_times(self) -> Sequence[float]:
+        version = self.jobs.finished_version
+        if self._run_times[0] != version:
+            ended = [job for job in self.jobs.finished() if job.gpus and job.status.gpu_seconds]
+            newest = heapq.nlargest(MOST_RUN_TIMES, ended, key=lambda job: (stamp(job.status.finished_at), job.key))
+            self._run_times = version, tuple(job.status.gpu_seconds / job.gpus for job in reversed(newest))
+        return self._run_times[1]
+
+    def owns(self, gang: str) -> bool:
+        return gang in self._gangs
+
+    def defer(self, gang: str) -> bool:
+        key = key_of(gang)
+        if not self._work_queue.is_busy(key):
+            return False
+        self._work_queue.plan_after(key)
+        return True
+
+    def _is_plannable(self, job: Job) -> bool:
+        """Whether the planner should see the job: it holds GPUs, or waits for some and nothing is in its way."""
+        if not job.plannable or job.status.placement:
+            return job.plannable
+        if not self.check.has_passed(job) or self.defer(job.key):
+            return False
+        return all(pod.finished for pod in self.jobs.pods_of(job))
+
+    def _gang(self, job: Job, classes: dict[str, int]) -> Gang:
+        """The job as a gang, the same object while neither the job nor its priority changes.
+
+        Wishes of the user (to move, to be resized) are left out while work is in flight: they may be met by then.
+        """
+        priority = priority_of(job, classes)
+        without_wishes = bool(job.status.placement) and (job.migrates or job.is_resized) and self.defer(job.key)
+        before = self._gangs.get(job.key)
+        if before is not None and before.job is job and before[1:3] == (priority, without_wishes):
+            return before.gang
+        gang = gang_of(job, priority)
+        if without_wishes:
+            gang = replace(gang, leave=None, resize=False)
+        self._gangs[job.key] = _Translated(job, priority, without_wishes, gang)
+        return gang
+
+    # What planning decides
+
+    async def place(self, decision: Place, now: float) -> None:
+        await self._admit(decision, now)
+
+    async def move(self, decision: Move, now: float) -> None:
+        await self._admit(decision, now)
+
+    async def resize(self, decision: Resize, now: float) -> None:
+        await self._admit(decision, now)
+
+    async def requeue(self, gang: Gang, reason: Reason, message: str, now: float) -> None:
+        job = self.jobs.get(gang.name)
+        if job is None or not job.status.placement:
+            return
+        log.info("%s: %s: %s", job.key, reason, message)
+        record = Record(job, now)
+        record.preempt(message)
+        await self._writer.write(record)
+
+    def tell(self, wait: Wait, now: float) -> None:
+        job = self.jobs.get(wait.gang.name)
+        if job is not None:
+            self._telling.tell(job, wait, now)
+
+    async def report(self, gangs: Sequence[Gang]) -> None:  # noqa: ARG002 (jobs that are not planned count as well)
+        metrics.observe_phases(Counter(job.status.phase or "Queued" for job in self.jobs.all()))
+
+    async def _admit(self, decision: Place | Move | Resize, now: float) -> None:
+        """Write the placement, which is the reservation; a wish to move is met by it."""
+        job = self.jobs.get(decision.gang.name)
+        if job is None or not job.plannable:
+            return  # it was suspended, deleted or finished since the snapshot
+        log.info("%s: %s: %s", job.key, decision.reason, decision.message)
+        record = Record(job, now)
+        record.admit(decision.placement, decision.reason, decision.message)
+        await self._writer.write(record)
+        if job.migrates:
+            await self._api_writer.annotate(DLJOBS, job.meta, {names.MIGRATE: None})

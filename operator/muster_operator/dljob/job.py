@@ -1,0 +1,171 @@
+"""A DLJob, decoded; and as the gang that the planner sees.
+
+The models of muster.api read spec and status. Pod templates stay plain dictionaries, since fields of a pod that muster does not
+know must pass through untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from muster.allocation.pods import constraint_of, gpus_of, resources_of
+from muster.api import names
+from muster.api.dljob import DLJobSpec
+from muster.api.status import DLJobStatus, RoleName, TaskPlacement
+from muster.kube.objects import DLJob, Meta, Pod, PodSpec
+from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
+from muster.scheduling.topology.links import gpu_set, indices
+from muster.scheduling.topology.node import Level
+from muster_operator.timestamps import stamp
+
+_LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
+
+
+class Unreadable(ValueError):
+    """A DLJob that this version of the operator cannot read: the CRD in the cluster is of another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A DLJob, decoded. `shapes` has what one pod of each role asks for."""
+
+    meta: Meta
+    spec: DLJobSpec
+    status: DLJobStatus
+    templates: Mapping[RoleName, dict[str, Any]]
+    shapes: Mapping[RoleName, Task]
+
+    @property
+    def key(self) -> str:
+        return self.meta.key
+
+    @property
+    def finished(self) -> bool:
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the user wants the job off its GPUs: the annotation says so, or the field where there is none."""
+        asked = self.meta.annotation(names.SUSPEND)
+        return asked == "true" if asked in ("true", "false") else self.spec.suspend
+
+    @property
+    def migrates(self) -> bool:
+        """Whether the user wants the job moved."""
+        return self.meta.annotation(names.MIGRATE) is not None
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether the user has scaled the job since its placement was made."""
+        return bool(self.status.placement) and self.status.wanted_replicas not in (None, self.spec.roles.worker.replicas)
+
+    @property
+    def plannable(self) -> bool:
+        """Whether the job by itself is a matter for the planner: it holds GPUs, or wants some."""
+        if self.finished or self.meta.deletion_timestamp is not None:
+            return False
+        return bool(self.status.placement) or not (self.suspended or self.status.phase == "Suspended")
+
+    @property
+    def replicas(self) -> dict[RoleName, int]:
+        return {name: role.replicas for name, role in self.spec.roles.present().items()}
+
+    @property
+    def gpus(self) -> int:
+        return sum(self.shapes[role].gpus * count for role, count in self.replicas.items())
+
+
+def read(obj: DLJob, before: Job | None = None) -> Job:
+    """Decode a DLJob; the spec of an earlier version, `before`, is taken over if its generation is the same."""
+    try:
+        status = DLJobStatus.model_validate_json(bytes(obj.status)) if bytes(obj.status) != b"null" else DLJobStatus()
+        if before and before.meta.uid == obj.metadata.uid and before.meta.generation == obj.metadata.generation:
+            return Job(obj.metadata, before.spec, status, before.templates, before.shapes)
+        spec = DLJobSpec.model_validate_json(bytes(obj.spec))
+        roles = msgspec.json.decode(obj.spec)["roles"]
+        templates: dict[RoleName, dict[str, Any]] = {role: roles[role]["template"] for role in spec.roles.present()}
+        return Job(obj.metadata, spec, status, templates, {role: _shape(role, t) for role, t in templates.items()})
+    except (ValidationError, msgspec.MsgspecError, ValueError) as error:
+        raise Unreadable(
+            f"DLJob {obj.metadata.key} cannot be read ({error}); is the CRD of this muster version installed?"
+        ) from error
+
+
+def _shape(role: RoleName, template: dict[str, Any]) -> Task:
+    spec = msgspec.convert(template.get("spec", {}), PodSpec)
+    pod = Pod(Meta(name=""), spec)
+    return Task("", gpus_of(pod), resources_of(pod), constraint_of(spec), role)
+
+
+def tasks_of(job: Job) -> tuple[Task, ...]:
+    """Return the pods that the job wants, as tasks."""
+    return tuple(_task(job, role, index) for role, count in job.replicas.items() for index in range(count))
+
+
+def _task(job: Job, role: RoleName, index: int) -> Task:
+    shape = job.shapes[role]
+    return Task(names.pod_name(job.meta.name, role, index), shape.gpus, shape.resources, shape.where, role, index)
+
+
+def placement_of(job: Job) -> Placement:
+    """Return the placement in the job's status."""
+    return tuple(
+        Assigned(_task(job, place.role, place.index), place.node, gpu_set(place.gpus), place.rank)
+        for place in job.status.placement
+    )
+
+
+def written(placement: Placement) -> list[TaskPlacement]:
+    """Return a placement as status.placement has it, by rank."""
+    return [
+        TaskPlacement(
+            pod=place.task.name,
+            role=place.task.role,  # type: ignore[arg-type]
+            index=place.task.index,
+            rank=place.rank,
+            node=place.node,
+            gpus=list(indices(place.gpus)),
+        )
+        for place in placement
+    ]
+
+
+def priority_of(job: Job, classes: Mapping[str, int]) -> int:
+    """Return the priority of a job; `classes` has the value of each PriorityClass. A class that does not exist counts as 0."""
+    name = job.spec.priority_class_name
+    return classes.get(name, 0) if name else job.spec.priority
+
+
+def gang_of(job: Job, priority: int) -> Gang:
+    """Return the gang that a job is to the planner."""
+    spec, status, placement = job.spec, job.status, job.spec.placement
+    leave = job.meta.annotation(names.MIGRATE)
+    arrived = status.queued_at or job.meta.creation_timestamp
+    return Gang(
+        name=job.key,
+        queue=f"{job.meta.namespace}/{spec.queue}",
+        arrived=stamp(arrived),
+        tasks=tasks_of(job),
+        priority=priority,
+        placement=placement_of(job),
+        spread=placement.policy == "Spread",
+        required=_LEVELS[placement.required],
+        preferred=_LEVELS[placement.preferred],
+        sensitivity=Sensitivity(placement.sensitivity),
+        fewest=spec.elastic.min_replicas if spec.elastic else None,
+        not_before=stamp(status.not_before),
+        started=stamp(status.started_at),
+        preemptible=True,
+        leave=leave.strip() if leave is not None else None,
+        resize=job.is_resized,
+        avoid=frozenset(status.avoid),
+        sharing=Sharing(slices=spec.sharing.time_slicing),
+        running=not status.placement or status.started_at is not None,
+        since=stamp(status.started_at if status.placement else status.released_at or arrived),
+        attained=status.gpu_seconds,
+    )

@@ -1,0 +1,114 @@
+"""The pods and the Service of a placed gang, as plain dictionaries.
+
+A pod is its role's template and what muster adds: the owner, the rank and GPUs, the node that the pod is pinned to, and the
+variables by which the gang's processes find each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from muster.api import names
+from muster.api.status import TaskPlacement
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.rendezvous import MOUNT, environment, hostfile
+from muster_operator.pinning import Manifest, pinned
+
+ANNOTATIONS_VOLUME = "muster-annotations"
+
+
+def pod(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> Manifest:
+    """Return the manifest of one pod of the gang."""
+    template = job.templates[me.role]
+    metadata = template.get("metadata") or {}
+    annotations = {**(metadata.get("annotations") or {}), **_annotations(job, me, gang)}
+    labels = {**(metadata.get("labels") or {}), names.JOB: job.meta.name, names.ROLE: me.role, names.INDEX: str(me.index)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": me.pod,
+            "namespace": job.meta.namespace,
+            "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [owner(job)],
+        },
+        "spec": _spec(job, me, gang, template["spec"]),
+    }
+
+
+def has_service(job: Job) -> bool:
+    """Return whether the pods find each other by DNS name."""
+    return job.spec.rendezvous != "None"
+
+
+def service(job: Job) -> Manifest:
+    """Return the headless Service that gives the gang's pods their names, from before they are ready."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": job.meta.name,
+            "namespace": job.meta.namespace,
+            "labels": {names.JOB: job.meta.name},
+            "ownerReferences": [owner(job)],
+        },
+        "spec": {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {names.JOB: job.meta.name}},
+    }
+
+
+def owner(job: Job) -> Manifest:
+    """Return the owner reference by which the garbage collector deletes what belongs to a deleted job."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "DLJob",
+        "name": job.meta.name,
+        "uid": job.meta.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _annotations(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
+    annotations = {names.RANK: str(me.rank), names.ATTEMPT: str(job.status.attempt)}
+    if me.gpus:
+        annotations[names.GPUS] = ",".join(map(str, me.gpus))
+    if job.spec.rendezvous == "MPI":
+        annotations[names.HOSTFILE] = hostfile(job, gang)
+    return annotations
+
+
+def _spec(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: Manifest) -> Manifest:
+    env = environment(job, me, gang)
+    spec = {
+        **template,
+        "schedulerName": names.SCHEDULER,
+        "restartPolicy": template.get("restartPolicy", "Never"),
+        "affinity": pinned(template.get("affinity"), me.node),
+        "volumes": [*(template.get("volumes") or ()), _annotations_volume(job)],
+        "containers": [_container(container, env) for container in template["containers"]],
+    }
+    if has_service(job):
+        spec |= {"hostname": me.pod, "subdomain": job.meta.name}
+    if job.spec.priority_class_name:
+        spec["priorityClassName"] = job.spec.priority_class_name
+    return spec
+
+
+def _container(container: Manifest, env: dict[str, str]) -> Manifest:
+    """The user's own variables and mounts stay, and take precedence over muster's of the same name."""
+    own = {entry["name"] for entry in container.get("env") or ()}
+    mounts = container.get("volumeMounts") or ()
+    taken = any(mount.get("mountPath", "").rstrip("/") == MOUNT for mount in mounts)
+    return {
+        **container,
+        "env": [*({"name": n, "value": v} for n, v in env.items() if n not in own), *(container.get("env") or ())],
+        "volumeMounts": [*mounts, *(() if taken else ({"name": ANNOTATIONS_VOLUME, "mountPath": MOUNT, "readOnly": True},))],
+    }
+
+
+def _annotations_volume(job: Job) -> Manifest:
+    items = [{"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}}]
+    if job.spec.rendezvous == "MPI":
+        items.append({"path": "hostfile", "fieldRef": {"fieldPath": f"metadata.annotations['{names.HOSTFILE}']"}})
+    return {"name": ANNOTATIONS_VOLUME, "downwardAPI": {"items": items}}

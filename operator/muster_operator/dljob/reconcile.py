@@ -1,0 +1,118 @@
+"""Carries out what `lifecycle` says comes next for one job, in the order that keeps it safe against a crash."""
+
+from __future__ import annotations
+
+from muster.api.status import TaskPlacement
+from muster.kube.errors import AlreadyExists, ApiError
+from muster.kube.objects import Meta
+from muster_operator.controller import Context
+from muster_operator.dljob import manifests
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.lifecycle import Step, next_step
+from muster_operator.dljob.resources import SERVICES
+from muster_operator.dljob.status import Record
+from muster_operator.dljob.status_writer import StatusWriter
+from muster_operator.dljob.template_check import TemplateCheck
+from muster_operator.dljob.watch import Jobs, key_of
+from muster_operator.resources import DLJOBS, PODS
+from muster_operator.work_queue import all_of
+
+
+class CreationFailed(Exception):
+    """The API server refused a pod or the Service of a gang; the message has its words."""
+
+
+class Reconciler:
+    """Brings single jobs on."""
+
+    def __init__(self, context: Context, jobs: Jobs, check: TemplateCheck, writer: StatusWriter) -> None:
+        self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
+        self._jobs, self._check, self._writer = jobs, check, writer
+        self._services = context.stores.of(SERVICES)
+
+    def reconcile(self, job: Job, now: float) -> None:
+        """Start the job's next piece of work, if there is one."""
+        step = next_step(job, self._jobs.pods_of(job), self._stores.node_ready, now)
+        if step.check_at is not None:
+            self._work_queue.mark_at(key_of(job.key), step.check_at)
+        if self._has_work(job, step):
+            self._work_queue.start(key_of(job.key), self._carry_out(job, step))
+        elif self._check.is_needed(job):
+            self._work_queue.start(key_of(job.key), self._check.run(job))
+
+    def _has_work(self, job: Job, step: Step) -> bool:
+        """Whether a step changes anything; parts that hold already are removed from it."""
+        if step.service is (self._services.get(job.key) is not None):
+            step.service = None
+        if step.status is not None and not step.status.patch():
+            step.status = None
+        writes = (step.status, step.annotate_job, step.annotate_pods, step.delete, step.destroy, step.create, step.remove)
+        return any(writes) or step.service is not None
+
+    async def _carry_out(self, job: Job, step: Step) -> None:
+        writer = self._api_writer
+        if step.annotate_job:
+            await writer.annotate(DLJOBS, job.meta, step.annotate_job)
+        if step.status is not None:
+            await self._writer.write(step.status)
+        try:
+            if step.service:
+                await self._create_service(job)
+            await all_of(self._create_pod(job, place) for place in step.create)
+        except CreationFailed as failure:
+            await self._requeue(job.key, str(failure))
+            return
+        if step.service is False:
+            await self._delete_service(job)
+        await all_of(writer.annotate(PODS, pod.metadata, {**notice}) for pod, notice in step.annotate_pods)
+        await all_of(writer.delete(PODS, pod.metadata) for pod in step.delete)
+        await all_of(writer.delete(PODS, pod.metadata, grace_seconds=0) for pod in step.destroy)
+        if step.remove:
+            await writer.delete(DLJOBS, job.meta, propagation="Background")
+
+    async def _requeue(self, name: str, message: str) -> None:
+        """A pod or the Service could not be created: the whole gang is requeued, with the API server's words."""
+        job = self._jobs.get(name)
+        if job is not None and job.status.placement:
+            record = Record(job, self._work_queue.clock())
+            record.requeue("FailedCreate", message)
+            await self._writer.write(record)
+
+    async def _create_pod(self, job: Job, place: TaskPlacement) -> None:
+        try:
+            await self._api_writer.create(PODS, manifests.pod(job, place, job.status.placement))
+        except AlreadyExists as error:
+            raise CreationFailed(f"{error.message}: a pod of that name is not this job's") from error
+        except ApiError as error:
+            raise CreationFailed(error.message) from error
+
+    async def _create_service(self, job: Job) -> None:
+        if self._service_of(job) is not None:
+            return
+        manifest = manifests.service(job)
+        try:
+            await self._api_writer.create(SERVICES, manifest)
+        except AlreadyExists as error:
+            await self._adopt_service(job, error)
+        except ApiError as error:
+            raise CreationFailed(error.message) from error
+
+    async def _adopt_service(self, job: Job, error: AlreadyExists) -> None:
+        """Go on with a Service that is the job's own, though the watch has not brought it yet."""
+        whole = await self._api_writer.read(SERVICES, Meta(job.meta.name, namespace=job.meta.namespace))
+        owners = whole["metadata"].get("ownerReferences") or ()
+        if not any(owner.get("controller") and owner["uid"] == job.meta.uid for owner in owners):
+            message = f"Service {job.meta.key} exists and is not this job's: delete it, or name the job otherwise"
+            raise CreationFailed(message) from error
+        self._api_writer.adopt(SERVICES, whole)
+
+    async def _delete_service(self, job: Job) -> None:
+        service = self._service_of(job)
+        if service is not None:
+            await self._api_writer.delete(SERVICES, service)
+
+    def _service_of(self, job: Job) -> Meta | None:
+        """The Service in the store, if it is this very job's."""
+        service = self._services.get(job.key)
+        owner = service.metadata.controller if service is not None else None
+        return service.metadata if service is not None and owner is not None and owner.uid == job.meta.uid else None

@@ -1,0 +1,73 @@
+"""How the processes of a gang find each other: environment variables of each container, by the form of rendezvous.
+
+Torchrun: the variables that torchrun reads (PET_*) and those of torch.distributed's env:// method, as Kubeflow's trainer sets
+them. MPI: a hostfile, which the downward API mounts, and the variables that Open MPI and MPICH's Hydra look for it in.
+ParameterServer: TF_CONFIG. All: MUSTER_* variables. Names are those of the gang's headless Service: POD.JOB.NAMESPACE.svc.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from muster.api.status import TaskPlacement
+from muster_operator.dljob.job import Job
+
+MASTER_PORT = 29500
+"""torch.distributed's default port."""
+SERVER_PORT = 2222
+"""TensorFlow's customary port of workers and parameter servers."""
+MOUNT = "/etc/muster"
+"""Where the downward API shows a pod its own annotations, and the hostfile of an MPI job."""
+
+
+def environment(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
+    """Return the variables for the containers of one pod of a placed gang."""
+    env = {"MUSTER_ROLE": me.role, "MUSTER_RANK": str(me.rank), "MUSTER_SIZE": str(len(gang))}
+    match job.spec.rendezvous:
+        case "Torchrun":
+            env |= _torchrun(job, me, gang)
+        case "MPI":
+            env |= {
+                "OMPI_MCA_orte_default_hostfile": f"{MOUNT}/hostfile",
+                "PRTE_MCA_prte_default_hostfile": f"{MOUNT}/hostfile",
+                "HYDRA_HOST_FILE": f"{MOUNT}/hostfile",
+            }
+        case "ParameterServer":
+            env |= {"TF_CONFIG": _tf_config(job, me, gang)}
+    return env
+
+
+def hostfile(job: Job, gang: Sequence[TaskPlacement]) -> str:
+    """Return Open MPI's hostfile: one host a line, one slot a GPU, in rank order, without a launcher that has no GPUs."""
+    hosts = (place for place in sorted(gang, key=lambda place: place.rank) if place.gpus or place.role == "worker")
+    return "".join(f"{address(job, place)} slots={max(1, len(place.gpus))}\n" for place in hosts)
+
+
+def address(job: Job, place: TaskPlacement) -> str:
+    """Return the DNS name of a pod under the gang's headless Service."""
+    return f"{place.pod}.{job.meta.name}.{job.meta.namespace}.svc"
+
+
+def _torchrun(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
+    first = min(gang, key=lambda place: place.rank)
+    processes = max(1, len(me.gpus))
+    return {
+        "MASTER_ADDR": address(job, first),
+        "MASTER_PORT": str(MASTER_PORT),
+        "WORLD_SIZE": str(len(gang)),
+        "RANK": str(me.rank),
+        "PET_MASTER_ADDR": address(job, first),
+        "PET_MASTER_PORT": str(MASTER_PORT),
+        "PET_NNODES": str(len(gang)),
+        "PET_NODE_RANK": str(me.rank),
+        "PET_NPROC_PER_NODE": str(processes),
+    }
+
+
+def _tf_config(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> str:
+    cluster: dict[str, list[str]] = {}
+    for place in sorted(gang, key=lambda place: place.index):
+        if place.role != "evaluator":  # an evaluator is outside TensorFlow's cluster
+            cluster.setdefault(place.role, []).append(f"{address(job, place)}:{SERVER_PORT}")
+    return json.dumps({"cluster": cluster, "task": {"type": me.role, "index": me.index}}, sort_keys=True)

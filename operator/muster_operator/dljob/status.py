@@ -1,0 +1,189 @@
+"""Edits of a job's status: phase, conditions, timeline and back-off, all of one moment.
+
+A `Record` is a copy that may be changed; `patch` is what turns the server's status into it. The timeline keeps its first event
+and the newest ones, so a job that was requeued a hundred times still shows when it arrived.
+
+Reasons follow Kubernetes' and Kueue's words where these have one: machines read them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from muster.api import names
+from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, Phase, TimelineEvent
+from muster.scheduling.gang import Placement
+from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
+from muster_operator.dljob.job import Job, written
+from muster_operator.timestamps import moment, stamp
+
+
+class Record:
+    """The status of a job, to be changed; `now` is in seconds since 1970."""
+
+    def __init__(self, job: Job, now: float) -> None:
+        self.job, self.now = job, now
+        self.status = job.status.model_copy(deep=True)
+        self.status.observed_generation = job.meta.generation
+        self.status.gpus = job.gpus
+
+    def wait(self, reason: str, message: str) -> None:
+        """The job waits, and why."""
+        self._arrive(reason, message)
+        self._phase("Queued", message)
+        self._condition("Admitted", False, reason, message)
+
+    def admit(self, placement: Placement, reason: str, message: str) -> None:
+        """The job is placed: this is its reservation."""
+        status, moving = self.status, bool(self.status.placement)
+        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
+        self._count_service()
+        status.attempt += 1
+        status.placement = written(placement)
+        status.replicas = sum(place.task.role == "worker" for place in placement)
+        status.wanted_replicas = self.job.spec.roles.worker.replicas
+        status.selector = f"{names.JOB}={self.job.meta.name},{names.ROLE}=worker"
+        status.not_before = status.started_at = None
+        self._phase("Admitted", message)
+        self._condition("Admitted", True, reason, message)
+        self._condition("Running", False, "Starting", "the gang's pods are being started")
+        self._condition("Suspended", False, "Admitted", "the job holds GPUs")
+        self._event(reason if moving else "Admitted", reason, message)
+
+    def run(self) -> None:
+        """The whole gang runs."""
+        self.status.started_at = moment(self.now)
+        self.status.avoid = []
+        message = f"{len(self.status.placement)} of {len(self.status.placement)} pods are running"
+        self._phase("Running", message)
+        self._condition("Running", True, "GangRunning", message)
+        self._event("Running", "GangRunning", message)
+
+    def requeue(self, reason: str, message: str, *, failed: bool = False, avoid: list[str] | None = None) -> None:
+        """The job is off its GPUs and in the queue again, with back-off; `failed` if the gang itself is to blame."""
+        in_a_row = 1 + self._requeued_in_a_row()
+        self._release()
+        if failed:
+            self.status.restarts += 1
+            pause = doubled(FAILURE_BACKOFF, self.status.restarts - 1)
+        else:
+            self.status.requeues += 1
+            pause = doubled(FIRST_BACKOFF, in_a_row - 1)
+        self.status.not_before = moment(self.now + pause + 0.999)
+        self.status.avoid = sorted(avoid or [])
+        self._event("Restarting" if failed else "Requeued", reason, message)
+        self._phase("Queued", message)
+        self._condition("Admitted", False, reason, message)
+        self._condition("Running", False, reason, message)
+
+    def preempt(self, message: str) -> None:
+        """Another gang takes the GPUs; the job is queued again as of its arrival, without back-off."""
+        self._release()
+        self.status.requeues += 1
+        self._event("Preempted", "Preempted", message)
+        self._phase("Queued", message)
+        self._condition("Admitted", False, "Preempted", message)
+        self._condition("Running", False, "Preempted", message)
+
+    def stop(self, message: str) -> None:
+        """The user wants the job suspended: the reservation is given up while its pods still stop."""
+        self._release()
+        self.status.message = message
+        self._condition("Running", False, "Suspending", message)
+        self._event("Suspending", "Suspended", message)
+
+    def suspend(self) -> None:
+        """The last pod of a job that its user suspended is gone."""
+        message = f"suspended; annotate it with {names.SUSPEND}=false to queue it again"
+        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
+        self._phase("Suspended", message)
+        self._condition("Suspended", True, "Suspended", message)
+        self._condition("Admitted", False, "Suspended", message)
+        self._event("Suspended", "Suspended", message)
+
+    def resume(self) -> None:
+        """The user resumes the job: it is queued again as of its arrival."""
+        message = "resumed; waits in its queue"
+        self.status.not_before = None
+        self._phase("Queued", message)
+        self._condition("Suspended", False, "Resumed", message)
+        self._condition("Admitted", False, "Resumed", message)
+        self._event("Resumed", "Resumed", message)
+
+    def finish(self, succeeded: bool, reason: str, message: str) -> None:
+        """The job has ended."""
+        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
+        self._release()
+        self.status.finished_at = moment(self.now)
+        self._phase("Succeeded" if succeeded else "Failed", message)
+        self._condition("Admitted", False, "Finished", "the job has finished and holds no GPUs")
+        self._condition("Running", False, reason, message)
+        self._condition("Succeeded" if succeeded else "Failed", True, reason, message)
+        self._event("Succeeded" if succeeded else "Failed", reason, message)
+
+    def note(self, event: str, reason: str, message: str) -> None:
+        """Add an event that changes no phase to the timeline; the same event twice in a row counts once."""
+        self.status.message = message
+        self._event(event, reason, message)
+
+    def patch(self) -> dict[str, Any]:
+        """Return the merge patch from the job's status to this one; empty if they are equal."""
+        before = self.job.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        after = self.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        changed: dict[str, Any] = {key: value for key, value in after.items() if before.get(key) != value}
+        return changed | {key: None for key in before if key not in after}
+
+    def _arrive(self, reason: str, message: str) -> None:
+        """Note the first arrival, which decides the job's place in the queue for good."""
+        if self.status.queued_at is None:
+            self.status.queued_at = self.job.meta.creation_timestamp or moment(self.now)
+            self.status.timeline.append(
+                TimelineEvent(time=self.status.queued_at, event="Queued", reason=reason, message=message)
+            )
+
+    def _release(self) -> None:
+        if self.status.placement:
+            self._count_service()
+            self.status.released_at = moment(self.now)
+        self.status.placement = []
+        self.status.replicas = 0
+
+    def _count_service(self) -> None:
+        """Add the GPU-seconds of the present placement to the job's attained service."""
+        if self.status.started_at:
+            held = sum(len(place.gpus) for place in self.status.placement)
+            self.status.gpu_seconds += round(held * max(0.0, self.now - stamp(self.status.started_at)), 1)
+
+    def _phase(self, phase: Phase, message: str) -> None:
+        self.status.phase = phase
+        self.status.message = message
+
+    def _condition(self, kind: ConditionType, holds: bool, reason: str, message: str) -> None:
+        old = next((c for c in self.status.conditions if c.type == kind), None)
+        status = "True" if holds else "False"
+        since = old.last_transition_time if old and old.status == status else moment(self.now)
+        new = Condition(
+            type=kind,
+            status="True" if holds else "False",
+            observed_generation=self.job.meta.generation,
+            last_transition_time=since,
+            reason=reason,
+            message=message,
+        )
+        self.status.conditions = sorted([*(c for c in self.status.conditions if c.type != kind), new], key=lambda c: c.type)
+
+    def _event(self, event: str, reason: str, message: str) -> None:
+        timeline = self.status.timeline
+        if timeline and (timeline[-1].event, timeline[-1].reason, timeline[-1].message) == (event, reason, message):
+            return
+        timeline.append(TimelineEvent(time=moment(self.now), event=event, reason=reason, message=message))
+        if len(timeline) > TIMELINE_LIMIT:
+            self.status.timeline = [timeline[0], *timeline[-(TIMELINE_LIMIT - 1) :]]
+
+    def _requeued_in_a_row(self) -> int:
+        count = 0
+        for past in reversed(self.status.timeline):
+            if past.event == "Running":
+                break
+            count += past.event == "Requeued"
+        return count

@@ -1,0 +1,31 @@
+"""Writes a job's edited status, and posts what is new in its timeline as Events."""
+
+from __future__ import annotations
+
+from muster.kube.events import EventType
+from muster_operator.controller import Context
+from muster_operator.dljob.status import Record
+from muster_operator.reporting import about
+from muster_operator.resources import DLJOBS
+
+_WARNINGS = frozenset({"Failed", "Restarting", "Requeued", "Preempted"})
+"""Timeline events that are posted as Warnings."""
+
+
+class StatusWriter:
+    """Writes records."""
+
+    def __init__(self, context: Context) -> None:
+        self._api_writer, self._reporter = context.api_writer, context.reporter
+
+    async def write(self, record: Record) -> None:
+        """Write a status if anything in it has changed."""
+        patch = record.patch()
+        if not patch:
+            return
+        before = record.job.status.timeline
+        await self._api_writer.patch_status(DLJOBS, record.job.meta, patch)
+        for event in record.status.timeline:
+            if event not in before:
+                kind: EventType = "Warning" if event.event in _WARNINGS else "Normal"
+                self._reporter.event(about("DLJob", record.job.meta), kind, event.reason or event.event, event.message)

@@ -1,0 +1,86 @@
+"""Asks the API server, by dry runs, whether the pod templates of a new job can become pods.
+
+A template never changes, so one check of each job is enough; until it has passed, the job is not planned. The API server's
+consent is not written down: a status in which the planner has spoken of the job shows that it was given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from muster.api import names
+from muster.api.status import TaskPlacement
+from muster.kube.errors import ApiError, Invalid
+from muster_operator.controller import Context
+from muster_operator.dljob import manifests
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.status import Record
+from muster_operator.dljob.status_writer import StatusWriter
+from muster_operator.dljob.watch import key_of
+from muster_operator.resources import PODS
+
+CHECK_AGAIN_SECONDS = 30.0
+"""Before a template that quota or policy rejected is tried again."""
+_UNCHECKED = frozenset({"TemplateRejected", "TemplateRefused", "Resumed", "Suspended"})
+"""Reasons of the condition Admitted of a job whose templates may be unchecked. TemplateRefused is what muster 0.1 wrote."""
+
+
+class TemplateCheck:
+    """Which jobs have passed the check, by name and uid."""
+
+    def __init__(self, context: Context, writer: StatusWriter) -> None:
+        self._work_queue, self._api_writer, self._writer = context.work_queue, context.api_writer, writer
+        self._passed: dict[str, str] = {}
+
+    def has_passed(self, job: Job) -> bool:
+        """Return whether the API server would accept this job's pods."""
+        return self._passed.get(job.key) == job.meta.uid
+
+    def forget(self, name: str) -> None:
+        """Forget a job that is gone."""
+        self._passed.pop(name, None)
+
+    def is_needed(self, job: Job) -> bool:
+        """Return whether the API server has to be asked about the job's templates now."""
+        if self.has_passed(job) or job.finished or job.suspended or job.meta.deletion_timestamp is not None:
+            return False
+        admitted = next((condition for condition in job.status.conditions if condition.type == "Admitted"), None)
+        if job.status.attempt or (admitted and admitted.reason not in _UNCHECKED):
+            self._pass(job)
+            return False
+        return job.status.phase in (None, "Queued")
+
+    async def run(self, job: Job) -> None:
+        """Ask for one pod of each role as a dry run, on no particular node, and under no name that may be taken."""
+        sample = [
+            TaskPlacement(
+                pod=names.pod_name(job.meta.name, role, 0), role=role, index=0, rank=rank, node="any", gpus=list(range(s.gpus))
+            )
+            for rank, (role, s) in enumerate(job.shapes.items())
+        ]
+        placed = replace(job, status=job.status.model_copy(update={"placement": sample}))
+        try:
+            for me in sample:
+                manifest = manifests.pod(placed, me, sample)
+                manifest["metadata"]["generateName"] = f"{manifest['metadata'].pop('name')}-"
+                await self._api_writer.dry_run(PODS, manifest)
+        except ApiError as error:
+            await self._rejected(job, error)
+        else:
+            self._pass(job)
+
+    def _pass(self, job: Job) -> None:
+        self._passed[job.key] = job.meta.uid
+        self._work_queue.plan_by(0.0)
+
+    async def _rejected(self, job: Job, error: ApiError) -> None:
+        """A template that can never become a pod ends the job; one that quota or policy rejects today is tried again."""
+        record = Record(job, self._work_queue.clock())
+        if isinstance(error, Invalid) or error.status == 400:
+            record.finish(False, "InvalidTemplate", error.message)
+        elif error.status in (403, 409):
+            record.wait("TemplateRejected", error.message)
+            self._work_queue.mark_at(key_of(job.key), self._work_queue.clock() + CHECK_AGAIN_SECONDS)
+        else:
+            raise error
+        await self._writer.write(record)

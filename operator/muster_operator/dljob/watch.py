@@ -1,0 +1,194 @@
+"""The DLJobs as last read, their pods, and what a change marks.
+
+A job that changed is decoded at the next turn of the loop, once however many events there were. A job that cannot be decoded is
+reported and left out, which harms no other; its reservation still counts, since the view reads that by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from muster.allocation.pods import gpus_of
+from muster.api import names
+from muster.kube.objects import DLJob, Node, Pod
+from muster_operator.controller import Context
+from muster_operator.dljob.job import Job, Unreadable, read
+from muster_operator.dljob.resources import PRIORITY_CLASSES, SERVICES, Service
+from muster_operator.reporting import about
+from muster_operator.work_queue import Key
+
+log = logging.getLogger("muster.operator")
+
+KIND = "DLJob"
+
+
+def key_of(name: str) -> Key:
+    """Return the key by which the work queue knows a DLJob."""
+    return Key(KIND, name)
+
+
+class Jobs:
+    """DLJobs by name ("NAMESPACE/NAME"), with their pods."""
+
+    def __init__(self, context: Context) -> None:
+        self._stores, self._work_queue, self._reporter = context.stores, context.work_queue, context.reporter
+        self._jobs: dict[str, Job] = {}
+        self._pods: dict[str, dict[str, Pod]] = {}
+        self._unread: set[str] = set()
+        self._finished: set[str] = set()
+        self.finished_version = 0
+        """Counts up whenever a job finishes, or a finished one changes or goes."""
+        view = self._stores.view
+        view.jobs.subscribe(self._job_changed)
+        view.pods.subscribe(self._pod_changed)
+        view.nodes.subscribe(self._node_changed)
+        self._stores.of(SERVICES).subscribe(self._service_changed)
+        self._stores.of(PRIORITY_CLASSES).subscribe(lambda *_: self._work_queue.plan_by(0.0))
+
+    # Jobs
+
+    def get(self, name: str) -> Job | None:
+        """Return a job; None if it is gone, or cannot be read."""
+        self.read_changes()
+        return self._jobs.get(name)
+
+    def all(self) -> Collection[Job]:
+        """Return every job that can be read."""
+        self.read_changes()
+        return self._jobs.values()
+
+    def finished(self) -> list[Job]:
+        """Return the jobs that have finished."""
+        return [self._jobs[name] for name in self._finished]
+
+    def read_changes(self) -> None:
+        """Decode the jobs that changed."""
+        unread, self._unread = self._unread, set()
+        for name in unread:
+            self._read(name)
+
+    def pods_of(self, job: Job) -> list[Pod]:
+        """Return the pods that belong to this very job, not to an earlier one of its name."""
+        return [pod for pod in self._pods.get(job.key, {}).values() if _owned(pod, job)]
+
+    def _read(self, name: str) -> None:
+        obj, before = self._stores.view.jobs.get(name), self._jobs.get(name)
+        job = self._readable(obj, before) if obj is not None else None
+        if job is not None:
+            self._jobs[name] = job
+        else:
+            self._jobs.pop(name, None)
+        self._note_finished(name, job)
+        if _matters_to_plan(before, job):
+            self._work_queue.plan_by(0.0)
+
+    def _note_finished(self, name: str, job: Job | None) -> None:
+        finished = job is not None and job.finished
+        if finished or name in self._finished:
+            self.finished_version += 1
+        (self._finished.add if finished else self._finished.discard)(name)
+
+    def _readable(self, obj: DLJob, before: Job | None) -> Job | None:
+        try:
+            return read(obj, before)
+        except Unreadable as error:
+            log.error("%s", error)
+            self._reporter.event(about(KIND, obj.metadata), "Warning", "Unreadable", str(error))
+            return None
+
+    # Changes
+
+    def _mark(self, name: str) -> None:
+        self._work_queue.mark(key_of(name))
+
+    def _job_changed(self, old: DLJob | None, new: DLJob | None) -> None:
+        obj = new or old
+        if obj is not None:
+            self._unread.add(obj.metadata.key)
+            self._mark(obj.metadata.key)
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        obj = new or old
+        if obj is not None:
+            self._mark(obj.metadata.key)
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        pod = new or old
+        if pod is not None and (label := pod.metadata.label(names.JOB)) is not None:
+            self._keep_pod(f"{pod.metadata.namespace}/{label}", pod.metadata.key, new)
+            if _matters_to_job(old, new):
+                self._mark(f"{pod.metadata.namespace}/{label}")
+        if _frees_gpus(old, new):
+            self._work_queue.plan_by(0.0)
+
+    def _keep_pod(self, job: str, key: str, pod: Pod | None) -> None:
+        pods = self._pods.setdefault(job, {})
+        if pod is not None:
+            pods[key] = pod
+        else:
+            pods.pop(key, None)
+        if not pods:
+            del self._pods[job]
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        """Mark the jobs that a node concerns: placed there, or with pods there."""
+        node = new or old
+        if node is None or (old is not None and new is not None and _same_for_planning(old, new)):
+            return
+        name = node.metadata.name
+        for job in self._jobs.values():  # unread jobs are marked already
+            if any(place.node == name for place in job.status.placement):
+                self._mark(job.key)
+        for key, pods in self._pods.items():
+            if any(pod.spec.node_name == name for pod in pods.values()):
+                self._mark(key)
+        self._work_queue.plan_by(0.0)
+
+
+def _owned(pod: Pod, job: Job) -> bool:
+    owner = pod.metadata.controller
+    return owner is not None and owner.uid == job.meta.uid
+
+
+def _matters_to_job(old: Pod | None, new: Pod | None) -> bool:
+    """Whether a change of a pod may lead to a next step of its job. Being bound, which happens to every pod, does not."""
+    if old is None or new is None:
+        return True
+    before, after = old.metadata, new.metadata
+    return (
+        (old.status.phase, old.refused, old.leaving) != (new.status.phase, new.refused, new.leaving)
+        or (before.uid, before.annotations) != (after.uid, after.annotations)
+        or old.status.container_statuses != new.status.container_statuses
+        or old.status.init_container_statuses != new.status.init_container_statuses
+        or old.condition("DisruptionTarget") != new.condition("DisruptionTarget")
+    )
+
+
+def _frees_gpus(old: Pod | None, new: Pod | None) -> bool:
+    """Whether GPUs come free, or are about to, by this change of a pod."""
+    if old is None or old.finished or not gpus_of(old):
+        return False
+    return new is None or new.finished or (new.leaving and not old.leaving)
+
+
+def _same_for_planning(old: Node, new: Node) -> bool:
+    return (
+        old.ready == new.ready
+        and old.spec == new.spec
+        and old.status.allocatable == new.status.allocatable
+        and old.metadata.labels == new.metadata.labels
+        and old.metadata.annotation(names.TOPOLOGY) == new.metadata.annotation(names.TOPOLOGY)
+    )
+
+
+def _matters_to_plan(old: Job | None, new: Job | None) -> bool:
+    if old is None or new is None:
+        return old is not new
+    return (
+        (old.meta.uid, old.meta.generation) != (new.meta.uid, new.meta.generation)
+        or old.meta.annotations != new.meta.annotations
+        or old.meta.deletion_timestamp != new.meta.deletion_timestamp
+        or (old.status.phase, old.status.attempt) != (new.status.phase, new.status.attempt)
+        or bool(old.status.placement) != bool(new.status.placement)
+    )

@@ -1,0 +1,48 @@
+"""The DLQueue controller's front door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from muster.kube.errors import KubeError
+from muster.kube.objects import DLQueue
+from muster.scheduling.gang import Gang
+from muster.scheduling.snapshot import Queue
+from muster_operator.controller import Context, Controller
+from muster_operator.dlqueue.usage import DLQUEUES, is_current, quotas, status_of
+from muster_operator.work_queue import RETRY_SECONDS
+
+
+class DLQueues(Controller):
+    """DLQueues: nothing is done about a single one; each plan reads their quotas and leads to their status."""
+
+    kind = "DLQueue"
+
+    def __init__(self, context: Context) -> None:
+        self._queues = context.stores.of(DLQUEUES)
+        self._work_queue, self._api_writer, self._reporter = context.work_queue, context.api_writer, context.reporter
+        self._queues.subscribe(self._changed)
+
+    def queues(self) -> Mapping[str, Queue]:
+        return quotas(self._queues.values())
+
+    async def report(self, gangs: Sequence[Gang]) -> None:
+        """Write each queue's status as of the plan that was just made."""
+        by_queue: dict[str, list[Gang]] = {}
+        for gang in gangs:
+            by_queue.setdefault(gang.queue, []).append(gang)
+        for queue in list(self._queues.values()):
+            status = status_of(queue, by_queue.get(queue.metadata.key, []))
+            if not is_current(queue, status):
+                await self._write(queue, status)
+
+    async def _write(self, queue: DLQueue, status: dict[str, object]) -> None:
+        try:
+            await self._api_writer.patch_status(DLQUEUES, queue.metadata, status)
+        except KubeError as error:
+            self._reporter.failed(f"status of DLQueue {queue.metadata.key}", error)
+            self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
+
+    def _changed(self, old: DLQueue | None, new: DLQueue | None) -> None:
+        if old is None or new is None or bytes(old.spec) != bytes(new.spec):
+            self._work_queue.plan_by(0.0)

@@ -1,0 +1,10 @@
+"""The controller of external pods: GPU pods of Jobs, JobSets, PyTorchJobs or users, which muster did not create.
+
+    controller  the front door: gangs for the planner, ungating, telling pods why they wait
+    gangs       pure: gated pods as gangs, ungated pods as what they hold
+    ungating    pure: the patch that ungates a pod, the reservation that makes many such patches safe
+    requeue     gangs that cannot start: deleted, and their bare pods created again
+    templates   pure: a parked bare pod, as a PodTemplate and as a pod again
+
+The gate muster.dev/gang holds such a pod until its gang is placed. One patch a pod removes the gate and pins the pod.
+"""

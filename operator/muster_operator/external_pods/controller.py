@@ -1,0 +1,181 @@
+"""The front door of the controller of external pods: their gangs for the planner, ungating, telling pods why they wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from muster.api import names
+from muster.kube.errors import Conflict, KubeError, NotFound
+from muster.kube.objects import Pod
+from muster.scheduling.decisions import Place, Reason, Wait
+from muster.scheduling.gang import Assigned, Gang, Placement
+from muster_operator.controller import Context, Controller
+from muster_operator.external_pods.gangs import PodGang, counts, gangs_of, grouped, is_external, placed_gang, pod_gang
+from muster_operator.external_pods.requeue import Requeue
+from muster_operator.external_pods.ungating import fulfilled, reservation, reservation_text, ungating_patch
+from muster_operator.reporting import about_pod
+from muster_operator.resources import PODS
+from muster_operator.work_queue import Work
+
+log = logging.getLogger("muster.operator")
+
+
+class _Grouped(NamedTuple):
+    """A gang and what it was made from."""
+
+    members: tuple[Pod, ...]
+    away: int
+    gang: PodGang
+
+
+class ExternalPods(Controller):
+    """Pods that name our scheduler and are no DLJob's. They change as a gang, so they are brought on before each plan."""
+
+    kind = "Pod"
+
+    def __init__(self, context: Context) -> None:
+        self._work_queue, self._api_writer, self._reporter = context.work_queue, context.api_writer, context.reporter
+        self._requeue = Requeue(context)
+        self._pods: dict[str, Pod] = {}
+        self._waiting: dict[str, _Grouped] = {}
+        """Gangs with a gated pod, by name."""
+        self._placed: dict[str, tuple[Pod, Gang | None]] = {}
+        """Each pod as the gang that it was translated to."""
+        self._told: dict[str, str] = {}
+        pods = context.stores.view.pods
+        for pod in pods.values():
+            self._changed(None, pod)
+        pods.subscribe(self._changed)
+
+    def _changed(self, old: Pod | None, new: Pod | None) -> None:
+        pod = new or old
+        if pod is None or not is_external(pod):
+            return
+        if new is None or not counts(new):
+            self._pods.pop(pod.metadata.key, None)
+            self._placed.pop(pod.metadata.key, None)
+        else:
+            self._pods[pod.metadata.key] = new
+        self._work_queue.plan_by(0.0)
+
+    # What planning sees
+
+    async def prepare(self, now: float) -> None:
+        """Finish what was begun before a restart, requeue what cannot start, and see which gangs there are now."""
+        await self._requeue.run(list(self._pods.values()), now)
+        for pod in fulfilled(self._pods.values()):
+            await self._clear_reservation(pod)
+        for gang in gangs_of(self._pods.values()):
+            reserved = reservation(gang)
+            if reserved:
+                await self._go_on(gang, reserved)
+        self._waiting = self._grouped()
+        self._told = {name: reason for name, reason in self._told.items() if name in self._waiting}
+
+    def gangs(self) -> Iterable[Gang]:
+        """Return the gangs that wait, and the ungated pods, which count against their queue's quota."""
+        placed = (self._placed_gang(key, pod) for key, pod in self._pods.items())
+        return [*(each.gang.gang for each in self._waiting.values()), *(gang for gang in placed if gang is not None)]
+
+    def owns(self, gang: str) -> bool:
+        return gang in self._waiting
+
+    def _grouped(self) -> dict[str, _Grouped]:
+        """The gangs with a gated pod, the same objects where their pods are the same."""
+        away = self._requeue.away()
+        return {name: self._group(name, members, away[name]) for name, members in grouped(self._pods.values()).items()}
+
+    def _group(self, name: str, members: tuple[Pod, ...], away: int) -> _Grouped:
+        before = self._waiting.get(name)
+        if before is not None and before.away == away and _same(before.members, members):
+            return before
+        return _Grouped(members, away, pod_gang(name, members, away))
+
+    def _placed_gang(self, key: str, pod: Pod) -> Gang | None:
+        before = self._placed.get(key)
+        if before is None or before[0] is not pod:
+            before = self._placed[key] = pod, placed_gang(pod)
+        return before[1]
+
+    # What planning decides
+
+    async def place(self, decision: Place, now: float) -> None:  # noqa: ARG002 (nothing of a pod is dated by muster)
+        """Ungate a gang. The placement of a gang of several is written to its first pod before, and removed at the end."""
+        gang = self._waiting[decision.gang.name].gang
+        log.info("%s: %s", decision.gang.name, decision.message)
+        if len(gang.pods) > 1:
+            text = reservation_text(decision.placement)
+            await self._api_writer.annotate(PODS, gang.members[0].metadata, {names.RESERVATION: text})
+        await self._ungate(gang, decision.placement)
+        for pod in gang.pods.values():
+            self._reporter.event(about_pod(pod.metadata), "Normal", decision.reason, decision.message)
+
+    def tell(self, wait: Wait, now: float) -> Work | None:  # noqa: ARG002
+        """Tell the pods of a gang why they wait, once for each reason; how many pods are missing, each time."""
+        name, message = wait.gang.name, wait.message
+        news = message if wait.reason is Reason.PODS_ABSENT else wait.reason
+        is_news = self._told.get(name) != news
+        notes = [(pod, pod.metadata.annotation(names.WAITING)) for pod in self._waiting[name].gang.pods.values()]
+        untold = [pod for pod, note in notes if note is None or (note != message and is_news)]
+        if untold:
+            return self._tell(untold, wait, news)
+        self._told[name] = news
+        return None
+
+    async def _tell(self, pods: list[Pod], wait: Wait, news: str) -> None:
+        for pod in pods:
+            await self._api_writer.annotate(PODS, pod.metadata, {names.WAITING: wait.message})
+            self._reporter.event(about_pod(pod.metadata), "Warning", wait.reason, wait.message)
+        self._told[wait.gang.name] = news
+
+    # Ungating
+
+    async def _go_on(self, gang: PodGang, reserved: Placement) -> None:
+        """Ungate the pods of a reservation; a rejected patch must not hold up other gangs, and its pod is planned again."""
+        try:
+            await self._ungate(gang, reserved)
+        except KubeError as error:
+            self._reporter.failed(f"{gang.gang.name}: could not be ungated as reserved", error)
+
+    async def _clear_reservation(self, pod: Pod) -> None:
+        try:
+            await self._api_writer.annotate(PODS, pod.metadata, {names.RESERVATION: None})
+        except KubeError as error:
+            self._reporter.failed(f"{pod.metadata.key}: annotation {names.RESERVATION} could not be removed", error)
+
+    async def _ungate(self, gang: PodGang, placement: Placement) -> None:
+        """Patch each pod as it is now; a pod that changed meanwhile is left to the next plan, or to the reservation."""
+        current = {a.task.name: self._pods.get(gang.pods[a.task.name].metadata.key) for a in placement}
+        results = await asyncio.gather(
+            *(self._ungate_pod(pod, a) for a in placement if (pod := current[a.task.name]) is not None),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        first = self._pods.get(gang.members[0].metadata.key)
+        if all(results) and first is not None and first.metadata.annotation(names.RESERVATION) is not None:
+            await self._api_writer.annotate(PODS, first.metadata, {names.RESERVATION: None})
+
+    async def _ungate_pod(self, pod: Pod, assigned: Assigned) -> bool:
+        """Remove a pod's gate and pin it; return False if it has changed or is gone."""
+        try:
+            affinity = await self._affinity(pod) if pod.spec.affinity else None
+            return await self._api_writer.patch(PODS, pod.metadata, ungating_patch(pod, affinity, assigned))
+        except (NotFound, Conflict):
+            return False
+
+    async def _affinity(self, pod: Pod) -> dict[str, Any]:
+        """A pod's whole affinity: the store has only the part that restricts its node."""
+        whole: Mapping[str, Any] = await self._api_writer.read(PODS, pod.metadata)
+        affinity: dict[str, Any] = whole["spec"].get("affinity") or {}
+        return affinity
+
+
+def _same(before: tuple[Pod, ...], after: tuple[Pod, ...]) -> bool:
+    """Whether two tuples have the very same objects."""
+    return len(before) == len(after) and all(map(operator.is_, before, after))

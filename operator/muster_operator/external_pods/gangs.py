@@ -1,0 +1,114 @@
+"""External pods as gangs.
+
+A pod alone is a gang of one. Pods of a namespace with the same label muster.dev/gang are one gang, complete when there are as
+many as the annotation muster.dev/gang-size says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from muster.allocation.pods import constraint_of, gpus_of, pod_holding, resources_of
+from muster.api import names
+from muster.kube.objects import Pod
+from muster.scheduling.gang import Assigned, Gang, Task
+from muster_operator.backoff import FIRST_BACKOFF, doubled
+from muster_operator.external_pods.templates import requeues
+from muster_operator.timestamps import stamp
+
+
+@dataclass(frozen=True, slots=True)
+class PodGang:
+    """A gang and its gated pods by name."""
+
+    gang: Gang
+    pods: Mapping[str, Pod]
+    members: tuple[Pod, ...]
+    """All its pods by name, those that are ungated already included."""
+
+
+def is_external(pod: Pod) -> bool:
+    """Return whether a pod names our scheduler and is not a DLJob's.
+
+    The label of DLJobs' pods frees a pod from the gate; in return the extender binds it to a reservation.
+    """
+    return pod.spec.scheduler_name == names.SCHEDULER and pod.metadata.label(names.JOB) is None
+
+
+def counts(pod: Pod) -> bool:
+    """Return whether a pod still matters: it has not finished, or it carries the reservation of its gang."""
+    return not pod.finished or pod.metadata.annotation(names.RESERVATION) is not None
+
+
+def gang_name(pod: Pod) -> str:
+    """Return the name of the gang that a pod belongs to."""
+    label = pod.metadata.label(names.GANG)
+    return f"{pod.metadata.namespace}/gang:{label}" if label else f"{pod.metadata.namespace}/pod:{pod.metadata.name}"
+
+
+def grouped(pods: Iterable[Pod]) -> dict[str, tuple[Pod, ...]]:
+    """Return the pods of each gang that still has a gated one, by gang and by name."""
+    groups: dict[str, list[Pod]] = {}
+    for pod in pods:
+        if is_external(pod) and counts(pod) and not pod.leaving:
+            groups.setdefault(gang_name(pod), []).append(pod)
+    return {
+        name: tuple(sorted(members, key=lambda pod: pod.metadata.name))
+        for name, members in sorted(groups.items())
+        if any(pod.gated for pod in members)
+    }
+
+
+def gangs_of(pods: Iterable[Pod], away: Mapping[str, int] | None = None) -> list[PodGang]:
+    """Return the gangs that still have a gated pod; `away` has how many pods of each gang are yet to be created again."""
+    return [pod_gang(name, members, (away or {}).get(name, 0)) for name, members in grouped(pods).items()]
+
+
+def pod_gang(name: str, members: Sequence[Pod], away: int = 0) -> PodGang:
+    """Return a gang from all its pods."""
+    gated = {pod.metadata.name: pod for pod in members if pod.gated}
+    gang = Gang(
+        name=name,
+        queue=f"{members[0].metadata.namespace}/default",
+        arrived=min(_arrived(pod) for pod in members),
+        tasks=tuple(_task(pod) for pod in gated.values()),
+        priority=max(pod.spec.priority or 0 for pod in members),
+        absent=max(away, max(_size(pod) for pod in members) - len(members)),
+        not_before=max(_not_before(pod) for pod in gated.values()),
+    )
+    return PodGang(gang, gated, tuple(members))
+
+
+def placed_gang(pod: Pod) -> Gang | None:
+    """Return an ungated pod as a gang of one that holds what the pod holds; None for a pod that holds nothing."""
+    holding = None if pod.gated else pod_holding(pod)
+    if holding is None:
+        return None
+    task = _task(pod)
+    name, queue = f"{pod.metadata.namespace}/pod:{pod.metadata.name}", f"{pod.metadata.namespace}/default"
+    return Gang(name, queue, 0.0, (task,), placement=(Assigned(task, holding.node, holding.gpus),))
+
+
+def _task(pod: Pod) -> Task:
+    return Task(pod.metadata.name, gpus_of(pod), resources_of(pod), constraint_of(pod.spec))
+
+
+def _size(pod: Pod) -> int:
+    text = pod.metadata.annotation(names.GANG_SIZE) or ""
+    return int(text) if text.isdecimal() and len(text) < 7 and pod.metadata.label(names.GANG) else 1
+
+
+def _arrived(pod: Pod) -> float:
+    """When a pod first arrived. Users can write that annotation too; it gains them no more than the priority they may set."""
+    created = stamp(pod.metadata.creation_timestamp)
+    try:
+        return min(created, datetime.fromisoformat(pod.metadata.annotation(names.QUEUED_AT) or "").timestamp())
+    except (ValueError, OverflowError):
+        return created
+
+
+def _not_before(pod: Pod) -> float:
+    times = requeues(pod.metadata.annotations or {})
+    return stamp(pod.metadata.creation_timestamp) + doubled(FIRST_BACKOFF, times - 1) if times else 0.0

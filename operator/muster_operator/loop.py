@@ -1,0 +1,62 @@
+"""The one loop: reconcile what is marked, plan if a plan is due, wait for the next change."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from muster_operator import metrics
+from muster_operator.controller import Context, Controller
+from muster_operator.planning.planning import Planning
+from muster_operator.work_queue import RETRY_SECONDS, Key
+
+log = logging.getLogger("muster.operator")
+
+
+class Loop:
+    """Bring every object to where it should be; run `run()` as a task."""
+
+    def __init__(self, context: Context, controllers: Sequence[Controller], planning: Planning) -> None:
+        self._stores, self._work_queue = context.stores, context.work_queue
+        self._controllers = {controller.kind: controller for controller in controllers}
+        self._planning = planning
+
+    async def run(self) -> None:
+        """Work until cancelled. Nothing is decided before every first list is in."""
+        await self._stores.wait_synced()
+        view = self._stores.view
+        log.info("synced: %d nodes, %d pods, %d jobs", len(view.nodes), len(view.pods), len(view.jobs))
+        try:
+            while True:
+                await self._turn(self._work_queue.clock())
+                await self._work_queue.wait()
+        finally:
+            self._work_queue.stop()
+
+    async def _turn(self, now: float) -> None:
+        for controller in self._controllers.values():
+            controller.read_changes()
+        for key in self._work_queue.due(now):
+            self._reconcile(key, now)
+        if self._work_queue.plan_is_due(now):
+            await self._plan(now)
+
+    def _reconcile(self, key: Key, now: float) -> None:
+        try:
+            self._controllers[key.kind].reconcile(key.name, now)
+        except Exception:
+            self._failed(f"reconciling {key.name}")
+            self._work_queue.mark_at(key, now + RETRY_SECONDS)
+
+    async def _plan(self, now: float) -> None:
+        self._work_queue.begin_plan(now)
+        try:
+            await self._planning.run(now)
+        except Exception:
+            self._failed("planning")
+            self._work_queue.plan_by(now + RETRY_SECONDS)
+
+    def _failed(self, what: str) -> None:
+        """A fault in one object, or in one plan, must not stop the others: it is reported, and tried again."""
+        metrics.ERRORS.inc()
+        log.exception("%s failed; tries again in %.0f s", what, RETRY_SECONDS)

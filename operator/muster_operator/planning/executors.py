@@ -1,0 +1,145 @@
+"""From decisions to writes: one executor a verb, each verb matched.
+
+Writes of one plan about the same gang run in the order of the decisions, one after the other, and end with the first that
+fails; those of different gangs run concurrently. A failed write is left to the next plan, which sees what came true. A gang
+with work in flight is left alone and planned again after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import assert_never
+
+from muster.kube.errors import KubeError
+from muster.scheduling.decisions import (
+    Decision,
+    Grow,
+    Join,
+    Migrate,
+    Move,
+    Pack,
+    Place,
+    Preempt,
+    Reason,
+    Requeue,
+    Resize,
+    Resume,
+    Shrink,
+    Suspend,
+    Unpack,
+    Verb,
+    Wait,
+)
+from muster.scheduling.gang import Gang, describe, gpus_by_node
+from muster.scheduling.placing.fit import misfits
+from muster.scheduling.snapshot import Snapshot
+from muster_operator import metrics
+from muster_operator.controller import Context, Controller, NotExecutable
+from muster_operator.work_queue import RETRY_SECONDS, Work, all_of
+
+VERBS: frozenset[Verb] = frozenset({Place, Move, Resize, Requeue, Preempt, Wait})
+"""The verbs that the operator can execute."""
+Write = Callable[[], Work]
+
+
+async def carry_out(
+    context: Context, controllers: Sequence[Controller], decisions: Iterable[Decision], snapshot: Snapshot, now: float
+) -> None:
+    """Write everything that the decisions about a snapshot say, then tell the gangs that wait; wait for both."""
+    execution = Execution(context, controllers, snapshot, now)
+    for decision in decisions:
+        metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
+        execution.add(decision)
+    await execution.run()
+
+
+class Execution:
+    """The writes of one plan: in a chain for each gang, and the gangs that are to be told why they wait."""
+
+    def __init__(self, context: Context, controllers: Sequence[Controller], snapshot: Snapshot, now: float) -> None:
+        self._work_queue, self._reporter, self._controllers = context.work_queue, context.reporter, controllers
+        self._snapshot, self._now = snapshot, now
+        self._chains: dict[str, list[Write]] = {}
+        self._waits: list[Wait] = []
+
+    def add(self, decision: Decision) -> None:
+        """Have a decision carried out by `run`; raise NotExecutable if nobody can."""
+        match decision:
+            case Place():
+                self._assign(decision, lambda owner: owner.place(decision, self._now))
+            case Move():
+                self._assign(decision, lambda owner: owner.move(decision, self._now))
+            case Resize():
+                self._assign(decision, lambda owner: owner.resize(decision, self._now))
+            case Requeue(gang, reason, message):
+                self._requeue(gang, reason, message)
+            case Preempt():
+                self._preempt(decision)
+            case Wait():
+                self._waits.append(decision)
+            case Join() | Resume() | Migrate() | Pack() | Unpack() | Grow() | Shrink() | Suspend():
+                raise NotExecutable(
+                    f"gang {decision.gang.name}: the planner decided {type(decision).__name__}, which this operator cannot"
+                    " execute; Settings.verbs must leave it out"
+                )
+            case _:
+                assert_never(decision)
+
+    async def run(self) -> None:
+        """Write the chains concurrently, each in order, then tell the gangs that wait."""
+        await all_of(self._guarded(name, _in_order(writes)) for name, writes in self._chains.items())
+        await all_of(self._guarded(name, work) for name, work in self._tell())
+
+    def _assign(self, decision: Place | Move | Resize, write: Callable[[Controller], Work]) -> None:
+        """Write a placement if its GPUs are free by now, or the gang's own; else the gang waits for pods that stop."""
+        gang = decision.gang
+        if misfits(gpus_by_node(decision.placement), self._snapshot.nodes, own=gpus_by_node(gang.placement)):
+            message = f"waits for pods that are stopping; then has {describe(decision.placement)}"
+            self._waits.append(Wait(gang, Reason.PODS_STOPPING, message))
+        else:
+            self._write(gang, write)
+
+    def _requeue(self, gang: Gang, reason: Reason, message: str) -> None:
+        """Take a gang off its GPUs and queue it again."""
+        self._write(gang, lambda owner: owner.requeue(gang, reason, message, self._now))
+
+    def _preempt(self, decision: Preempt) -> None:
+        """Requeue every victim; the gang that takes their place waits until they have stopped."""
+        gang = decision.gang
+        for victim in decision.victims:
+            self._requeue(victim, Reason.PREEMPTED, f"preempted by {gang.name}, which has priority {gang.priority}")
+        self._waits.append(Wait(gang, decision.reason, decision.message))
+
+    def _write(self, gang: Gang, write: Callable[[Controller], Work]) -> None:
+        """Add a write to its gang's chain, unless the gang has work in flight: then it is planned again after that."""
+        owner = self._owner(gang)
+        if not owner.defer(gang.name):
+            self._chains.setdefault(gang.name, []).append(lambda: write(owner))
+
+    def _tell(self) -> Iterator[tuple[str, Work]]:
+        """Have each gang told why it waits, and plan again when the answer changes by time alone."""
+        for wait in self._waits:
+            if wait.until is not None:
+                self._work_queue.plan_by(wait.until)
+            work = self._owner(wait.gang).tell(wait, self._now)
+            if work is not None:
+                yield wait.gang.name, work
+
+    def _owner(self, gang: Gang) -> Controller:
+        owner = next((controller for controller in self._controllers if controller.owns(gang.name)), None)
+        if owner is None:
+            raise NotExecutable(f"gang {gang.name} belongs to no controller")
+        return owner
+
+    async def _guarded(self, name: str, work: Work) -> None:
+        """Wait for writes about a gang; what fails is left to the next plan."""
+        try:
+            await work
+        except KubeError as error:
+            self._reporter.failed(f"{name}: a decision could not be written", error)
+            self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
+
+
+async def _in_order(writes: Iterable[Write]) -> None:
+    for write in writes:
+        await write()

@@ -1,0 +1,63 @@
+"""From stores and controllers to the snapshot that the planner sees.
+
+The planner works out only what differs from the last snapshot, so what has not changed is the same object as before: then the
+comparison costs nothing. The view sees to it for nodes, each controller for gangs whose API objects are the same; here the
+same is done for gangs that were translated again and are equal to what they were (only the status message of a job has
+changed, say).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from muster.allocation.view import ClusterView
+from muster.scheduling.gang import Gang
+from muster.scheduling.profile import Profile
+from muster.scheduling.snapshot import Queue, Snapshot
+from muster_operator.controller import Controller
+
+T = TypeVar("T")
+
+NOTHING_MEASURED: Mapping[str, Profile] = {}
+"""The operator has no measured rates yet; one object, so that the planner sees that nothing changed."""
+
+
+class Snapshots:
+    """Takes snapshots, and remembers the last one."""
+
+    def __init__(self, view: ClusterView, controllers: Sequence[Controller]) -> None:
+        self._view, self._controllers = view, controllers
+        self._gangs: dict[str, Gang] = {}
+        self._last = Snapshot({}, (), profiles=NOTHING_MEASURED)
+
+    def take(self) -> Snapshot:
+        """Return the cluster as the stores have it now."""
+        gangs = [self._unchanged(gang) for controller in self._controllers for gang in controller.gangs()]
+        self._gangs = {gang.name: gang for gang in gangs}
+        queues: dict[str, Queue] = {}
+        for controller in self._controllers:
+            queues |= controller.queues()
+        self._last = Snapshot(
+            self._view.usable(),
+            _same(self._last.gangs, tuple(gangs)),
+            _same(self._last.queues, queues),
+            NOTHING_MEASURED,
+            _same(self._last.ended, self._run_times(gangs)),
+        )
+        return self._last
+
+    def _unchanged(self, gang: Gang) -> Gang:
+        """The gang object of the last snapshot if nothing about the gang has changed."""
+        return _same(self._gangs.get(gang.name, gang), gang)
+
+    def _run_times(self, gangs: Sequence[Gang]) -> tuple[float, ...]:
+        """How long gangs ran that ended lately; only gangs that share their time are ranked by it."""
+        if not any(gang.sharing.slices for gang in gangs):
+            return ()
+        return tuple(seconds for controller in self._controllers for seconds in controller.run_times())
+
+
+def _same(before: T, after: T) -> T:
+    """The earlier of two equal values."""
+    return before if before is after or before == after else after

@@ -1,0 +1,44 @@
+"""The resources of the API server that muster reads and writes: their paths, and how their objects are decoded.
+
+A controller names the resources of its own in its folder; those that several controllers share are here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic
+
+import msgspec
+
+from muster.kube import paths
+from muster.kube.objects import DLJob, Node, Pod
+from muster.kube.store import T
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(Generic[T]):
+    """One collection of objects: `root` and `plural` make its path, `type` is what is read of each object."""
+
+    root: str
+    plural: str
+    type: type[T]
+    label_selector: str = ""
+    """Which of the objects are watched; all if empty."""
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """Return the path of the collection, of one object, or of a subresource of it."""
+        return paths.resource(self.root, self.plural, namespace, name, subresource)
+
+    def decode(self, body: bytes | msgspec.Raw) -> T:
+        """Decode one object; raise MsgspecError."""
+        return msgspec.json.decode(body, type=self.type)
+
+    @property
+    def custom(self) -> bool:
+        """Whether it is one of muster's own kinds."""
+        return self.root == paths.MUSTER
+
+
+NODES = Resource(paths.CORE, "nodes", Node)
+PODS = Resource(paths.CORE, "pods", Pod)
+DLJOBS = Resource(paths.MUSTER, "dljobs", DLJob)

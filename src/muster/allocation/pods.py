@@ -1,0 +1,102 @@
+"""A pod of the API server as the core sees it: what it asks for, where it may go, what it holds.
+
+A pod holds GPUs once it is bound, and already before that if the operator has pinned it. A pod that has ended or is still
+gated holds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from muster.allocation.holding import Holding
+from muster.api import names
+from muster.kube.objects import Pod, PodSpec
+from muster.kube.quantity import milli, whole
+from muster.scheduling.resources import Resources
+from muster.scheduling.topology.eligibility import Constraint, Requirement, Toleration
+from muster.scheduling.topology.links import GpuSet, gpu_set
+
+
+def gpus_of(pod: Pod) -> int:
+    """Count the GPUs that a pod asks for, as kube-scheduler does."""
+    return _amount(pod.spec, names.GPU, whole)
+
+
+def resources_of(pod: Pod) -> Resources:
+    """Return the CPU and memory that a pod asks for, its overhead included, and one pod."""
+    over = pod.spec.overhead or {}
+    cpu = _amount(pod.spec, "cpu", milli) + milli(over.get("cpu", 0))
+    memory = _amount(pod.spec, "memory", whole) + whole(over.get("memory", 0))
+    return Resources(cpu, memory, 1)
+
+
+def _amount(spec: PodSpec, name: str, read: Callable[[str | int], int]) -> int:
+    """The larger of what containers and sidecars need together and what an init container needs before them (KEP-753)."""
+    sidecars = most = 0
+    for container in spec.init_containers or ():
+        amount = read(container.resources.of(name))
+        if container.restart_policy == "Always":
+            sidecars += amount
+        else:
+            most = max(most, sidecars + amount)
+    return max(most, sidecars + sum(read(container.resources.of(name)) for container in spec.containers))
+
+
+def constraint_of(spec: PodSpec) -> Constraint:
+    """Return what a pod asks of its node: selector, required affinity, tolerations."""
+    required = spec.affinity.node_affinity.required if spec.affinity and spec.affinity.node_affinity else None
+    terms = tuple(
+        tuple(
+            Requirement(e.key, e.operator, tuple(e.values or ()))
+            for e in [*(term.match_expressions or ()), *(term.match_fields or ())]
+        )
+        for term in (required.node_selector_terms if required else ())
+    )
+    return Constraint(
+        tuple(sorted((spec.node_selector or {}).items())),
+        terms,
+        tuple(Toleration(t.key, t.operator, t.value, t.effect) for t in spec.tolerations or ()),
+    )
+
+
+def pinned_to(spec: PodSpec) -> str | None:
+    """Return the name of the only node that a pod's required affinity allows; None if it allows more or does not name it."""
+    nodes = {
+        requirement.values[0]
+        for term in constraint_of(spec).terms
+        for requirement in term
+        if requirement.key == "metadata.name" and requirement.operator == "In" and len(requirement.values) == 1
+    }
+    return nodes.pop() if len(nodes) == 1 else None
+
+
+def annotated_gpus(pod: Pod, count: int) -> GpuSet:
+    """Return the GPUs that muster gave a pod; none if the annotation is missing or names another number than `count`."""
+    text = pod.metadata.annotation(names.GPUS)
+    if not text or not count:
+        return 0
+    parts = text.split(",")
+    gpus = gpu_set([int(part) for part in parts if part.isdecimal() and len(part) < 3])
+    return gpus if gpus.bit_count() == count == len(parts) else 0
+
+
+def pod_holding(pod: Pod) -> Holding | None:
+    """Return what a pod holds.
+
+    A pod that is pinned but not bound only claims its GPUs, since anybody can write annotations: the claim counts while
+    kube-scheduler can act on it, and lapses once kube-scheduler calls the pod unschedulable.
+    """
+    if pod.finished or pod.gated:
+        return None
+    count = gpus_of(pod)
+    gpus = annotated_gpus(pod, count)
+    claims = gpus and pod.spec.scheduler_name == names.SCHEDULER and not pod.refused
+    node = pod.spec.node_name or (pinned_to(pod.spec) if claims else None)
+    if node is None:
+        return None
+    return Holding(node, gpus, count, resources_of(pod), pod.leaving or _is_dljobs(pod))
+
+
+def _is_dljobs(pod: Pod) -> bool:
+    """Whether a DLJob owns the pod. Its reservation keeps its GPUs; without one the pod is about to be deleted."""
+    return pod.metadata.controller is not None and pod.metadata.controller.kind == "DLJob"

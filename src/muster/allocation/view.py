@@ -1,0 +1,122 @@
+"""The cluster as muster sees it: the stores of nodes, pods and DLJobs, and from them who holds which GPUs.
+
+The operator and the extender keep the same view, so they agree on what is free. The stores' own changes keep it up to date. A
+node is worked out again only when something on it has changed, and stays the same object if the result is equal: a query
+costs a look-up, and whoever caches by node sees only true changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+from muster.allocation.holding import Source
+from muster.allocation.ledger import Ledger
+from muster.allocation.nodes import node_facts
+from muster.allocation.pods import pod_holding
+from muster.allocation.reservations import Reservations
+from muster.kube.objects import DLJob, Node, Pod
+from muster.kube.store import Store
+from muster.scheduling.topology import node as core
+
+
+class ClusterView:
+    """Stores of nodes, pods and DLJobs, and the ledger that follows them."""
+
+    def __init__(self) -> None:
+        self.nodes: Store[Node] = Store()
+        self.pods: Store[Pod] = Store()
+        self.jobs: Store[DLJob] = Store()
+        self.ledger = Ledger()
+        self.reservations = Reservations()
+        self._facts: dict[str, core.Node] = {}
+        self._current: dict[str, core.Node] = {}
+        self._stale: set[str] = set()
+        self._node_listeners: list[Callable[[Collection[str]], None]] = []
+        self._reservation_listeners: list[Callable[[Collection[str]], None]] = []
+        self.nodes.subscribe(self._node_changed)
+        self.pods.subscribe(self._pod_changed)
+        self.jobs.subscribe(self._job_changed)
+
+    @property
+    def synced(self) -> bool:
+        """Whether every first list is in."""
+        return all(store.synced.is_set() for store in (self.nodes, self.pods, self.jobs))
+
+    async def wait_synced(self) -> None:
+        """Wait until every first list is in."""
+        for store in (self.nodes, self.pods, self.jobs):
+            await store.synced.wait()
+
+    def node(self, name: str) -> core.Node | None:
+        """Return a node with what is free on it now; None if there is none, or it takes no pods."""
+        self.refresh()
+        return self._current.get(name)
+
+    def usable(self) -> Mapping[str, core.Node]:
+        """Return every node that takes pods, with what is free on it now; a copy."""
+        self.refresh()
+        return dict(self._current)
+
+    def current(self, name: str) -> core.Node | None:
+        """Return a node as of the last refresh."""
+        return self._current.get(name)
+
+    def on_refresh(self, listener: Callable[[Collection[str]], None]) -> None:
+        """Call `listener` with the names of nodes on which something changed, before any reader sees them."""
+        self._node_listeners.append(listener)
+
+    def on_reservations(self, listener: Callable[[Collection[str]], None]) -> None:
+        """Call `listener` with the tasks whose reservations may have changed, at once on each change of a job."""
+        self._reservation_listeners.append(listener)
+
+    def refresh(self) -> None:
+        """Bring every node up to date; all readers do."""
+        changed, self._stale = self._stale, set()
+        for name in changed:
+            self._update(name)
+        if changed:
+            for listener in self._node_listeners:
+                listener(changed)
+
+    def _update(self, name: str) -> None:
+        facts = self._facts.get(name)
+        if facts is None:
+            self._current.pop(name, None)
+            return
+        node = self._with_holdings(facts)
+        if node != self._current.get(name):
+            self._current[name] = node
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        for obj in (old, new):
+            if obj is not None:
+                self._stale.add(obj.metadata.name)
+                self._facts.pop(obj.metadata.name, None)
+        if new is not None and new.ready and not new.spec.unschedulable:
+            self._facts[new.metadata.name] = node_facts(new)
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        if new is not None:
+            self._stale |= self.ledger.put(new.metadata.key, Source.POD, pod_holding(new))
+        elif old is not None:
+            self._stale |= self.ledger.put(old.metadata.key, Source.POD, None)
+
+    def _job_changed(self, old: DLJob | None, new: DLJob | None) -> None:
+        job = new or old
+        tasks = self.reservations.put(job.metadata.key, new) if job is not None else set()
+        for task in tasks:
+            reservation = self.reservations.get(task)
+            self._stale |= self.ledger.put(task, Source.RESERVATION, reservation.holding if reservation else None)
+        for listener in self._reservation_listeners:
+            listener(tasks)
+
+    def _with_holdings(self, facts: core.Node) -> core.Node:
+        free = self.ledger.free(facts.name, facts.machine, facts.healthy)
+        return replace(
+            facts,
+            free=free,
+            leaving=self.ledger.leaving(facts.name) & facts.healthy & ~free,
+            resources=facts.resources - self.ledger.resources(facts.name),
+            parts=self.ledger.parts(facts.name, facts.healthy),
+        )

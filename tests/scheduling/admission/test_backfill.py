@@ -1,0 +1,93 @@
+"""Backfill never delays a waiting gang: by the nodes of one pass, and by later passes with and without the gangs behind it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders.contended import contended
+from builders.passes import NO_PREEMPTION, carried_out, starts
+from muster.scheduling.admission.queue_order import in_order
+from muster.scheduling.decisions import Decision, Place, Preempt, Reason, Wait
+from muster.scheduling.gang import Gang
+from muster.scheduling.planner import plan
+from muster.scheduling.snapshot import Snapshot
+
+SEEDS = st.integers(0, 2**32)
+FOR_GPUS = {Reason.INSUFFICIENT_GPUS, Reason.PODS_STOPPING, Reason.PREEMPTING}
+
+
+def waits_for_gpus(decision: Decision) -> bool:
+    if isinstance(decision, Wait) and decision.reason is Reason.BEHIND_IN_QUEUE:
+        return "waits for GPUs" in decision.message
+    return isinstance(decision, Wait | Preempt) and decision.reason in FOR_GPUS
+
+
+def usable(gang: Gang, snapshot: Snapshot) -> set[str]:
+    """The nodes that could hold a task of the gang if no other gang ran."""
+    return {
+        node.name
+        for node in snapshot.nodes.values()
+        for task in gang.tasks
+        if task.where.admits(node.name, node.labels, node.taints) and node.healthy.bit_count() >= task.gpus
+    }
+
+
+def only(snapshot: Snapshot, keep: set[str]) -> Snapshot:
+    """The snapshot with the gangs that run and those named, and no others."""
+    return replace(snapshot, gangs=tuple(g for g in snapshot.gangs if g.placement or g.name in keep))
+
+
+@settings(max_examples=1000)
+@given(SEEDS)
+def test_no_gang_gets_a_node_that_a_gang_ahead_waits_for(seed: int) -> None:
+    snapshot = contended(random.Random(seed))
+    kept: set[str] = set()
+    for decision in plan(snapshot, 0.0):
+        if isinstance(decision, Place) and not decision.gang.placement:
+            assert not kept & {place.node for place in decision.placement}
+        elif waits_for_gpus(decision):
+            kept |= usable(decision.gang, snapshot)
+
+
+@settings(max_examples=1000)
+@given(SEEDS)
+def test_waiting_gang_starts_no_later_because_of_gangs_behind_it(seed: int) -> None:
+    """Left out are gangs behind one that waits for quota: which placement that reserves may change with the cluster."""
+    order = random.Random(seed)
+    snapshot = contended(order)
+    decisions = plan(snapshot, 0.0, NO_PREEMPTION)
+    waiting = [d.gang.name for d in decisions if waits_for_gpus(d)]
+    quota = {d.gang.name for d in decisions if d.reason is Reason.QUOTA_EXHAUSTED or "quota" in d.message}
+    ending = [g.name for g in snapshot.gangs if g.placement]
+    order.shuffle(ending)
+    turns = [g.name for g in in_order(snapshot.gangs) if not g.placement]
+    for name in waiting:
+        ahead = set(turns[: turns.index(name) + 1])
+        if not ahead & quota:
+            assert starts(snapshot, ending).get(name) == starts(only(snapshot, ahead), ending).get(name)
+
+
+@settings(max_examples=1000)
+@given(SEEDS)
+def test_gang_held_by_its_quota_still_has_its_gpus_after_the_pass(seed: int) -> None:
+    snapshot = contended(random.Random(seed))
+    decisions = plan(snapshot, 0.0, NO_PREEMPTION)
+    held = next((d.gang for d in decisions if d.reason is Reason.QUOTA_EXHAUSTED), None)
+    if held is None:
+        return
+    turns = [g.name for g in in_order(snapshot.gangs) if not g.placement]
+    ahead = set(turns[: turns.index(held.name)])
+    assert could_start(held, snapshot, ahead) == could_start(held, carried_out(snapshot, decisions), ahead)
+
+
+def could_start(gang: Gang, snapshot: Snapshot, ahead: set[str]) -> bool:
+    """Whether the gang would be placed by the next pass if no quota held it."""
+    free = replace(gang, queue="without quota")
+    others = tuple(g for g in only(snapshot, ahead).gangs)
+    return free.name in {
+        d.gang.name for d in plan(replace(snapshot, gangs=(*others, free)), 0.0, NO_PREEMPTION) if isinstance(d, Place)
+    }
