@@ -14,7 +14,7 @@ from itertools import accumulate, chain, islice
 from operator import add, and_, itemgetter, sub
 
 from muster.scheduling.gang import Assigned, Gang, Placement, Task
-from muster.scheduling.placing.batches import ALL, Batches, Counts, FillKey, Limits, NodeKey, after, choices, taken
+from muster.scheduling.placing.batches import ALL, Ask, Batches, Counts, FillKey, Limits, NodeKey, after, choices, taken
 from muster.scheduling.placing.fragmentation import Fragmentation, Free
 from muster.scheduling.placing.free_capacity import FreeCapacity, State, shared
 from muster.scheduling.profile import Shape
@@ -32,7 +32,7 @@ _LEVELS = tuple(Level)
 Layout = dict[str, Counts]
 """The tasks of each batch on each node."""
 _Judged = tuple[tuple[float, ...], Layout]
-"""A layout after its slowness."""
+"""The slowness of a layout, and the layout."""
 _NodesByKey = Mapping[FillKey, Sequence[str]]
 _Spot = tuple[int, str, str, str, GpuSet, int, GpuSet]
 """The GPUs of one task, in the order of ranks: role, block, rack, node, first GPU; then its batch's number, and all GPUs."""
@@ -117,7 +117,7 @@ class Search:
         return ([name for name, _ in domains[domain]] for _, _, domain in order)
 
     def _layouts(self, members: Sequence[str]) -> list[_Judged]:
-        """The layout on the fewest nodes, then ever better ones, each below a limit that the last one reached."""
+        """The layout on the fewest nodes, then others, each the best that stays below one limit of the last."""
         nodes, limits = self._nodes_by_key(members), self._limits
         layout = self._fill(nodes, limits)
         judged = [(self._slowness(layout), layout)] if layout else []
@@ -131,7 +131,7 @@ class Search:
         return judged
 
     def _tighter(self, limits: Limits, layout: Layout) -> Iterator[Limits]:
-        """Limits that a layout exceeds: its GPUs on one node, its slowest ring, its slowest network card."""
+        """Limits that a layout breaks: fewer GPUs on a node, faster rings, faster network cards."""
         most = max(map(self._batches.whole, layout.values()))
         largest = max(ask.gpus for ask in self._batches.asks)
         if most > largest and (not self._by_speed or self._rate):
@@ -266,30 +266,26 @@ class Search:
 
     def _spots(self, name: str, counts: Counts) -> Iterator[_Spot]:
         """Divide the chosen GPUs of a node among its tasks."""
-        node, left = self._capacity.nodes[name], self._chosen(name, counts)
-        shared_gpus = self._shared_gpus(name, counts, left)
+        node, chosen = self._capacity.nodes[name], self._chosen(name, counts)
+        machine, free, resources, parts = self._capacity.state(name)
+        free &= ~chosen
         for number, (ask, role, _) in enumerate(self._batches.all):
             for _ in range(counts[number]):
-                gpus = node.machine.fastest(left, ask.gpus) if ask.share == WHOLE else next(shared_gpus)
-                left &= ~gpus
+                if ask.share == WHOLE:
+                    gpus = machine.fastest(chosen, ask.gpus)
+                    chosen &= ~gpus
+                else:
+                    gpus = self._gpu_for_part(State(machine, free, resources, parts), name, ask)
+                    free, parts = shared(gpus, free, parts, -ask.share)
                 yield (role, node.block, node.rack, name, gpus & -gpus, number, gpus)
+            resources = resources - ask.resources.times(counts[number])
 
-    def _shared_gpus(self, name: str, counts: Counts, whole: GpuSet) -> Iterator[GpuSet]:
-        """The GPU of each task that takes a part of one, but for `whole` ones: the fullest that fits.
-
-        A single such task gets the GPU on which it leaves least unused.
-        """
-        machine, free, resources, parts = self._capacity.state(name)
-        free &= ~whole
-        fragmentation = self._fragmentation if self._batches.parts == 1 else None
-        for ask, number in self._batches.load(counts):
-            for _ in range(number if ask.share < WHOLE else 0):
-                state = State(machine, free, resources, parts)
-                choice = fragmentation.choice(Free.of(state, self._key(name).admits), ask) if fragmentation else 0
-                gpu = choices(state, ask.share)[choice]
-                yield gpu
-                free, parts = shared(gpu, free, parts, -ask.share)
-            resources = resources - ask.resources.times(number)
+    def _gpu_for_part(self, state: State, name: str, ask: Ask) -> GpuSet:
+        """The fullest GPU on which the part fits; for a single such task, the one on which it leaves least unused."""
+        choice = 0
+        if self._fragmentation and self._batches.parts == 1:
+            choice = self._fragmentation.choice(Free.of(state, self._key(name).admits), ask)
+        return choices(state, ask.share)[choice]
 
 
 def _most_gpus(nodes: _NodesByKey, limits: Limits) -> int:

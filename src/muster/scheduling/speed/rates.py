@@ -38,7 +38,6 @@ class Rates:
         self._profiles, self._nodes = profiles, nodes
         self._interference = Interference(profiles)
         self._alone: Memo[str, Mapping[Shape, float]] = Memo(lambda kind: unhindered(self._of_kind(kind).rates))
-        """The rates of each kind without neighbours."""
         self._speeds: Memo[str, Mapping[str, float]] = Memo(lambda kind: _speeds(self._alone[kind], self._base_model))
         self._laws: Memo[RateKey, Law] = Memo(self._law)
         self._rates: Memo[tuple[RateKey, Shape, CoLocation], float] = Memo(lambda asked: self._rate(*asked))
@@ -74,8 +73,7 @@ class Rates:
 
     def effect(self, gang: Gang, placement: Placement) -> Effect | None:
         """Return the expected effect of another placement; None if no rate of the kind was measured."""
-        before = self.expected(gang, shape(gang.placement, self._nodes))
-        after = self.expected(gang, shape(placement, self._nodes))
+        before, after = (self.expected(gang, shape(where, self._nodes)) for where in (gang.placement, placement))
         return Effect(before, after) if before is not None and after is not None else None
 
     def by_shape(self, gang: Gang) -> Callable[[Gang, Shape], float] | None:

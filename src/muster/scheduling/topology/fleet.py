@@ -43,7 +43,7 @@ class Fleet:
         return len(self._nodes)
 
     def follow(self, nodes: Mapping[str, Node]) -> list[str] | None:
-        """Return the names of the nodes that changed; None if this fleet is out of date, since its nodes are others."""
+        """Return the names of the nodes that changed; None if nodes came, left, or changed in a fixed property."""
         if len(self._nodes) != len(nodes):
             return None
         others = [(name, node) for name, node in nodes.items() if self._nodes.get(name) is not node]

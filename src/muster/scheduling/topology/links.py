@@ -11,6 +11,9 @@ neighbours contend for shared bridges.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 GpuSet = int
 Links = tuple[tuple[str, ...], ...]
 
@@ -64,10 +67,7 @@ def indices(gpus: GpuSet) -> tuple[int, ...]:
 
 def gpu_set(gpus: list[int] | tuple[int, ...] | range) -> GpuSet:
     """Return the set of the GPUs with these indices."""
-    bits = 0
-    for gpu in gpus:
-        bits |= 1 << gpu
-    return bits
+    return reduce(or_, [1 << gpu for gpu in gpus], 0)
 
 
 def ring_bandwidth(links: Links, gpus: GpuSet) -> float:
