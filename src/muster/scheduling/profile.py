@@ -1,13 +1,14 @@
-"""What was measured of a kind of gang: how fast it trains in each way that it ran, and what moving it costs.
+"""Profiles: the measured rates of a kind of gang, by shape and co-location, and the cost of moving it.
 
-A gang runs in a way: on GPUs of a shape (model, how many on each node, the slowest hop between them) and in a company (who
-else is on the same GPUs, under the same PCIe switch, on the same network cards). Rates are in mini-batches per second of the
-whole gang. The shell measures; the core only reads. Gandiva (OSDI'18, section 4) calls this introspection: it compares rates
-before and after a decision, and needs no model of the job.
+The shape of a placement is the GPU model, the GPUs on each node and the slowest hop between them; the co-location is the
+neighbours on the same GPUs, under the same PCIe switch and on the same network cards. Rates are in mini-batches per second of
+the whole gang. The caller measures; the planner only reads. Gandiva (OSDI'18, section 4) calls this introspection: it compares
+rates before and after a decision, and needs no model of the job.
 
-Where the rates of a gang change as its training goes on (the larger its batch, the more its progress per example depends on the
-noise of its gradients: what Pollux, OSDI'21, calls goodput), its runtime reports how fast it would be now in each way in which
-its kind was ever measured. That profile stands under the gang's own name, goes before its kind's, and is dropped when it ends.
+The rates of some gangs change during training: the larger the batch, the more the progress per example depends on the noise of
+the gradients (goodput, in Pollux, OSDI'21). The runtime of such a gang reports its present rate for every shape and co-location
+that was ever measured of its kind. This profile has the gang's own name, takes precedence over the profile of the kind, and is
+dropped when the gang ends.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from enum import StrEnum
 
 
 class Via(StrEnum):
-    """What a gang shares with a neighbour."""
+    """The hardware that two neighbours share."""
 
     GPU = "gpu"
     SWITCH = "switch"
@@ -26,7 +27,7 @@ class Via(StrEnum):
 
 
 CoLocation = tuple[tuple[Via, str], ...]
-"""The kinds of the neighbours, each with what is shared, sorted; a kind that is there twice stands twice."""
+"""The shared hardware and the kind of each neighbour, sorted; two neighbours of one kind are two entries."""
 NO_NEIGHBOURS: CoLocation = ()
 
 
@@ -39,9 +40,9 @@ class Shape:
     counts: tuple[int, ...]
     """Its GPUs on each node, most first: (2, 2)."""
     gbps: float
-    """GB/s of the slowest hop between two of its GPUs on one node; infinite where no node has two."""
+    """GB/s of the slowest hop between two of its GPUs on one node; infinite if no node has two."""
     between: float = float("inf")
-    """GB/s that the network carries between its nodes; infinite where it has one."""
+    """GB/s of the network between its nodes; infinite for one node."""
 
     @property
     def gpus(self) -> int:
@@ -50,19 +51,19 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is known of a kind of gang, or of one gang; None is not measured yet."""
+    """The measurements of a kind of gang, or of one gang; None where nothing was measured yet."""
 
     rates: Mapping[tuple[Shape, CoLocation], float] = field(default_factory=dict)
     utilisation: float | None = None
-    """The share of time in which its GPUs are busy when it runs alone, 0 to 1."""
+    """The share of time in which its GPUs are busy without neighbours, 0 to 1."""
     memory: float | None = None
     """The share of a GPU's memory that it needs, 0 to 1."""
     model_mb: float | None = None
-    """The size of its model: what its processes exchange each mini-batch."""
+    """The size of its model, which its processes exchange each mini-batch."""
     suspend_seconds: float | None = None
-    """What a suspend and a resume on the same GPUs cost."""
+    """The cost of suspending and resuming it on the same GPUs."""
     migrate_seconds: float | None = None
-    """What going on elsewhere costs."""
+    """The cost of moving it to other GPUs."""
 
 
 UNKNOWN = Profile()

@@ -1,4 +1,4 @@
-"""Amounts of what a node has beside whole GPUs: CPU in milli-cores, memory in bytes, pods, and parts of GPUs in thousandths."""
+"""What a node has besides whole GPUs: CPU in milli-cores, memory in bytes, pods, and parts of GPUs in thousandths."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Resources(NamedTuple):
-    """Amounts of what a node has beside GPUs."""
+    """Amounts of everything but GPUs."""
 
     cpu: int = 0
     memory: int = 0
@@ -25,23 +25,21 @@ class Resources(NamedTuple):
         return self.cpu >= other.cpu and self.memory >= other.memory and self.pods >= other.pods
 
     def holds(self, each: Resources, most: int) -> int:
-        """How often there is what one needs, if not more than `most` times."""
-        (cpu, memory, pods), (its_cpu, its_memory, its_pods) = self, each
-        if cpu < its_cpu or memory < its_memory or pods < its_pods:
+        """Return how many times `each` fits in, up to `most`."""
+        (cpu, memory, pods), (each_cpu, each_memory, each_pods) = self, each
+        if cpu < each_cpu or memory < each_memory or pods < each_pods:
             return 0
-        if most * its_cpu > cpu:
-            most = cpu // its_cpu
-        if most * its_memory > memory:
-            most = memory // its_memory
-        return pods // its_pods if most * its_pods > pods else most
+        if most * each_cpu > cpu:
+            most = cpu // each_cpu
+        if most * each_memory > memory:
+            most = memory // each_memory
+        return pods // each_pods if most * each_pods > pods else most
 
 
 PLENTY = Resources(1 << 62, 1 << 62, 1 << 62)
 NOTHING = Resources()
 ONE_POD = Resources(pods=1)
-
-
 WHOLE = 1000
-"""A GPU has a thousand parts."""
+"""The thousandths of one GPU."""
 Parts = tuple[tuple[int, int], ...]
-"""GPUs that are shared out in parts, by index, each with the thousandths of it that are free; those without are left out."""
+"""The index and the free thousandths of each shared GPU that has any left."""

@@ -1,6 +1,6 @@
-"""The cluster as a value: what the planner sees, and all that it sees.
+"""The cluster as a value: all that the planner sees.
 
-The operator makes it from API objects, the simulator from its own state; neither does more than translate.
+The operator translates API objects into a snapshot, the simulator its own state; neither does more than translate.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from muster.scheduling.topology.node import Node
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Gangs of one owner, with the GPUs that they may hold together; None is no limit."""
+    """The gangs of one owner, with the GPUs that they may hold together; None means no limit."""
 
     name: str
     quota: int | None = None
@@ -29,6 +29,6 @@ class Snapshot:
     gangs: tuple[Gang, ...]
     queues: Mapping[str, Queue] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
-    """What was measured of each kind of gang."""
+    """The measurements of each kind of gang, or of one gang."""
     ended: tuple[float, ...] = ()
-    """How long gangs that ended lately ran, in seconds on the GPUs that they asked for."""
+    """The running times of gangs that ended lately, in seconds on the GPUs that they asked for."""

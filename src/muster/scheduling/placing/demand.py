@@ -1,7 +1,7 @@
-"""What comes, taken from what is there: the tasks of the gangs that run or wait, by what they ask for.
+"""The demand: the tasks of the gangs that run or wait, from which the tasks to come are drawn.
 
-The mix follows from the gangs of a snapshot alone. It is coarse, so that it seldom becomes another one: of each kind of task
-only the order of magnitude counts, to a power of two. What was worked out for a mix is kept, also for when it comes back.
+Of each kind of task only the order of magnitude counts, to a power of two, so the mix seldom changes; the fragmentation of a
+mix is kept, and serves again when the mix comes back.
 """
 
 from __future__ import annotations
@@ -12,37 +12,36 @@ from muster.scheduling.placing.fragmentation import Fragmentation, TaskMix
 from muster.scheduling.topology.fleet import Fleet
 
 ENOUGH = 32
-"""Tasks that tell what comes; with fewer, nobody says."""
-_REMEMBERED = 16
+"""The fewest tasks that predict those to come."""
+_MOST_KEPT = 16
 """Mixes whose fragmentation is kept."""
 Mix = frozenset[tuple[Ask, int]]
-"""Kinds of tasks, each with the power of two that is not over their number."""
+"""What tasks ask for, each with the largest power of two that does not exceed their number."""
 
 
 class Demand:
-    """The tasks of the gangs that run or wait, by what they ask for."""
+    """The tasks of the gangs that run or wait, counted by what they ask for."""
 
     def __init__(self) -> None:
         self._counts: dict[Ask, int] = {}
         self._total = 0
         self._mix: Mix | None = None
-        """The mix of these counts, unless one of them became another power of two since."""
+        """The mix of these counts; None once a count has reached another power of two."""
         self._fleet: Fleet | None = None
-        self._known: dict[Mix, Fragmentation] = {}
+        self._by_mix: dict[Mix, Fragmentation] = {}
 
     def fragmentation(self, fleet: Fleet) -> Fragmentation | None:
-        """Return how much the tasks of these gangs would leave unused, or None where they are too few to tell."""
+        """Return the fragmentation of a fleet under this demand; None if the tasks are too few to predict those to come."""
         if self._total < ENOUGH:
             return None
-        if fleet is not self._fleet or len(self._known) > _REMEMBERED:
-            self._fleet, self._known = fleet, {}
+        if fleet is not self._fleet or len(self._by_mix) > _MOST_KEPT:
+            self._fleet, self._by_mix = fleet, {}
         if self._mix is None:
             self._mix = frozenset((ask, _magnitude(count)) for ask, count in self._counts.items())
-        if self._mix not in self._known:
-            self._known[self._mix] = Fragmentation(
-                TaskMix({ask: 2.0**power for ask, power in sorted(self._mix, key=_order)}), fleet
-            )
-        return self._known[self._mix]
+        if self._mix not in self._by_mix:
+            weights = {ask: 2.0**power for ask, power in sorted(self._mix, key=_order)}
+            self._by_mix[self._mix] = Fragmentation(TaskMix(weights), fleet)
+        return self._by_mix[self._mix]
 
     def count(self, gang: Gang, change: int) -> None:
         """Count a gang in (1) or out (-1)."""
@@ -58,11 +57,10 @@ class Demand:
 
 
 def _magnitude(count: int) -> int:
-    """The power of two that is not over the count; -1 for none."""
     return count.bit_length() - 1
 
 
-def _order(kind: tuple[Ask, int]) -> tuple[object, ...]:
-    """One order for all, since sums of floats depend on it."""
-    ask, _ = kind
-    return (ask.gpus, ask.share, ask.resources.cpu, ask.resources.memory, ask.resources.pods, repr(ask.where))
+def _order(weighted: tuple[Ask, int]) -> tuple[object, ...]:
+    """A total order, since sums of floats depend on it."""
+    ask, _ = weighted
+    return (ask.gpus, ask.share, *ask.resources, repr(ask.where))

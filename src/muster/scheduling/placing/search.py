@@ -1,20 +1,20 @@
-"""One gang's search for a place: levels from near to far, domains of a level, nodes of a domain, GPUs of a node.
+"""The search of one gang's placement: levels from near to far, domains of a level, nodes of a domain, GPUs of a node.
 
-What is better is told in three places: `_domains` between domains, `_merit` between nodes, `_slowness` between layouts. A
-layout says how many tasks of each batch go to which node; which GPUs and which tasks these are follows from it in the end.
+Three methods compare: `_domains` orders domains, `_merit` nodes, `_slowness` layouts. A layout is the number of tasks of each
+batch on each node; the search chooses GPUs and tasks only once it has the best layout.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, reduce
 from heapq import heappop, heappush
 from itertools import accumulate, chain, islice
-from operator import itemgetter, sub
+from operator import add, and_, itemgetter, sub
 
 from muster.scheduling.gang import Assigned, Gang, Placement, Task
-from muster.scheduling.placing.batches import ALL, Batches, Bin, Counts, Limits, NodeKey, after, choices, holds, taken
+from muster.scheduling.placing.batches import ALL, Ask, Batches, Counts, FillKey, Limits, NodeKey, after, choices, taken
 from muster.scheduling.placing.fragmentation import Fragmentation, Free
 from muster.scheduling.placing.free_capacity import FreeCapacity, State, shared
 from muster.scheduling.profile import Shape
@@ -24,21 +24,22 @@ from muster.scheduling.topology.links import UNLIMITED, GpuSet
 from muster.scheduling.topology.node import Level
 
 Rate = Callable[[Gang, Shape], float]
-"""How fast a gang is expected to train in a shape; only the order of the answers counts."""
+"""The expected rate of a gang in a shape; only the order of the results counts."""
 _FEW = 8
 """Domains that are compared with each other."""
 _LEVELS = tuple(Level)
 
 Layout = dict[str, Counts]
-"""How many tasks of each batch go to a node, by node."""
+"""The tasks of each batch on each node."""
 _Judged = tuple[tuple[float, ...], Layout]
-"""A layout and its slowness."""
+"""The slowness of a layout, and the layout."""
+_NodesByKey = Mapping[FillKey, Sequence[str]]
 _Spot = tuple[int, str, str, str, GpuSet, int, GpuSet]
-"""Where a task goes, by what ranks follow: role, block, rack, node, its first GPU; then its batch, and its GPUs."""
+"""The GPUs of one task, in the order of ranks: role, block, rack, node, first GPU; then its batch's number, and all GPUs."""
 
 
 class Search:
-    """Where to put tasks of a gang, as `place` has it, but not onto the nodes to `avoid`."""
+    """The search for a placement of some tasks of a gang, as `place` describes it, on any nodes but those to `avoid`."""
 
     def __init__(
         self,
@@ -50,26 +51,30 @@ class Search:
         fragmentation: Fragmentation | None = None,
         rate: Rate | None = None,
     ) -> None:
-        self._gang, self._room, self._avoid, self._fragmentation = gang, capacity, avoid, fragmentation
+        self._gang, self._capacity, self._avoid, self._fragmentation = gang, capacity, avoid, fragmentation
         self._batches = Batches(tasks)
         self._gpus = self._batches.whole(self._batches.counts)
-        self._spread, self._joins = gang.spread, gang.sensitive  # who spreads, or takes parts, joins its GPUs on a node as well
-        self._sensitive = self._joins and not self._spread and not self._batches.shares
-        self._rate = rate if self._sensitive else None
-        alike = capacity.fleet.one_kind if self._rate else ("", UNLIMITED)
-        self._one_kind = alike is not None and (fragmentation is None or fragmentation.uniform)
-        self._usual = NodeKey(*(alike or ("", UNLIMITED)), fragmentation.everything if fragmentation else 0)
+        self._limits = Limits(len(tasks), sum([task.gpus for task in tasks]))
+        self._spread = gang.spread
+        self._by_speed = gang.sensitive and not gang.spread and not self._batches.parts
+        """Whether the fastest nodes are the best. On a node, every sensitive gang gets the fastest GPUs."""
+        self._rate = rate if self._by_speed else None
+        self._common_key: NodeKey | None = None
+        """The key of all nodes, if they have the same."""
+        hardware = capacity.fleet.uniform_hardware if self._rate else ("", UNLIMITED)
+        if hardware and (fragmentation is None or fragmentation.uniform):
+            self._common_key = NodeKey(*hardware, fragmentation.everything if fragmentation else 0)
 
     def run(self) -> Placement | None:
         """Return a node and GPUs for every task, or None."""
-        gang, tasks = self._gang, sum(self._batches.counts)
-        if self._gpus > self._room.total or not tasks:
+        gang, tasks = self._gang, self._limits.tasks
+        if self._gpus > self._capacity.total or not tasks:
             return None
         nearest = gang.required if self._spread else min(gang.preferred, gang.required)
         for level in _LEVELS[nearest : gang.required + 1]:
-            found = self._on_best_node() if level is Level.NODE else self._in_best_domain(level)
-            if found:
-                return self._placed(found)
+            layout = self._on_best_node() if level is Level.NODE else self._in_best_domain(level)
+            if layout:
+                return self._placement(layout)
             if tasks == 1:  # a single task fits on one node or nowhere
                 return None
         return None
@@ -77,16 +82,16 @@ class Search:
     # Levels and domains
 
     def _in_best_domain(self, level: Level) -> Layout | None:
-        """Fill the first domain of this level that holds all tasks; where rates are known, the fastest of the first few."""
-        holding = (layouts for members in self._domains(level) if (layouts := self._layouts(members)))
-        compared = islice(holding, _FEW if self._sensitive else 1)
+        """The best layout of the first domain that holds all tasks, or, by speed, of the first few such domains."""
+        layouts = filter(None, map(self._layouts, self._domains(level)))
+        compared = islice(layouts, _FEW if self._by_speed else 1)
         best: _Judged | None = min(chain.from_iterable(compared), key=itemgetter(0), default=None)
         return best[1] if best else None
 
     @cached_property
-    def _open(self) -> list[tuple[str, int]]:
-        """The nodes, by name, that have room for some task, with their free GPUs."""
-        capacity, asks = self._room, self._batches.asks
+    def _candidates(self) -> list[tuple[str, int]]:
+        """The nodes, by name, with free capacity for some task, and their free GPUs."""
+        capacity, asks = self._capacity, self._batches.asks
         without = any(not ask.gpus for ask in asks)
         least = 0 if without else min((ask.gpus for ask in asks if ask.share == WHOLE), default=0)
         counts = [(name, capacity.free[name].bit_count()) for name in capacity.eligible(asks) if name not in self._avoid]
@@ -95,217 +100,195 @@ class Search:
     def _domains(self, level: Level) -> Iterator[list[str]]:
         """The nodes of each domain that has enough free GPUs: the emptiest first when spreading, else the fullest.
 
-        For a sensitive gang, those first in which it may need the fewest nodes.
+        By speed, the domains in which the gang may need the fewest nodes come first.
         """
-        of = self._room.fleet.domains(level)
+        domain_of = self._capacity.fleet.domains(level)
         domains: dict[str, list[tuple[str, int]]] = {}
-        for one in self._open:
-            domains.setdefault(of[one[0]], []).append(one)
+        for candidate in self._candidates:
+            domains.setdefault(domain_of[candidate[0]], []).append(candidate)
         order: list[tuple[int, int, str]] = []
-        for key, members in domains.items():
+        for domain, members in domains.items():
             counts = sorted([free for _, free in members], reverse=True)
             total = sum(counts)
             if total >= self._gpus:
                 fewest = bisect_left(list(accumulate(counts)), self._gpus)
-                order.append((fewest, total, key) if self._sensitive else (total, fewest, key))
+                order.append((fewest, total, domain) if self._by_speed else (total, fewest, domain))
         order.sort(reverse=self._spread)
-        return ([name for name, _ in domains[key]] for _, _, key in order)
+        return ([name for name, _ in domains[domain]] for _, _, domain in order)
 
     def _layouts(self, members: Sequence[str]) -> list[_Judged]:
-        """The layout on the fewest nodes, then again and again the best without the fullest node, slowest hop or card."""
-        bins = self._bins(members)
-        limits = Limits(sum(self._batches.counts), sum(task.gpus for batch in self._batches.all for task in batch.tasks))
-        found = self._fill(bins, limits)
-        judged = [(self._slowness(found), found)] if found else []
-        while found and not self._spread and (self._rate or len(found) <= len(judged[0][1])):
-            steps = [(self._fill(bins, tighter), tighter) for tighter in self._tighter(limits, found)]
-            able = [(self._slowness(step), step, tighter) for step, tighter in steps if step]
+        """The layout on the fewest nodes, then others, each the best that stays below one limit of the last."""
+        nodes, limits = self._nodes_by_key(members), self._limits
+        layout = self._fill(nodes, limits)
+        judged = [(self._slowness(layout), layout)] if layout else []
+        while layout and not self._spread and (self._rate or len(layout) <= len(judged[0][1])):
+            tried = [(self._fill(nodes, tighter), tighter) for tighter in self._tighter(limits, layout)]
+            able = [(self._slowness(layout), layout, tighter) for layout, tighter in tried if layout]
             if not able:
                 break
-            slowness, found, limits = min(able, key=itemgetter(0))
-            judged.append((slowness, found))
+            slowness, layout, limits = min(able, key=itemgetter(0))
+            judged.append((slowness, layout))
         return judged
 
-    def _tighter(self, limits: Limits, found: Layout) -> Iterator[Limits]:
-        """Limits that a layout breaks."""
-        fullest = max(map(self._batches.whole, found.values()))
+    def _tighter(self, limits: Limits, layout: Layout) -> Iterator[Limits]:
+        """Limits that a layout breaks: fewer GPUs on a node, faster rings, faster network cards."""
+        most = max(map(self._batches.whole, layout.values()))
         largest = max(ask.gpus for ask in self._batches.asks)
-        if fullest > largest and (not self._sensitive or self._rate):
-            yield limits._replace(gpus=fullest - 1)
-        hop = self._slowest_hop(found) if self._sensitive else UNLIMITED
-        if hop < UNLIMITED:
-            yield limits._replace(hop=hop)
+        if most > largest and (not self._by_speed or self._rate):
+            yield limits._replace(gpus=most - 1)
+        ring = self._slowest_ring(layout) if self._by_speed else UNLIMITED
+        if ring < UNLIMITED:
+            yield limits._replace(ring=ring)
         if self._rate:
-            yield limits._replace(card=min(self._room.nodes[name].nic_gbps for name in found))
+            yield limits._replace(nic_gbps=min(self._capacity.nodes[name].nic_gbps for name in layout))
 
-    def _slowness(self, found: Layout) -> tuple[float, ...]:
-        """Less is better: as `_merit` has it, of a whole layout."""
+    def _slowness(self, layout: Layout) -> tuple[float, ...]:
+        """The merit of a whole layout; less is better."""
+        capacity, whole = self._capacity, self._batches.whole
         if self._rate:
-            its = shape_of(
-                {name: gpus for name, counts in found.items() if (gpus := self._share(name, counts))}, self._room.nodes
-            )
-            return (-self._rate(self._gang, its), len(its.counts))
-        if self._sensitive:
-            return (sum(self._batches.whole(counts) > 0 for counts in found.values()), -self._slowest_hop(found))
+            gpus = {name: gpus for name, counts in layout.items() if (gpus := self._chosen(name, counts))}
+            shape = shape_of(gpus, capacity.nodes)
+            return (-self._rate(self._gang, shape), len(shape.counts))
+        if self._by_speed:
+            return (sum(whole(counts) > 0 for counts in layout.values()), -self._slowest_ring(layout))
         if self._fragmentation:
-            grows, load = self._fragmentation.growth, self._batches.load
-            grown = (grows(self._room.state(name), self._kind(name).admits, load(found[name])) for name in found)
-            return (len(found), sum(grown))
-        return (len(found), sum(self._room.free[name].bit_count() - self._batches.whole(found[name]) for name in found))
+            growth, load = self._fragmentation.growth, self._batches.load
+            grown = (growth(capacity.state(name), self._key(name).admits, load(counts)) for name, counts in layout.items())
+            return (len(layout), sum(grown))
+        return (len(layout), sum(capacity.free[name].bit_count() - whole(counts) for name, counts in layout.items()))
 
-    def _slowest_hop(self, found: Layout) -> float:
-        """GB/s of the slowest ring inside a node."""
-        return min(self._room.nodes[name].machine.ring(self._share(name, counts)) for name, counts in found.items())
+    def _slowest_ring(self, layout: Layout) -> float:
+        nodes = self._capacity.nodes
+        return min(nodes[name].machine.ring(self._chosen(name, counts)) for name, counts in layout.items())
 
     # Nodes
 
     def _on_best_node(self) -> Layout | None:
-        """Put all tasks on one node: when packing, as `_merit` has it; when spreading, on the emptiest."""
-        batches, gpus = self._batches, self._gpus
-        shares, rest, allowed = batches.shares, batches.resources, self._allowed
-        best: tuple[tuple[float, ...], str] | None = None
-        for state, alike in self._room.states.items():
-            if state.free.bit_count() < gpus or not state.resources.covers(rest) or (shares and not holds(state, gpus, shares)):
-                continue
-            for name, kind in self._by_kind(alike, allowed):
-                merit = self._merit(state, kind, batches.counts, gpus, whole=True)
-                if best is None or (merit, name) < best:
-                    best = (merit, name)
-        return {best[1]: batches.counts} if best else None
+        """Put all tasks on the node of least `_merit`."""
+        batches, counts = self._batches, self._batches.counts
+        allowed = reduce(and_, map(self._capacity.admitted, {ask.where for ask in batches.asks}))
+        best = min(
+            (
+                (self._merit(FillKey(state, key), counts, complete=True), name)
+                for state, names in self._capacity.states.items()
+                if state.free.bit_count() >= self._gpus and taken(FillKey(state), batches, counts, self._limits) == counts
+                for key, name in self._first_by_key(names, allowed).items()
+            ),
+            default=None,
+        )
+        return {best[1]: counts} if best else None
 
-    @property
-    def _allowed(self) -> frozenset[str]:
-        """The nodes to which all tasks may go."""
-        first, *others = {ask.where for ask in self._batches.asks}
-        allowed = self._room.admitted(first)
-        return allowed.intersection(*map(self._room.admitted, others)) if others else allowed
-
-    def _by_kind(self, alike: Sequence[str], allowed: frozenset[str]) -> Iterable[tuple[str, NodeKey]]:
-        """The first node of each kind, by name."""
+    def _first_by_key(self, names: Sequence[str], allowed: frozenset[str]) -> Mapping[NodeKey, str]:
         first: dict[NodeKey, str] = {}
-        for name in alike:
+        for name in names:
             if name in allowed and name not in self._avoid:
-                if self._one_kind:
-                    return ((name, self._usual),)
-                first.setdefault(self._kind(name), name)
-        return ((name, kind) for kind, name in first.items())
+                first.setdefault(self._key(name), name)
+                if self._common_key:
+                    break
+        return first
 
-    def _kind(self, name: str) -> NodeKey:
-        if self._one_kind:
-            return self._usual
-        node = self._room.nodes[name]
-        model, card = (node.model, node.nic_gbps) if self._rate else ("", UNLIMITED)
-        return NodeKey(model, card, self._fragmentation.admits(name) if self._fragmentation else 0)
+    def _key(self, name: str) -> NodeKey:
+        if self._common_key:
+            return self._common_key
+        node = self._capacity.nodes[name]
+        model, nic_gbps = (node.model, node.nic_gbps) if self._rate else ("", UNLIMITED)
+        return NodeKey(model, nic_gbps, self._fragmentation.admits(name) if self._fragmentation else 0)
 
-    def _fill(self, bins: Mapping[Bin, Sequence[str]], limits: Limits) -> Layout | None:
+    def _fill(self, nodes: _NodesByKey, limits: Limits) -> Layout | None:
         """Put every task on one of the nodes, largest first and within limits, or return None."""
-        if _most(bins, limits) < self._gpus:
+        if _most_gpus(nodes, limits) < self._gpus:
             return None
         limits = limits._replace(tasks=1) if self._spread else limits
-        left = {one: list(names) for one, names in bins.items()}
+        left = {key: list(names) for key, names in nodes.items()}
         waiting = self._batches.counts
         layout: Layout = {}
         while any(waiting):
-            best = self._next_bin(waiting, left, limits)
+            best = self._next(waiting, left, limits)
             if best is None:
                 return None
-            one, chosen = best
-            name = heappop(left[one])
-            layout[name] = _sum(layout[name], chosen) if name in layout else chosen
-            waiting = tuple(map(sub, waiting, chosen))
-            if not left[one]:
-                del left[one]
+            key, counts = best
+            name = heappop(left[key])
+            layout[name] = tuple(map(add, layout[name], counts)) if name in layout else counts
+            waiting = tuple(map(sub, waiting, counts))
+            if not left[key]:
+                del left[key]
             if self._spread:
-                heappush(left.setdefault(after(one, self._batches, chosen), []), name)
+                heappush(left.setdefault(after(key, self._batches.asks[counts.index(1)]), []), name)
         return layout
 
-    def _bins(self, names: Sequence[str]) -> Mapping[Bin, Sequence[str]]:
-        """The nodes that are alike, by name."""
-        wheres = [self._room.admitted(ask.where) for ask in self._batches.asks]
-        alike = all(where is wheres[0] for where in wheres)  # then each of the nodes admits all tasks
-        bins: dict[Bin, list[str]] = {}
+    def _nodes_by_key(self, names: Sequence[str]) -> _NodesByKey:
+        admitted = [self._capacity.admitted(ask.where) for ask in self._batches.asks]
+        alike = all(nodes is admitted[0] for nodes in admitted)  # then every candidate admits all tasks
+        by_key: dict[FillKey, list[str]] = {}
         for name in names:  # sorted, and a sorted list is a heap
-            allowed = ALL if alike else sum(1 << number for number, where in enumerate(wheres) if name in where)
-            bins.setdefault(Bin(self._room.state(name), self._kind(name), allowed), []).append(name)
-        return bins
+            allowed = ALL if alike else sum(1 << number for number, nodes in enumerate(admitted) if name in nodes)
+            by_key.setdefault(FillKey(self._capacity.state(name), self._key(name), allowed), []).append(name)
+        return by_key
 
-    def _next_bin(self, waiting: Counts, bins: Mapping[Bin, Sequence[str]], limits: Limits) -> tuple[Bin, Counts] | None:
-        """The kind of node to use next, and what it takes: of those that take all that is left the best, else of most.
+    def _next(self, waiting: Counts, nodes: _NodesByKey, limits: Limits) -> tuple[FillKey, Counts] | None:
+        """The key of the node to fill next, and its tasks: when spreading, the node with the fewest tasks of this gang."""
+        options = [
+            (key.held, self._merit(key, counts, complete=counts == waiting), names[0], key, counts)
+            for key, names in nodes.items()
+            if (counts := taken(key, self._batches, waiting, limits))
+        ]
+        return min(options)[-2:] if options else None
 
-        Spreading: the one with the fewest tasks of this gang, then the most free GPUs.
-        """
-        best: tuple[tuple[float, ...], str] | None = None
-        chosen: tuple[Bin, Counts] | None = None
-        for one, names in bins.items():
-            counts = taken(one, self._batches, waiting, limits)
-            if counts:
-                merit = self._merit(one.state, one.kind, counts, self._batches.whole(counts), whole=counts == waiting)
-                merit = (one.held, *merit) if self._spread else merit
-                if best is None or (merit, names[0]) < best:
-                    best, chosen = (merit, names[0]), (one, counts)
-        return chosen
-
-    def _merit(self, state: State, kind: NodeKey, counts: Counts, gpus: int, *, whole: bool) -> tuple[float, ...]:
-        """Less is better."""
+    def _merit(self, key: FillKey, counts: Counts, *, complete: bool) -> tuple[float, ...]:
+        """How well a node suits this many tasks, less is better: nodes that take all of them first, then those of most GPUs."""
+        state, node, *_ = key
+        gpus = self._batches.whole(counts)
         spare = state.free.bit_count() - gpus
         if self._spread:
             return (-spare,)
-        # what comes is known: among equals the first by name; nodes filled in one order leave others of every kind whole
-        waste = self._fragmentation.growth(state, kind.admits, self._batches.load(counts)) if self._fragmentation else spare
-        if not whole:
+        # by fragmentation, ties go to the first name: nodes fill in one order, and others of each kind stay empty
+        waste = self._fragmentation.growth(state, node.admits, self._batches.load(counts)) if self._fragmentation else spare
+        if not complete:
             return (1.0, -gpus, waste)
         ring = state.machine.speed(state.free, gpus)
-        if not self._sensitive:
+        if not self._by_speed:
             return (0.0, waste, spare, ring)
-        slow = -self._rate(self._gang, Shape(kind.model, (gpus,), ring)) if self._rate else -ring
-        return (0.0, slow, waste, spare)
+        slowness = -self._rate(self._gang, Shape(node.model, (gpus,), ring)) if self._rate else -ring
+        return (0.0, slowness, waste, spare)
 
     # GPUs of a node
 
-    def _placed(self, layout: Layout) -> Placement:
-        """Choose everybody's GPUs, and number the tasks along the topology, those of a batch by index."""
+    def _placement(self, layout: Layout) -> Placement:
+        """Choose the GPUs of all tasks, and number the tasks along the topology, those of a batch by index."""
         spots = sorted([spot for name, counts in layout.items() for spot in self._spots(name, counts)])
         tasks = [iter(batch.tasks) for batch in self._batches.all]
-        return tuple([Assigned(next(tasks[its]), name, gpus, rank) for rank, (*_, name, _, its, gpus) in enumerate(spots)])
+        return tuple([Assigned(next(tasks[batch]), name, gpus, rank) for rank, (*_, name, _, batch, gpus) in enumerate(spots)])
 
-    def _share(self, name: str, counts: Counts) -> GpuSet:
-        """The whole GPUs that so many tasks get of a node."""
-        machine, free = self._room.nodes[name].machine, self._room.free[name]
-        return (machine.fastest if self._joins else machine.leftover)(free, self._batches.whole(counts))
+    def _chosen(self, name: str, counts: Counts) -> GpuSet:
+        """The whole GPUs of a node that this many tasks get."""
+        machine, free = self._capacity.nodes[name].machine, self._capacity.free[name]
+        return (machine.fastest if self._gang.sensitive else machine.leftover)(free, self._batches.whole(counts))
 
     def _spots(self, name: str, counts: Counts) -> Iterator[_Spot]:
-        """Give each task its part of a node's share."""
-        node, share = self._room.nodes[name], self._share(name, counts)
-        pieces = self._pieces(name, counts, share)
-        for its, (ask, role, _) in enumerate(self._batches.all):
-            for _ in range(counts[its]):
-                gpus = node.machine.fastest(share, ask.gpus) if ask.share == WHOLE else next(pieces)
-                share &= ~gpus
-                yield (role, node.block, node.rack, name, gpus & -gpus, its, gpus)
+        """Divide the chosen GPUs of a node among its tasks."""
+        node, chosen = self._capacity.nodes[name], self._chosen(name, counts)
+        machine, free, resources, parts = self._capacity.state(name)
+        free &= ~chosen
+        for number, (ask, role, _) in enumerate(self._batches.all):
+            for _ in range(counts[number]):
+                if ask.share == WHOLE:
+                    gpus = machine.fastest(chosen, ask.gpus)
+                    chosen &= ~gpus
+                else:
+                    gpus = self._gpu_for_part(State(machine, free, resources, parts), name, ask)
+                    free, parts = shared(gpus, free, parts, -ask.share)
+                yield (role, node.block, node.rack, name, gpus & -gpus, number, gpus)
+            resources = resources - ask.resources.times(counts[number])
 
-    def _pieces(self, name: str, counts: Counts, share: GpuSet) -> Iterator[GpuSet]:
-        """The GPUs of tasks that take a part of one, of those that whole ones leave: the fullest on which it fits.
-
-        For a lone one that on which it leaves least unused.
-        """
-        machine, free, rest, parts = self._room.state(name)
-        free &= ~share
-        lone = self._fragmentation if len(self._batches.shares) == 1 else None
-        for ask, number in self._batches.load(counts):
-            for _ in range(number if ask.share < WHOLE else 0):
-                state = State(machine, free, rest, parts)
-                choice = lone.choice(Free.of(state, self._kind(name).admits), ask) if lone else 0
-                gpus = choices(state, ask.share)[choice]
-                yield gpus
-                free, parts = shared(gpus, free, parts, -ask.share)
-            rest = rest - ask.resources.times(number)
+    def _gpu_for_part(self, state: State, name: str, ask: Ask) -> GpuSet:
+        """The fullest GPU on which the part fits; for a single such task, the one on which it leaves least unused."""
+        choice = 0
+        if self._fragmentation and self._batches.parts == 1:
+            choice = self._fragmentation.choice(Free.of(state, self._key(name).admits), ask)
+        return choices(state, ask.share)[choice]
 
 
-def _most(bins: Mapping[Bin, Sequence[str]], limits: Limits) -> int:
-    """The GPUs that these nodes have at most, within limits."""
-    able = [(one.state.free.bit_count(), len(names)) for one, names in bins.items() if one.kind.card > limits.card]
-    return sum([min(free, limits.gpus) * number for free, number in able])
-
-
-def _sum(counts: Counts, more: Counts) -> Counts:
-    return tuple(map(sum, zip(counts, more, strict=True)))
+def _most_gpus(nodes: _NodesByKey, limits: Limits) -> int:
+    """The most GPUs that these nodes have within limits."""
+    usable = ((key.state.free.bit_count(), len(names)) for key, names in nodes.items() if key.node.nic_gbps > limits.nic_gbps)
+    return sum(min(free, limits.gpus) * number for free, number in usable)

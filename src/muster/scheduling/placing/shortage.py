@@ -1,4 +1,4 @@
-"""What keeps a gang out, in one sentence with both numbers: what it needs and what there is."""
+"""The shortage that keeps a gang waiting, in one sentence with both numbers: what it needs and what is free."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from muster.scheduling.topology.node import Level
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """What keeps a gang out, in numbers: what it needs and what there is."""
+    """Why a gang has no placement: what it needs and what is free."""
 
     message: str
 
 
 def shortage(gang: Gang, capacity: FreeCapacity, names: Sequence[str]) -> Shortage:
-    """Say what the gang needs and what there is of it on the nodes named."""
+    """Return the shortage of the gang on the nodes named."""
     usable = frozenset(names)
     free = {
         name: state.free.bit_count() * WHOLE + sum(part for _, part in state.parts)
@@ -33,15 +33,12 @@ def shortage(gang: Gang, capacity: FreeCapacity, names: Sequence[str]) -> Shorta
     if len(gang.tasks) > 1:
         needs += f" ({len(gang.tasks)} pods of up to {largest})" if largest else f" ({len(gang.tasks)} pods)"
     if gang.required is not Level.CLUSTER:
-        needs += f" in one {gang.required.name.lower()}"
-        best = _best_domain(gang.required, free, capacity)
-        has = f"at most {_gpus(best[1])} are free in one ({best[0]})" if best else "none are free"
-        return Shortage(f"{needs}; {has}")
+        freest = _freest_domain(gang.required, free, capacity)
+        has = f"at most {_gpus(freest[1])} are free in one ({freest[0]})" if freest else "none are free"
+        return Shortage(f"{needs} in one {gang.required.name.lower()}; {has}")
     total = sum(free.values())
-    has = f"{_gpus(total)} free on {len(free)} of {len(names)} nodes that it may use"
-    return Shortage(
-        f"{needs}; {has}{_obstacle(gang, largest, capacity, free)}" if free and total >= needed else f"{needs}; {has}"
-    )
+    obstacle = _obstacle(gang, largest, capacity, free) if free and total >= needed else ""
+    return Shortage(f"{needs}; {_gpus(total)} free on {len(free)} of {len(names)} nodes that it may use{obstacle}")
 
 
 def _gpus(thousandths: int) -> str:
@@ -49,25 +46,24 @@ def _gpus(thousandths: int) -> str:
 
 
 def _obstacle(gang: Gang, largest: int, capacity: FreeCapacity, free: Mapping[str, int]) -> str:
-    """Why enough GPUs are not enough."""
+    """Why a gang does not fit although enough GPUs are free."""
     share = max((task.share for task in gang.tasks if task.gpus == largest), default=WHOLE)
     if share < WHOLE:
         most = max(WHOLE if capacity.free[name] else max(part for _, part in capacity.parts[name]) for name in free)
         if most < share:
             return f", at most {_gpus(most)} of one GPU"
-        return ", but not together with its CPU and memory"
-    whole = {name: capacity.free[name].bit_count() for name in free}
-    most = max(whole.values())
-    if most < largest:
-        return f", at most {most} on one node"
-    pods = sum(task.gpus == largest for task in gang.tasks)
-    room_for = sum(count // largest for count in whole.values()) if largest else pods
-    if room_for < pods:
-        return f", in pieces that hold {room_for} of its {pods} pods of {largest}"
+    else:
+        counts = [capacity.free[name].bit_count() for name in free]
+        if max(counts) < largest:
+            return f", at most {max(counts)} on one node"
+        pods = sum(task.gpus == largest for task in gang.tasks)
+        fitting = sum(count // largest for count in counts) if largest else pods
+        if fitting < pods:
+            return f", in pieces that hold {fitting} of its {pods} pods of {largest}"
     return ", but not together with its CPU and memory"
 
 
-def _best_domain(level: Level, free: Mapping[str, int], capacity: FreeCapacity) -> tuple[str, int] | None:
+def _freest_domain(level: Level, free: Mapping[str, int], capacity: FreeCapacity) -> tuple[str, int] | None:
     sums: dict[str, int] = {}
     for name, count in free.items():
         domain = capacity.nodes[name].domain(level)

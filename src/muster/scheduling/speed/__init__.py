@@ -1,7 +1,7 @@
-"""How fast a gang will be on a placement.
+"""How fast a gang trains on a placement.
 
-rates          what to expect of a placement: measured, learned, or from a prior
-step_time      the law of a step by GPUs and links
-interference   what neighbours cost
-shapes         what of a placement decides its rate
+rates          the expected rate of a placement: measured, learned, or from a prior
+step_time      the law of step time by GPUs and links
+interference   the loss to neighbours
+shapes         the shape of a placement
 """

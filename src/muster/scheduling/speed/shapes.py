@@ -1,4 +1,4 @@
-"""The shape of a placement: what of it decides how fast a gang trains."""
+"""The shape of a placement."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def shape_of(gpus: Mapping[str, GpuSet], nodes: Mapping[str, Node]) -> Shape:
     """Return the shape of GPUs by node."""
     models = "+".join(sorted({nodes[name].model for name in gpus}))
     counts = tuple(sorted((held.bit_count() for held in gpus.values()), reverse=True))
-    hops = min((nodes[name].machine.ring(held) for name, held in gpus.items() if held & (held - 1)), default=UNLIMITED)
-    return Shape(models, counts, hops, between(gpus, nodes))
+    ring = min((nodes[name].machine.ring(held) for name, held in gpus.items() if held & (held - 1)), default=UNLIMITED)
+    return Shape(models, counts, ring, between(gpus, nodes))

@@ -1,9 +1,9 @@
 """Nodes and the links between their GPUs.
 
-links         what a link between two GPUs carries, and the best ring through a set of them
-machine       a machine type: its link matrix compiled into the best GPUs for each free set and request
-node          one node: its GPUs, where it stands, what is free on it
-network       what is carried between servers
-eligibility   which nodes a task may go to (selectors, affinity, taints)
-fleet         what of the nodes stays the same from pass to pass
+links         the bandwidth of GPU links, and of the best ring through a set of GPUs
+machine       machine types: the best GPUs of each free set for each request
+node          one node: its GPUs, its rack and block, its free capacity
+network       the bandwidth between nodes
+eligibility   which nodes a task may use (selectors, affinity, taints)
+fleet         what stays the same of all nodes from pass to pass
 """

@@ -1,7 +1,7 @@
-"""Which nodes a task may go to: node selector, required node affinity, taints and tolerations.
+"""Which nodes a task may use: node selector, required node affinity, taints and tolerations.
 
-The rules are those of kube-scheduler (NodeAffinity, TaintToleration), kept here so that no gang is pinned to a node that
-would refuse it. Every value is hashable: a plan asks the same question for thousands of tasks, and answers it once.
+The rules are those of kube-scheduler (NodeAffinity, TaintToleration), so that no gang is pinned to a node that would refuse
+it. Constraints are hashable: a pass checks each once, not once a task.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ class Toleration:
     effect: str = ""
 
     def tolerates(self, taint: Taint) -> bool:
-        if self.effect and self.effect != taint.effect:
-            return False
-        if self.key and self.key != taint.key:
+        if self.effect not in ("", taint.effect) or self.key not in ("", taint.key):
             return False
         return self.operator == "Exists" or (self.operator in ("", "Equal") and bool(self.key) and self.value == taint.value)
 
@@ -55,16 +53,16 @@ class Requirement:
             case "DoesNotExist":
                 return value is None
             case "Gt":
-                return _number(value) is not None and _compare(value, self.values) > 0
+                return _compare(value, self.values) > 0
             case "Lt":
-                return _number(value) is not None and _compare(value, self.values) < 0
+                return _compare(value, self.values) < 0
         return False
 
 
 class Constraint(NamedTuple):
-    """What a task asks of a node: every label of `labels`, one of `terms` (each a conjunction), and its tolerations.
+    """What a task requires of a node: every label of `labels`, one of `terms` (each a conjunction), and its tolerations.
 
-    A requirement of a term on the key metadata.name asks for the node's name (matchFields).
+    A requirement on the key metadata.name is about the node's name (matchFields).
     """
 
     labels: tuple[tuple[str, str], ...] = ()
@@ -77,7 +75,7 @@ class Constraint(NamedTuple):
             return False
         if self.terms:
             named = {**labels, "metadata.name": name}
-            if not any(term and all(r.matches(named) for r in term) for term in self.terms):
+            if not any(term and all(requirement.matches(named) for requirement in term) for term in self.terms):
                 return False
         return all(taint.effect == "PreferNoSchedule" or any(t.tolerates(taint) for t in self.tolerations) for taint in taints)
 
@@ -87,7 +85,7 @@ ANYWHERE = Constraint()
 
 def _number(text: str | None) -> int | None:
     try:
-        return int(text) if text is not None and "_" not in text else None  # unlike Python, Go reads no 1_000
+        return int(text) if text is not None and "_" not in text else None  # unlike Python, Go rejects 1_000
     except ValueError:
         return None
 

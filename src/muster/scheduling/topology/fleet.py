@@ -1,8 +1,7 @@
-"""The fleet: what of the nodes stays the same from pass to pass, and what follows from it.
+"""The fleet: what stays the same of all nodes from pass to pass, and what follows from it.
 
-Which nodes a gang may use, and what there would be if nobody held anything, depend on labels, taints and hardware; these change
-seldom, and working them out for every gang and node is most of a plan: kept, an exclusive pass over 5,000 nodes and 10,000
-queued gangs takes 22 ms, worked out anew 139 ms.
+The nodes that a gang may use, and the capacity of the empty cluster, depend on labels, taints and hardware, which seldom
+change. Kept, an exclusive pass over 5,000 nodes and 10,000 queued gangs takes 22 ms; worked out anew, 139 ms.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ from muster.scheduling.topology.eligibility import Constraint
 from muster.scheduling.topology.node import Level, Node
 
 Demands = frozenset[tuple[Constraint, int]]
-"""What the tasks of a gang demand of a node, without counting them: constraint and GPUs. Gangs with the same demands may use
-the same nodes."""
+"""The different constraints and GPU counts of a gang's tasks. Gangs with equal demands may use the same nodes."""
 
 
 class Asks(Protocol):
-    """A task, or what one asks for."""
+    """A task, or the request of one."""
 
     @property
     def gpus(self) -> int: ...
@@ -31,7 +29,7 @@ class Asks(Protocol):
 
 
 class Fleet:
-    """The fixed parts of nodes; answers are kept for as long as `follow` says so."""
+    """The fixed properties of nodes; answers are kept until `follow` returns None."""
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self._nodes = dict(nodes)
@@ -39,13 +37,13 @@ class Fleet:
         self._eligible: dict[Demands, tuple[str, ...]] = {}
         self._domains: dict[Level, Mapping[str, str]] = {}
         self.infeasible: dict[object, str | None] = {}
-        """By fit key of a gang, what it would lack with nobody else running; None where it fits."""
+        """By fit key, what a gang lacks on the empty cluster; None if it fits."""
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     def follow(self, nodes: Mapping[str, Node]) -> list[str] | None:
-        """Return which nodes differ from the last ones; None where what is kept of the fleet is not true of these."""
+        """Return the names of the nodes that changed; None if nodes came, left, or changed in a fixed property."""
         if len(self._nodes) != len(nodes):
             return None
         others = [(name, node) for name, node in nodes.items() if self._nodes.get(name) is not node]
@@ -59,7 +57,7 @@ class Fleet:
 
     @staticmethod
     def demands(tasks: Iterable[Asks]) -> Demands:
-        """Return what tasks demand of a node."""
+        """Return the demands of tasks."""
         return frozenset([(task.where, task.gpus) for task in tasks])
 
     def admitted(self, where: Constraint) -> frozenset[str]:
@@ -71,7 +69,7 @@ class Fleet:
         return admitted
 
     def eligible(self, demands: Demands) -> tuple[str, ...]:
-        """Return the nodes, by name, that meet at least one of the demands and have the GPUs for it at best."""
+        """Return the nodes, by name, that meet at least one of the demands, with enough healthy GPUs for it."""
         eligible = self._eligible.get(demands)
         if eligible is None:
             admitted = [(self.admitted(where), gpus) for where, gpus in demands]
@@ -92,14 +90,14 @@ class Fleet:
         return domains
 
     @cached_property
-    def one_kind(self) -> tuple[str, float] | None:
-        """The model of GPU and the GB/s of the network cards, where all nodes have the same."""
-        kinds = {(node.model, node.nic_gbps) for node in self._nodes.values()}
-        return kinds.pop() if len(kinds) == 1 else None
+    def uniform_hardware(self) -> tuple[str, float] | None:
+        """The GPU model and the GB/s of the network cards, if all nodes have the same."""
+        hardware = {(node.model, node.nic_gbps) for node in self._nodes.values()}
+        return hardware.pop() if len(hardware) == 1 else None
 
     @cached_property
     def empty(self) -> Mapping[str, Node]:
-        """The nodes if nobody held anything: what a gang can hope for at best."""
+        """The nodes of the empty cluster, with everything free: a gang never finds more."""
         return {
             name: replace(node, free=node.healthy, parts=(), resources=node.allocatable) for name, node in self._nodes.items()
         }

@@ -1,15 +1,18 @@
-"""The links between the GPUs of one machine, and what a set of GPUs is worth to a job that trains on it.
+"""The links between the GPUs of one machine, and the bandwidth of the best ring through a set of GPUs.
 
-A link matrix is what `nvidia-smi topo -m` prints for the GPUs: NV<n> is a bond of n NVLinks, the other names tell the
-farthest thing on the PCIe way between two GPUs (PIX, PXB, PHB, NODE, SYS). Collectives run in rings, and a ring is as fast
-as its slowest hop, so the worth of a set is the bottleneck of the best ring through it, in GB/s.
+A link matrix is what `nvidia-smi topo -m` prints for the GPUs: NV<n> is a bond of n NVLinks; PIX, PXB, PHB, NODE and SYS name
+the farthest hop of the PCIe path. Collectives run in rings, and a ring is as fast as its slowest hop, so a set of GPUs is worth
+the bottleneck of its best ring, in GB/s.
 
-The bandwidths follow NCCL's tuning constants (src/graph/topo.h): about 20 GB/s an NVLink, 12 a PCIe gen 3 x16 way, 6 to 10
-across sockets. NCCL gives all PCIe ways of one socket the same figure; here each bridge more costs 1 GB/s, since a shared
-bridge is what neighbours contend for.
+The bandwidths follow NCCL's tuning constants (src/graph/topo.h): about 20 GB/s per NVLink, 12 for PCIe gen 3 x16, 6 to 10
+across sockets. NCCL gives all PCIe paths within a socket the same bandwidth; here each further bridge costs 1 GB/s, since
+neighbours contend for shared bridges.
 """
 
 from __future__ import annotations
+
+from functools import reduce
+from operator import or_
 
 GpuSet = int
 Links = tuple[tuple[str, ...], ...]
@@ -18,15 +21,15 @@ GBPS_PER_NVLINK = 20.0
 GBPS = {"PIX": 12.0, "PXB": 11.0, "PHB": 10.0, "NODE": 9.0, "SYS": 6.0}
 _OLD_NAMES = {"SOC": "SYS"}
 UNLIMITED = float("inf")
-"""The worth of a single GPU: no link limits it."""
+"""The bandwidth of a single GPU: no link limits it."""
 
 
 class BadLinks(ValueError):
-    """A link matrix that no machine has: a word that names no link, or rows of the wrong length."""
+    """A link matrix that no machine has: an unknown link name, a row of the wrong length, or a misplaced X."""
 
 
 def canonical(link: str) -> str:
-    """Return today's name of a link ("SOC" is "SYS"); raise BadLinks for a word that names none."""
+    """Return today's name of a link ("SOC" is "SYS"); raise BadLinks for an unknown name."""
     link = _OLD_NAMES.get(link, link)
     if link == "X" or link in GBPS or (link.startswith("NV") and link[2:].isdecimal()):
         return link
@@ -34,12 +37,11 @@ def canonical(link: str) -> str:
 
 
 def matrix(rows: list[list[str]] | Links) -> Links:
-    """Return the link matrix with today's names; raise BadLinks unless it is square and X on its diagonal only."""
-    size = len(rows)
+    """Return the link matrix with today's names; raise BadLinks unless it is square, with X exactly on the diagonal."""
     links = tuple(tuple(canonical(cell) for cell in row) for row in rows)
     for i, row in enumerate(links):
-        if len(row) != size:
-            raise BadLinks(f"row {i} of the link matrix has {len(row)} cells, expected {size}")
+        if len(row) != len(links):
+            raise BadLinks(f"row {i} of the link matrix has {len(row)} cells, expected {len(links)}")
         for j, cell in enumerate(row):
             if (cell == "X") != (i == j):
                 raise BadLinks(f"cell {i},{j} of the link matrix is {cell!r}; X belongs on the diagonal, and only there")
@@ -47,32 +49,29 @@ def matrix(rows: list[list[str]] | Links) -> Links:
 
 
 def uniform(size: int, link: str = "SYS") -> Links:
-    """Return the matrix of a machine whose GPUs are all joined by `link`: what is assumed where no agent has reported."""
+    """Return a matrix with the same link between all GPUs: the assumption for machines without an agent's report."""
     return tuple(tuple("X" if i == j else link for j in range(size)) for i in range(size))
 
 
 def bandwidth(link: str) -> float:
-    """GB/s between two GPUs joined by `link`."""
+    """Return the GB/s between two GPUs joined by `link`."""
     if link == "X":
         return UNLIMITED
     return GBPS_PER_NVLINK * int(link[2:]) if link.startswith("NV") else GBPS[link]
 
 
 def indices(gpus: GpuSet) -> tuple[int, ...]:
-    """The GPUs of a set by index, ascending."""
+    """Return the GPUs of a set by index, ascending."""
     return tuple(i for i in range(gpus.bit_length()) if gpus >> i & 1)
 
 
 def gpu_set(gpus: list[int] | tuple[int, ...] | range) -> GpuSet:
-    """The set of the GPUs with these indices."""
-    bits = 0
-    for gpu in gpus:
-        bits |= 1 << gpu
-    return bits
+    """Return the set of the GPUs with these indices."""
+    return reduce(or_, [1 << gpu for gpu in gpus], 0)
 
 
 def ring_bandwidth(links: Links, gpus: GpuSet) -> float:
-    """GB/s of the slowest hop of the best ring through `gpus`; ALONE for fewer than two.
+    """Return the GB/s of the slowest hop of the best ring through `gpus`; UNLIMITED for fewer than two.
 
     Exact, by dynamic programming over the subsets (Held and Karp, 1962, with min in place of sum): O(2^n n^2).
     """
@@ -80,9 +79,7 @@ def ring_bandwidth(links: Links, gpus: GpuSet) -> float:
     if len(members) < 2:
         return UNLIMITED
     speeds = [[bandwidth(links[a][b]) for b in members] for a in members]
-    if len(members) == 2:
-        return speeds[0][1]
-    if len({speeds[i][j] for i in range(len(members)) for j in range(i)}) == 1:
+    if len(members) == 2 or len({speeds[i][j] for i in range(len(members)) for j in range(i)}) == 1:
         return speeds[0][1]
     return _best_cycle(speeds)
 
@@ -93,12 +90,11 @@ def _best_cycle(speeds: list[list[float]]) -> float:
     best[1][0] = UNLIMITED
     for visited in range(1, 1 << size, 2):  # every ring is entered at GPU 0
         for last in indices(visited):
-            here = best[visited][last]
-            if here == 0.0:
+            so_far = best[visited][last]
+            if so_far == 0.0:
                 continue
             for step in range(1, size):
                 if not visited >> step & 1:
-                    there = visited | 1 << step
-                    best[there][step] = max(best[there][step], min(here, speeds[last][step]))
-    whole = best[-1]
-    return max(min(whole[last], speeds[last][0]) for last in range(1, size))
+                    longer = visited | 1 << step
+                    best[longer][step] = max(best[longer][step], min(so_far, speeds[last][step]))
+    return max(min(best[-1][last], speeds[last][0]) for last in range(1, size))

@@ -1,35 +1,24 @@
-"""A machine type: a link matrix, and from it the best GPUs for each free set and request.
+"""Machine types: the best GPUs of each free set for each request.
 
-Nodes with the same matrix share one MachineType, so what is worked out for one serves all: scoring thousands of nodes is a
-look-up. The table is filled as it is asked; a machine with 8 GPUs has at most 256 free sets.
-
-Two ways to choose from a free set: `fastest`, for a job that is sensitive to locality, takes the set with the best ring;
-`leftover`, for one that is not, takes what leaves the rest most useful to the sensitive jobs still to come.
+Nodes with the same link matrix share one MachineType, so each answer is worked out once, and scoring thousands of nodes is a
+look-up. The tables fill on demand; a machine with 8 GPUs has at most 256 free sets.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations
 
-from muster.scheduling.topology.links import (
-    GpuSet,
-    Links,
-    bandwidth,
-    gpu_set,
-    indices,
-    matrix,
-    ring_bandwidth,
-    uniform,
-)
+from muster.scheduling.memo import Memo
+from muster.scheduling.topology.links import GpuSet, Links, bandwidth, gpu_set, indices, matrix, ring_bandwidth, uniform
 
 EXHAUSTIVE_GPUS = 8
-"""Free sets up to this size are searched in full; larger ones are narrowed greedily first."""
+"""The largest free set that is searched in full; larger ones are narrowed greedily first."""
 _ONE_SWITCH = ("PIX", "PXB")
 
 
 class MachineType:
-    """The GPUs of one kind of machine; create through `machine_type`, which gives equal matrices the same object."""
+    """The GPUs of one kind of machine; `machine_type` creates it, and returns the same object for equal matrices."""
 
     def __init__(self, links: Links) -> None:
         self.links = links
@@ -38,52 +27,45 @@ class MachineType:
         self._switches = [
             gpu_set([j for j in range(self.gpus) if i == j or row[j] in _ONE_SWITCH]) for i, row in enumerate(links)
         ]
-        self._rings: dict[GpuSet, float] = {}
-        self._fastest: dict[tuple[GpuSet, int], GpuSet] = {}
-        self._leftover: dict[tuple[GpuSet, int], GpuSet] = {}
+        self._rings: Memo[GpuSet, float] = Memo(partial(ring_bandwidth, links))
+        self._fastest: Memo[tuple[GpuSet, int], GpuSet] = Memo(lambda request: self._search(*request, fast=True))
+        self._leftover: Memo[tuple[GpuSet, int], GpuSet] = Memo(lambda request: self._search(*request, fast=False))
 
     def ring(self, gpus: GpuSet) -> float:
-        """GB/s of the best ring through `gpus`."""
-        found = self._rings.get(gpus)
-        if found is None:
-            found = self._rings[gpus] = ring_bandwidth(self.links, gpus)
-        return found
+        """Return the GB/s of the best ring through `gpus`."""
+        return self._rings[gpus]
 
     def fastest(self, free: GpuSet, count: int) -> GpuSet:
-        """The `count` GPUs of `free` with the fastest ring; among equals the one that leaves the rest most useful."""
-        found = self._fastest.get((free, count))
-        if found is None:
-            found = self._fastest[free, count] = self._search(free, count, fast=True)
-        return found
+        """Return the `count` GPUs of `free` with the fastest ring; among equals, those that leave the others most useful.
+
+        This is the choice for jobs that are sensitive to locality, `leftover` that for all others.
+        """
+        return self._fastest[free, count]
 
     def leftover(self, free: GpuSet, count: int) -> GpuSet:
-        """The `count` GPUs of `free` whose loss leaves the rest most useful; among equals the slowest."""
-        found = self._leftover.get((free, count))
-        if found is None:
-            found = self._leftover[free, count] = self._search(free, count, fast=False)
-        return found
+        """Return the `count` GPUs of `free` that leave the others most useful to sensitive jobs; among equals, the slowest."""
+        return self._leftover[free, count]
 
     def speed(self, free: GpuSet, count: int) -> float:
-        """GB/s of the best ring of `count` GPUs of `free`."""
-        return self.ring(self.fastest(free, count))
+        """Return the GB/s of the best ring of `count` GPUs of `free`."""
+        return self._rings[self._fastest[free, count]]
 
     def score(self, free: GpuSet, count: int) -> float:
-        """How good the best ring of `count` GPUs in `free` is, from 0 to 1, beside the best that the machine has."""
+        """Return the speed of the best ring of `count` GPUs of `free` compared with the machine's best, 0 to 1."""
         if count < 2:
             return 1.0
         return self.speed(free, count) / self.speed(self.all, count)
 
     def usefulness(self, free: GpuSet) -> float:
-        """GB/s between all pairs of `free`, summed: what the set still offers to jobs with links to fill."""
+        """Return the sum of GB/s over all pairs of `free`: what the set still offers to jobs that need links."""
         members = indices(free)
         return sum(bandwidth(self.links[a][b]) for a in members for b in members if a < b)
 
     def switched(self, gpus: GpuSet) -> GpuSet:
-        """The GPUs under the same PCIe switches as `gpus`, these included."""
-        found = gpus
+        """Return the GPUs under the same PCIe switches as `gpus`, these included."""
         for gpu in indices(gpus):
-            found |= self._switches[gpu]
-        return found
+            gpus |= self._switches[gpu]
+        return gpus
 
     def _search(self, free: GpuSet, count: int, *, fast: bool) -> GpuSet:
         if not 0 <= count <= free.bit_count():
@@ -92,9 +74,8 @@ class MachineType:
             return free if count else 0
 
         def worth(gpus: GpuSet) -> tuple[float, ...]:
-            ring, rest = self.ring(gpus), self.usefulness(free & ~gpus)
-            inside = self.usefulness(gpus)
-            return (ring, inside, rest, -gpus) if fast else (rest, -ring, -inside, -gpus)
+            ring, inside, outside = self.ring(gpus), self.usefulness(gpus), self.usefulness(free & ~gpus)
+            return (ring, inside, outside, -gpus) if fast else (outside, -ring, -inside, -gpus)
 
         return max(self._candidates(free, count), key=worth)
 
@@ -105,11 +86,10 @@ class MachineType:
         return [self._grown(start, free, count) for start in members]
 
     def _grown(self, start: int, free: GpuSet, count: int) -> GpuSet:
-        """The set that grows from `start` by the GPU with the most bandwidth to those already in it."""
+        """The set that grows from `start`, each time by the GPU with the most bandwidth to the set."""
         grown = 1 << start
         while grown.bit_count() < count:
-            inside = indices(grown)
-            outside = indices(free & ~grown)
+            inside, outside = indices(grown), indices(free & ~grown)
             grown |= 1 << max(outside, key=lambda g: (sum(bandwidth(self.links[g][i]) for i in inside), -g))
         return grown
 
@@ -120,10 +100,10 @@ def _compiled(links: Links) -> MachineType:
 
 
 def machine_type(links: list[list[str]] | Links) -> MachineType:
-    """Return the machine type with this link matrix; raise BadLinks where no machine can have it."""
+    """Return the machine type with this link matrix; raise BadLinks if no machine can have it."""
     return _compiled(matrix(links))
 
 
 def unknown_machine(gpus: int) -> MachineType:
-    """Return the type assumed for a node whose links nobody has reported: every way through the system."""
+    """Return the type assumed for a node without reported links: every path crosses the sockets."""
     return _compiled(uniform(gpus))

@@ -1,8 +1,8 @@
-"""Between servers: what the network carries for a gang, and how long its GPUs take to exchange what they learned.
+"""The network between nodes: its bandwidth, and the time that a gang needs to exchange gradients.
 
-A gang that spans servers sums its gradients inside each, then between them, one process a server speaking for all (what NCCL's
-trees and hierarchical all-reduce do); so the GPUs of a node share its cards, and only the exchange between m servers crosses
-the network. Bandwidths are in GB/s. A network is thinner the farther it goes: racks and blocks share their uplinks.
+A gang on several nodes sums its gradients inside each node first, then between nodes, with one process a node (as in NCCL's
+trees and hierarchical all-reduce). So the GPUs of a node share its network cards, and only the exchange between nodes crosses
+the network. Bandwidths are in GB/s. Racks and blocks share their uplinks, so bandwidth falls with distance.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from muster.scheduling.topology.node import Level, Node
 GOODPUT = 0.45
 """The share of a card's rate that training gets: 2.2 of 5 GB/s by the jobs over 40 Gb/s of Gandiva (OSDI'18, figure 2)."""
 UPLINK = {Level.NODE: 1.0, Level.RACK: 1.0, Level.BLOCK: 0.5, Level.CLUSTER: 0.25}
-"""The share of its cards' rate that a server gets as far as this, all servers sending: 2:1 at each tier above the rack, a
+"""The share of its cards' rate that a node gets over this distance when all nodes send: 2:1 at each tier above the rack, a
 common oversubscription of Clos networks (Al-Fares, SIGCOMM'08, section 2.1, reports 2.5:1 to 8:1 in all)."""
 
 
 def between(names: Iterable[str], nodes: Mapping[str, Node]) -> float:
-    """GB/s that the slowest of these nodes can send to the farthest of the others; infinite for a single node."""
+    """Return the GB/s that the slowest of these nodes can send to the farthest other one; infinite for a single node."""
     members = [nodes[name] for name in names]
     if len(members) < 2:
         return UNLIMITED
@@ -30,14 +30,14 @@ def between(names: Iterable[str], nodes: Mapping[str, Node]) -> float:
 
 
 def level(members: Iterable[Node]) -> Level:
-    """The nearest level at which all these nodes are together."""
+    """Return the nearest level that has all these nodes in one domain."""
     members = list(members)
     return next(level for level in Level if len({node.domain(level) for node in members}) <= 1)
 
 
 @lru_cache(maxsize=4096)
 def exchange(shape: Shape, sharers: int = 0) -> float:
-    """Seconds that GPUs of this shape take to sum 1 GB, while `sharers` other gangs use the same cards.
+    """Return the seconds in which GPUs of this shape sum 1 GB, while `sharers` other gangs use the same cards.
 
     A ring of n passes 2 (n - 1) / n of the data over its slowest hop (Patarasuk and Yuan, 2009).
     """
@@ -46,7 +46,7 @@ def exchange(shape: Shape, sharers: int = 0) -> float:
 
 
 def network(shape: Shape, sharers: int = 0) -> float:
-    """The part of `exchange` that crosses the network."""
+    """Return the part of `exchange` that crosses the network, in seconds."""
     return _ring(len(shape.counts)) * (1 + sharers) / shape.between
 
 

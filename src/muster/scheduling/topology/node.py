@@ -1,4 +1,4 @@
-"""One node: its GPUs and their links, where it stands, what is free on it."""
+"""One node: its GPUs and their links, its rack and block, its free capacity."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node. `healthy` are the GPUs that work, `free` those of them that nobody holds."""
+    """One node. `healthy` is the set of working GPUs, `free` its subset that no task holds."""
 
     name: str
     machine: MachineType
     healthy: GpuSet
     free: GpuSet
     model: str = ""
-    """What its GPUs are called ("P100"): a job runs equally fast on nodes of one model."""
+    """The model of its GPUs ("P100"): a job runs equally fast on nodes of one model."""
     leaving: GpuSet = 0
-    """GPUs that pods on their way out still hold: free soon, without anybody else having to go."""
+    """GPUs of pods that are terminating: soon free, with no need for a preemption."""
     nic_gbps: float = 12.0
-    """GB/s that its network cards carry together; where nobody says, those of one of 100 Gb/s."""
+    """GB/s of its network cards together; by default those of one card of 100 Gb/s."""
     resources: Resources = PLENTY
-    """What is free beside GPUs; negative where pods of other schedulers took too much."""
+    """Free resources; negative where pods of other schedulers took too much."""
     allocatable: Resources = PLENTY
-    """What there is beside GPUs when nobody holds any of it."""
+    """The resources of the empty node."""
     rack: str = ""
     block: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     parts: Parts = ()
-    """What is free of GPUs that tasks share; none of them is in `free`. Kubernetes' device plugins know no parts."""
+    """The free parts of shared GPUs, none of which is in `free`. Kubernetes' device plugins know no parts."""
 
     def domain(self, level: Level) -> str:
-        """The name of the node, rack, block or cluster that this node is in."""
+        """Return the name of the node, rack, block or cluster that this node is in."""
         if level is Level.CLUSTER:
             return ""
         return (self.name, f"{self.block}/{self.rack}", self.block)[level]
