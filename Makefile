@@ -64,7 +64,7 @@ workflows: ## lint .github/workflows by actionlint, built from its Go module (ne
 generate: $(STAMP) ## write crds/, docs/reference/, the chart's copies and kind-scheduler.yaml from the code
 	$(PYTHON) -m muster.api.crd crds
 	$(PYTHON) -m muster.api.reference docs/reference
-	$(PYTHON) -m muster.api.admission helm/muster/files/admission-policy.yaml
+	$(PYTHON) -m muster.api.gate_policy helm/muster/files/admission-policy.yaml
 	$(PYTHON) -m muster_dev.local.chart helm/muster/files/scheduler-config.yaml
 	$(PYTHON) -m muster_dev.kind.default_scheduler kind-scheduler.yaml
 

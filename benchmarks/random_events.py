@@ -27,8 +27,7 @@ from muster.machines.catalogue import machine
 from muster.scheduling.decisions import VERBS, Migrate, Pack
 from muster.scheduling.gang import Gang, Task
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.profile import CoLocation, Profile, Shape
 from muster.scheduling.settings import Policy, Settings
 from muster.scheduling.snapshot import Queue

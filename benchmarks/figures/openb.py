@@ -28,8 +28,7 @@ from muster.scheduling.gang import Gang, Task
 from muster.scheduling.placing.batches import Ask
 from muster.scheduling.placing.fragmentation import Fragmentation, Free, TaskMix
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.resources import WHOLE
 from muster.scheduling.topology.node import Node
 from muster.simulator.traces import openb

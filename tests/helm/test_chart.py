@@ -111,7 +111,7 @@ def _names(schema: dict[str, Any], path: str = "") -> set[str]:
 
 @pytest.mark.parametrize(
     ("module", "file"),
-    [("muster_dev.local.chart", "scheduler-config.yaml"), ("muster.api.admission", "admission-policy.yaml")],
+    [("muster_dev.local.chart", "scheduler-config.yaml"), ("muster.api.gate_policy", "admission-policy.yaml")],
 )
 def test_generated_files_are_up_to_date(module: str, file: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-P", "-m", module, tmp_path / file], check=True)

@@ -58,7 +58,7 @@ def decide(session: Session, gang: Gang, random: Random) -> None:
     if not gang.placement:
         placement = session.find(gang)
         if placement is None:
-            session.wait(gang, Reason.INSUFFICIENT_GPUS, "so")
+            session.apply(Wait(gang, Reason.INSUFFICIENT_GPUS, "so"))
         elif random.random() < 0.3:
             session.apply(Wait(gang, Reason.PODS_STOPPING, "so", keeps=placement))
         elif random.random() < 0.3:

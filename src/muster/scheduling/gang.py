@@ -136,6 +136,7 @@ class Gang:
     absent: int = 0
     """Pods that the gang needs and that nobody has created yet."""
     preemptible: bool = False
+    """Whether a gang of higher priority may take its place: DLJobs, but not pods that other controllers created."""
     leave: str | None = None
     """A wish to move: "" to any other place, else away from the node or rack of this name."""
     resize: bool = False

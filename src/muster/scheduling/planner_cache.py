@@ -22,8 +22,7 @@ from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.gang import Gang
 from muster.scheduling.gang_index import Changes, GangIndex
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import fit_key, place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.placing.placement import Shortage, fit_key, place
 from muster.scheduling.profile import Profile
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.rates import Rates

@@ -52,11 +52,6 @@ class Quotas:
         limit = self._limits.get(gang.queue)
         return limit is None or self._held.get(gang.queue, 0) + self._reserved.get(gang.queue, 0) + gpus <= limit
 
-    def ever_allows(self, gang: Gang, gpus: int) -> bool:
-        """Say whether the gang's queue may hold so many GPUs at all."""
-        limit = self._limits.get(gang.queue)
-        return limit is None or gpus <= limit
-
     def within(self, gang: Gang) -> Gang | None:
         """Return the gang in the largest size that the quota allows now; None where it allows none."""
         if gang.queue not in self._limits:

@@ -22,12 +22,10 @@ from muster.scheduling.decisions import (
     Move,
     Pack,
     Preempt,
-    Reason,
     Requeue,
     Resize,
     Resume,
     Suspend,
-    Verb,
     Wait,
 )
 from muster.scheduling.gang import EXCLUSIVE, Gang, Placement, gpus_by_node
@@ -102,7 +100,7 @@ class Session:
         """The healthy GPUs of the largest node."""
         return max((node.healthy.bit_count() for node in self.nodes.values()), default=0)
 
-    def can(self, *verbs: Verb) -> bool:
+    def can(self, *verbs: type[Decision]) -> bool:
         """Say whether the caller can execute all of these verbs."""
         return self.settings.verbs.issuperset(verbs)
 
@@ -164,10 +162,6 @@ class Session:
                 self.waits[decision.gang.name] = decision
             else:
                 self.apply(decision)
-
-    def wait(self, gang: Gang, reason: Reason, message: str) -> None:
-        """Say why a gang waits, unless the pass finds it a placement later."""
-        self.apply(Wait(gang, reason, message))
 
     def suppose(self, gang: Gang) -> None:
         """Take a gang as it might be, deciding nothing; within a trial."""

@@ -12,8 +12,7 @@ from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Assignment, Decision, Join, Pack, Preempt, Resume, Suspend, Wait
 from muster.scheduling.gang import Gang, Placement, gpus_by_node
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.links import GpuSet
 

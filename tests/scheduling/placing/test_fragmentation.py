@@ -13,8 +13,7 @@ from muster.scheduling.gang import Task, gpus_by_node
 from muster.scheduling.placing.batches import Ask
 from muster.scheduling.placing.fragmentation import Fragmentation, Free, TaskMix
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.resources import PLENTY, WHOLE, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
 from muster.scheduling.topology.fleet import Fleet

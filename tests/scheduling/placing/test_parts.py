@@ -12,8 +12,7 @@ from builders.cluster import cluster, gang, known, node, tasks
 from muster.scheduling.gang import Gang, Placement, Task, gpus_by_node
 from muster.scheduling.placing.fragmentation import Fragmentation, TaskMix
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.resources import WHOLE
 from muster.scheduling.topology.links import gpu_set, indices
 from muster.scheduling.topology.node import Node

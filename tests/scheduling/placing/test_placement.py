@@ -7,8 +7,7 @@ import pytest
 from builders.cluster import cluster, gang, known, node, tasks
 from muster.scheduling.gang import Gang, Placement, Sensitivity, Task, gpus_by_node
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology.eligibility import Constraint, Taint
 from muster.scheduling.topology.links import gpu_set

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from muster.api import admission, crd, names
+from muster.api import crd, gate_policy, names
 from muster_dev.local import commands, processes
 from muster_dev.local.cluster import Component, LocalCluster
 from muster_dev.local.control_plane import ATTEMPTS
@@ -33,7 +33,7 @@ def install(
     """Install muster's API and `manifests`, then start the parts and wait for them; `kubeconfigs` are by the part's name."""
     with cluster.progress.step("installing muster's API"):
         define_resources(cluster)
-        cluster.apply([*admission.manifests(), *manifests])
+        cluster.apply([*gate_policy.manifests(), *manifests])
     start(cluster, kubeconfigs)
 
 

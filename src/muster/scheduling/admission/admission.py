@@ -17,8 +17,7 @@ from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Admission, Move, Place, Preempt, Reason, Resize, Wait
 from muster.scheduling.gang import Gang, Placement, describe, gpus_of
 from muster.scheduling.placing.interference_avoidance import avoid_interference
-from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.planner_cache import GangFacts
 from muster.scheduling.session import Session
 
@@ -120,8 +119,9 @@ class _Turn:
     def _wait_for_quota(self, facts: GangFacts) -> Wait | None:
         """Hold the gang at its queue's quota. It reserves the placement that it would have now."""
         gang, least, quotas = facts.gang, facts.fewest, self._quotas
-        if not quotas.ever_allows(gang, least):
-            message = f"needs {least} GPUs; queue {gang.queue} may never hold more than {quotas.limit(gang.queue)}"
+        limit = quotas.limit(gang.queue)
+        if limit is not None and least > limit:
+            message = f"needs {least} GPUs; queue {gang.queue} may never hold more than {limit}"
             return Wait(gang, Reason.OVER_QUOTA, message)
         first = self._backfill.first_in(gang.queue)
         if first:

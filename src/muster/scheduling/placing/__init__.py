@@ -7,5 +7,4 @@ free_capacity           what is free during one pass
 fit                     whether a placement still fits
 fragmentation           what a placement leaves unusable to the tasks to come (`demand`)
 interference_avoidance  a placement away from neighbours, where they would cost more
-shortage                what a gang lacks, in a sentence
 """

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from muster.scheduling.gang import Assigned, Placement
 from muster.scheduling.resources import WHOLE, Parts, Resources
-from muster.scheduling.topology.eligibility import Constraint
-from muster.scheduling.topology.fleet import Asks, Fleet
+from muster.scheduling.topology.fleet import Fleet
 from muster.scheduling.topology.links import GpuSet
 from muster.scheduling.topology.machine import MachineType
 from muster.scheduling.topology.node import Node
@@ -72,14 +71,6 @@ class FreeCapacity:
     def resources(self, name: str) -> Resources:
         """Return what is free of a node beside GPUs."""
         return self._resources[name]
-
-    def admitted(self, where: Constraint) -> frozenset[str]:
-        """Return the nodes that a constraint allows."""
-        return self.fleet.admitted(where)
-
-    def eligible(self, tasks: Iterable[Asks]) -> tuple[str, ...]:
-        """Return the nodes, by name, that at least one of the tasks may go to and that has the GPUs for it at best."""
-        return self.fleet.eligible(self.fleet.demands(tasks))
 
     def only(self, gpus: Mapping[str, GpuSet]) -> FreeCapacity:
         """Return a capacity of its own in which these GPUs are free, and no others."""

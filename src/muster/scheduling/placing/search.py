@@ -20,6 +20,7 @@ from muster.scheduling.placing.free_capacity import FreeCapacity, State, shared
 from muster.scheduling.profile import Shape
 from muster.scheduling.resources import WHOLE
 from muster.scheduling.speed.shapes import shape_of
+from muster.scheduling.topology.fleet import Fleet
 from muster.scheduling.topology.links import UNLIMITED, GpuSet
 from muster.scheduling.topology.node import Level
 
@@ -94,7 +95,11 @@ class Search:
         capacity, asks = self._capacity, self._batches.asks
         without = any(not ask.gpus for ask in asks)
         least = 0 if without else min((ask.gpus for ask in asks if ask.share == WHOLE), default=0)
-        counts = [(name, capacity.free[name].bit_count()) for name in capacity.eligible(asks) if name not in self._avoid]
+        counts = [
+            (name, capacity.free[name].bit_count())
+            for name in capacity.fleet.eligible(Fleet.demands(asks))
+            if name not in self._avoid
+        ]
         return [(name, free) for name, free in counts if free >= least and (free or without or name in capacity.parts)]
 
     def _domains(self, level: Level) -> Iterator[list[str]]:
@@ -166,7 +171,7 @@ class Search:
     def _on_best_node(self) -> Layout | None:
         """Put all tasks on the node of least `_merit`."""
         batches, counts = self._batches, self._batches.counts
-        allowed = reduce(and_, map(self._capacity.admitted, {ask.where for ask in batches.asks}))
+        allowed = reduce(and_, map(self._capacity.fleet.admitted, {ask.where for ask in batches.asks}))
         best = min(
             (
                 (self._merit(FillKey(state, key), counts, complete=True), name)
@@ -217,7 +222,7 @@ class Search:
         return layout
 
     def _nodes_by_key(self, names: Sequence[str]) -> _NodesByKey:
-        admitted = [self._capacity.admitted(ask.where) for ask in self._batches.asks]
+        admitted = [self._capacity.fleet.admitted(ask.where) for ask in self._batches.asks]
         alike = all(nodes is admitted[0] for nodes in admitted)  # then every candidate admits all tasks
         by_key: dict[FillKey, list[str]] = {}
         for name in names:  # sorted, and a sorted list is a heap

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from muster.scheduling.decisions import Decision, Place, Reason, Requeue, Wait
 from muster.scheduling.gang import Gang, describe
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.profile import Shape
 from muster.scheduling.snapshot import Snapshot
 from muster.simulator.policies import Oracle

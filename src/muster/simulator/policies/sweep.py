@@ -14,8 +14,7 @@ from random import Random
 from muster.scheduling.decisions import Decision, Place, Reason, Requeue
 from muster.scheduling.gang import Gang
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import place
-from muster.scheduling.placing.shortage import Shortage
+from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.node import Node
 from muster.simulator.engine import Run, Simulation

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from muster.scheduling.decisions import Join, Migrate, Place, Reason
+from muster.scheduling.decisions import Join, Migrate, Place, Reason, Wait
 from muster.scheduling.gang import Gang, Placement, describe
 from muster.scheduling.packing.packing import judge, shared_gpus
 from muster.scheduling.placing.placement import find
@@ -65,12 +65,12 @@ def _start(session: Session, gang: Gang, ahead: Gang | None) -> None:
     """Find a placement for the gang, unless one ahead waits for the quota of its queue."""
     if ahead:
         message = f"comes after {ahead.name}, which waits for quota of {gang.queue}"
-        session.wait(gang, Reason.BEHIND_IN_QUEUE, message)
+        session.apply(Wait(gang, Reason.BEHIND_IN_QUEUE, message))
         return
     allowed = session.quotas.within(gang)
     if allowed is None:
         message = f"needs {gang.fewest_gpus} GPUs; {session.quotas.usage(gang.queue)}"
-        session.wait(gang, Reason.QUOTA_EXHAUSTED, message)
+        session.apply(Wait(gang, Reason.QUOTA_EXHAUSTED, message))
         return
     placement = _on_idle_shrinking_others(session, allowed)
     if placement:
@@ -81,7 +81,7 @@ def _start(session: Session, gang: Gang, ahead: Gang | None) -> None:
         session.apply(Join(gang, placement, Reason.TIME_SLICED, message))
     else:
         message = f"needs {gang.gpus} GPUs; none idle, and no server of its size takes turns"
-        session.wait(gang, Reason.INSUFFICIENT_GPUS, message)
+        session.apply(Wait(gang, Reason.INSUFFICIENT_GPUS, message))
 
 
 def _on_idle_shrinking_others(session: Session, gang: Gang) -> Placement | None:

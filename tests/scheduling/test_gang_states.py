@@ -10,7 +10,7 @@ from benchmarks import random_events
 from builders.cluster import gang, node, running, tasks, world
 from builders.sessions import TURNS, turning
 from muster.scheduling.decisions import Decision, Preempt, Verb, Wait
-from muster.scheduling.life_cycle import TRANSITIONS, State, diagram, state_of
+from muster.scheduling.gang_states import TRANSITIONS, State, diagram, state_of
 from muster.scheduling.planner import plan
 from muster.scheduling.session import Session
 from muster.scheduling.settings import Policy

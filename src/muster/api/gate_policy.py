@@ -48,7 +48,7 @@ def manifests() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Write the manifests to a file (`python -m muster.api.admission FILE`)."""
+    """Write the manifests to a file (`python -m muster.api.gate_policy FILE`)."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("file", type=Path)
     parser.parse_args().file.write_text(yaml.safe_dump_all(manifests(), sort_keys=False))
