@@ -16,7 +16,7 @@ from muster.scheduling.gang import EXCLUSIVE, Sharing
 from muster.scheduling.placing import demand
 from muster.scheduling.planner import Planner, introspect, plan
 from muster.scheduling.planner_cache import GangFacts
-from muster.scheduling.profile import CoLocation, Profile, Shape
+from muster.scheduling.profile import NO_NEIGHBOURS, CoLocation, Profile, Shape
 from muster.scheduling.settings import Policy, Settings
 from muster.scheduling.snapshot import Queue, Snapshot
 from muster.scheduling.speed.rates import Rates
@@ -181,3 +181,15 @@ def made_anew(snapshot: Snapshot) -> Snapshot:
         queues={name: replace(queue) for name, queue in snapshot.queues.items()},
         profiles={name: replace(profile, rates=dict(profile.rates)) for name, profile in snapshot.profiles.items()},
     )
+
+
+def test_gang_moves_once_its_rate_elsewhere_is_measured_though_nothing_else_changed() -> None:
+    """A search that found nothing is not repeated; a new rate is a reason to search again."""
+    snapshot = world(
+        [node("fast", 1, model="V100"), node("slow", 1, model="K80")], [running("a", ("slow", [0]), sharing=TURNS)]
+    )
+    here, there = ((Shape(model, (1,), float("inf")), NO_NEIGHBOURS) for model in ("K80", "V100"))
+    planner = Planner()
+    assert planner.introspect(replace(snapshot, profiles={"a": Profile({here: 1.0})}), 36_000.0) == []
+    measured = replace(snapshot, profiles={"a": Profile({here: 1.0, there: 2.0})})
+    assert said(planner.introspect(measured, 36_060.0)) == [("Migrate", "a")]
