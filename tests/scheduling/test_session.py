@@ -6,7 +6,7 @@ import pytest
 
 from builders.cluster import gang, node, running
 from builders.sessions import session_of, turning
-from muster.scheduling.decisions import VERBS, Preempt, Reason, Requeue, Resume, Suspend, Wait
+from muster.scheduling.decisions import VERBS, Migrate, Move, Preempt, Reason, Requeue, Resize, Resume, Suspend, Wait
 from muster.scheduling.gang import Assigned
 from muster.scheduling.session import NotExecutable, Session
 from muster.scheduling.settings import Settings
@@ -83,3 +83,22 @@ def test_decision_that_the_caller_cannot_execute_is_refused() -> None:
         session.apply(Suspend(session.gangs["a"], Reason.TIME_SLICED, "so"))
     assert session.decisions == []
     assert session.gangs["a"].running
+
+
+@pytest.mark.parametrize("verb", [Move, Resize])
+def test_gpus_that_a_gang_leaves_with_its_pods_are_not_idle_in_the_same_pass(verb: type[Move | Resize]) -> None:
+    """Its pods still run there; those of a migrated gang are stopped first."""
+    mover = running("a", ("m", [0]))
+    elsewhere = (mover.placement[0]._replace(node="n"),)
+    session = session_of([node("m", 2), node("n", 2)], [mover])
+    session.apply(verb(mover, elsewhere, Reason.MIGRATED, "so"))
+    assert (session.idle("m"), session.idle("n")) == (0b10, 0b10)
+    other = session_of([node("m", 2), node("n", 2)], [mover])
+    other.apply(Migrate(mover, elsewhere, Reason.BALANCED, "so"))
+    assert (other.idle("m"), other.idle("n")) == (0b11, 0b10)
+
+
+def test_unhealthy_gpu_is_not_idle_once_its_gang_has_left() -> None:
+    session = session_of([node("n", 2, healthy=0b10)], [turning("a", ("n", [0, 1]))])
+    requeue(session, "a")
+    assert (session.idle("n"), session.capacity.total) == (0b10, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builders.cluster import decide, gang, node, reasons, running, world
+from builders.cluster import decide, gang, node, reasons, running, tasks, world
 from builders.sessions import TURNS, said, turning
 from muster.scheduling.decisions import VERBS, Decision, Preempt, Reason
 from muster.scheduling.planner import plan
@@ -144,3 +144,13 @@ def test_preempting_gang_claims_no_other_gpus() -> None:
     high, next_one = (gang(name, 1, priority=5 - index, sharing=TURNS) for index, name in enumerate(("high", "next")))
     decisions = plan(world([node("n1", 1), node("n2", 1)], [*there, high, next_one]), 0.0)
     assert said(decisions) == [("Preempt", "high"), ("Requeue", "long"), ("Place", "next")]
+
+
+def test_preempted_gang_that_was_scaled_is_not_resized_in_the_same_pass() -> None:
+    """It would fit on the other node, but its pods are about to be stopped."""
+    nodes = [node("a", 1, labels={"pool": "a"}), node("b", 4, labels={"pool": "b"})]
+    low = running("low", ("a", [0]), resize=True, tasks=tasks("low", 2))
+    high = gang("high", priority=5, each={"where": Constraint(labels=(("pool", "a"),))})
+    decisions = plan(world(nodes, [low, high]), 0.0)
+    assert ("Preempt", "high") in said(decisions)
+    assert ("Resize", "low") not in said(decisions)

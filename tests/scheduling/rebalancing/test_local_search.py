@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from builders.cluster import node
+from builders.cluster import cluster, node
 from builders.sessions import PACKS, TURNS, said, session_of, turning
 from muster.machines.catalogue import machine
 from muster.scheduling.decisions import VERBS, Assignment, Pack
-from muster.scheduling.gang import Gang, gpus_by_node
+from muster.scheduling.gang import Gang, Sensitivity, gpus_by_node
 from muster.scheduling.profile import Profile, Shape, Via
 from muster.scheduling.rebalancing import local_search
 from muster.scheduling.session import Session
 from muster.scheduling.settings import DEFAULTS, Settings
+from muster.scheduling.speed.shapes import shape_of
 from muster.scheduling.topology.machine import machine_type
 from muster.scheduling.topology.node import Node
 
@@ -170,3 +171,16 @@ def test_best_placements_stay_as_they_are() -> None:
     session = improved(pairable(0.8, 0.8), *gangs)
     again = improved(pairable(0.8, 0.8), *(replace(session.gangs[gang.name], since=NOW) for gang in gangs))
     assert again.decisions == []
+
+
+def test_gang_is_moved_by_measured_rates_and_by_no_prior() -> None:
+    """Its two GPUs are on two nodes; that it would be faster on one is a prior until it was measured there."""
+    nodes = tuple(node(name, machine=machine_type(machine("dgx-a100").links), nic_gbps=1.25) for name in ("m", "n"))
+    apart = turning("a", ("m", [0]), ("n", [0]), sensitivity=Sensitivity.HIGH)
+    here, there = (shape_of(gpus, cluster(*nodes)) for gpus in ({"m": 0b1, "n": 0b1}, {"m": 0b11}))
+    session = improved({"a": Profile({(here, ()): 1.0})}, apart, nodes=nodes)
+    assert session.rates.relative(apart, here) < 0.8
+    assert session.decisions == []
+    assert said(improved({"a": Profile({(here, ()): 1.0, (there, ()): 2.0})}, apart, nodes=nodes).decisions) == [
+        ("Migrate", "a")
+    ]

@@ -212,3 +212,10 @@ def test_idle_gpus_of_a_preempting_gang_are_kept_for_it() -> None:
     assert decided(snapshot, ("Place", "Preempt")) == [("Preempt", "high")]
     stopping = world([node("n1", 3), node("n2", 1, free=0, leaving=1)], [high, low])
     assert decided(stopping, ("Place", "Wait")) == [("Wait", "high"), ("Wait", "low")]
+
+
+def test_gang_on_a_broken_gpu_is_not_requeued_for_one_that_cannot_use_it() -> None:
+    snapshot = world(
+        [node("n", 2, healthy=0b10)], [runs("long", ("n", [0]), hours=10), running("mine", ("n", [1])), waits("new")]
+    )
+    assert decided(snapshot) == []
