@@ -34,7 +34,8 @@ def admit(session: Session, which: Callable[[Gang], bool] | None = None) -> list
     moves = [turn.move(gang) for gang in in_order(moving)] if Move in verbs else []
     waiting = (index.waiting.values() if which is None else filter(which, index.waiting.values())) if Place in verbs else ()
     resizing = [gang for gang in index.changing.values() if gang.leave is None] if Resize in verbs else []
-    return moves + [turn.resize(gang) if gang.placement else turn.admit(gang) for gang in in_order([*waiting, *resizing])]
+    due = (gang for gang in in_order([*waiting, *resizing]) if not turn.is_preempted(gang))
+    return moves + [turn.resize(gang) if gang.placement else turn.admit(gang) for gang in due]
 
 
 class _Turn:
@@ -46,6 +47,10 @@ class _Turn:
         self._running = dict(session.index.placed)
         self._to_close: list[str] = []
         """Nodes that waiting gangs reserve; closed when somebody searches, since behind a long queue hardly anybody does."""
+
+    def is_preempted(self, gang: Gang) -> bool:
+        """Say whether a gang before this one takes its place."""
+        return bool(gang.placement) and gang.name not in self._running
 
     def admit(self, gang: Gang) -> Admission:
         """Place the gang, make room for it, or say why it waits."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import chain
 from operator import attrgetter, itemgetter
 
-from muster.scheduling.decisions import Preempt, Reason, Requeue, Wait
+from muster.scheduling.decisions import Move, Preempt, Reason, Requeue, Resize, Wait
 from muster.scheduling.gang import Gang, Placement, gpus_by_node, gpus_of
 from muster.scheduling.packing.bundles import bundled
 from muster.scheduling.placing.placement import fit_key
@@ -210,11 +210,14 @@ class Claims:
 
     def _add(self, gpus: GpusByNode) -> None:
         for node, held in gpus.items():
-            self._capacity.set(node, self._capacity.free[node] | held)
+            self._capacity.set(node, self._capacity.free[node] | (held & self._session.nodes[node].healthy))
 
 
 def _running(session: Session) -> dict[str, Gang]:
-    return {gang.name: gang for gang in session.gangs.values() if gang.placement and gang.running and gang.sharing.slices}
+    """The running gangs that share, but for those that are restarted in this pass anyway."""
+    restarted = {decision.gang.name for decision in session.decisions if isinstance(decision, Move | Resize)}
+    sharing = (gang for gang in session.gangs.values() if gang.placement and gang.running and gang.sharing.slices)
+    return {gang.name: gang for gang in sharing if gang.name not in restarted}
 
 
 def _sharing_gpus(running: Mapping[str, Gang]) -> dict[str, Gang]:
