@@ -47,10 +47,10 @@ def state_of(session: Session) -> tuple[object, ...]:
     capacity, occupancy, quotas = session.capacity, session.occupancy, session.quotas
     by_state = {state: tuple(names) for state, names in capacity.states.items()}
     free = (dict(capacity.free), dict(capacity.parts), capacity.total, by_state)
-    closed = (dict(capacity._resources), dict(capacity._closed), dict(session._kept))
+    others = (dict(capacity._resources), dict(session._kept))
     on_node = {node: dict(gangs) for node, gangs in occupancy.on_node.items()}
     held = (dict(occupancy.gangs), on_node, dict(quotas._held), dict(quotas._reserved))
-    return (free, closed, held, list(session.decisions), dict(session.waits))
+    return (free, others, held, list(session.decisions), dict(session.waits))
 
 
 def decide(session: Session, gang: Gang, random: Random) -> None:
@@ -86,14 +86,6 @@ def take_capacity(session: Session, gang: Gang, random: Random) -> None:
         session.capacity.give_back(gang.placement)
 
 
-def close(session: Session, gang: Gang, random: Random) -> None:  # noqa: ARG001
-    session.capacity.close(random.sample(sorted(session.nodes), random.randint(1, len(session.nodes))))
-
-
-def reopen(session: Session, gang: Gang, random: Random) -> None:  # noqa: ARG001
-    session.capacity.reopen()
-
-
 def vacate(session: Session, gang: Gang, random: Random) -> None:  # noqa: ARG001
     session.capacity.vacate_stopping()
 
@@ -104,7 +96,7 @@ def reserve_quota(session: Session, gang: Gang, random: Random) -> None:
 
 
 STEPS: dict[str, Callable[[Session, Gang, Random], None]] = {
-    step.__name__: step for step in (decide, suppose, take_capacity, close, reopen, vacate, reserve_quota)
+    step.__name__: step for step in (decide, suppose, take_capacity, vacate, reserve_quota)
 }
 
 

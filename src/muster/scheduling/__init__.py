@@ -6,6 +6,7 @@ out.
 
 Values, from the ground up
     resources    CPU, memory, pods, parts of GPUs
+    memo         answers that are worked out once for each key
     topology/    GPU links, machine types, nodes, the fleet
     gang         gangs, tasks, placements
     profile      what was measured of a kind of gang

@@ -98,12 +98,12 @@ class PlannerCache:
         kept: T = self._kept[make]
         return kept
 
-    def facts(self, fleet: Fleet, gang: Gang) -> GangFacts:
-        """Return what follows of the fleet and of a waiting gang of the index."""
+    def facts(self, gang: Gang) -> GangFacts:
+        """Return what follows of the fleet and of a waiting gang."""
         facts = self._facts.get(gang.name)
         if facts is None:
             demands = Fleet.demands(gang.tasks)
-            eligible, infeasible = fleet.eligible(demands), _infeasible(gang, fleet)
+            eligible, infeasible = self._fleet.eligible[demands], _infeasible(gang, self._fleet)
             facts = self._facts[gang.name] = GangFacts(gang, gang.gpus, gang.fewest_gpus, demands, eligible, infeasible)
         return facts
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
 from muster.scheduling.decisions import (
     AnyAssignment,
@@ -52,17 +52,14 @@ class Session:
     def __init__(
         self, snapshot: Snapshot, now: float, settings: Settings = DEFAULTS, cache: PlannerCache | None = None
     ) -> None:
-        self._cache = cache or PlannerCache()
-        fleet = self._cache.follow(snapshot)
+        self.cache = cache or PlannerCache()
+        fleet = self.cache.follow(snapshot)
         self.nodes, self.profiles, self.now, self.settings = snapshot.nodes, snapshot.profiles, now, settings
-        self.index = self._cache.index
+        self.index = self.cache.index
         self.capacity = FreeCapacity(snapshot.nodes, fleet)
         self.occupancy = self.index.occupancy
         self.quotas = Quotas(snapshot.queues, self.index.placed.values())
         self.ended = snapshot.ended
-        self.facts = partial(self._cache.facts, fleet)
-        """What follows of a waiting gang and of the fleet, by gang."""
-        self.kept = self._cache.kept
         self.decisions: list[AnyAssignment | Suspend | Requeue | Preempt] = []
         self.waits: dict[str, Wait] = {}
         """Why gangs wait, or stay where they are although they are to change, of which nothing else is decided."""
@@ -79,16 +76,7 @@ class Session:
     @cached_property
     def rates(self) -> Rates:
         """What to expect of placements."""
-        return self._cache.rates(self.profiles, self.nodes)
-
-    @property
-    def settled(self) -> bool:
-        """Whether a search of everything that could change found nothing, and nothing changed since."""
-        return self._cache.settled
-
-    def settle(self) -> None:
-        """Note that there is nothing to change until a gang, a node or a rate changes."""
-        self._cache.settled = True
+        return self.cache.rates(self.profiles, self.nodes)
 
     @cached_property
     def fragmentation(self) -> Fragmentation | None:

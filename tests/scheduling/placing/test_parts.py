@@ -142,9 +142,7 @@ def test_parts_of_a_failed_gpu_are_not_given_back() -> None:
 def test_closed_node_takes_no_part() -> None:
     capacity = FreeCapacity(cluster(node("n", 2, free=1, parts=((1, 500),))))
     assert not isinstance(place(of_parts("g", 100), capacity), Shortage)
-    with capacity.trial():
-        capacity.close(["n"])
-        assert isinstance(place(of_parts("g", 100), capacity), Shortage)
+    assert isinstance(place(of_parts("g", 100), capacity, closed=["n"]), Shortage)
 
 
 @pytest.mark.parametrize(

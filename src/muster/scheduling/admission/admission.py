@@ -7,9 +7,8 @@ takes from another gang.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import TypeVar
 
 from muster.scheduling.admission.backfill import Backfill
 from muster.scheduling.admission.preemption import preempt, release, wait_for_stopping_pods
@@ -20,8 +19,6 @@ from muster.scheduling.placing.interference_avoidance import avoid_interference
 from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.planner_cache import GangFacts
 from muster.scheduling.session import Session
-
-T = TypeVar("T", bound=Place | Move | Resize | Preempt)
 
 
 def admit(session: Session, which: Callable[[Gang], bool] | None = None) -> list[Admission]:
@@ -42,11 +39,9 @@ class _Turn:
     """What the gangs so far reserve, and which of those that run may still be preempted."""
 
     def __init__(self, session: Session) -> None:
-        self._session, self._facts, self._backfill = session, session.facts, Backfill()
+        self._session, self._facts, self._backfill = session, session.cache.facts, Backfill()
         self._capacity, self._quotas = session.capacity, session.quotas
         self._running = dict(session.index.placed)
-        self._to_close: list[str] = []
-        """Nodes that waiting gangs reserve; closed when somebody searches, since behind a long queue hardly anybody does."""
 
     def is_preempted(self, gang: Gang) -> bool:
         """Say whether a gang before this one takes its place."""
@@ -67,35 +62,33 @@ class _Turn:
         away = self._left_behind(gang)
         if not any(assigned.node in away for assigned in gang.placement):
             return Wait(gang, Reason.NOT_THERE, f"does not move: it is not on {gang.leave}")
-        with self._capacity.trial():
-            self._capacity.close(away)
-            placement = self._elsewhere(gang)
-        return self._change(Move, Reason.MIGRATED, gang, placement)
+        return self._change(Move, Reason.MIGRATED, gang, self._elsewhere(gang, away))
 
     def resize(self, gang: Gang) -> Admission:
         """Find a placement of the new size, in turn: growing must not overtake gangs that wait for the same GPUs."""
-        self._close_reserved()
-        return self._change(Resize, Reason.RESIZED, gang, self._elsewhere(gang))
+        return self._change(Resize, Reason.RESIZED, gang, self._elsewhere(gang, self._backfill.nodes))
 
     def _blocking(self, facts: GangFacts) -> Gang | None:
         return self._backfill.blocking(facts.demands, facts.eligible)
 
     def _search(self, facts: GangFacts, allowed: Gang) -> Admission:
         """Place the gang in the size that its queue's quota allows."""
-        session, gang = self._session, facts.gang
-        self._close_reserved()
-        placement = place(allowed, self._capacity, fragmentation=session.fragmentation, rate=session.rates.by_shape(gang))
+        session, gang, closed = self._session, facts.gang, self._backfill.nodes
+        rate = session.rates.by_shape(gang)
+        placement = place(allowed, self._capacity, closed=closed, fragmentation=session.fragmentation, rate=rate)
         if isinstance(placement, Shortage):
             return self._blocked(facts, placement)
         if session.profiles:
-            placement = avoid_interference(allowed, placement, self._capacity, session.occupancy, session.rates)
-        return self._decide(Place(gang, placement, Reason.PLACED, describe(placement)))
+            placement = avoid_interference(allowed, placement, self._capacity, closed, session.occupancy, session.rates)
+        decision = Place(gang, placement, Reason.PLACED, describe(placement))
+        session.apply(decision)
+        return decision
 
     def _blocked(self, facts: GangFacts, shortage: Shortage) -> Admission:
         session, gang = self._session, facts.gang
         ahead = self._backfill.ahead(facts.eligible)
         decision = facts.behind(ahead) if ahead else wait_for_stopping_pods(session, gang) or self._preempt(gang)
-        self._to_close += self._backfill.reserve_nodes(gang, facts.eligible)
+        self._backfill.reserve_nodes(gang, facts.eligible)
         return decision or Wait(gang, Reason.INSUFFICIENT_GPUS, shortage.message)
 
     def _preempt(self, gang: Gang) -> Preempt | None:
@@ -105,7 +98,7 @@ class _Turn:
         if decision:
             for victim in decision.victims:
                 del self._running[victim.name]
-            self._decide(decision)
+            self._session.apply(decision)
         return decision
 
     def _cannot_start(self, facts: GangFacts) -> Wait:
@@ -126,24 +119,21 @@ class _Turn:
         gang, least, quotas = facts.gang, facts.fewest, self._quotas
         limit = quotas.limit(gang.queue)
         if limit is not None and least > limit:
-            message = f"needs {least} GPUs; queue {gang.queue} may never hold more than {limit}"
-            return Wait(gang, Reason.OVER_QUOTA, message)
-        first = self._backfill.first_in(gang.queue)
+            return Wait(gang, Reason.OVER_QUOTA, f"needs {least} GPUs; queue {gang.queue} may never hold more than {limit}")
+        first = self._backfill.queues.get(gang.queue)
         if first:
-            message = f"comes after {first.name}, which waits for quota of {gang.queue}"
-            return Wait(gang, Reason.BEHIND_IN_QUEUE, message)
+            return Wait(gang, Reason.BEHIND_IN_QUEUE, f"comes after {first.name}, which waits for quota of {gang.queue}")
         if quotas.allows(gang, least):
             return None
-        self._backfill.reserve_queue(gang)
+        self._backfill.queues[gang.queue] = gang
         if not self._blocking(facts):
             self._reserve_placement(facts)
         return Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {least} GPUs; {quotas.usage(gang.queue)}")
 
     def _reserve_placement(self, facts: GangFacts) -> None:
-        self._close_reserved()
-        placement = place(facts.gang, self._capacity)
+        placement = place(facts.gang, self._capacity, closed=self._backfill.nodes)
         if isinstance(placement, Shortage):
-            self._to_close += self._backfill.reserve_nodes(facts.gang, facts.eligible)
+            self._backfill.reserve_nodes(facts.gang, facts.eligible)
         else:
             self._capacity.take(placement)
 
@@ -159,19 +149,19 @@ class _Turn:
 
     # Moves and resizes
 
-    def _elsewhere(self, gang: Gang) -> Placement | Shortage:
+    def _elsewhere(self, gang: Gang, closed: Collection[str]) -> Placement | Shortage:
         """Find a placement apart from the gang's own; where only that is short, and the gang need not leave, within it."""
-        placement = place(gang, self._capacity)
-        if isinstance(placement, Shortage) and gang.leave != "":
-            with self._capacity.trial():
-                release(self._session, [replace(gang, placement=self._kept(gang))])
-                return place(gang, self._capacity)
-        return placement
-
-    def _kept(self, gang: Gang) -> Placement:
-        """What a gang may keep of its placement: nothing on nodes that it leaves."""
-        away = set(self._left_behind(gang))
-        return tuple(assigned for assigned in gang.placement if assigned.node not in away)
+        capacity = self._capacity
+        placement = place(gang, capacity, closed=closed)
+        if not isinstance(placement, Shortage) or gang.leave == "":
+            return placement
+        left = () if gang.leave is None else closed
+        own = tuple(assigned for assigned in gang.placement if assigned.node not in left)
+        with capacity.trial():
+            for node in {assigned.node for assigned in own}.intersection(closed):
+                capacity.set(node, 0)  # reserved for another gang, but for what this one has there
+            release(self._session, [replace(gang, placement=own)])
+            return place(gang, capacity, closed=set(closed).difference(assigned.node for assigned in own))
 
     def _change(self, verb: type[Move | Resize], reason: Reason, gang: Gang, placement: Placement | Shortage) -> Admission:
         if isinstance(placement, Shortage):
@@ -180,9 +170,7 @@ class _Turn:
         if more > 0 and not self._quotas.allows(gang, more):
             return Wait(gang, Reason.QUOTA_EXHAUSTED, f"stays as it is: {self._quotas.usage(gang.queue)}")
         del self._running[gang.name]
-        return self._decide(verb(gang, placement, reason, f"moves to {describe(placement)}"))
-
-    def _decide(self, decision: T) -> T:
+        decision = verb(gang, placement, reason, f"moves to {describe(placement)}")
         self._session.apply(decision)
         return decision
 
@@ -193,8 +181,3 @@ class _Turn:
         if gang.leave == "":
             return [assigned.node for assigned in gang.placement]
         return [node.name for node in self._session.nodes.values() if gang.leave in (node.name, node.rack)]
-
-    def _close_reserved(self) -> None:
-        if self._to_close:
-            self._capacity.close(self._to_close)
-            self._to_close = []

@@ -20,8 +20,10 @@ class Backfill:
     """Nodes and queues that waiting gangs reserve from the gangs behind them."""
 
     def __init__(self) -> None:
-        self._nodes: dict[str, Gang] = {}
-        self._queues: dict[str, Gang] = {}
+        self.nodes: dict[str, Gang] = {}
+        """The gang that reserves a node, by node."""
+        self.queues: dict[str, Gang] = {}
+        """The gang that waits for the quota of a queue, by queue."""
         self._blocking: dict[Demands, Gang] = {}
         """For demands whose every node is reserved, the gang that blocks them."""
         self._reserved_when_asked: dict[Demands, int] = {}
@@ -30,26 +32,16 @@ class Backfill:
     def blocking(self, demands: Demands, nodes: tuple[str, ...]) -> Gang | None:
         """Return the gang that reserves the first of these nodes, where each of them is reserved."""
         gang = self._blocking.get(demands)
-        if gang is None and len(self._nodes) > self._reserved_when_asked.get(demands, 0):
-            self._reserved_when_asked[demands] = len(self._nodes)
-            if nodes and all(name in self._nodes for name in nodes):
-                gang = self._blocking[demands] = self._nodes[nodes[0]]
+        if gang is None and len(self.nodes) > self._reserved_when_asked.get(demands, 0):
+            self._reserved_when_asked[demands] = len(self.nodes)
+            if nodes and all(name in self.nodes for name in nodes):
+                gang = self._blocking[demands] = self.nodes[nodes[0]]
         return gang
 
     def ahead(self, nodes: Iterable[str]) -> Gang | None:
         """Return the gang that reserves the first reserved node of these."""
-        return next((self._nodes[name] for name in nodes if name in self._nodes), None)
+        return next((self.nodes[name] for name in nodes if name in self.nodes), None)
 
-    def reserve_nodes(self, gang: Gang, nodes: Iterable[str]) -> list[str]:
-        """Reserve nodes for a waiting gang; return those that were not reserved yet."""
-        new = [name for name in nodes if name not in self._nodes]
-        self._nodes.update(dict.fromkeys(new, gang))
-        return new
-
-    def first_in(self, queue: str) -> Gang | None:
-        """Return the gang that waits for the quota of a queue, if one does."""
-        return self._queues.get(queue)
-
-    def reserve_queue(self, gang: Gang) -> None:
-        """Let the rest of the gang's queue wait behind it."""
-        self._queues.setdefault(gang.queue, gang)
+    def reserve_nodes(self, gang: Gang, nodes: Iterable[str]) -> None:
+        """Reserve nodes for a waiting gang, but for those that are reserved already."""
+        self.nodes = dict.fromkeys(nodes, gang) | self.nodes

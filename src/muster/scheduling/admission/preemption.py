@@ -47,7 +47,6 @@ def _enough(session: Session, gang: Gang, candidates: Sequence[Gang]) -> tuple[l
 def _once_gone(session: Session, gang: Gang, gone: Sequence[Gang]) -> Placement | None:
     """Where the gang would start once these gangs, and all pods on their way out, have gone."""
     with session.capacity.trial():
-        session.capacity.reopen()
         session.capacity.vacate_stopping()
         release(session, gone)
         return find(gang, session.capacity)

@@ -108,7 +108,7 @@ def pack_onto(session: Session, gang: Gang, bundle: Bundle, least: float) -> boo
     """Pack the gang onto a bundle's GPUs if that is worth more than `least` times what taking turns would give."""
     if any(member.priority < gang.priority or member.name == gang.name for member in bundle):
         return False
-    if sum(memory(session, member) for member in (*bundle, gang)) > MEMORY:
+    if not _fit_in_memory(session, [*bundle, gang]):
         return False
     guest = _as_guest(session, gang, bundle)
     if not guest.placement or not session.quotas.allows(gang, guest.held - gang.held):
@@ -143,7 +143,7 @@ def rate_in_turns(session: Session, bundle: Bundle, guest: Gang) -> float:
 
 def _gain(session: Session, bundle: Bundle, guest: Gang) -> float:
     """How many times what taking turns gives packing the guest onto the bundle gives; 0 where the memory does not suffice."""
-    if sum(memory(session, member) for member in (*bundle, guest)) > MEMORY:
+    if not _fit_in_memory(session, [*bundle, guest]):
         return 0.0
     return rate_together(session, [*bundle, guest]) / rate_in_turns(session, bundle, guest)
 
@@ -172,6 +172,5 @@ def utilisation(session: Session, gang: Gang) -> float:
     return session.rates.profile(gang).utilisation or 0.0
 
 
-def memory(session: Session, gang: Gang) -> float:
-    """Return the share of a GPU's memory that the gang needs; 0 where nobody measured it."""
-    return session.rates.profile(gang).memory or 0.0
+def _fit_in_memory(session: Session, gangs: Iterable[Gang]) -> bool:
+    return sum(session.rates.profile(gang).memory or 0.0 for gang in gangs) <= MEMORY

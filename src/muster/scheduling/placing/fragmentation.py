@@ -92,7 +92,7 @@ class Fragmentation:
         self.constraints = {where: 1 << bit for bit, where in enumerate(dict.fromkeys(ask.where for ask in weights))}
         self.everything = (1 << len(self.constraints)) - 1
         """All constraints of the mix, as a bit set."""
-        admitted = [(fleet.admitted(where), bit) for where, bit in self.constraints.items()]
+        admitted = [(fleet.admitted[where], bit) for where, bit in self.constraints.items()]
         self.uniform = all(len(names) == len(fleet) for names, _ in admitted)
         """Whether every node admits every task of the mix."""
         self._horizon = horizon

@@ -7,7 +7,7 @@ Single changes (`take`, `give_back`, `set`) keep it up to date, and `trial` undo
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -17,8 +17,6 @@ from muster.scheduling.topology.fleet import Fleet
 from muster.scheduling.topology.links import GpuSet
 from muster.scheduling.topology.machine import MachineType
 from muster.scheduling.topology.node import Node
-
-_NOTHING_FITS = Resources(-1, -1, -1)
 
 
 class State(NamedTuple):
@@ -45,9 +43,7 @@ class FreeCapacity:
         """Free GPUs of all nodes."""
         self._resources: dict[str, Resources] = {}
         self._by_state: dict[State, list[str]] = {}
-        self._closed: dict[str, State] = {}
-        """Nodes onto which nothing more goes, as they would be if they were open."""
-        self._undo: list[tuple[str, State, State | None]] | None = None
+        self._undo: list[tuple[str, State]] | None = None
         for name, node in nodes.items():
             self.free[name], self._resources[name] = node.free, node.resources
             if node.parts:
@@ -85,7 +81,8 @@ class FreeCapacity:
     def set(self, name: str, free: GpuSet, resources: Resources | None = None, parts: Parts | None = None) -> None:
         """Say what is free of a node from now on; what is left out stays."""
         before = self.state(name)
-        self._record(name, before)
+        if self._undo is not None:
+            self._undo.append((name, before))
         self._replace(
             name, before, free, before.resources if resources is None else resources, before.parts if parts is None else parts
         )
@@ -93,12 +90,9 @@ class FreeCapacity:
     def take(self, placement: Placement) -> None:
         """Take what each task of a placement needs."""
         for assigned in placement:
-            name = assigned.node
-            if name in self.nodes:
-                _, free, resources, parts = _taken(self.state(name), assigned)
-                self.set(name, free, resources, parts)
-            if name in self._closed:
-                self._closed[name] = _taken(self._closed[name], assigned)
+            if assigned.node in self.nodes:
+                _, free, resources, parts = _taken(self.state(assigned.node), assigned)
+                self.set(assigned.node, free, resources, parts)
 
     def give_back(self, placement: Placement) -> None:
         """Give back what each task of a placement has, but for GPUs that do not work any more."""
@@ -107,23 +101,6 @@ class FreeCapacity:
                 healthy = assigned.gpus & self.nodes[assigned.node].healthy
                 _, free, resources, parts = _given_back(self.state(assigned.node), assigned, healthy)
                 self.set(assigned.node, free, resources, parts)
-
-    def close(self, names: Iterable[str]) -> None:
-        """Let nothing more onto these nodes, not even a task without GPUs."""
-        for name in names:
-            if name in self.free and name not in self._closed:
-                state = self.state(name)
-                self._record(name, state)
-                self._closed[name] = state
-                self._replace(name, state, 0, _NOTHING_FITS, ())
-
-    def reopen(self) -> None:
-        """Open every closed node again; within a trial."""
-        for name, state in list(self._closed.items()):
-            before = self.state(name)
-            self._record(name, before)
-            del self._closed[name]
-            self._replace(name, before, state.free, state.resources, state.parts)
 
     def vacate_stopping(self) -> None:
         """Count as free what pods on their way out still hold; within a trial."""
@@ -139,16 +116,8 @@ class FreeCapacity:
             yield
         finally:
             changes, self._undo = self._undo, outer
-            for name, state, closed in reversed(changes):
+            for name, state in reversed(changes):
                 self._replace(name, self.state(name), state.free, state.resources, state.parts)
-                if closed is None:
-                    self._closed.pop(name, None)
-                else:
-                    self._closed[name] = closed
-
-    def _record(self, name: str, before: State) -> None:
-        if self._undo is not None:
-            self._undo.append((name, before, self._closed.get(name)))
 
     def _replace(self, name: str, before: State, free: GpuSet, resources: Resources, parts: Parts) -> None:
         names = self._by_state[before]

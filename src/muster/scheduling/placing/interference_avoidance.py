@@ -8,6 +8,8 @@ cards no other gang uses. That one is taken if it is worth clearly more to the g
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from muster.scheduling.gang import Gang, Placement, gpus_by_node
 from muster.scheduling.occupancy import Occupancy
 from muster.scheduling.placing.free_capacity import FreeCapacity
@@ -20,14 +22,15 @@ CLEARLY = 0.02
 
 
 def avoid_interference(
-    gang: Gang, placement: Placement, capacity: FreeCapacity, occupancy: Occupancy, rates: Rates
+    gang: Gang, placement: Placement, capacity: FreeCapacity, closed: Collection[str], occupancy: Occupancy, rates: Rates
 ) -> Placement:
     """Return the placement, or one without neighbours that is worth clearly more."""
     gpus = gpus_by_node(placement)
     if not occupancy.neighbours(gang.name, gpus, capacity.nodes):
         return placement
     several = len(gpus) > 1
-    alone = find(gang, capacity.only({name: _undisturbed(name, capacity, occupancy, several) for name in capacity.nodes}))
+    undisturbed = {name: _undisturbed(name, capacity, occupancy, several) for name in capacity.nodes}
+    alone = find(gang, capacity.only(undisturbed), closed=closed)
     if alone is None:
         return placement
     gain = rates.worth(gang, gpus_by_node(alone), occupancy) - rates.worth(gang, gpus, occupancy)

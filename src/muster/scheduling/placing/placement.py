@@ -12,7 +12,7 @@ A gang that is sensitive to its links goes where it trains fastest: on the fewes
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.scheduling.gang import Gang, Placement, Task, shrunk
@@ -23,7 +23,7 @@ from muster.scheduling.resources import WHOLE
 from muster.scheduling.topology.fleet import Fleet
 from muster.scheduling.topology.node import Level
 
-_NO_NODES: frozenset[str] = frozenset()
+NO_NODES: Collection[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +34,32 @@ class Shortage:
 
 
 def place(
-    gang: Gang, capacity: FreeCapacity, *, fragmentation: Fragmentation | None = None, rate: Rate | None = None
+    gang: Gang,
+    capacity: FreeCapacity,
+    *,
+    closed: Collection[str] = NO_NODES,
+    fragmentation: Fragmentation | None = None,
+    rate: Rate | None = None,
 ) -> Placement | Shortage:
-    """Return a placement of the whole gang on free capacity, with ranks, or what it lacks.
+    """Return a placement of the whole gang on free capacity, with ranks, or what it lacks; nothing goes onto `closed` nodes.
 
     An elastic gang that does not fit whole gets as many workers as fit, not fewer than `gang.fewest`.
     """
-    placement = find(gang, capacity, fragmentation=fragmentation, rate=rate)
-    return placement or _shortage(gang, capacity, capacity.fleet.eligible(Fleet.demands(gang.tasks)))
+    placement = find(gang, capacity, closed=closed, fragmentation=fragmentation, rate=rate)
+    return placement or _shortage(gang, capacity, closed)
 
 
 def find(
-    gang: Gang, capacity: FreeCapacity, *, fragmentation: Fragmentation | None = None, rate: Rate | None = None
+    gang: Gang,
+    capacity: FreeCapacity,
+    *,
+    closed: Collection[str] = NO_NODES,
+    fragmentation: Fragmentation | None = None,
+    rate: Rate | None = None,
 ) -> Placement | None:
     """Return what `place` does, without a sentence where the gang does not fit."""
     for tasks in _versions(gang):
-        for avoid in (gang.avoid, _NO_NODES) if gang.avoid else (_NO_NODES,):
+        for avoid in ({*gang.avoid, *closed}, closed) if gang.avoid else (closed,):
             placement = Search(gang, tasks, capacity, avoid=avoid, fragmentation=fragmentation, rate=rate).run()
             if placement:
                 return placement
@@ -72,9 +82,10 @@ def fit_key(gang: Gang) -> Hashable:
 # What a gang lacks
 
 
-def _shortage(gang: Gang, capacity: FreeCapacity, names: Sequence[str]) -> Shortage:
-    """Return the shortage of the gang on the nodes named."""
-    usable = frozenset(names)
+def _shortage(gang: Gang, capacity: FreeCapacity, closed: Collection[str]) -> Shortage:
+    """Return the shortage of the gang on the nodes that are not closed."""
+    names = capacity.fleet.eligible[Fleet.demands(gang.tasks)]
+    usable = frozenset(names).difference(closed)
     free = {
         name: state.free.bit_count() * WHOLE + sum(part for _, part in state.parts)
         for state, alike in capacity.states.items()

@@ -7,7 +7,7 @@ batch on each node; the search chooses GPUs and tasks only once it has the best 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from heapq import heappop, heappush
 from itertools import accumulate, chain, islice
@@ -48,7 +48,7 @@ class Search:
         tasks: Sequence[Task],
         capacity: FreeCapacity,
         *,
-        avoid: frozenset[str] = frozenset(),
+        avoid: Collection[str] = frozenset(),
         fragmentation: Fragmentation | None = None,
         rate: Rate | None = None,
     ) -> None:
@@ -95,11 +95,8 @@ class Search:
         capacity, asks = self._capacity, self._batches.asks
         without = any(not ask.gpus for ask in asks)
         least = 0 if without else min((ask.gpus for ask in asks if ask.share == WHOLE), default=0)
-        counts = [
-            (name, capacity.free[name].bit_count())
-            for name in capacity.fleet.eligible(Fleet.demands(asks))
-            if name not in self._avoid
-        ]
+        names = capacity.fleet.eligible[Fleet.demands(asks)]
+        counts = [(name, capacity.free[name].bit_count()) for name in names if name not in self._avoid]
         return [(name, free) for name, free in counts if free >= least and (free or without or name in capacity.parts)]
 
     def _domains(self, level: Level) -> Iterator[list[str]]:
@@ -107,7 +104,7 @@ class Search:
 
         By speed, the domains in which the gang may need the fewest nodes come first.
         """
-        domain_of = self._capacity.fleet.domains(level)
+        domain_of = self._capacity.fleet.domains[level]
         domains: dict[str, list[tuple[str, int]]] = {}
         for candidate in self._candidates:
             domains.setdefault(domain_of[candidate[0]], []).append(candidate)
@@ -171,7 +168,7 @@ class Search:
     def _on_best_node(self) -> Layout | None:
         """Put all tasks on the node of least `_merit`."""
         batches, counts = self._batches, self._batches.counts
-        allowed = reduce(and_, map(self._capacity.fleet.admitted, {ask.where for ask in batches.asks}))
+        allowed = reduce(and_, map(self._capacity.fleet.admitted.__getitem__, {ask.where for ask in batches.asks}))
         best = min(
             (
                 (self._merit(FillKey(state, key), counts, complete=True), name)
@@ -222,7 +219,7 @@ class Search:
         return layout
 
     def _nodes_by_key(self, names: Sequence[str]) -> _NodesByKey:
-        admitted = [self._capacity.fleet.admitted(ask.where) for ask in self._batches.asks]
+        admitted = [self._capacity.fleet.admitted[ask.where] for ask in self._batches.asks]
         alike = all(nodes is admitted[0] for nodes in admitted)  # then every candidate admits all tasks
         by_key: dict[FillKey, list[str]] = {}
         for name in names:  # sorted, and a sorted list is a heap

@@ -44,7 +44,7 @@ class _Move(NamedTuple):
 
 def improve(session: Session) -> None:
     """Move gangs so that the GPUs make more of them: to idle ones, then among each other."""
-    if not session.can(Migrate) or session.settled:
+    if not session.can(Migrate) or session.cache.settled:
         return
     decided = {decision.gang.name for decision in session.decisions}
     found = sorted(sites(session, decided, can_pack(session)), key=lambda site: (-site.loss, site.name))
@@ -58,7 +58,7 @@ def improve(session: Session) -> None:
         changes = _changes(session.rates.kept(SwapTable), unmoved)
         done += [_carry_out(session, one, other, change) for one, other, change in changes]
     if all(done) and not session.decisions:
-        session.settle()
+        session.cache.settled = True
 
 
 # To idle GPUs

@@ -15,6 +15,7 @@ from itertools import product
 from typing import NamedTuple
 
 from muster.scheduling.gang import Gang, Sensitivity, gpus_by_node
+from muster.scheduling.memo import Memo
 from muster.scheduling.packing.packing import MEMORY
 from muster.scheduling.profile import CoLocation, Shape, Via
 from muster.scheduling.rebalancing.cost import LEAST_GAIN
@@ -87,7 +88,7 @@ class SwapTable:
     def __init__(self, rates: Rates) -> None:
         self._rates = rates
         self._numbers: dict[object, int] = {}
-        self._worths: dict[tuple[object, ...], float | None] = {}
+        self._worth: Memo[tuple[Shape, CoLocation, tuple[SwapKey, ...]], float | None] = Memo(self._measured_worth)
         self._best: dict[tuple[int, int], Change] = {}
 
     def site(self, gpus: GpusByNode, shape: Shape, around: CoLocation, gangs: Iterable[Gang], packing: bool) -> Site:
@@ -95,7 +96,7 @@ class SwapTable:
         members = sorted((SwapKey.of(gang, packing), gang.name, gang) for gang in gangs)
         keys = tuple(key for key, _, _ in members)
         number = self._numbers.setdefault((shape, around, keys), len(self._numbers))
-        worth = self._worth(shape, around, keys)
+        worth = self._worth[shape, around, keys]
         return Site(gpus, shape, around, tuple(gang for _, _, gang in members), keys, number, worth)
 
     def best(self, one: Site, other: Site) -> Change:
@@ -114,8 +115,6 @@ class SwapTable:
         before = one.worth + other.worth
         for goes, comes in product((None, *range(len(one.gangs))), (None, *range(len(other.gangs)))):
             moving = (*_only(one.keys, goes), *_only(other.keys, comes))
-            if not moving:
-                continue
             here = self._worth_on(one, (*_without(one.keys, goes), *_only(other.keys, comes)))
             there = self._worth_on(other, (*_without(other.keys, comes), *_only(one.keys, goes)))
             if len({key.priority for key in moving}) == 1 and here is not None and there is not None:
@@ -128,18 +127,15 @@ class SwapTable:
         if len(keys) > 2 or (len(keys) == 2 and not may_share):
             return None
         memory = sum(self._rates.profile(key.example).memory or 0.0 for key in keys)
-        return None if len(keys) == 2 and memory > MEMORY else self._worth(site.shape, site.around, tuple(sorted(keys)))
+        return None if len(keys) == 2 and memory > MEMORY else self._worth[site.shape, site.around, tuple(sorted(keys))]
 
-    def _worth(self, shape: Shape, around: CoLocation, keys: tuple[SwapKey, ...]) -> float | None:
+    def _measured_worth(self, where: tuple[Shape, CoLocation, tuple[SwapKey, ...]]) -> float | None:
         """The GPUs at full speed of gangs there; None where one of their rates was never measured, or is 0."""
-        kept = (shape, around, *keys)
-        if kept not in self._worths:
-            co_locations = [_co_location(around, keys, index) for index in range(len(keys))]
-            seen = list(zip([key.example for key in keys], co_locations, strict=True))
-            measured = all(self._rates.is_measured(gang, shape, neighbours) for gang, neighbours in seen)
-            rates = [self._rates.relative(gang, shape, neighbours) for gang, neighbours in seen] if measured else [0.0]
-            self._worths[kept] = sum(rates) * shape.gpus if min(rates, default=1.0) > 0.0 else None
-        return self._worths[kept]
+        shape, around, keys = where
+        seen = [(key.example, _co_location(around, keys, index)) for index, key in enumerate(keys)]
+        measured = all(self._rates.is_measured(gang, shape, neighbours) for gang, neighbours in seen)
+        rates = [self._rates.relative(gang, shape, neighbours) for gang, neighbours in seen] if measured else [0.0]
+        return sum(rates) * shape.gpus if min(rates, default=1.0) > 0.0 else None
 
 
 def sites(session: Session, decided: Collection[str], packing: bool) -> Iterator[Site]:

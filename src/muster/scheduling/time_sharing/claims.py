@@ -56,7 +56,7 @@ class Claims:
         self._session, self._capacity = session, session.capacity
         running = _running(session)
         everyone = (*running.values(), *claimants(session))
-        self._ranks = session.kept(Ranks).of(everyone, session.now, session.settings.slice_seconds)
+        self._ranks = session.cache.kept(Ranks).of(everyone, session.now, session.settings.slice_seconds)
         self._gittins = GittinsIndex(session.ended)
         packed = [sorted(bundle, key=self._turn) for bundle in bundled(_sharing_gpus(running)) if len(bundle) > 1]
         self._bundles = {bundle[0].name: bundle for bundle in packed}

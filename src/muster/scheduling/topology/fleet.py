@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
+from muster.scheduling.memo import Memo
 from muster.scheduling.topology.eligibility import Constraint
 from muster.scheduling.topology.node import Level, Node
 
@@ -33,9 +34,14 @@ class Fleet:
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self._nodes = dict(nodes)
-        self._admitted: dict[Constraint, frozenset[str]] = {}
-        self._eligible: dict[Demands, tuple[str, ...]] = {}
-        self._domains: dict[Level, Mapping[str, str]] = {}
+        self.admitted: Memo[Constraint, frozenset[str]] = Memo(self._admitted)
+        """The nodes that a constraint allows."""
+        self.eligible: Memo[Demands, tuple[str, ...]] = Memo(self._eligible)
+        """The nodes, by name, that meet at least one of the demands, with enough healthy GPUs for it."""
+        self.domains: Memo[Level, Mapping[str, str]] = Memo(
+            lambda level: {name: node.domain(level) for name, node in self._nodes.items()}
+        )
+        """The domain of each node at a level."""
         self.infeasible: dict[object, str | None] = {}
         """By fit key, what a gang lacks on the empty cluster; None if it fits."""
 
@@ -60,34 +66,14 @@ class Fleet:
         """Return the demands of tasks."""
         return frozenset([(task.where, task.gpus) for task in tasks])
 
-    def admitted(self, where: Constraint) -> frozenset[str]:
-        """Return the nodes that a constraint allows."""
-        admitted = self._admitted.get(where)
-        if admitted is None:
-            admitted = frozenset(n.name for n in self._nodes.values() if where.admits(n.name, n.labels, n.taints))
-            self._admitted[where] = admitted
-        return admitted
+    def _admitted(self, where: Constraint) -> frozenset[str]:
+        return frozenset(node.name for node in self._nodes.values() if where.admits(node.name, node.labels, node.taints))
 
-    def eligible(self, demands: Demands) -> tuple[str, ...]:
-        """Return the nodes, by name, that meet at least one of the demands, with enough healthy GPUs for it."""
-        eligible = self._eligible.get(demands)
-        if eligible is None:
-            admitted = [(self.admitted(where), gpus) for where, gpus in demands]
-            healthy = {name: node.healthy.bit_count() for name, node in self._nodes.items()}
-            eligible = tuple(
-                sorted(
-                    name for name, most in healthy.items() if any(name in names and most >= gpus for names, gpus in admitted)
-                )
-            )
-            self._eligible[demands] = eligible
-        return eligible
-
-    def domains(self, level: Level) -> Mapping[str, str]:
-        """Return the domain of each node at a level."""
-        domains = self._domains.get(level)
-        if domains is None:
-            domains = self._domains[level] = {name: node.domain(level) for name, node in self._nodes.items()}
-        return domains
+    def _eligible(self, demands: Demands) -> tuple[str, ...]:
+        admitted = [(self.admitted[where], gpus) for where, gpus in demands]
+        healthy = {name: node.healthy.bit_count() for name, node in self._nodes.items()}
+        eligible = (name for name, most in healthy.items() if any(name in names and most >= gpus for names, gpus in admitted))
+        return tuple(sorted(eligible))
 
     @cached_property
     def uniform_hardware(self) -> tuple[str, float] | None:

@@ -11,7 +11,7 @@ from builders.cluster import node
 from builders.sessions import PACKS, measured, said, session_of, turning
 from muster.scheduling.gang import Effect, Gang, Trial
 from muster.scheduling.packing import packing
-from muster.scheduling.policies.gandiva.packing import pack
+from muster.scheduling.policies.gandiva.policy import pack
 from muster.scheduling.session import Session
 
 SERVER = [node("n", 1)]

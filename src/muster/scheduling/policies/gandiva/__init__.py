@@ -4,5 +4,4 @@ policy      a reactive and an introspective pass
 turns       time slices: weighted round-robin among gangs on the same GPUs
 migration   moving gangs off crowded nodes, towards each other, away from interference, off half-empty nodes
 elasticity  growing to GPUs that stay idle, shrinking at once when others need them
-packing     trying a gang that waits for its turn on GPUs that another uses
 """

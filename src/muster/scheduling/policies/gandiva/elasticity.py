@@ -40,11 +40,11 @@ def shrink(session: Session, node: str, gpus: int) -> bool:
     return shrunk_any
 
 
-def shrink_everywhere(session: Session, gpus: int) -> bool:
-    """Take back up to `gpus` GPUs of each node that gangs have beyond what they asked for; say whether there were any."""
+def shrink_everywhere(session: Session, gpus: int) -> None:
+    """Take back up to `gpus` GPUs of each node that gangs have beyond what they asked for."""
     nodes = {node for gang in session.gangs.values() if gang.grown for node in gpus_by_node(gang.placement)}
-    shrunk_there = [shrink(session, node, gpus) for node in sorted(nodes)]
-    return any(shrunk_there)
+    for node in sorted(nodes):
+        shrink(session, node, gpus)
 
 
 def _smaller(gang: Gang, gpus: int) -> Placement:

@@ -6,12 +6,12 @@ must not slow the gang that moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from muster.scheduling.decisions import Migrate, Reason
 from muster.scheduling.gang import Effect, Gang, Placement, gpus_by_node
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import find
+from muster.scheduling.placing.placement import NO_NODES, find
 from muster.scheduling.policies.gandiva.turns import crowded
 from muster.scheduling.rebalancing.cost import move_seconds, pays
 from muster.scheduling.session import GpusByNode, Session
@@ -106,9 +106,9 @@ def _are_measured(session: Session, gang: Gang, placement: Placement) -> bool:
     return all(session.rates.is_measured(gang, *seen) for seen in zip(shapes, met, strict=True))
 
 
-def _elsewhere(gang: Gang, capacity: FreeCapacity) -> Placement | None:
+def _elsewhere(gang: Gang, capacity: FreeCapacity, closed: Collection[str] = NO_NODES) -> Placement | None:
     """Another placement for the gang, in the size that it has: growing and shrinking are decided elsewhere."""
-    placement = find(gang.as_placed(), capacity)
+    placement = find(gang.as_placed(), capacity, closed=closed)
     return placement if placement and gpus_by_node(placement) != gpus_by_node(gang.placement) else None
 
 
@@ -116,5 +116,4 @@ def _on_uncrowded(session: Session, gang: Gang) -> Placement | None:
     """Another placement on idle GPUs and the gang's own, apart from servers on which gangs wait for their turn."""
     with session.capacity.trial():
         session.capacity.give_back(gang.placement)
-        session.capacity.close(crowded(session))
-        return _elsewhere(gang, session.capacity)
+        return _elsewhere(gang, session.capacity, crowded(session))

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from muster.scheduling.decisions import Join, Migrate, Place, Reason, Wait
-from muster.scheduling.gang import Gang, Placement, describe
-from muster.scheduling.packing.packing import judge, shared_gpus
+from muster.scheduling.gang import Gang, Placement, describe, gpus_by_node
+from muster.scheduling.packing.packing import can_pack, hosts, is_profiled, judge, pack_onto, shared_gpus, utilisation
 from muster.scheduling.placing.placement import find
 from muster.scheduling.policies.gandiva import elasticity, migration, turns
 from muster.scheduling.policies.gandiva.migration import height
-from muster.scheduling.policies.gandiva.packing import pack
 from muster.scheduling.session import Session
 
 QUEUED = 10.0
@@ -69,8 +68,7 @@ def _start(session: Session, gang: Gang, ahead: Gang | None) -> None:
         return
     allowed = session.quotas.within(gang)
     if allowed is None:
-        message = f"needs {gang.fewest_gpus} GPUs; {session.quotas.usage(gang.queue)}"
-        session.apply(Wait(gang, Reason.QUOTA_EXHAUSTED, message))
+        session.apply(Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {gang.fewest_gpus} GPUs; {session.quotas.usage(gang.queue)}"))
         return
     placement = _on_idle_shrinking_others(session, allowed)
     if placement:
@@ -130,6 +128,25 @@ def _least_loaded(session: Session, gang: Gang, nodes: Iterable[str]) -> Placeme
         if placement:
             return placement
     return None
+
+
+def pack(session: Session) -> None:
+    """Pack suspended gangs onto GPUs of their nodes that others use (section 3.3); what was never measured is tried."""
+    if not can_pack(session):
+        return
+    for node in sorted({node for gang in session.gangs.values() if gang.suspended for node in gpus_by_node(gang.placement)}):
+        waiting = [gang for gang in session.on(node) if gang.suspended and is_profiled(session, gang)]
+        for gang in sorted(waiting, key=lambda gang: (utilisation(session, gang), gang.name)):
+            wanted = _counts(gang)
+            bundles = [bundle for bundle in hosts(session, session.on(node)) if _counts(bundle[0]) == wanted]
+            by_load = sorted(bundles, key=lambda bundle: (sum(utilisation(session, g) for g in bundle), bundle[0].name))
+            for bundle in by_load:
+                if pack_onto(session, gang, bundle, least=1.0):
+                    break
+
+
+def _counts(gang: Gang) -> dict[str, int]:
+    return {node: gpus.bit_count() for node, gpus in gpus_by_node(gang.placement).items()}
 
 
 def _cluster_height(session: Session) -> float:

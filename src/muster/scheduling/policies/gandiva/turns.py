@@ -37,8 +37,7 @@ def next_slice(session: Session) -> None:
         if bundle not in chosen:
             for gang in bundle:
                 if gang.running:
-                    message = f"its turn is over after {session.now - gang.since:.0f} s"
-                    session.apply(Suspend(gang, Reason.TIME_SLICED, message))
+                    session.apply(Suspend(gang, Reason.TIME_SLICED, f"its turn is over after {session.now - gang.since:.0f} s"))
     for bundle in chosen:
         resume(session, bundle)
 
