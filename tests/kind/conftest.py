@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from kind import traces
-from kind.jobs import Jobs
+from kind.jobs import Jobs, namespace
 from muster_dev.kind import cluster as kind_cluster
 from muster_dev.kind import engine, private_engine
 from muster_dev.kind.cluster import Cluster
@@ -47,8 +47,5 @@ def kind() -> Iterator[Cluster]:
 @pytest.fixture
 def jobs(kind: Cluster) -> Iterator[Jobs]:
     """Jobs in a namespace of the test; after its removal all GPUs are free again."""
-    namespace = f"test-{os.getpid()}-{next(_numbers)}"
-    kind.kubectl("create", "namespace", namespace)
-    kind.kubectl("wait", "--namespace", namespace, "--for=create", "serviceaccount/default")  # without it no pod is accepted
-    yield Jobs(kind, namespace)
-    kind.kubectl("delete", "namespace", namespace, "--timeout=120s")
+    with namespace(kind, f"test-{os.getpid()}-{next(_numbers)}") as jobs:
+        yield jobs

@@ -95,6 +95,17 @@ class Jobs:
         return total - sum(_gpus(pod) for pod in pods if pod["status"]["phase"] in ("Pending", "Running"))
 
 
+@contextmanager
+def namespace(cluster: Cluster, name: str) -> Iterator[Jobs]:
+    """Create a namespace that accepts pods, and delete it with its jobs afterwards."""
+    cluster.kubectl("create", "namespace", name)
+    try:
+        cluster.kubectl("wait", "--namespace", name, "--for=create", "serviceaccount/default")  # without it no pod is accepted
+        yield Jobs(cluster, name)
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--timeout=120s")
+
+
 def _gpus(pod: Object) -> int:
     return sum(int(c["resources"].get("limits", {}).get(names.GPU, 0)) for c in pod["spec"]["containers"])
 

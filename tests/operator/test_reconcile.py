@@ -136,6 +136,17 @@ async def test_rejected_template_is_tried_again(harness: OperatorHarness, code: 
     assert harness.status()["phase"] == "Admitted"
 
 
+async def test_rejected_pod_has_the_same_name_each_time(harness: OperatorHarness) -> None:
+    """The API server's message has the name; another message would change the status, and so cause the next try at once."""
+    harness.server.refuse("POST", "pods?dryRun", 403, "exceeded quota", times=3)
+    harness.submit()
+    await harness.turn(3)
+    await harness.turn(2, seconds=CHECK_AGAIN_SECONDS)
+    tried = [body["metadata"] for _, path, body in harness.server.asked if path.endswith("?dryRun")]
+    assert len(tried) >= 3
+    assert {meta.get("name") for meta in tried} == {f"{W0}-{harness.job().meta.uid[:8]}"}
+
+
 async def test_server_error_says_nothing_about_a_template(harness: OperatorHarness) -> None:
     harness.submit()
     harness.server.refuse("POST", "pods?dryRun", 500, "etcd is away")
@@ -149,7 +160,8 @@ async def test_one_pod_of_each_role_is_tried_on_no_particular_node(harness: Oper
     harness.submit(roles=roles(workers=3, ps=2), rendezvous="ParameterServer")
     await harness.turn()
     tried = [body for _, path, body in harness.server.asked if path.endswith("?dryRun")]
-    assert [body["metadata"]["generateName"] for body in tried] == [f"{W0}-", "vgg16-ps-0-"]  # a name may still be taken
+    suffix = harness.job().meta.uid[:8]  # a name may still be taken
+    assert [body["metadata"]["name"] for body in tried] == [f"{W0}-{suffix}", f"vgg16-ps-0-{suffix}"]
     assert not harness.work_queue.in_flight
     await harness.turn(3)
     assert len([path for _, path, _ in harness.server.asked if path.endswith("?dryRun")]) == 2

@@ -51,7 +51,11 @@ class TemplateCheck:
         return job.status.phase in (None, "Queued")
 
     async def run(self, job: Job) -> None:
-        """Ask for one pod of each role as a dry run, on no particular node, and under no name that may be taken."""
+        """Ask for one pod of each role as a dry run, on no particular node, and under no name that may be taken.
+
+        The name is the same each time, since a rejection names the pod: a new message would be a change of the job, and that
+        asks for the next check at once.
+        """
         sample = [
             TaskPlacement(
                 pod=names.pod_name(job.meta.name, role, 0), role=role, index=0, rank=rank, node="any", gpus=list(range(s.gpus))
@@ -62,7 +66,7 @@ class TemplateCheck:
         try:
             for me in sample:
                 manifest = manifests.pod(placed, me, sample)
-                manifest["metadata"]["generateName"] = f"{manifest['metadata'].pop('name')}-"
+                manifest["metadata"]["name"] += f"-{job.meta.uid[:8]}"
                 await self._api_writer.dry_run(PODS, manifest)
         except ApiError as error:
             await self._rejected(job, error)
