@@ -1,9 +1,8 @@
 """From stores and controllers to the snapshot that the planner sees.
 
-The planner works out only what differs from the last snapshot, so what has not changed is the same object as before: then the
-comparison costs nothing. The view sees to it for nodes, each controller for gangs whose API objects are the same; here the
-same is done for gangs that were translated again and are equal to what they were (only the status message of a job has
-changed, say).
+The planner compares a snapshot with the last one by value. Objects that are the same as before compare at once, so what has not
+changed is the same object: the view sees to it for nodes, each controller for gangs whose API objects are the same, and this
+module for gangs that were translated again and are equal to what they were (only the status message of a job has changed, say).
 """
 
 from __future__ import annotations

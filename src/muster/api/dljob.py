@@ -139,9 +139,9 @@ class Sharing(Strict):
     """The kinds of GPU sharing that the job allows. Sharing that does not pay by measured rates is undone."""
 
     time_slicing: bool = False
-    """The job may be stopped for jobs with less GPU time and queued again: least attained service first."""
+    """The job may be stopped and queued again for jobs that rank before it (priority, Gittins index)."""
     packing: bool = False
-    """The job may run together with another one on the same GPUs."""
+    """The job may run together with another one on the same GPUs. The simulator does so; the operator does not yet."""
 
 
 class Checkpoint(Strict):
