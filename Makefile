@@ -100,6 +100,7 @@ clean: ## remove everything that was made here (the cache of built programs stay
 
 $(STAMP): pyproject.toml dev/pyproject.toml uv.lock | $(if $(UV_ON_PATH),,.uv/bin/uv) python
 	"$(UV)" sync --frozen --all-extras --quiet
+	@ln -sf "$(UV)" .venv/bin/uv
 	@touch $@
 
 .uv/bin/uv: | python

@@ -140,6 +140,17 @@ def test_installed_go_is_used_if_the_one_on_path_is_too_old(
 def test_missing_go_uv_and_pip_are_reported_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("UV", raising=False)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(LocalError, match=r"Go 1\.26\.0 or newer; no go.*Install Go .*uv or python3-pip.*KUBEBUILDER_ASSETS"):
         toolchain.go((1, 26, 0), tmp_path, Quiet())
+
+
+def test_uv_beside_python_is_found_without_path_and_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `make setup` on a machine without uv, `.venv/bin/muster` finds the one that setup installed."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("UV", raising=False)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    assert toolchain.uv() is None
+    uv = executable(tmp_path / "uv")
+    assert toolchain.uv() == str(uv)

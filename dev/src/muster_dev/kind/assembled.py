@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from configparser import ConfigParser
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 from muster_dev.kind import archive, debian, store
 from muster_dev.kind.archive import Image
+from muster_dev.local import toolchain
 from muster_dev.local.errors import LocalError
 from muster_dev.local.progress import Progress
 
@@ -181,7 +181,7 @@ def _config(target: Target) -> dict[str, object]:
 
 
 def _uv() -> str:
-    program = os.environ.get("UV") or shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-    if not program:
-        raise LocalError("Assembling images from uv.lock needs uv: pip install uv, or set UV to its path (`make` does).")
-    return program
+    command = toolchain.uv()
+    if not command:
+        raise LocalError("Assembling images from uv.lock needs uv: run `make setup`, pip install uv, or set UV to its path.")
+    return command

