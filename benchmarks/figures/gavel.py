@@ -107,7 +107,10 @@ def _baseline(rate: float) -> Figure:
 
 def _muster(rate: float) -> Figure:
     ours, theirs = mean("muster", rate), PUBLISHED["Gavel with space sharing"][rate]
-    note = "seed 0. Gavel is given every rate; muster learns them from the jobs that ran, and knows no job length"
+    note = (
+        "seed 0. Gavel is given every rate; muster learns them from the jobs that ran, moves no running job on a guess, and"
+        " knows no job length"
+    )
     published = f"Gavel with space sharing {theirs:.2f} h"
     return Figure(_name("muster", rate), published, f"{ours:.2f} h", f"<= {theirs:.2f} h", ours <= theirs, note)
 
