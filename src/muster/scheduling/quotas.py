@@ -12,35 +12,27 @@ class Quotas:
     """GPUs held and reserved by queue; counted for queues that have a quota."""
 
     def __init__(self, queues: Mapping[str, Queue], gangs: Iterable[Gang] = ()) -> None:
-        self._limits = {name: queue.quota for name, queue in queues.items() if queue.quota is not None}
+        self.limits = {name: queue.quota for name, queue in queues.items() if queue.quota is not None}
+        """The GPUs that a queue may hold, by queue; those without a limit are not in it."""
         self._held: dict[str, int] = {}
         self._reserved: dict[str, int] = {}
-        for gang in gangs if self._limits else ():
+        for gang in gangs if self.limits else ():
             self.add(gang.queue, gang.held)
 
     def copy(self) -> Quotas:
         """Return quotas that hold and reserve the same, to be counted on from here."""
         twin = Quotas({})
-        twin._limits, twin._held, twin._reserved = self._limits, dict(self._held), dict(self._reserved)
+        twin.limits, twin._held, twin._reserved = self.limits, dict(self._held), dict(self._reserved)
         return twin
-
-    @property
-    def any(self) -> bool:
-        """Whether any queue has a quota."""
-        return bool(self._limits)
-
-    def limit(self, queue: str) -> int | None:
-        """Return the GPUs that a queue may hold; None for no limit."""
-        return self._limits.get(queue)
 
     def add(self, queue: str, gpus: int) -> None:
         """Count GPUs as held, or as released if negative."""
-        if queue in self._limits:
+        if queue in self.limits:
             self._held[queue] = self._held.get(queue, 0) + gpus
 
     def reserve(self, queue: str, gpus: int) -> None:
         """Keep GPUs of a quota for a gang that waits."""
-        if queue in self._limits:
+        if queue in self.limits:
             self._reserved[queue] = self._reserved.get(queue, 0) + gpus
 
     def drop_reservations(self) -> None:
@@ -49,12 +41,12 @@ class Quotas:
 
     def allows(self, gang: Gang, gpus: int) -> bool:
         """Say whether the gang's queue may hold so many GPUs more now."""
-        limit = self._limits.get(gang.queue)
+        limit = self.limits.get(gang.queue)
         return limit is None or self._held.get(gang.queue, 0) + self._reserved.get(gang.queue, 0) + gpus <= limit
 
     def within(self, gang: Gang) -> Gang | None:
         """Return the gang in the largest size that the quota allows now; None where it allows none."""
-        if gang.queue not in self._limits:
+        if gang.queue not in self.limits:
             return gang
         if gang.fewest is None and gang.asked is None:
             return gang if self.allows(gang, gang.gpus) else None
@@ -63,6 +55,6 @@ class Quotas:
 
     def usage(self, queue: str) -> str:
         """Say how much of a quota is used."""
-        used = f"queue {queue} uses {self._held.get(queue, 0)} of {self.limit(queue)} GPUs"
+        used = f"queue {queue} uses {self._held.get(queue, 0)} of {self.limits[queue]} GPUs"
         reserved = self._reserved.get(queue, 0)
         return f"{used}, and {reserved} are reserved for gangs ahead" if reserved else used

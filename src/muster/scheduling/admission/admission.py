@@ -31,8 +31,10 @@ def admit(session: Session, which: Callable[[Gang], bool] | None = None) -> list
     moves = [turn.move(gang) for gang in in_order(moving)] if Move in verbs else []
     waiting = (index.waiting.values() if which is None else filter(which, index.waiting.values())) if Place in verbs else ()
     resizing = [gang for gang in index.changing.values() if gang.leave is None] if Resize in verbs else []
-    due = (gang for gang in in_order([*waiting, *resizing]) if not turn.is_preempted(gang))
-    return moves + [turn.resize(gang) if gang.placement else turn.admit(gang) for gang in due]
+    due = in_order([*waiting, *resizing])
+    return moves + [
+        turn.resize(gang) if gang.placement else turn.admit(gang) for gang in due if gang.name not in turn.preempted
+    ]
 
 
 class _Turn:
@@ -42,19 +44,17 @@ class _Turn:
         self._session, self._facts, self._backfill = session, session.cache.facts, Backfill()
         self._capacity, self._quotas = session.capacity, session.quotas
         self._running = dict(session.index.placed)
-
-    def is_preempted(self, gang: Gang) -> bool:
-        """Say whether a gang before this one takes its place."""
-        return bool(gang.placement) and gang.name not in self._running
+        self.preempted: set[str] = set()
+        """The names of gangs whose place a gang before them takes."""
 
     def admit(self, gang: Gang) -> Admission:
         """Place the gang, make room for it, or say why it waits."""
         facts = self._facts(gang)
         if gang.absent or gang.not_before > self._session.now or facts.infeasible:
             return self._cannot_start(facts)
-        if self._quotas.limit(gang.queue) is not None:
+        if gang.queue in self._quotas.limits:
             return self._wait_for_quota(facts) or self._within_quota(facts)
-        blocking = self._blocking(facts)  # spares the search; a long queue is mostly this
+        blocking = self._backfill.blocking(facts.demands, facts.eligible)  # spares the search; a long queue is mostly this
         return facts.behind(blocking) if blocking else self._search(facts, gang)
 
     def move(self, gang: Gang) -> Admission:
@@ -67,9 +67,6 @@ class _Turn:
     def resize(self, gang: Gang) -> Admission:
         """Find a placement of the new size, in turn: growing must not overtake gangs that wait for the same GPUs."""
         return self._change(Resize, Reason.RESIZED, gang, self._elsewhere(gang, self._backfill.nodes))
-
-    def _blocking(self, facts: GangFacts) -> Gang | None:
-        return self._backfill.blocking(facts.demands, facts.eligible)
 
     def _search(self, facts: GangFacts, allowed: Gang) -> Admission:
         """Place the gang in the size that its queue's quota allows."""
@@ -98,6 +95,7 @@ class _Turn:
         if decision:
             for victim in decision.victims:
                 del self._running[victim.name]
+                self.preempted.add(victim.name)
             self._session.apply(decision)
         return decision
 
@@ -117,7 +115,7 @@ class _Turn:
     def _wait_for_quota(self, facts: GangFacts) -> Wait | None:
         """Hold the gang at its queue's quota. It reserves the placement that it would have now."""
         gang, least, quotas = facts.gang, facts.fewest, self._quotas
-        limit = quotas.limit(gang.queue)
+        limit = quotas.limits.get(gang.queue)
         if limit is not None and least > limit:
             return Wait(gang, Reason.OVER_QUOTA, f"needs {least} GPUs; queue {gang.queue} may never hold more than {limit}")
         first = self._backfill.queues.get(gang.queue)
@@ -126,7 +124,7 @@ class _Turn:
         if quotas.allows(gang, least):
             return None
         self._backfill.queues[gang.queue] = gang
-        if not self._blocking(facts):
+        if not self._backfill.blocking(facts.demands, facts.eligible):
             self._reserve_placement(facts)
         return Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {least} GPUs; {quotas.usage(gang.queue)}")
 
@@ -141,7 +139,7 @@ class _Turn:
         """Admit a gang in the size that its queue's quota allows; where it waits, reserve that much of the quota."""
         gang = facts.gang
         allowed = self._quotas.within(gang) or gang
-        blocking = self._blocking(facts)
+        blocking = self._backfill.blocking(facts.demands, facts.eligible)
         decision = facts.behind(blocking) if blocking else self._search(facts, allowed)
         if not isinstance(decision, Place):
             self._quotas.reserve(gang.queue, allowed.gpus)

@@ -116,10 +116,10 @@ class Claims:
 
     def _start(self, equals: Sequence[Rank]) -> None:
         """Find placements for waiting gangs; no search where they need more than could still come free."""
-        if not self._unclaimed and not self.quotas.any:
+        if not self._unclaimed and not self.quotas.limits:
             return
         able = [rank for rank in equals if rank.fewest <= self._unclaimed]
-        unable = [rank for rank in equals if rank.fewest > self._unclaimed] if self.quotas.any else []
+        unable = [rank for rank in equals if rank.fewest > self._unclaimed] if self.quotas.limits else []
         for gang in starting_order([rank.gang for rank in _by_arrival(able)], self._unclaimed):
             self._seek(gang)
         for rank in unable:
