@@ -91,8 +91,9 @@ def rob(world: World, name: str) -> str:
     robber = template(8, schedulerName="default-scheduler", nodeName=node) | {"metadata": {"name": "robber"}}
     world.cluster.api.create(world.path("pods"), robber)
     world.cluster.wait(lambda: phase(world, "robber") == "Running", "the foreign pod runs")
+    before = uid(world, name)
     world.cluster.api.patch(path, {"spec": {"schedulingGates": []}})
-    return uid(world, name)
+    return before
 
 
 def uid(world: World, pod: str) -> str:

@@ -99,10 +99,9 @@ def a_gated_pod_is_ungated(world: World) -> None:
 
 def a_bare_pod_is_requeued(world: World) -> None:
     before = rob(world, "robbed")
-    robbed = world.path("pods", "robbed")
 
     def recreated() -> bool:
-        return world.cluster.exists(robbed) and uid(world, "robbed") != before and not kept(world)
+        return uid(world, "robbed") != before and not kept(world)
 
     world.cluster.wait(recreated, "the pod is created again, and its template deleted")
     world.remove("pods", "robbed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -108,6 +109,13 @@ def test_patched_pod_still_ends_in_time(pods: Pods, cluster: LocalCluster) -> No
     count = [0]
     cluster.wait(lambda: patch_and_look(count), "a pod that is patched all the time succeeds")
     assert count[0] > 1
+
+
+def test_missing_object_is_waited_for(pods: Pods, cluster: LocalCluster) -> None:
+    creation = threading.Timer(0.3, lambda: pods.create(pod("late")))
+    creation.start()
+    cluster.wait(lambda: cluster.api.get(f"{pods.path}/late"), "the pod is there")
+    creation.join()
 
 
 def test_deleted_pod_ends_before_it_is_removed(pods: Pods, cluster: LocalCluster) -> None:

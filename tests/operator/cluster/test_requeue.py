@@ -93,8 +93,6 @@ def test_gang_whose_gpus_an_external_pod_takes_is_requeued_and_runs(live: Live) 
 
 
 def waiting(live: Live, name: str) -> str | None:
-    if not live.exists("pods", name):
-        return None
     found: str | None = live.get("pods", name)["metadata"].get("annotations", {}).get(names.WAITING)
     return found
 

@@ -143,9 +143,13 @@ class ControlPlane:
         return pid
 
     def wait(self, true: Callable[[], object], what: str, alive: Sequence[str] = _PROCESSES) -> None:
-        """Wait until `true()`; raise ProcessDied if one of the processes `alive` ends first, WaitTimeout after the deadline."""
+        """Wait until `true()`; raise ProcessDied if one of the processes `alive` ends first, WaitTimeout after the deadline.
+
+        An object that `true` reads and that is not there counts as not yet true: between two reads it may be deleted, and
+        created again.
+        """
         try:
-            waiting.until(true, what, check=lambda: self.processes.check(alive))
+            waiting.until(lambda: _holds(true), what, check=lambda: self.processes.check(alive))
         except WaitTimeout as timeout:
             log = self.processes.logs / f"{alive[0]}.log"
             raise WaitTimeout(f"{timeout}. The end of {alive[0]}'s log ({log}):\n{processes.tail(log)}") from None
@@ -204,3 +208,10 @@ class ControlPlane:
                 return bool(response.status == 200)
         except (URLError, OSError):
             return False
+
+
+def _holds(true: Callable[[], object]) -> object:
+    try:
+        return true()
+    except NotFound:
+        return False
