@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from muster import machines
 from muster_dev.local import proc, processes
 from muster_dev.local.waiting import until
 
@@ -64,6 +65,45 @@ def test_invalid_nodes_are_refused_before_anything_starts(shell: Shell) -> None:
     assert "abacus" in said
     assert "Traceback" not in said
     assert not shell.state.exists()
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "a/b", "..", "-a", "x" * 33])
+def test_bad_name_of_a_cluster_is_refused(shell: Shell, name: str) -> None:
+    code, said = shell.run("up", f"--name={name}")
+    assert code == 1
+    assert "--name" in said
+    assert "Traceback" not in said
+    assert not shell.state.exists()
+
+
+@pytest.mark.parametrize("seconds", ["0", "3", "-1", "4.5", "soon", "٤", "9" * 30])
+def test_grace_period_out_of_bounds_is_refused(shell: Shell, seconds: str) -> None:
+    code, said = shell.run("up", f"--node-grace-seconds={seconds}")
+    assert code == 2
+    assert "from 4" in said
+    assert not shell.state.exists()
+
+
+def test_help_and_errors_list_the_same_machine_types(shell: Shell) -> None:
+    told = {" ".join(shell.run(*words)[1].split()) for words in (("up", "--help"), ("up", "--nodes", "abacus:1"))}
+    assert all(machines.names() in said.replace("- ", "-") for said in told), told
+
+
+@pytest.mark.cluster
+def test_named_cluster_runs_beside_the_unnamed_one(shell: Shell) -> None:
+    named = "--name=second"
+    try:
+        code, said = shell.run("up", "--nodes=p100:1", named)
+        assert code == 0, said
+        assert shell.run("status")[0] == 1, "the unnamed cluster is another one"
+        assert shell.run("up", "--nodes=")[0] == 0
+        assert "1 of 1 nodes are Ready" in shell.run("status", named)[1]
+        assert shell.run("down")[0] == 0
+        assert shell.run("status", named)[0] == 0
+        code, said = shell.run("up", named)
+        assert (code, "muster local down --name second" in said) == (1, True)
+    finally:
+        assert (shell.run("down")[0], shell.run("down", named)[0]) == (0, 0)
 
 
 @pytest.mark.cluster

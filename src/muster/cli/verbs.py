@@ -39,6 +39,7 @@ class Verb:
         return cast(Command, importlib.import_module(self.module))
 
 
+COMPLETION: Final = Verb("print a script that completes `muster` in a shell", "muster.cli.completion", "muster[completion]")
 SIMULATE: Final = Verb(
     "what a policy would do with a trace of jobs, or with a live cluster's snapshot", "muster.cli.simulate", "muster[all]"
 )

@@ -4,7 +4,7 @@ Link tables are recorded `nvidia-smi topo -m` outputs (data/, with their sources
 Standard library only.
 """
 
-from muster.machines.catalogue import Machine, UnknownMachine, catalogue, machine
+from muster.machines.catalogue import Machine, UnknownMachine, catalogue, machine, names
 from muster.machines.topo import BadTopo, Topo, parse_topo, render_topo
 
-__all__ = ["BadTopo", "Machine", "Topo", "UnknownMachine", "catalogue", "machine", "parse_topo", "render_topo"]
+__all__ = ["BadTopo", "Machine", "Topo", "UnknownMachine", "catalogue", "machine", "names", "parse_topo", "render_topo"]

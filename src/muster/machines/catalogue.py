@@ -45,7 +45,12 @@ def machine(name: str) -> Machine:
     try:
         return machines[_aliases().get(name, name)]
     except KeyError:
-        raise UnknownMachine(f"{name!r} is no machine type; expected one of {', '.join([*machines, *_aliases()])}") from None
+        raise UnknownMachine(f"{name!r} is no machine type; expected one of {names()}") from None
+
+
+def names() -> str:
+    """Return every name of a machine type, aliases included, by alphabet, for help texts and errors."""
+    return ", ".join(sorted([*catalogue(), *_aliases()]))
 
 
 @cache

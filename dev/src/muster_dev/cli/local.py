@@ -23,6 +23,8 @@ from muster_dev.local.files import Files
 from muster_dev.local.progress import Shown
 
 NODES = "dgx-a100:2,pcie-8:2"
+LEAST_GRACE = 4
+"""The least grace period of a node, in seconds."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,16 +36,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     up.add_argument("--foreground", action="store_true", help="stop the cluster when the command ends (Ctrl-C)")
     up.add_argument(
         "--node-grace-seconds",
-        type=int,
+        type=_grace,
         default=Options.node_grace_seconds,
         metavar="N",
-        help="seconds without a renewal after which a node is Unknown (default: %(default)s)",
+        help=f"seconds without a renewal, from {LEAST_GRACE}, after which a node is Unknown (default: %(default)s)",
     )
-    actions.add_parser("down", help="stop the cluster and remove its files")
-    actions.add_parser(
-        "status", help="show the processes and how many nodes are Ready; exit code 1 if a process or the cluster is down"
+    others = (
+        actions.add_parser("down", help="stop the cluster and remove its files"),
+        actions.add_parser(
+            "status", help="show the processes and how many nodes are Ready; exit code 1 if a process or the cluster is down"
+        ),
+        actions.add_parser("kubeconfig", help="print the path of the kubeconfig"),
     )
-    actions.add_parser("kubeconfig", help="print the path of the kubeconfig")
+    for action in (up, *others):
+        action.add_argument(
+            "--name", default=directories.DEFAULT, help="of several clusters, which one is meant (default: %(default)s)"
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         return actions[args.action](args)
     except processes.AlreadyRunning as error:
-        return _fail(f"{error}: `muster local status` shows it, `muster local down` stops it")
+        named = _named(args.name)
+        return _fail(f"{error}: `muster local status{named}` shows it, `muster local down{named}` stops it")
     except (LocalError, KubeError) as error:
         return _fail(str(error))
 
@@ -65,14 +74,14 @@ def run(args: argparse.Namespace) -> int:
 def up(args: argparse.Namespace) -> int:
     """Start the cluster and print how to use it."""
     options = Options(node_grace_seconds=args.node_grace_seconds)
-    started = LocalCluster(directories.state(), nodes=args.nodes, options=options, progress=Shown())
+    started = LocalCluster(directories.local(args.name), nodes=args.nodes, options=options, progress=Shown())
     # SIGTERM works as Ctrl-C: the cluster is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         started.start()
         if args.with_muster:
             stack.install(started)
-        print(_how_to_use(started), flush=True)
+        print(_how_to_use(started, _named(args.name)), flush=True)
         if args.foreground:
             _until_interrupted()
         else:
@@ -82,9 +91,9 @@ def up(args: argparse.Namespace) -> int:
     return 0
 
 
-def down(_: argparse.Namespace) -> int:
+def down(args: argparse.Namespace) -> int:
     """Stop the cluster; succeed if none is up."""
-    directory = directories.state()
+    directory = directories.local(args.name)
     with Shown().step("stopping the local cluster"):
         stopped = processes.stop_detached(directory)
     files.clean(directory)
@@ -93,11 +102,11 @@ def down(_: argparse.Namespace) -> int:
     return 0
 
 
-def status(_: argparse.Namespace) -> int:
+def status(args: argparse.Namespace) -> int:
     """Show the processes; return 1 if the cluster or one of its processes is down."""
-    directory = directories.state()
+    directory = directories.local(args.name)
     if not processes.running(directory):
-        return _fail(f"no local cluster is up in {directory}; `muster local up` starts one")
+        return _fail(f"no local cluster is up in {directory}; `muster local up{_named(args.name)}` starts one")
     listed = processes.recorded(directory)[1]
     console = Console(highlight=False)
     console.print(_table(listed))
@@ -105,11 +114,11 @@ def status(_: argparse.Namespace) -> int:
     return int(any(process.state != "running" for process in listed))
 
 
-def kubeconfig(_: argparse.Namespace) -> int:
+def kubeconfig(args: argparse.Namespace) -> int:
     """Print the path of the kubeconfig of the cluster that is up."""
-    directory = directories.state()
+    directory = directories.local(args.name)
     if not processes.running(directory):
-        return _fail(f"no local cluster is up in {directory}; `muster local up` starts one")
+        return _fail(f"no local cluster is up in {directory}; `muster local up{_named(args.name)}` starts one")
     print(Files(directory).kubeconfig)
     return 0
 
@@ -141,18 +150,30 @@ def _nodes(directory: Path) -> str:
     return f"{sum(map(nodes.is_ready, items))} of {len(items)} nodes are Ready; the API server is {access.host}"
 
 
-def _how_to_use(started: LocalCluster) -> str:
+def _grace(text: str) -> int:
+    """The grace period of nodes: kwok renews a lease once a second at most, so a shorter one would lose healthy nodes."""
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) >= LEAST_GRACE):
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected a whole number of seconds from {LEAST_GRACE}")
+    return int(text)
+
+
+def _named(name: str) -> str:
+    """The option that names this cluster, as it stands in a command."""
+    return "" if name == directories.DEFAULT else f" --name {name}"
+
+
+def _how_to_use(started: LocalCluster, named: str) -> str:
     return f"""
 The cluster is up: {started.url}
 
   export KUBECONFIG={started.kubeconfig}
   {started.binaries["kubectl"]} get nodes
 
-`muster local status` shows its processes, `muster local down` stops it."""
+`muster local status{named}` shows its processes, `muster local down{named}` stops it."""
 
 
 def _catalogue() -> str:
-    return f"Machine types: {', '.join(sorted(machines.catalogue()))}."
+    return f"Machine types: {machines.names()}. At most {nodes.MOST} nodes."
 
 
 def _fail(message: str) -> int:
