@@ -83,5 +83,7 @@ def test_alias_returns_the_same_machine() -> None:
 
 
 def test_unknown_name_is_rejected_with_the_valid_names() -> None:
-    with pytest.raises(UnknownMachine, match=r"'dgx-9' is no machine type; expected one of dgx-a100, .*gh200, .*hgx-h100"):
+    with pytest.raises(
+        UnknownMachine, match=r"'dgx-9' is no machine type; expected one of a100-4, .*dgx-a100, .*gh200, .*hgx-h100"
+    ):
         machine("dgx-9")
