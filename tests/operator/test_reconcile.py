@@ -219,27 +219,6 @@ async def test_gang_with_a_rejected_pod_is_requeued(harness: OperatorHarness, co
     assert (harness.status()["phase"], harness.pods()) == ("Admitted", [W0, W1])
 
 
-async def test_gang_is_requeued_if_another_pod_has_a_name_of_its_own(harness: OperatorHarness) -> None:
-    harness.submit()
-    harness.pod("vgg16-worker-1", 0, gated=False, spec={"schedulerName": "default-scheduler"})
-    await harness.turn(3)
-    assert harness.admitted()[0] == "FailedCreate"
-    assert harness.admitted()[1].endswith("already exists: a pod of that name is not this job's")
-    await harness.turn()
-    assert harness.pods() == [W1]
-
-
-async def test_gang_is_requeued_if_another_service_has_its_name(harness: OperatorHarness) -> None:
-    harness.submit()
-    service = {"metadata": {"name": "vgg16", "namespace": SPACE, "uid": "theirs"}}
-    harness.server.put(paths.services(SPACE), service)
-    await harness.turn(3)
-    assert harness.pods() == []
-    why = "Service vision/vgg16 exists and is not this job's: delete it, or name the job otherwise"
-    assert harness.admitted() == ("FailedCreate", why)
-    assert harness.server.of("services")[0]["metadata"]["uid"] == "theirs"
-
-
 async def test_gang_with_a_rejected_service_is_requeued(harness: OperatorHarness) -> None:
     harness.submit()
     harness.server.refuse("POST", "services", 403, "no Services here")

@@ -100,7 +100,7 @@ class DLJobs(Controller):
         """Whether the planner should see the job: it holds GPUs, or waits for some and nothing is in its way."""
         if not job.plannable or job.status.placement:
             return job.plannable
-        if not self.check.has_passed(job) or self.defer(job.key):
+        if not self.check.has_passed(job) or self.defer(job.key) or self.jobs.in_the_way(job):
             return False
         return all(pod.finished for pod in self.jobs.pods_of(job))
 

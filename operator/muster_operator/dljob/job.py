@@ -72,6 +72,11 @@ class Job:
         return bool(self.status.placement) or not (self.suspended or self.status.phase == "Suspended")
 
     @property
+    def waits_for(self) -> str | None:
+        """The reason for which the job was last said to wait."""
+        return next((c.reason for c in self.status.conditions if c.type == "Admitted" and c.status == "False"), None)
+
+    @property
     def replicas(self) -> dict[RoleName, int]:
         return {name: role.replicas for name, role in self.spec.roles.present().items()}
 

@@ -5,6 +5,7 @@ It looks at what is there, never at what happened, so it does not matter how oft
 - A pod of another attempt, or one that the placement does not name, is left over. It gets a notice (annotations that its
   program can read) and is then deleted.
 - Missing pods are created once nothing is left over, all together.
+- A job whose names something else has, an earlier job's orphans for one, says so and is not planned until that is gone.
 - A gang that cannot be complete (a pod failed, was deleted or is unschedulable, a node is gone) is requeued as a whole.
 
 A step is carried out in this order: annotations of the job, its status, its Service, then pods.
@@ -60,8 +61,11 @@ class Step:
         self.check_at = at if self.check_at is None else min(at, self.check_at)
 
 
-def next_step(job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: float) -> Step:
-    """Return the next step for a job with these pods; `alive` says of a node whether it is there and ready."""
+def next_step(job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: float, blocked: str = "") -> Step:
+    """Return the next step for a job with these pods; `alive` says of a node whether it is there and ready.
+
+    `blocked` is the sentence about what has the job's names and is not its own; empty if nothing has.
+    """
     step = Step()
     mine = sorted(pods, key=lambda pod: pod.metadata.name)
     for pod in mine:
@@ -77,6 +81,8 @@ def next_step(job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: 
         _placed(job, mine, alive, now, step)
     else:
         _unplaced(job, mine, alive, now, step)
+        if blocked and step.status is None and not job.suspended and job.status.phase != "Suspended":
+            _record(step, job, now).block(blocked)
     return step
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from muster.api.status import TaskPlacement
 from muster.kube.errors import AlreadyExists, ApiError
 from muster.kube.objects import Meta
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests
 from muster_operator.dljob.job import Job
+from muster_operator.dljob.leftovers import is_own, sentence
 from muster_operator.dljob.lifecycle import Step, next_step
 from muster_operator.dljob.resources import SERVICES
-from muster_operator.dljob.status import Record
+from muster_operator.dljob.status import NAME_TAKEN, Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.template_check import TemplateCheck
 from muster_operator.dljob.watch import Jobs, key_of
@@ -32,17 +35,20 @@ class Reconciler:
 
     def reconcile(self, job: Job, now: float) -> None:
         """Start the job's next piece of work, if there is one."""
-        step = next_step(job, self._jobs.pods_of(job), self._stores.node_ready, now)
+        blocked = self._jobs.in_the_way(job) if self._check.has_passed(job) else ""
+        step = next_step(job, self._jobs.pods_of(job), self._stores.node_ready, now, blocked)
         if step.check_at is not None:
             self._work_queue.mark_at(key_of(job.key), step.check_at)
         if self._has_work(job, step):
             self._work_queue.start(key_of(job.key), self._carry_out(job, step))
         elif self._check.is_needed(job):
             self._work_queue.start(key_of(job.key), self._check.run(job))
+        elif not blocked and job.waits_for == NAME_TAKEN:
+            self._work_queue.plan_by(0.0)
 
     def _has_work(self, job: Job, step: Step) -> bool:
         """Whether a step changes anything; parts that hold already are removed from it."""
-        if step.service is (self._services.get(job.key) is not None):
+        if step.service is (self._service_of(job) is not None):
             step.service = None
         if step.status is not None and not step.status.patch():
             step.status = None
@@ -100,10 +106,9 @@ class Reconciler:
     async def _adopt_service(self, job: Job, error: AlreadyExists) -> None:
         """Go on with a Service that is the job's own, though the watch has not brought it yet."""
         whole = await self._api_writer.read(SERVICES, Meta(job.meta.name, namespace=job.meta.namespace))
-        owners = whole["metadata"].get("ownerReferences") or ()
-        if not any(owner.get("controller") and owner["uid"] == job.meta.uid for owner in owners):
-            message = f"Service {job.meta.key} exists and is not this job's: delete it, or name the job otherwise"
-            raise CreationFailed(message) from error
+        meta = msgspec.convert(whole["metadata"], Meta)
+        if not is_own(meta, job):
+            raise CreationFailed(sentence("Service", meta)) from error
         self._api_writer.adopt(SERVICES, whole)
 
     async def _delete_service(self, job: Job) -> None:
@@ -114,5 +119,4 @@ class Reconciler:
     def _service_of(self, job: Job) -> Meta | None:
         """The Service in the store, if it is this very job's."""
         service = self._services.get(job.key)
-        owner = service.metadata.controller if service is not None else None
-        return service.metadata if service is not None and owner is not None and owner.uid == job.meta.uid else None
+        return service.metadata if service is not None and is_own(service.metadata, job) else None

@@ -17,6 +17,9 @@ from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
 from muster_operator.dljob.job import Job, written
 from muster_operator.timestamps import moment, stamp
 
+NAME_TAKEN = "NameTaken"
+"""The reason of a job that is not planned because something that is not its own has the name of a pod or of its Service."""
+
 
 class Record:
     """The status of a job, to be changed; `now` is in seconds since 1970."""
@@ -32,6 +35,13 @@ class Record:
         self._arrive(reason, message)
         self._phase("Queued", message)
         self._condition("Admitted", False, reason, message)
+
+    def block(self, message: str) -> None:
+        """The job is not planned while something else has its names; that ends a back-off."""
+        self.status.not_before = None
+        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
+        self.wait(NAME_TAKEN, message)
+        self._event("Blocked", NAME_TAKEN, message)
 
     def admit(self, placement: Placement, reason: str, message: str) -> None:
         """The job is placed: this is its reservation."""

@@ -8,7 +8,7 @@ from muster_operator.dljob.status import Record
 from muster_operator.reporting import about
 from muster_operator.resources import DLJOBS
 
-_WARNINGS = frozenset({"Failed", "Restarting", "Requeued", "Preempted"})
+_WARNINGS = frozenset({"Failed", "Restarting", "Requeued", "Preempted", "Blocked"})
 """Timeline events that are posted as Warnings."""
 
 

@@ -75,6 +75,7 @@ class TemplateCheck:
 
     def _pass(self, job: Job) -> None:
         self._passed[job.key] = job.meta.uid
+        self._work_queue.mark(key_of(job.key))  # something else may be in its way
         self._work_queue.plan_by(0.0)
 
     async def _rejected(self, job: Job, error: ApiError) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from typing import get_args
 
 from muster.allocation.pods import gpus_of
 from muster.api import names
+from muster.api.status import RoleName
 from muster.kube.objects import DLJob, Node, Pod
 from muster_operator.controller import Context
 from muster_operator.dljob.job import Job, Unreadable, read
+from muster_operator.dljob.leftovers import in_the_way, is_own, job_of_pod
 from muster_operator.dljob.resources import PRIORITY_CLASSES, SERVICES, Service
 from muster_operator.reporting import about
 from muster_operator.work_queue import Key
@@ -21,6 +24,7 @@ from muster_operator.work_queue import Key
 log = logging.getLogger("muster.operator")
 
 KIND = "DLJob"
+ROLES = frozenset(get_args(RoleName))
 
 
 def key_of(name: str) -> Key:
@@ -35,6 +39,7 @@ class Jobs:
         self._stores, self._work_queue, self._reporter = context.stores, context.work_queue, context.reporter
         self._jobs: dict[str, Job] = {}
         self._pods: dict[str, dict[str, Pod]] = {}
+        """By job: the pods that have its label, or a name of its pods."""
         self._unread: set[str] = set()
         self._finished: set[str] = set()
         self.finished_version = 0
@@ -43,7 +48,8 @@ class Jobs:
         view.jobs.subscribe(self._job_changed)
         view.pods.subscribe(self._pod_changed)
         view.nodes.subscribe(self._node_changed)
-        self._stores.of(SERVICES).subscribe(self._service_changed)
+        self._services = self._stores.of(SERVICES)
+        self._services.subscribe(self._service_changed)
         self._stores.of(PRIORITY_CLASSES).subscribe(lambda *_: self._work_queue.plan_by(0.0))
 
     # Jobs
@@ -70,7 +76,12 @@ class Jobs:
 
     def pods_of(self, job: Job) -> list[Pod]:
         """Return the pods that belong to this very job, not to an earlier one of its name."""
-        return [pod for pod in self._pods.get(job.key, {}).values() if _owned(pod, job)]
+        return [pod for pod in self._pods.get(job.key, {}).values() if is_own(pod.metadata, job)]
+
+    def in_the_way(self, job: Job) -> str:
+        """Return the sentence about what has the names of this job and is not its own; empty if nothing has."""
+        service = self._services.get(job.key)
+        return in_the_way(job, self._pods.get(job.key, {}).values(), service.metadata if service is not None else None)
 
     def _read(self, name: str) -> None:
         obj, before = self._stores.view.jobs.get(name), self._jobs.get(name)
@@ -114,20 +125,21 @@ class Jobs:
             self._mark(obj.metadata.key)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        pod = new or old
-        if pod is not None and (label := pod.metadata.label(names.JOB)) is not None:
-            self._keep_pod(f"{pod.metadata.namespace}/{label}", pod.metadata.key, new)
-            if _matters_to_job(old, new):
-                self._mark(f"{pod.metadata.namespace}/{label}")
+        concerned = _jobs_of(new) if new is not None else set()
+        matters = _matters_to_job(old, new)
+        for job in concerned | (_jobs_of(old) if old is not None and matters else set()):
+            self._keep_pod(job, new if job in concerned else None, old)
+            if matters:
+                self._mark(job)
         if _frees_gpus(old, new):
             self._work_queue.plan_by(0.0)
 
-    def _keep_pod(self, job: str, key: str, pod: Pod | None) -> None:
+    def _keep_pod(self, job: str, new: Pod | None, old: Pod | None) -> None:
         pods = self._pods.setdefault(job, {})
-        if pod is not None:
-            pods[key] = pod
-        else:
-            pods.pop(key, None)
+        if new is not None:
+            pods[new.metadata.key] = new
+        elif old is not None:
+            pods.pop(old.metadata.key, None)
         if not pods:
             del self._pods[job]
 
@@ -146,9 +158,10 @@ class Jobs:
         self._work_queue.plan_by(0.0)
 
 
-def _owned(pod: Pod, job: Job) -> bool:
-    owner = pod.metadata.controller
-    return owner is not None and owner.uid == job.meta.uid
+def _jobs_of(pod: Pod) -> set[str]:
+    """The jobs that a pod concerns: whose label it has, or the name of one of whose pods."""
+    found = {pod.metadata.label(names.JOB), job_of_pod(pod.metadata.name, ROLES)}
+    return {f"{pod.metadata.namespace}/{name}" for name in found if name is not None}
 
 
 def _matters_to_job(old: Pod | None, new: Pod | None) -> bool:
@@ -159,6 +172,7 @@ def _matters_to_job(old: Pod | None, new: Pod | None) -> bool:
     return (
         (old.status.phase, old.refused, old.leaving) != (new.status.phase, new.refused, new.leaving)
         or (before.uid, before.annotations) != (after.uid, after.annotations)
+        or (before.labels, before.owner_references) != (after.labels, after.owner_references)
         or old.status.container_statuses != new.status.container_statuses
         or old.status.init_container_statuses != new.status.init_container_statuses
         or old.condition("DisruptionTarget") != new.condition("DisruptionTarget")
