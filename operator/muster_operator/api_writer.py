@@ -2,11 +2,16 @@
 
 It takes patches and manifests that are ready, for any resource; it builds none and decides nothing. What a refusal means is the
 caller's matter: the errors of `muster.kube.errors` are raised as they are, except where a method says otherwise.
+
+Every write has a precondition: it changes the version of an object on which it was decided, and no other. Where somebody else
+was quicker it raises Conflict, which is nobody's error: the watch brings the newer object, and that one is decided about anew.
+A write that follows upon another of the same object is decided on the answer to the first.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any, Literal
 
 from muster.kube.client import Client
@@ -44,31 +49,34 @@ class ApiWriter:
         """Let the API server check an object without creating it; raise ApiError where it would refuse."""
         await self._client.create(resource.path(manifest["metadata"]["namespace"]), manifest, dry_run=True)
 
-    async def patch(self, resource: Resource[T], meta: Meta, patch: Json, subresource: str | None = None) -> bool:
-        """Merge `patch` into an object; return False if it is gone. A patch with a resourceVersion may raise Conflict."""
+    async def patch(self, resource: Resource[T], meta: Meta, patch: Json, subresource: str | None = None) -> T | None:
+        """Merge `patch` into this version of an object; return the object as it is then, None if it is gone; raise Conflict."""
         store = self._stores.of(resource)
+        metadata = {**patch.get("metadata", {}), "resourceVersion": _version(meta)}
         try:
-            body = await self._client.patch(resource.path(meta.namespace, meta.name, subresource), patch)
+            body = await self._client.patch(
+                resource.path(meta.namespace, meta.name, subresource), {**patch, "metadata": metadata}
+            )
         except NotFound:
             store.remove(meta.key, meta.resource_version)
-            return False
-        store.put(resource.decode(body))
-        return True
+            return None
+        changed = resource.decode(body)
+        store.put(changed)
+        return changed
 
-    async def annotate(self, resource: Resource[T], meta: Meta, annotations: dict[str, str | None]) -> bool:
-        """Change an object's annotations (None removes one); return False if it is gone."""
+    async def annotate(self, resource: Resource[T], meta: Meta, annotations: dict[str, str | None]) -> T | None:
+        """Change the annotations of this version of an object (None removes one); as `patch`."""
         return await self.patch(resource, meta, {"metadata": {"annotations": annotations}})
 
-    async def patch_status(self, resource: Resource[T], meta: Meta, status: Json) -> bool:
-        """Merge `status` into an object's status; return False if it is gone."""
+    async def patch_status(self, resource: Resource[T], meta: Meta, status: Json) -> T | None:
+        """Merge `status` into the status of this version of an object; as `patch`."""
         return await self.patch(resource, meta, {"status": status}, "status")
 
     async def delete(
         self, resource: Resource[T], meta: Meta, *, grace_seconds: int | None = None, propagation: Propagation | None = None
     ) -> None:
-        """Delete this very object, not one of the same name that came later; fine if it is gone already."""
-        store = self._stores.of(resource)
-        path = resource.path(meta.namespace, meta.name)
+        """Delete this very object, whatever its version, and none of its name that came later; fine if it is gone already."""
+        path, store = resource.path(meta.namespace, meta.name), self._stores.of(resource)
         try:
             body = await self._client.delete(path, uid=meta.uid, grace_seconds=grace_seconds, propagation=propagation)
         except (NotFound, Conflict):
@@ -80,3 +88,16 @@ class ApiWriter:
             store.put(resource.decode(body))
         else:
             store.remove(meta.key, meta.resource_version)
+
+    async def delete_unchanged(self, resource: Resource[T], meta: Meta, *, propagation: Propagation | None = None) -> None:
+        """Delete this version of an object, where its state is the reason; fine if it is gone already; raise Conflict."""
+        path, version = resource.path(meta.namespace, meta.name), _version(meta)
+        with suppress(NotFound):
+            await self._client.delete(path, uid=meta.uid, resource_version=version, propagation=propagation)
+
+
+def _version(meta: Meta) -> str:
+    """The version that a write is decided on; the API server takes 0 for no precondition."""
+    if meta.resource_version == "0":
+        raise ValueError(f"{meta.key} was not read from the API server: a write to it would have no precondition")
+    return meta.resource_version

@@ -12,10 +12,14 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from muster.kube.errors import Conflict
+
 RETRY_SECONDS = 2.0
 """Before work that failed is tried again."""
 PLAN_SECONDS = 0.05
 """Least time between two plans: what arrives in between is planned together."""
+NEWS_SECONDS = 0.2
+"""Before work that came too late is done again although no news has come; as a rule the watch brings them sooner."""
 NEVER = float("inf")
 Work = Coroutine[Any, Any, object]
 
@@ -69,7 +73,10 @@ class WorkQueue:
     # Work in flight
 
     def start(self, key: Key, work: Work) -> None:
-        """Run an object's work concurrently; work that raises is reported, and its object marked for a retry."""
+        """Run an object's work concurrently; work that raises is reported, and its object marked for a retry.
+
+        Conflict is no failure: somebody else changed the object first, so it is looked at and planned anew.
+        """
         self._in_flight.add(key)
         task = asyncio.create_task(self._guarded(key, work))
         self._tasks.add(task)
@@ -92,6 +99,9 @@ class WorkQueue:
     async def _guarded(self, key: Key, work: Work) -> None:
         try:
             await work
+        except Conflict:
+            self.mark_at(key, self.clock() + NEWS_SECONDS)
+            self.plan_after_news()
         except Exception as error:
             self._failed(key.name, error)
             self.mark_at(key, self.clock() + RETRY_SECONDS)
@@ -114,6 +124,10 @@ class WorkQueue:
         """Have everything planned once the work in flight for an object has ended, since a plan had to leave it out."""
         if key in self._in_flight:
             self._plan_after.add(key)
+
+    def plan_after_news(self) -> None:
+        """Have everything planned once the watch has brought the object that made a write come too late."""
+        self.plan_by(self.clock() + NEWS_SECONDS)
 
     @property
     def plan_at(self) -> float:

@@ -138,9 +138,9 @@ class ApiServer:
         found = self.objects.get(path)
         if found is None:
             return self._missing(path)
-        uid = options.get("preconditions", {}).get("uid")
-        if uid not in (None, found["metadata"]["uid"]):
-            return failure(409, f"the UID in the precondition ({uid}) does not match", "Conflict")
+        for key, value in options.get("preconditions", {}).items():
+            if value != found["metadata"][key]:
+                return failure(409, f"the precondition {key} {value} does not hold", "Conflict")
         leaving = {**found, "kind": "Pod", "metadata": {**found["metadata"], "deletionTimestamp": time(NOW)}}
         if "/pods/" not in path:
             self.drop(path)

@@ -259,14 +259,11 @@ def test_gang_without_the_annotation_has_no_reservation() -> None:
 
 
 def test_one_patch_ungates_and_pins() -> None:
-    pod = external_pods(
-        "a", 2, spec={"schedulingGates": [{"name": names.GATE}, {"name": "other"}]}, metadata={"resourceVersion": "77"}
-    )
+    pod = external_pods("a", 2, spec={"schedulingGates": [{"name": names.GATE}, {"name": "other"}]})
     place = assigned(("a", "n1", [1, 3], 4))[0]
     affinity = {"podAffinity": {"x": 1}}
     patch = ungating.ungating_patch(pod, affinity, place)
     assert patch["metadata"] == {
-        "resourceVersion": "77",
         "annotations": {names.RANK: "4", names.GPUS: "1,3", names.WAITING: None},
     }
     assert patch["spec"]["schedulingGates"] == [{"name": "other"}]

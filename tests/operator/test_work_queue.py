@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from builders.dljobs import NOW
-from muster_operator.work_queue import NEVER, PLAN_SECONDS, RETRY_SECONDS, Key, WorkQueue
+from muster.kube.errors import Conflict
+from muster_operator.work_queue import NEVER, NEWS_SECONDS, PLAN_SECONDS, RETRY_SECONDS, Key, WorkQueue
 
 KEY = Key("DLJob", "vision/vgg16")
 
@@ -84,6 +85,19 @@ async def test_work_that_fails_is_reported_and_tried_again(queue: WorkQueue, clo
     await settled(queue)
     assert clock.failures == ["vision/vgg16: a fault of ours"]
     assert queue.later == {KEY: NOW + RETRY_SECONDS}
+
+
+async def test_work_that_came_too_late_is_no_failure_and_waits_for_news_alone(queue: WorkQueue, clock: Clock) -> None:
+    async def late() -> None:
+        raise Conflict(409, "Conflict", "the object has been modified")
+
+    queue.begin_plan(NOW)
+    queue.start(KEY, late())
+    await settled(queue)
+    assert clock.failures == []
+    assert (queue.later, queue.plan_at) == ({KEY: NOW + NEWS_SECONDS}, NOW + NEWS_SECONDS)
+    queue.mark(KEY)
+    assert queue.due(NOW) == [KEY]
 
 
 async def test_work_in_flight_can_be_stopped(queue: WorkQueue) -> None:

@@ -132,30 +132,33 @@ class DLJobs(Controller):
         await self._admit(decision, now)
 
     async def requeue(self, gang: Gang, reason: Reason, message: str, now: float) -> None:
-        job = self.jobs.get(gang.name)
-        if job is None or not job.status.placement:
+        planned = self._gangs[gang.name]
+        if not planned.job.status.placement:
             return
-        log.info("%s: %s: %s", job.key, reason, message)
-        record = Record(job, now)
+        log.info("%s: %s: %s", gang.name, reason, message)
+        record = Record(planned.job, now)
         record.preempt(message)
-        await self._writer.write(record)
+        self._follow(planned, await self._writer.write(record))
 
     def tell(self, wait: Wait, now: float) -> None:
-        job = self.jobs.get(wait.gang.name)
-        if job is not None:
-            self._telling.tell(job, wait, now)
+        if wait.gang.name in self._gangs:
+            self._telling.tell(self._gangs[wait.gang.name].job, wait, now)
 
     async def report(self, gangs: Sequence[Gang]) -> None:  # noqa: ARG002 (jobs that are not planned count as well)
         metrics.observe_phases(Counter(job.status.phase or "Queued" for job in self.jobs.all()))
 
     async def _admit(self, decision: Place | Move | Resize, now: float) -> None:
         """Write the placement, which is the reservation; a wish to move is met by it."""
-        job = self.jobs.get(decision.gang.name)
-        if job is None or not job.plannable:
-            return  # it was suspended, deleted or finished since the snapshot
-        log.info("%s: %s: %s", job.key, decision.reason, decision.message)
-        record = Record(job, now)
+        planned = self._gangs[decision.gang.name]
+        log.info("%s: %s: %s", planned.job.key, decision.reason, decision.message)
+        record = Record(planned.job, now)
         record.admit(decision.placement, decision.reason, decision.message)
-        await self._writer.write(record)
-        if job.migrates:
-            await self._api_writer.annotate(DLJOBS, job.meta, {names.MIGRATE: None})
+        admitted = await self._writer.write(record)
+        self._follow(planned, admitted)
+        if admitted is not None and admitted.migrates:
+            await self._api_writer.annotate(DLJOBS, admitted.meta, {names.MIGRATE: None})
+
+    def _follow(self, planned: _Translated, written: Job | None) -> None:
+        """What else this plan decided about a gang is written upon what was written just now, and not at all if it is gone."""
+        if written is not None:
+            self._gangs[written.key] = planned._replace(job=written)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from muster.api.status import TaskPlacement
-from muster.kube.errors import AlreadyExists, ApiError
+from muster.kube.errors import AlreadyExists, ApiError, Conflict
 from muster.kube.objects import Meta
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests
@@ -57,16 +59,16 @@ class Reconciler:
 
     async def _carry_out(self, job: Job, step: Step) -> None:
         writer = self._api_writer
-        if step.annotate_job:
-            await writer.annotate(DLJOBS, job.meta, step.annotate_job)
-        if step.status is not None:
-            await self._writer.write(step.status)
+        written = await self._write_job(job, step)
+        if written is None:
+            return  # the garbage collector has what was the job's
+        job = written
         try:
             if step.service:
                 await self._create_service(job)
             await all_of(self._create_pod(job, place) for place in step.create)
         except CreationFailed as failure:
-            await self._requeue(job.key, str(failure))
+            await self._requeue(job, str(failure))
             return
         if step.service is False:
             await self._delete_service(job)
@@ -74,21 +76,33 @@ class Reconciler:
         await all_of(writer.delete(PODS, pod.metadata) for pod in step.delete)
         await all_of(writer.delete(PODS, pod.metadata, grace_seconds=0) for pod in step.destroy)
         if step.remove:
-            await writer.delete(DLJOBS, job.meta, propagation="Background")
+            await writer.delete_unchanged(DLJOBS, job.meta, propagation="Background")
 
-    async def _requeue(self, name: str, message: str) -> None:
+    async def _write_job(self, job: Job, step: Step) -> Job | None:
+        """Write a step's annotations of the job, then its status; return the job as it is then, None if it is gone."""
+        if step.annotate_job:
+            annotated = await self._api_writer.annotate(DLJOBS, job.meta, step.annotate_job)
+            if annotated is None:
+                return None
+            job = replace(job, meta=annotated.metadata)
+        if step.status is None:
+            return job
+        step.status.job = job  # of the version that the status is written upon
+        return await self._writer.write(step.status)
+
+    async def _requeue(self, job: Job, message: str) -> None:
         """A pod or the Service could not be created: the whole gang is requeued, with the API server's words."""
-        job = self._jobs.get(name)
-        if job is not None and job.status.placement:
-            record = Record(job, self._work_queue.clock())
-            record.requeue("FailedCreate", message)
-            await self._writer.write(record)
+        record = Record(job, self._work_queue.clock())
+        record.requeue("FailedCreate", message)
+        await self._writer.write(record)
 
     async def _create_pod(self, job: Job, place: TaskPlacement) -> None:
         try:
             await self._api_writer.create(PODS, manifests.pod(job, place, job.status.placement))
         except AlreadyExists as error:
             raise CreationFailed(f"{error.message}: a pod of that name is not this job's") from error
+        except Conflict:
+            raise  # the quota, say, was changed at the same moment
         except ApiError as error:
             raise CreationFailed(error.message) from error
 
@@ -100,6 +114,8 @@ class Reconciler:
             await self._api_writer.create(SERVICES, manifest)
         except AlreadyExists as error:
             await self._adopt_service(job, error)
+        except Conflict:
+            raise
         except ApiError as error:
             raise CreationFailed(error.message) from error
 

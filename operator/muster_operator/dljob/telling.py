@@ -6,6 +6,8 @@ after each plan.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from muster.api import names
 from muster.scheduling.decisions import Reason, Wait
 from muster_operator.controller import Context
@@ -64,11 +66,14 @@ class Telling:
         return soonest <= now
 
     async def _write(self, job: Job, wait: Wait, now: float) -> None:
+        if job.status.placement and wait.reason is Reason.NOT_THERE:
+            annotated = await self._api_writer.annotate(DLJOBS, job.meta, {names.MIGRATE: None})
+            if annotated is None:
+                return
+            job = replace(job, meta=annotated.metadata)
         record = Record(job, now)
         if job.status.placement:
             record.note("ChangePending", wait.reason, wait.message)
-            if wait.reason is Reason.NOT_THERE:
-                await self._api_writer.annotate(DLJOBS, job.meta, {names.MIGRATE: None})
         else:
             record.wait(wait.reason, wait.message)
         await self._writer.write(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from muster.kube.errors import KubeError
+from muster.kube.errors import Conflict, KubeError
 from muster.kube.objects import DLQueue
 from muster.scheduling.gang import Gang
 from muster.scheduling.snapshot import Queue
@@ -39,6 +39,8 @@ class DLQueues(Controller):
     async def _write(self, queue: DLQueue, status: dict[str, object]) -> None:
         try:
             await self._api_writer.patch_status(DLQUEUES, queue.metadata, status)
+        except Conflict:
+            self._work_queue.plan_after_news()
         except KubeError as error:
             self._reporter.failed(f"status of DLQueue {queue.metadata.key}", error)
             self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)

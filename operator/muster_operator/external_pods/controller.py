@@ -14,7 +14,16 @@ from muster.kube.objects import Pod
 from muster.scheduling.decisions import Place, Reason, Wait
 from muster.scheduling.gang import Assigned, Gang, Placement
 from muster_operator.controller import Context, Controller
-from muster_operator.external_pods.gangs import PodGang, counts, gangs_of, grouped, is_external, placed_gang, pod_gang
+from muster_operator.external_pods.gangs import (
+    PodGang,
+    counts,
+    gangs_of,
+    grouped,
+    is_external,
+    placed_gang,
+    pod_gang,
+    with_first,
+)
 from muster_operator.external_pods.requeue import Requeue
 from muster_operator.external_pods.ungating import fulfilled, reservation, reservation_text, ungating_patch
 from muster_operator.reporting import about_pod
@@ -109,7 +118,10 @@ class ExternalPods(Controller):
         log.info("%s: %s", decision.gang.name, decision.message)
         if len(gang.pods) > 1:
             text = reservation_text(decision.placement)
-            await self._api_writer.annotate(PODS, gang.members[0].metadata, {names.RESERVATION: text})
+            first = await self._api_writer.annotate(PODS, gang.members[0].metadata, {names.RESERVATION: text})
+            if first is None:
+                return  # the gang is not whole any more, and is planned anew
+            gang = with_first(gang, first)
         await self._ungate(gang, decision.placement)
         for pod in gang.pods.values():
             self._reporter.event(about_pod(pod.metadata), "Normal", decision.reason, decision.message)
@@ -138,20 +150,26 @@ class ExternalPods(Controller):
         """Ungate the pods of a reservation; a rejected patch must not hold up other gangs, and its pod is planned again."""
         try:
             await self._ungate(gang, reserved)
+        except Conflict:
+            self._work_queue.plan_after_news()
         except KubeError as error:
             self._reporter.failed(f"{gang.gang.name}: could not be ungated as reserved", error)
 
     async def _clear_reservation(self, pod: Pod) -> None:
         try:
             await self._api_writer.annotate(PODS, pod.metadata, {names.RESERVATION: None})
+        except Conflict:
+            self._work_queue.plan_after_news()
         except KubeError as error:
             self._reporter.failed(f"{pod.metadata.key}: annotation {names.RESERVATION} could not be removed", error)
 
     async def _ungate(self, gang: PodGang, placement: Placement) -> None:
-        """Patch each pod as it is now; a pod that changed meanwhile is left to the next plan, or to the reservation."""
-        current = {a.task.name: self._pods.get(gang.pods[a.task.name].metadata.key) for a in placement}
+        """Patch each pod as it was planned; one that changed meanwhile is left to the next plan, or to the reservation.
+
+        The reservation is left to the next plan too where its pod has changed: kube-scheduler may be quicker.
+        """
         results = await asyncio.gather(
-            *(self._ungate_pod(pod, a) for a in placement if (pod := current[a.task.name]) is not None),
+            *(self._ungate_pod(gang.pods[a.task.name], a) for a in placement),
             return_exceptions=True,
         )
         for result in results:
@@ -159,13 +177,13 @@ class ExternalPods(Controller):
                 raise result
         first = self._pods.get(gang.members[0].metadata.key)
         if all(results) and first is not None and first.metadata.annotation(names.RESERVATION) is not None:
-            await self._api_writer.annotate(PODS, first.metadata, {names.RESERVATION: None})
+            await self._clear_reservation(first)
 
     async def _ungate_pod(self, pod: Pod, assigned: Assigned) -> bool:
         """Remove a pod's gate and pin it; return False if it has changed or is gone."""
         try:
             affinity = await self._affinity(pod) if pod.spec.affinity else None
-            return await self._api_writer.patch(PODS, pod.metadata, ungating_patch(pod, affinity, assigned))
+            return await self._api_writer.patch(PODS, pod.metadata, ungating_patch(pod, affinity, assigned)) is not None
         except (NotFound, Conflict):
             return False
 

@@ -7,7 +7,7 @@ many as the annotation muster.dev/gang-size says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from muster.allocation.pods import constraint_of, gpus_of, pod_holding, resources_of
@@ -79,6 +79,13 @@ def pod_gang(name: str, members: Sequence[Pod], away: int = 0) -> PodGang:
         not_before=max(_not_before(pod) for pod in gated.values()),
     )
     return PodGang(gang, gated, tuple(members))
+
+
+def with_first(gang: PodGang, first: Pod) -> PodGang:
+    """Return a gang whose first pod was changed by a write."""
+    name = first.metadata.name
+    pods = {**gang.pods, name: first} if name in gang.pods else gang.pods
+    return replace(gang, pods=pods, members=(first, *gang.members[1:]))
 
 
 def placed_gang(pod: Pod) -> Gang | None:

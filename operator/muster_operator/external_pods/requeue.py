@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from muster.api import names
-from muster.kube.errors import AlreadyExists, ApiError, KubeError, NotFound
+from muster.kube.errors import AlreadyExists, ApiError, Conflict, KubeError, NotFound
 from muster.kube.objects import Pod
 from muster_operator.controller import Context
 from muster_operator.external_pods import templates
@@ -76,6 +76,8 @@ class Requeue:
             await all_of(self._api_writer.annotate(PODS, pod.metadata, {names.RESERVATION: None}) for pod in reserving)
             await all_of(self._park(pod) for pod in members if pod.metadata.controller is None)
             await all_of(self._delete(pod) for pod in members)
+        except Conflict:
+            self._work_queue.plan_after_news()
         except KubeError as error:
             self._reporter.failed(f"{gang_name(stuck)}: could not be requeued", error)
             self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
@@ -105,6 +107,8 @@ class Requeue:
                     self._not_before.pop(uid, None)
                 case Step.CREATE:
                     self._work_queue.plan_by(not_before)
+        except Conflict:
+            self._work_queue.plan_after_news()
         except KubeError as error:
             self._failed(parked, error, now)
 

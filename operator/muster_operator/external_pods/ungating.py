@@ -65,14 +65,11 @@ def fulfilled(pods: Collection[Pod]) -> list[Pod]:
 
 
 def ungating_patch(pod: Pod, affinity: dict[str, Any] | None, assigned: Assigned) -> dict[str, Any]:
-    """Return the one merge patch that ungates and pins a pod and names its GPUs; Conflict if the pod has changed."""
+    """Return the one merge patch that ungates and pins a pod and names its GPUs."""
     gates = [{"name": gate.name} for gate in pod.spec.scheduling_gates or () if gate.name != names.GATE]
     gpus = ",".join(map(str, indices(assigned.gpus)))
     return {
-        "metadata": {
-            "resourceVersion": pod.metadata.resource_version,
-            "annotations": {names.RANK: str(assigned.rank), names.GPUS: gpus or None, names.WAITING: None},
-        },
+        "metadata": {"annotations": {names.RANK: str(assigned.rank), names.GPUS: gpus or None, names.WAITING: None}},
         "spec": {"schedulingGates": gates, "affinity": pinned(affinity, assigned.node)},
     }
 

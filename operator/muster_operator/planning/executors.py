@@ -1,8 +1,8 @@
 """From decisions to writes: one executor a verb, each verb matched.
 
 Writes of one plan about the same gang run in the order of the decisions, one after the other, and end with the first that
-fails; those of different gangs run concurrently. A failed write is left to the next plan, which sees what came true. A gang
-with work in flight is left alone and planned again after it.
+fails; those of different gangs run concurrently. A failed write is left to the next plan, which sees what came true; so is a
+write that came too late, since its gang has changed. A gang with work in flight is left alone and planned again after it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import assert_never
 
-from muster.kube.errors import KubeError
+from muster.kube.errors import Conflict, KubeError
 from muster.scheduling.decisions import (
     Decision,
     Grow,
@@ -135,6 +135,8 @@ class Execution:
         """Wait for writes about a gang; what fails is left to the next plan."""
         try:
             await work
+        except Conflict:  # the gang has changed since the snapshot
+            self._work_queue.plan_after_news()
         except KubeError as error:
             self._reporter.failed(f"{name}: a decision could not be written", error)
             self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)

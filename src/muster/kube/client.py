@@ -139,14 +139,19 @@ class Client:
         *,
         grace_seconds: int | None = None,
         uid: str | None = None,
+        resource_version: str | None = None,
         propagation: Propagation | None = None,
     ) -> bytes:
-        """Delete an object, only that of `uid` if given (else Conflict); grace in seconds, None: the object's own."""
+        """Delete an object, only that of `uid` and of this version if given (else Conflict).
+
+        Grace in seconds, None: the object's own.
+        """
         options: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1"}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
-        if uid is not None:
-            options["preconditions"] = {"uid": uid}
+        preconditions = {"uid": uid, "resourceVersion": resource_version}
+        if given := {key: value for key, value in preconditions.items() if value is not None}:
+            options["preconditions"] = given
         if propagation is not None:
             options["propagationPolicy"] = propagation
         return await self._send("DELETE", path, {}, options, _JSON)
