@@ -68,7 +68,7 @@ async def serve(options: argparse.Namespace) -> None:
         reflectors = _reflectors(client, view)
         cluster = rules.cluster(view)
         waking = Waking(cluster, patcher(client))
-        app = create_app(view, Guard(cluster, waking), Metrics(cluster, waking, reflectors), Policy(options.policy))
+        app = create_app(Guard(cluster, waking, Policy(options.policy)), Metrics(cluster, waking, reflectors))
         config = uvicorn.Config(
             app,
             access_log=False,

@@ -18,17 +18,15 @@ from fastapi.requests import Request
 from fastapi.responses import PlainTextResponse, Response
 from starlette.requests import ClientDisconnect
 
-from muster.allocation.view import ClusterView
 from muster_extender import wire
-from muster_extender.guard import Guard, NotSynced
+from muster_extender.guard import Asker, Guard, Undecided
 from muster_extender.metrics import CONTENT_TYPE, Metrics
-from muster_extender.scores import Policy, prioritize
 from muster_extender.wire import ExtenderArgs
 
 log: Final = logging.getLogger(__name__)
 
-BODY_LIMIT: Final = 64 << 20
-"""Bytes: the whole nodes of a cluster of 5,000 are 44 MB."""
+BODY_LIMIT: Final = 2 << 20
+"""Bytes: a pod has at most 1.5 MB, the names of 5,000 nodes 160 kB."""
 BODY_SECONDS: Final = 10.0
 
 
@@ -51,24 +49,22 @@ class Unreadable(Exception):
         self.status = status
 
 
-def create_app(
-    view: ClusterView, guard: Guard, metrics: Metrics, policy: Policy = Policy.PACK, *, body_limit: int = BODY_LIMIT
-) -> FastAPI:
+def create_app(guard: Guard, metrics: Metrics, asker: Asker = Asker.OWN, *, body_limit: int = BODY_LIMIT) -> FastAPI:
     """Return the ASGI application; `body_limit` in bytes."""
 
     async def filter_verb(args: ExtenderArgs) -> Answer:
-        verdict = await guard.filter(args.pod, args.names())
-        body = wire.filter_result(args, verdict.passed, verdict.failed, verdict.unresolvable)
+        verdict = await guard.filter(args.pod, args.names(), asker)
+        body = wire.filter_result(verdict.passed, verdict.failed, verdict.unresolvable)
         return Answer(body, f"{verdict.rule}-{'passed' if verdict.passed else 'refused'}")
 
     async def prioritize_verb(args: ExtenderArgs) -> Answer:
-        return Answer(wire.priorities(prioritize(view, args.pod, args.names(), policy)), "scored")
+        return Answer(wire.priorities(guard.prioritize(args.pod, args.names())), "scored")
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        if view.synced:
+        if guard.view.synced:
             return PlainTextResponse("ok\n")
         return PlainTextResponse("nodes, pods and jobs have not all been read from the API server yet\n", 503)
 
@@ -107,8 +103,8 @@ async def _answered(body: bytes, verb: Verb, fallback: Fallback) -> Answer:
         raise Unreadable(400, str(error)) from error
     except wire.WrongShape as error:
         return Answer(fallback(str(error)), "malformed")
-    except NotSynced as error:
-        return Answer(fallback(str(error)), "not-synced")
+    except Undecided as error:
+        return Answer(fallback(str(error)), error.outcome)
     except Exception as error:
         log.exception("a request of kube-scheduler failed")
         return Answer(fallback(f"the extender failed: {type(error).__name__}: {error}"), "failed")

@@ -1,61 +1,47 @@
 """Requests and answers of a scheduler extender: extender/v1/types.go of Kubernetes as msgspec Structs.
 
 The Go types carry no JSON tags, so their keys are the Go field names; the objects inside keep the API's camelCase. A
-scheduler with `nodeCacheCapable: true` sends names (160 kB for 5,000 nodes), another one whole nodes (44 MB): of those only
-the names are decoded. It accepts only nodes that it sent.
+scheduler with `nodeCacheCapable: true` sends names (160 kB for 5,000 nodes) and accepts only names that it sent. One without
+it would send whole nodes (44 MB), which are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from muster.allocation.pods import gpus_of
-from muster.kube.objects import Pod
+from muster.kube.objects import NOTHING, Pod
+
+MOST_NODES: Final = 20_000
+"""Nodes in one request: four times what Kubernetes supports in a cluster."""
+LONGEST_NAME: Final = 253
+"""Characters of a node's name: the API server's own limit."""
 
 
 class Wire(msgspec.Struct, rename="pascal", gc=False):
     """Base: Go field names on the wire."""
 
 
-class Named(msgspec.Struct, gc=False):
-    """The metadata of a node, of which only the name is read."""
-
-    name: str
-
-
-class WireNode(msgspec.Struct, gc=False):
-    """A node inside a NodeList."""
-
-    metadata: Named
-
-
-class NodeList(msgspec.Struct, gc=False):
-    """A v1.NodeList; Go writes an empty one as null items."""
-
-    items: list[WireNode] | None = None
-
-
 class ExtenderArgs(Wire):
-    """The body of filter and prioritize."""
+    """The body of filter and prioritize; `nodes` stays as it is, since a scheduler is to send names."""
 
     pod: Pod
-    nodes: NodeList | None = None
-    node_names: list[str] | None = None
+    nodes: msgspec.Raw = NOTHING
+    node_names: Annotated[list[Annotated[str, Meta(max_length=LONGEST_NAME)]], Meta(max_length=MOST_NODES)] | None = None
 
     def names(self) -> list[str]:
         """Return the names of the nodes in question, in the order they came."""
-        if self.node_names is not None:
-            return self.node_names
-        return [node.metadata.name for node in (self.nodes.items if self.nodes else None) or ()]
+        return self.node_names or []
 
 
 class FilterResult(Wire):
     """ExtenderFilterResult; a node in both maps of refusals counts as unresolvable."""
 
-    nodes: NodeList | None = None
+    nodes: None = None
     node_names: list[str] | None = None
     failed_nodes: dict[str, str] = {}
     failed_and_unresolvable_nodes: dict[str, str] = {}
@@ -87,7 +73,6 @@ def decode(body: bytes) -> ExtenderArgs:
     try:
         args = _decode(body)
         gpus_of(args.pod)  # raises for an amount that is none
-        return args
     except (msgspec.ValidationError, ArithmeticError) as error:
         _check_syntax(body)  # a wrong field may come before the place where the JSON breaks off
         raise WrongShape(f"the body is no ExtenderArgs: {error}") from error
@@ -95,6 +80,9 @@ def decode(body: bytes) -> ExtenderArgs:
         raise NoJson(f"the body is no JSON: {error}; expected the ExtenderArgs of a kube-scheduler") from error
     except ValueError as error:  # an amount that is no quantity
         raise WrongShape(f"the body is no ExtenderArgs: {error}") from error
+    if args.nodes != NOTHING:
+        raise WrongShape("whole nodes were sent: set nodeCacheCapable: true for this extender, so that names are")
+    return args
 
 
 def _check_syntax(body: bytes) -> None:
@@ -104,12 +92,9 @@ def _check_syntax(body: bytes) -> None:
         raise NoJson(f"the body is no JSON: {error}; expected the ExtenderArgs of a kube-scheduler") from error
 
 
-def filter_result(args: ExtenderArgs, passed: list[str], failed: dict[str, str], unresolvable: dict[str, str]) -> bytes:
-    """Encode the answer to filter in the form (names or nodes) of the question."""
-    if args.node_names is not None:
-        return _encode(FilterResult(None, passed, failed, unresolvable))
-    nodes = NodeList([WireNode(Named(name)) for name in passed])  # kube-scheduler looks at the names only
-    return _encode(FilterResult(nodes, None, failed, unresolvable))
+def filter_result(passed: list[str], failed: dict[str, str], unresolvable: dict[str, str]) -> bytes:
+    """Encode the answer to filter."""
+    return _encode(FilterResult(None, passed, failed, unresolvable))
 
 
 def filter_error(message: str) -> bytes:

@@ -22,10 +22,9 @@ from muster.kube.objects import DLJob, Node, Pod
 from muster.machines import machine
 from muster_extender import rules
 from muster_extender.app import create_app
-from muster_extender.guard import Guard
+from muster_extender.guard import POD_SECONDS, Guard
 from muster_extender.metrics import Metrics
 from muster_extender.rules import Verdict, filter_nodes
-from muster_extender.scores import Policy
 from muster_extender.waking import Waking
 
 Places = dict[str, tuple[str, list[int]]]
@@ -117,6 +116,10 @@ class World:
         self.view.pods.put(msgspec.convert(pod, Pod))
         return pod
 
+    def pending(self, name: str, gpus: int = 1, **more: Any) -> Json:
+        """Put a pod that waits for a node into the view, and give it as JSON."""
+        return self.store(self.pod(name, gpus, **more))
+
     def bind(self, name: str, gpus: int, node: str, **more: Any) -> None:
         self.store(self.pod(name, gpus, node=node, phase="Running", **more))
 
@@ -161,8 +164,8 @@ class Patches:
 class Extender:
     """The extender over a world, and a client of it."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, guard: Guard) -> None:
-        self.http, self.url, self.guard = http, url, guard
+    def __init__(self, http: aiohttp.ClientSession, url: str, guard: Guard, waking: Waking) -> None:
+        self.http, self.url, self.guard, self.waking = http, url, guard, waking
 
     async def post(self, verb: str, body: bytes | Json) -> tuple[int, Any]:
         """Send a body; give the status, and the answer decoded where it is JSON."""
@@ -177,16 +180,18 @@ class Extender:
 
 
 @asynccontextmanager
-async def serving(world: World, patches: Patches, **options: Any) -> AsyncIterator[Extender]:
+async def serving(
+    world: World, patches: Patches, *, pod_seconds: float = POD_SECONDS, **options: Any
+) -> AsyncIterator[Extender]:
     """Serve a world on loopback by a real uvicorn in this event loop."""
     waking = Waking(world.cluster, patches, apart=0.2, pause=0.001)
-    guard = Guard(world.cluster, waking)
-    app = create_app(world.view, guard, Metrics(world.cluster, waking, {}), Policy.PACK, **options)
+    guard = Guard(world.cluster, waking, pod_seconds=pod_seconds)
+    app = create_app(guard, Metrics(world.cluster, waking, {}), **options)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None, lifespan="off"))
     tasks = [asyncio.create_task(waking.run()), asyncio.create_task(server._serve([listening]))]
     async with aiohttp.ClientSession() as http:
-        yield Extender(http, f"http://127.0.0.1:{listening.getsockname()[1]}", guard)
+        yield Extender(http, f"http://127.0.0.1:{listening.getsockname()[1]}", guard, waking)
     server.should_exit = True
     tasks[0].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

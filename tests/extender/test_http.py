@@ -26,6 +26,7 @@ NOTHING: dict[str, Any] = {
 }
 
 
+NO_GPUS = {"metadata": {"name": "x"}, "spec": {}}
 MANY = b'{"Pod": {"metadata": {"name": "x"}, "spec": {"containers": [{"resources": {"limits": {"nvidia.com/gpu": %s}}}]}}}'
 
 
@@ -37,31 +38,22 @@ async def test_filter_by_names(world: World, extender: Extender) -> None:
     world.node("n1")
     world.node("n2")
     world.job("vgg16", {"vgg16-worker-0": ("n1", [0, 1])})
-    status, answer = await extender.post("filter", question(world.pod("job", 8), "n2", "n1"))
+    status, answer = await extender.post("filter", question(world.pending("job", 8), "n2", "n1"))
     why = "needs 8 GPUs: 6 of 8 free, 2 reserved for vision/vgg16"
     assert (status, answer) == (200, NOTHING | {"NodeNames": ["n2"], "FailedAndUnresolvableNodes": {"n1": why}})
 
 
-async def test_filter_by_whole_nodes(world: World, extender: Extender) -> None:
-    world.node("n1")
-    world.node("n2", 4)
-    items = [{"metadata": {"name": name, "labels": {"a": "b"}}, "spec": {}} for name in ("n1", "n2")]
-    status, answer = await extender.post("filter", {"Pod": world.pod("job", 8), "Nodes": {"metadata": {}, "items": items}})
-    assert (status, answer["Nodes"], answer["NodeNames"]) == (200, {"items": [{"metadata": {"name": "n1"}}]}, None)
-    assert answer["FailedAndUnresolvableNodes"] == {"n2": "needs 8 GPUs: 4 of 4 free"}
-
-
-@pytest.mark.parametrize("nodes", [{}, {"Nodes": None, "NodeNames": None}, {"NodeNames": []}, {"Nodes": {"items": None}}])
+@pytest.mark.parametrize("nodes", [{}, {"Nodes": None, "NodeNames": None}, {"NodeNames": []}])
 async def test_filter_of_no_nodes_passes_none(world: World, extender: Extender, nodes: Json) -> None:
-    status, answer = await extender.post("filter", {"Pod": world.pod("job", 8), **nodes})
+    status, answer = await extender.post("filter", {"Pod": world.pending("job", 8), **nodes})
     assert (status, answer["Error"]) == (200, "")
-    assert await extender.post("prioritize", {"Pod": world.pod("job", 8), **nodes}) == (200, [])
+    assert await extender.post("prioritize", {"Pod": world.pending("job", 8), **nodes}) == (200, [])
 
 
 async def test_prioritize_scores_every_node(world: World, extender: Extender) -> None:
     world.node("n1", kind="dgx-a100")
     world.node("n2", kind="pcie-8")
-    answer = await extender.post("prioritize", question(world.pod("job", 1), "n1", "n2"))
+    answer = await extender.post("prioritize", question(world.pending("job", 1), "n1", "n2"))
     assert answer == (200, [{"Host": "n1", "Score": 0}, {"Host": "n2", "Score": 10}])
 
 
@@ -70,7 +62,7 @@ async def test_prioritize_scores_every_node(world: World, extender: Extender) ->
 
 async def test_owner_waits_for_its_reservation(world: World, extender: Extender, until: Until) -> None:
     world.node("n1")
-    pod = world.own("late-worker-0", "late", 2)
+    pod = world.store(world.own("late-worker-0", "late", 2))
     asked = asyncio.create_task(extender.post("filter", question(pod, "n1")))
     await until(lambda: extender.guard.waiting)
     world.job("unrelated", {})
@@ -81,7 +73,7 @@ async def test_owner_waits_for_its_reservation(world: World, extender: Extender,
 
 async def test_owner_waits_once_and_not_forever(world: World, extender: Extender) -> None:
     world.node("n1")
-    pod = world.own("never-worker-0", "never", 2)
+    pod = world.store(world.own("never-worker-0", "never", 2))
     for _ in range(3):
         status, answer = await extender.post("filter", question(pod, "n1"))
         assert (status, answer["NodeNames"]) == (200, [])
@@ -95,7 +87,7 @@ async def test_owner_waits_once_and_not_forever(world: World, extender: Extender
 async def test_refused_pod_is_woken(world: World, extender: Extender, patches: Patches, until: Until) -> None:
     world.node("n1")
     world.job("gang", {"gang-worker-0": ("n1", [0])})
-    pod = world.store(world.pod("job", 8))
+    pod = world.pending("job", 8)
     assert (await extender.post("filter", question(pod, "n1")))[1]["NodeNames"] == []
     assert patches.made == []
     world.job("gang", {})
@@ -106,7 +98,7 @@ async def test_two_pods_in_a_row_cannot_take_reserved_gpus(world: World, extende
     world.node("n1")
     world.job("gang", {"gang-worker-0": ("n1", [0, 1, 2, 3])})
     for pod, passed in (("first", ["n1"]), ("second", []), ("first", ["n1"])):
-        assert (await extender.post("filter", question(world.pod(pod, 4), "n1")))[1]["NodeNames"] == passed
+        assert (await extender.post("filter", question(world.pending(pod, 4), "n1")))[1]["NodeNames"] == passed
 
 
 # Bad bodies
@@ -131,7 +123,9 @@ async def test_body_that_is_not_json_gets_400(extender: Extender, body: bytes) -
         (b"{}", "missing required field `Pod`"),
         (b'{"Pod": {}}', "missing required field `metadata`"),
         (b'{"Pod": {"metadata": {"name": "x"}, "spec": {}}, "NodeNames": [1]}', "$.NodeNames[0]"),
-        (b'{"Pod": {"metadata": {"name": "x"}, "spec": {}}, "Nodes": {"items": [{}]}}', "$.Nodes.items[0]"),
+        (b'{"Pod": {"metadata": {"name": "x"}, "spec": {}}, "Nodes": {"items": []}}', "nodeCacheCapable: true"),
+        (json.dumps({"Pod": NO_GPUS, "NodeNames": ["n" * 254]}).encode(), "length <= 253"),
+        (json.dumps({"Pod": NO_GPUS, "NodeNames": ["n"] * 20_001}).encode(), "length <= 20000"),
         (MANY % b'"x"', "'x' is no quantity"),
         (MANY % b'"Infinity"', "ExtenderArgs"),
     ],
@@ -152,7 +146,7 @@ async def test_failure_inside_is_logged_and_told(
 ) -> None:
     world.node("n1")
     monkeypatch.setattr(fit_cache.FitCache, "of", lambda *_: 1 / 0)
-    status, answer = await extender.post("filter", question(world.pod("job", 1), "n1"))
+    status, answer = await extender.post("filter", question(world.pending("job", 1), "n1"))
     assert (status, answer["NodeNames"]) == (200, None)
     assert answer["Error"] == "the extender failed: ZeroDivisionError: division by zero"
     assert "a request of kube-scheduler failed" in caplog.text
@@ -206,7 +200,7 @@ def post(world: World, patches: Patches, serve: Serving) -> Iterator[Post]:
     world.node("n1")
     world.sync()
     with asyncio.Runner() as runner:
-        context = serve(world, patches)
+        context = serve(world, patches, pod_seconds=0.001)
         extender: Extender = runner.run(context.__aenter__())
         yield lambda verb, body: runner.run(extender.post(verb, body))
         runner.run(context.__aexit__(None, None, None))
@@ -215,7 +209,7 @@ def post(world: World, patches: Patches, serve: Serving) -> Iterator[Post]:
 @settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_json_is_answered(data: st.DataObject, world: World, post: Post) -> None:
-    whole = question(world.pod("job", 2, pin="n1", claim="0,1", job="x", labelled=False), "n1", "n2")
+    whole = question(world.pending("job", 2, pin="n1", claim="0,1", job="x", labelled=False), "n1", "n2")
     path = data.draw(st.sampled_from(places(whole)[1:]))
     new = data.draw(
         st.just(...) | json_values | st.sampled_from(["1e99", "-1", "1e999999", "NaN", "Infinity", "\ud800", 10**30])
@@ -238,19 +232,19 @@ async def test_server_is_ready_once_the_view_is_complete(world: World, patches: 
         assert (await extender.get("healthz"))[0] == 200
         for store in (world.view.nodes, world.view.jobs, world.view.pods):
             assert (await extender.get("readyz"))[0] == 503
-            status, answer = await extender.post("filter", question(world.pod("job", 1), "n1"))
+            status, answer = await extender.post("filter", question(world.pending("job", 1), "n1"))
             assert status == 200
             assert "has not read" in answer["Error"]
             store.synced.set()
         assert await extender.get("readyz") == (200, "ok\n")
-        assert (await extender.post("filter", question(world.pod("job", 1), "n1")))[1]["NodeNames"] == ["n1"]
+        assert (await extender.post("filter", question(world.pending("job", 1), "n1")))[1]["NodeNames"] == ["n1"]
 
 
 async def test_metrics_show_view_and_requests(world: World, extender: Extender) -> None:
     world.node("n1")
     world.job("vgg16", {"vgg16-worker-0": ("n1", [0, 1])})
-    await extender.post("filter", question(world.pod("job", 8), "n1"))
-    await extender.post("filter", question(world.pod("job", 1), "n1"))
+    await extender.post("filter", question(world.pending("job", 8), "n1"))
+    await extender.post("filter", question(world.pending("job", 1), "n1"))
     await extender.post("filter", b"no")
     _, text = await extender.get("metrics")
     for line in (
