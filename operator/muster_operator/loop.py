@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from muster_operator import metrics
 from muster_operator.controller import Context, Controller
 from muster_operator.planning.planning import Planning
 from muster_operator.work_queue import RETRY_SECONDS, Key
@@ -19,7 +18,7 @@ class Loop:
     def __init__(self, context: Context, controllers: Sequence[Controller], planning: Planning) -> None:
         self._stores, self._work_queue = context.stores, context.work_queue
         self._controllers = {controller.kind: controller for controller in controllers}
-        self._planning = planning
+        self._planning, self._reporter = planning, context.reporter
 
     async def run(self) -> None:
         """Work until cancelled. Nothing is decided before every first list is in."""
@@ -44,19 +43,15 @@ class Loop:
     def _reconcile(self, key: Key, now: float) -> None:
         try:
             self._controllers[key.kind].reconcile(key.name, now)
-        except Exception:
-            self._failed(f"reconciling {key.name}")
-            self._work_queue.mark_at(key, now + RETRY_SECONDS)
+        except Exception as error:  # a fault in one object must not stop the others
+            self._work_queue.failed(key, error)
+        else:
+            self._work_queue.settled(key)
 
     async def _plan(self, now: float) -> None:
         self._work_queue.begin_plan(now)
         try:
             await self._planning.run(now)
-        except Exception:
-            self._failed("planning")
+        except Exception as error:
+            self._reporter.failed("planning", error)
             self._work_queue.plan_by(now + RETRY_SECONDS)
-
-    def _failed(self, what: str) -> None:
-        """A fault in one object, or in one plan, must not stop the others: it is reported, and tried again."""
-        metrics.ERRORS.inc()
-        log.exception("%s failed; tries again in %.0f s", what, RETRY_SECONDS)

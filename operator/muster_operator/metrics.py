@@ -14,6 +14,7 @@ RESERVED_GPUS = Gauge("muster_reserved_gpus", "GPUs that placed gangs hold")
 DECISIONS = Counter("muster_decisions_total", "Decisions of the planner", ["decision", "reason"])
 PLAN_SECONDS = Histogram("muster_plan_seconds", "Time of one plan", buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10))
 ERRORS = Counter("muster_operator_errors_total", "Work and writes that failed and are tried again")
+SET_ASIDE = Gauge("muster_set_aside", "Gangs and nodes that planning leaves out because the planner fails over them", ["kind"])
 LEADER = Gauge("muster_operator_leader", "1 if this operator leads, 0 if it stands by")
 WATCH_FAILED = Gauge(
     "muster_operator_watch_failed", "1 if a resource cannot be watched: decisions rest on what was read last", ["resource"]

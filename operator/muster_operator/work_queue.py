@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from muster.kube.errors import Conflict
+from muster.kube.errors import Conflict, KubeError
 
 RETRY_SECONDS = 2.0
-"""Before work that failed is tried again."""
+"""Before work that failed is tried again; doubled each time in a row that muster itself was at fault."""
+LONGEST_RETRY_SECONDS = 120.0
+"""The longest such pause. A change of the object ends it at once."""
 PLAN_SECONDS = 0.05
 """Least time between two plans: what arrives in between is planned together."""
 NEWS_SECONDS = 0.2
@@ -40,6 +42,8 @@ class WorkQueue:
         self._dirty: set[Key] = set()
         self._later: dict[Key, float] = {}
         self._in_flight: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        """How often in a row muster was at fault in the work of an object."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._plan_at = 0.0
         self._planned_at = 0.0
@@ -103,14 +107,30 @@ class WorkQueue:
             self.mark_at(key, self.clock() + NEWS_SECONDS)
             self.plan_after_news()
         except Exception as error:
-            self._failed(key.name, error)
-            self.mark_at(key, self.clock() + RETRY_SECONDS)
+            self.failed(key, error)
+        else:
+            self._failures.pop(key, None)
         finally:
             self._in_flight.discard(key)
             if key in self._plan_after:
                 self._plan_after.discard(key)
                 self.plan_by(0.0)
             self._changed.set()
+
+    def failed(self, key: Key, error: Exception) -> None:
+        """Report what went wrong with an object, and mark it for another try."""
+        self._failed(key.name, error)
+        if isinstance(error, KubeError):
+            self.mark_at(key, self.clock() + RETRY_SECONDS)
+            return
+        before = self._failures.get(key, 0)
+        self._failures[key] = before + 1
+        self.mark_at(key, self.clock() + min(RETRY_SECONDS * 2.0 ** min(before, 30), LONGEST_RETRY_SECONDS))
+
+    def settled(self, key: Key) -> None:
+        """Forget the failures of an object that was looked at without one, unless it has work in flight that may fail."""
+        if key not in self._in_flight:
+            self._failures.pop(key, None)
 
     # Plans
 

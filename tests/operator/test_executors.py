@@ -1,4 +1,4 @@
-"""One executor a verb: what is decided about one gang is written in order, what cannot be executed is refused loudly."""
+"""One executor a verb: what is decided about one gang is written in order, what cannot be executed fails its gang alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from muster.scheduling.decisions import (
 from muster.scheduling.gang import Gang
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
-from muster_operator.controller import NotExecutable
 from muster_operator.planning import executors
 from muster_operator.planning.executors import VERBS
 from muster_operator.planning.snapshot import Snapshots
@@ -41,7 +40,7 @@ JOB = paths.dljobs(SPACE, "vgg16")
 async def carry_out(harness: OperatorHarness, *decided: Decision) -> None:
     """Have decisions carried out as planning does."""
     harness.sync()
-    snapshot = Snapshots(harness.stores.view, harness.controllers).take()
+    snapshot = Snapshots(harness.stores.view, harness.controllers, harness.context.reporter).take()
     await executors.carry_out(harness.context, harness.controllers, decided, snapshot, harness.now)
     await harness.idle()
 
@@ -127,7 +126,7 @@ async def test_job_that_finished_since_the_snapshot_is_not_placed(harness: Opera
     one = gang(harness)
     placement = find(one, FreeCapacity(harness.stores.view.usable()))
     assert placement is not None
-    snapshot = Snapshots(harness.stores.view, harness.controllers).take()
+    snapshot = Snapshots(harness.stores.view, harness.controllers, harness.context.reporter).take()
     harness.change(JOB, status={"phase": "Failed"})
     harness.sync()
     decided = [Place(one, placement, Reason.PLACED, "placed")]
@@ -136,28 +135,37 @@ async def test_job_that_finished_since_the_snapshot_is_not_placed(harness: Opera
 
 
 @pytest.mark.parametrize("verb", UNEXECUTABLE)
-async def test_verb_that_the_operator_cannot_execute_is_refused_loudly(
-    harness: OperatorHarness, verb: type[AnyAssignment]
+async def test_verb_that_the_operator_cannot_execute_is_reported_and_changes_nothing(
+    harness: OperatorHarness, verb: type[AnyAssignment], caplog: pytest.LogCaptureFixture
 ) -> None:
     one = await running(harness)
     asked = len(harness.server.asked)
-    with pytest.raises(NotExecutable, match=rf"gang vision/vgg16: .* {verb.__name__}"):
-        await carry_out(harness, verb(one, one.placement, Reason.PLACED, "no reason"))
+    await carry_out(harness, verb(one, one.placement, Reason.PLACED, "no reason"))
     assert len(harness.server.asked) == asked
+    assert f"gang vision/vgg16: the planner decided {verb.__name__}" in caplog.text
 
 
-async def test_suspension_in_place_is_refused_loudly(harness: OperatorHarness) -> None:
+async def test_decision_that_cannot_be_executed_leaves_those_about_other_gangs_alone(
+    harness: OperatorHarness, caplog: pytest.LogCaptureFixture
+) -> None:
     one = await running(harness)
-    with pytest.raises(NotExecutable, match="Suspend"):
-        await carry_out(harness, Suspend(one, Reason.TIME_SLICED, "waits in its place"))
+    harness.submit("other", roles=WHOLE)
+    harness.sync()
+    await harness.look()
+    other = gang(harness, "other")
+    placement = find(other, FreeCapacity(harness.stores.view.usable()))
+    assert placement is not None
+    stranger = Gang("vision/stranger", one.queue, 0.0, one.tasks)
+    await carry_out(
+        harness,
+        Suspend(one, Reason.TIME_SLICED, "waits in its place"),
+        Wait(stranger, Reason.NEVER_FITS, "needs more"),
+        Place(other, placement, Reason.PLACED, "placed"),
+    )
+    assert (harness.status()["phase"], harness.status("other")["phase"]) == ("Running", "Admitted")
+    assert "Suspend" in caplog.text
+    assert "gang vision/stranger belongs to no controller" in caplog.text
 
 
 def test_every_verb_is_executed_or_refused() -> None:
     assert {*VERBS, *UNEXECUTABLE, Suspend} == decisions.VERBS
-
-
-async def test_decision_about_a_gang_that_nobody_owns_is_refused_loudly(harness: OperatorHarness) -> None:
-    one = await running(harness)
-    stranger = Gang("vision/stranger", one.queue, 0.0, one.tasks)
-    with pytest.raises(NotExecutable, match="belongs to no controller"):
-        await carry_out(harness, Wait(stranger, Reason.NEVER_FITS, "needs more"))

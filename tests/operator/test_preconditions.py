@@ -64,7 +64,7 @@ async def test_placement_of_a_deleted_job_does_not_land_in_the_next_of_its_name(
     harness.submit(roles=roles(workers=1, chief=1))
     harness.sync()
     await harness.look()
-    snapshot = Snapshots(harness.stores.view, harness.controllers).take()
+    snapshot = Snapshots(harness.stores.view, harness.controllers, harness.context.reporter).take()
     (gang,) = snapshot.gangs
     placement = find(gang, FreeCapacity(snapshot.nodes))
     assert placement is not None
@@ -84,7 +84,7 @@ async def test_decision_follows_upon_another_of_the_same_plan(harness: OperatorH
     """The version that the first made is the second's precondition: what comes in between is not overwritten."""
     harness.submit(roles=roles(workers=1, gpus=4))
     await harness.turn(2)
-    snapshot = Snapshots(harness.stores.view, harness.controllers).take()
+    snapshot = Snapshots(harness.stores.view, harness.controllers, harness.context.reporter).take()
     (gang,) = snapshot.gangs
     decided = (Requeue(gang, Reason.TIME_SLICED, "another ranks first"), Place(gang, gang.placement, Reason.PLACED, "again"))
     await executors.carry_out(harness.context, harness.controllers, decided, snapshot, harness.now)
@@ -108,7 +108,7 @@ async def test_reason_for_waiting_is_not_told_to_another_job(harness: OperatorHa
     harness.submit(roles=roles(workers=9, gpus=4))
     harness.sync()
     await harness.look()
-    (gang,) = Snapshots(harness.stores.view, harness.controllers).take().gangs
+    (gang,) = Snapshots(harness.stores.view, harness.controllers, harness.context.reporter).take().gangs
     replaced(harness)
     harness.dljobs.tell(Wait(gang, Reason.NEVER_FITS, "needs 36 GPUs"), harness.now)
     await harness.idle()
@@ -122,7 +122,7 @@ async def test_pod_that_was_created_again_is_not_ungated_for_the_one_before(harn
         harness.pod(name, 1, gang="g", size=2)
     harness.sync()
     await harness.external_pods.prepare(harness.now)
-    snapshot = Snapshots(harness.stores.view, harness.controllers).take()
+    snapshot = Snapshots(harness.stores.view, harness.controllers, harness.context.reporter).take()
     (gang,) = snapshot.gangs
     placement = find(gang, FreeCapacity(snapshot.nodes))
     assert placement is not None

@@ -8,7 +8,7 @@ from builders.cluster import gang, node, running
 from builders.sessions import session_of, turning
 from muster.scheduling.decisions import VERBS, Migrate, Move, Preempt, Reason, Requeue, Resize, Resume, Suspend, Wait
 from muster.scheduling.gang import Assigned
-from muster.scheduling.session import NotExecutable, Session
+from muster.scheduling.session import ForbiddenVerb, Session
 from muster.scheduling.settings import Settings
 
 
@@ -79,7 +79,7 @@ def test_resumed_gang_is_packed_as_before() -> None:
 
 def test_decision_that_the_caller_cannot_execute_is_refused() -> None:
     session = session_of([node("n", 1)], [turning("a", ("n", [0]))], settings=Settings(verbs=VERBS - {Suspend}))
-    with pytest.raises(NotExecutable, match="Suspend of a is not among the caller's verbs"):
+    with pytest.raises(ForbiddenVerb, match="Suspend of a is not among the caller's verbs"):
         session.apply(Suspend(session.gangs["a"], Reason.TIME_SLICED, "so"))
     assert session.decisions == []
     assert session.gangs["a"].running

@@ -14,7 +14,7 @@ from muster.scheduling.decisions import Move, Place, Reason, Resize, Wait
 from muster.scheduling.gang import Gang
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller
-from muster_operator.dljob.job import Job, gang_of, priority_of
+from muster_operator.dljob.job import Job, gang_of, held_gang, priority_of
 from muster_operator.dljob.reconcile import Reconciler
 from muster_operator.dljob.resources import PRIORITY_CLASSES, priorities
 from muster_operator.dljob.status import Record
@@ -47,11 +47,12 @@ class DLJobs(Controller):
 
     def __init__(self, context: Context) -> None:
         self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
+        self._reporter = context.reporter
         self._writer = StatusWriter(context)
         self.jobs = Jobs(context)
         self.check = TemplateCheck(context, self._writer)
-        self._reconciler = Reconciler(context, self.jobs, self.check, self._writer)
         self._telling = Telling(context, self._writer)
+        self._reconciler = Reconciler(context, self.jobs, self.check, self._writer, self._telling)
         self._gangs: dict[str, _Translated] = {}
         self._run_times: tuple[int, Sequence[float]] = (0, ())
 
@@ -76,7 +77,8 @@ class DLJobs(Controller):
 
     def gangs(self) -> Iterable[Gang]:
         classes = priorities(self._stores.of(PRIORITY_CLASSES).values())
-        return [self._gang(job, classes) for job in self.jobs.all() if self._is_plannable(job)]
+        gangs = (self._contained(job, classes) for job in self.jobs.all())
+        return [gang for gang in gangs if gang is not None]
 
     def run_times(self) -> Sequence[float]:
         version = self.jobs.finished_version
@@ -103,6 +105,15 @@ class DLJobs(Controller):
         if not self.check.has_passed(job) or self.defer(job.key) or self.jobs.in_the_way(job):
             return False
         return all(pod.finished for pod in self.jobs.pods_of(job))
+
+    def _contained(self, job: Job, classes: dict[str, int]) -> Gang | None:
+        """The job as a gang, if the planner should see it; where that fails, what it holds still counts against its queue."""
+        try:
+            return self._gang(job, classes) if self._is_plannable(job) else None
+        except Exception as error:
+            self._reporter.failed(f"DLJob {job.key}: cannot be planned", error)
+            self._telling.fault(job, error)
+            return held_gang(job)
 
     def _gang(self, job: Job, classes: dict[str, int]) -> Gang:
         """The job as a gang, the same object while neither the job nor its priority changes.

@@ -146,6 +146,16 @@ def priority_of(job: Job, classes: Mapping[str, int]) -> int:
     return classes.get(name, 0) if name else job.spec.priority
 
 
+def held_gang(job: Job) -> Gang | None:
+    """Return what a job holds by its status alone, as a gang that stays as it is; None if it holds nothing."""
+    placement = tuple(
+        Assigned(Task(place.pod, len(place.gpus), role=place.role), place.node, gpu_set(place.gpus), place.rank)
+        for place in job.status.placement
+    )
+    queue = f"{job.meta.namespace}/{job.spec.queue}"
+    return Gang(job.key, queue, 0.0, tuple(assigned.task for assigned in placement), placement=placement) if placement else None
+
+
 def gang_of(job: Job, priority: int) -> Gang:
     """Return the gang that a job is to the planner."""
     spec, status, placement = job.spec, job.status, job.spec.placement

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 
 from muster.api.status import TaskPlacement
-from muster.kube.errors import AlreadyExists, ApiError, Conflict
+from muster.kube.errors import AlreadyExists, ApiError, Conflict, KubeError
 from muster.kube.objects import Meta
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests
@@ -17,10 +17,11 @@ from muster_operator.dljob.lifecycle import Step, next_step
 from muster_operator.dljob.resources import SERVICES
 from muster_operator.dljob.status import NAME_TAKEN, Record
 from muster_operator.dljob.status_writer import StatusWriter
+from muster_operator.dljob.telling import Telling
 from muster_operator.dljob.template_check import TemplateCheck
 from muster_operator.dljob.watch import Jobs, key_of
 from muster_operator.resources import DLJOBS, PODS
-from muster_operator.work_queue import all_of
+from muster_operator.work_queue import Work, all_of
 
 
 class CreationFailed(Exception):
@@ -30,23 +31,42 @@ class CreationFailed(Exception):
 class Reconciler:
     """Brings single jobs on."""
 
-    def __init__(self, context: Context, jobs: Jobs, check: TemplateCheck, writer: StatusWriter) -> None:
+    def __init__(self, context: Context, jobs: Jobs, check: TemplateCheck, writer: StatusWriter, telling: Telling) -> None:
         self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
-        self._jobs, self._check, self._writer = jobs, check, writer
+        self._jobs, self._check, self._writer, self._telling = jobs, check, writer, telling
         self._services = context.stores.of(SERVICES)
 
     def reconcile(self, job: Job, now: float) -> None:
-        """Start the job's next piece of work, if there is one."""
+        """Start the job's next piece of work, if there is one; a fault of muster's own is told to the job, and raised."""
+        try:
+            self._next(job, now)
+        except Exception as error:
+            self._telling.fault(job, error)
+            raise
+
+    def _next(self, job: Job, now: float) -> None:
         blocked = self._jobs.in_the_way(job) if self._check.has_passed(job) else ""
         step = next_step(job, self._jobs.pods_of(job), self._stores.node_ready, now, blocked)
         if step.check_at is not None:
             self._work_queue.mark_at(key_of(job.key), step.check_at)
         if self._has_work(job, step):
-            self._work_queue.start(key_of(job.key), self._carry_out(job, step))
+            self._work_queue.start(key_of(job.key), self._told(job, self._carry_out(job, step)))
         elif self._check.is_needed(job):
-            self._work_queue.start(key_of(job.key), self._check.run(job))
+            self._work_queue.start(key_of(job.key), self._told(job, self._check.run(job)))
         elif not blocked and job.waits_for == NAME_TAKEN:
             self._work_queue.plan_by(0.0)
+
+    async def _told(self, job: Job, work: Work) -> None:
+        """Do work for a job; a fault of muster's own is told to the job as it is by then, and raised."""
+        try:
+            await work
+        except KubeError:
+            raise
+        except Exception as error:
+            current = self._jobs.get(job.key)
+            if current is not None:
+                await self._telling.write_fault(current, error)
+            raise
 
     def _has_work(self, job: Job, step: Step) -> bool:
         """Whether a step changes anything; parts that hold already are removed from it."""

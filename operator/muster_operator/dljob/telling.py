@@ -10,11 +10,13 @@ from dataclasses import replace
 
 from muster.api import names
 from muster.scheduling.decisions import Reason, Wait
+from muster.scheduling.gang import Gang
 from muster_operator.controller import Context
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.watch import key_of
+from muster_operator.reporting import in_words
 from muster_operator.resources import DLJOBS
 
 SAME_REASON_SECONDS = 10.0
@@ -50,6 +52,17 @@ class Telling:
         self._told_at[job.key] = now
         self._work_queue.start(key_of(job.key), self._write(job, wait, now))
 
+    def fault(self, job: Job, error: Exception) -> None:
+        """Start the write that tells a job of a fault of muster's own, by which it cannot be brought on."""
+        if job.status.message != _fault(job, error).message and not self._work_queue.is_busy(key_of(job.key)):
+            self._work_queue.start(key_of(job.key), self.write_fault(job, error))
+
+    async def write_fault(self, job: Job, error: Exception) -> None:
+        """Write to a job's status that a fault of muster's own keeps it from being brought on, unless it says so."""
+        wait = _fault(job, error)
+        if job.status.message != wait.message:
+            await self._write(job, wait, self._work_queue.clock())
+
     def _is_news(self, job: Job, wait: Wait, now: float) -> bool:
         if self._work_queue.is_busy(key_of(job.key)) or wait.reason is Reason.BACK_OFF:
             return False  # during a back-off its cause says more
@@ -77,3 +90,8 @@ class Telling:
         else:
             record.wait(wait.reason, wait.message)
         await self._writer.write(record)
+
+
+def _fault(job: Job, error: Exception) -> Wait:
+    message = f"a fault of muster keeps this job from being brought on ({in_words(error)}); muster tries again"
+    return Wait(Gang(job.key, "", 0.0, ()), Reason.UNPLANNABLE, message)

@@ -21,7 +21,7 @@ from muster_operator.resources import PODS
 
 CHECK_AGAIN_SECONDS = 30.0
 """Before a template that quota or policy rejected is tried again."""
-_UNCHECKED = frozenset({"TemplateRejected", "TemplateRefused", "Resumed", "Suspended"})
+_UNCHECKED = frozenset({"TemplateRejected", "TemplateRefused", "Unplannable", "Resumed", "Suspended"})
 """Reasons of the condition Admitted of a job whose templates may be unchecked. TemplateRefused is what muster 0.1 wrote."""
 
 

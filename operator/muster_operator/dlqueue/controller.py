@@ -9,7 +9,8 @@ from muster.kube.objects import DLQueue
 from muster.scheduling.gang import Gang
 from muster.scheduling.snapshot import Queue
 from muster_operator.controller import Context, Controller
-from muster_operator.dlqueue.usage import DLQUEUES, is_current, quotas, status_of
+from muster_operator.dlqueue.usage import DLQUEUES, flaw_of, is_current, quotas, status_of
+from muster_operator.reporting import about
 from muster_operator.work_queue import RETRY_SECONDS
 
 
@@ -32,9 +33,10 @@ class DLQueues(Controller):
         for gang in gangs:
             by_queue.setdefault(gang.queue, []).append(gang)
         for queue in list(self._queues.values()):
-            status = status_of(queue, by_queue.get(queue.metadata.key, []))
-            if not is_current(queue, status):
-                await self._write(queue, status)
+            with self._reporter.contained(f"status of DLQueue {queue.metadata.key}"):
+                status = status_of(queue, by_queue.get(queue.metadata.key, []))
+                if not is_current(queue, status):
+                    await self._write(queue, status)
 
     async def _write(self, queue: DLQueue, status: dict[str, object]) -> None:
         try:
@@ -46,5 +48,8 @@ class DLQueues(Controller):
             self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
 
     def _changed(self, old: DLQueue | None, new: DLQueue | None) -> None:
+        flaw = flaw_of(new) if new is not None else ""
+        if new is not None and flaw:
+            self._reporter.event(about("DLQueue", new.metadata), "Warning", "Unreadable", flaw)
         if old is None or new is None or bytes(old.spec) != bytes(new.spec):
             self._work_queue.plan_by(0.0)

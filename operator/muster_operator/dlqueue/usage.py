@@ -25,8 +25,25 @@ _decode_spec = msgspec.json.Decoder(_Spec | None).decode
 
 def quotas(queues: Iterable[DLQueue]) -> dict[str, Queue]:
     """Return the queues as the planner sees them, by "NAMESPACE/NAME"."""
-    specs = {queue.metadata.key: _decode_spec(queue.spec) for queue in queues}
-    return {key: Queue(key, spec.gpus if spec else None) for key, spec in specs.items()}
+    return {queue.metadata.key: Queue(queue.metadata.key, quota_of(queue)) for queue in queues}
+
+
+def quota_of(queue: DLQueue) -> int | None:
+    """Return the quota of a queue; of one that cannot be read 0, so that nothing more starts in it."""
+    try:
+        spec = _decode_spec(queue.spec)
+    except msgspec.MsgspecError:
+        return 0
+    return spec.gpus if spec else None
+
+
+def flaw_of(queue: DLQueue) -> str:
+    """Return why the spec of a queue cannot be read; "" if it can."""
+    try:
+        _decode_spec(queue.spec)
+    except msgspec.MsgspecError as error:
+        return f"cannot be read, so no job of the queue starts: {error}"
+    return ""
 
 
 def status_of(queue: DLQueue, gangs: Sequence[Gang]) -> dict[str, Any]:
@@ -42,5 +59,5 @@ def status_of(queue: DLQueue, gangs: Sequence[Gang]) -> dict[str, Any]:
 
 def is_current(queue: DLQueue, status: dict[str, Any]) -> bool:
     """Return whether a queue's status says so already."""
-    before = msgspec.json.decode(queue.status) or {}
-    return all(before.get(key) == value for key, value in status.items())
+    before = msgspec.json.decode(queue.status)
+    return isinstance(before, dict) and all(before.get(key) == value for key, value in status.items())

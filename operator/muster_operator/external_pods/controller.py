@@ -17,7 +17,6 @@ from muster_operator.controller import Context, Controller
 from muster_operator.external_pods.gangs import (
     PodGang,
     counts,
-    gangs_of,
     grouped,
     is_external,
     placed_gang,
@@ -78,16 +77,17 @@ class ExternalPods(Controller):
         await self._requeue.run(list(self._pods.values()), now)
         for pod in fulfilled(self._pods.values()):
             await self._clear_reservation(pod)
-        for gang in gangs_of(self._pods.values()):
-            reserved = reservation(gang)
-            if reserved:
-                await self._go_on(gang, reserved)
+        for name, group in self._grouped().items():
+            with self._reporter.contained(f"{name}: cannot go on as reserved"):
+                reserved = reservation(group.gang)
+                if reserved:
+                    await self._go_on(group.gang, reserved)
         self._waiting = self._grouped()
         self._told = {name: reason for name, reason in self._told.items() if name in self._waiting}
 
     def gangs(self) -> Iterable[Gang]:
         """Return the gangs that wait, and the ungated pods, which count against their queue's quota."""
-        placed = (self._placed_gang(key, pod) for key, pod in self._pods.items())
+        placed = [self._placed_gang(key, pod) for key, pod in self._pods.items()]
         return [*(each.gang.gang for each in self._waiting.values()), *(gang for gang in placed if gang is not None)]
 
     def owns(self, gang: str) -> bool:
@@ -96,19 +96,28 @@ class ExternalPods(Controller):
     def _grouped(self) -> dict[str, _Grouped]:
         """The gangs with a gated pod, the same objects where their pods are the same."""
         away = self._requeue.away()
-        return {name: self._group(name, members, away[name]) for name, members in grouped(self._pods.values()).items()}
+        found = ((name, self._group(name, members, away[name])) for name, members in grouped(self._pods.values()).items())
+        return {name: group for name, group in found if group is not None}
 
-    def _group(self, name: str, members: tuple[Pod, ...], away: int) -> _Grouped:
+    def _group(self, name: str, members: tuple[Pod, ...], away: int) -> _Grouped | None:
+        """A gang of pods; None for one that cannot be read, whose first pod is told."""
         before = self._waiting.get(name)
         if before is not None and before.away == away and _same(before.members, members):
             return before
-        return _Grouped(members, away, pod_gang(name, members, away))
+        with self._reporter.contained(f"{name}: cannot be planned", about_pod(members[0].metadata)):
+            return _Grouped(members, away, pod_gang(name, members, away))
+        return None
 
     def _placed_gang(self, key: str, pod: Pod) -> Gang | None:
+        """A pod as a gang that stays where it is; None also for one that cannot be read: the ledger counts what it holds."""
         before = self._placed.get(key)
-        if before is None or before[0] is not pod:
-            before = self._placed[key] = pod, placed_gang(pod)
-        return before[1]
+        if before is not None and before[0] is pod:
+            return before[1]
+        gang = None
+        with self._reporter.contained(f"pod {key}: cannot be counted against its queue's quota", about_pod(pod.metadata)):
+            gang = placed_gang(pod)
+        self._placed[key] = pod, gang
+        return gang
 
     # What planning decides
 

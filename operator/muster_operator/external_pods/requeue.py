@@ -44,7 +44,8 @@ class Requeue:
         for pod in pods if stuck else ():
             gangs.get(gang_name(pod), []).append(pod)
         for name, members in gangs.items():
-            await self._requeue_gang(stuck[name], members)
+            with self._reporter.contained(f"{name}: could not be requeued"):
+                await self._requeue_gang(stuck[name], members)
         await all_of(self._bring_on(parked, now) for parked in list(self._templates.values()))
 
     def away(self) -> Counter[str]:
@@ -57,11 +58,12 @@ class Requeue:
         begun = (parked.pod for parked in self._templates.values() if self._step(parked) is not Step.FORGET)
         stuck = {gang_name(pod): pod for pod in begun}
         for pod in pods:
-            is_stranded, until = stranded(pod, self._stores.node_ready, now)
-            if is_stranded:
-                stuck[gang_name(pod)] = pod
-            elif until is not None:
-                self._work_queue.plan_by(until)
+            with self._reporter.contained(f"pod {pod.metadata.key}: whether it can start", about_pod(pod.metadata)):
+                is_stranded, until = stranded(pod, self._stores.node_ready, now)
+                if is_stranded:
+                    stuck[gang_name(pod)] = pod
+                elif until is not None:
+                    self._work_queue.plan_by(until)
         return stuck
 
     async def _requeue_gang(self, stuck: Pod, gang: list[Pod]) -> None:

@@ -39,6 +39,8 @@ from muster_operator.work_queue import RETRY_SECONDS, Work, all_of
 
 VERBS: frozenset[Verb] = frozenset({Place, Move, Resize, Requeue, Preempt, Wait})
 """The verbs that the operator can execute."""
+FAULT_SECONDS = 30.0
+"""Before a decision that muster failed to carry out by a fault of its own is planned again, if nothing changes before."""
 Write = Callable[[], Work]
 
 
@@ -49,7 +51,8 @@ async def carry_out(
     execution = Execution(context, controllers, snapshot, now)
     for decision in decisions:
         metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
-        execution.add(decision)
+        with context.reporter.contained(f"{decision.gang.name}: a decision cannot be carried out"):
+            execution.add(decision)
     await execution.run()
 
 
@@ -121,9 +124,10 @@ class Execution:
         for wait in self._waits:
             if wait.until is not None:
                 self._work_queue.plan_by(wait.until)
-            work = self._owner(wait.gang).tell(wait, self._now)
-            if work is not None:
-                yield wait.gang.name, work
+            with self._reporter.contained(f"{wait.gang.name}: cannot be told why it waits"):
+                work = self._owner(wait.gang).tell(wait, self._now)
+                if work is not None:
+                    yield wait.gang.name, work
 
     def _owner(self, gang: Gang) -> Controller:
         owner = next((controller for controller in self._controllers if controller.owns(gang.name)), None)
@@ -132,14 +136,15 @@ class Execution:
         return owner
 
     async def _guarded(self, name: str, work: Work) -> None:
-        """Wait for writes about a gang; what fails is left to the next plan."""
+        """Wait for writes about a gang; what fails is left to the next plan, later where the fault is muster's own."""
         try:
             await work
         except Conflict:  # the gang has changed since the snapshot
             self._work_queue.plan_after_news()
-        except KubeError as error:
+        except Exception as error:
             self._reporter.failed(f"{name}: a decision could not be written", error)
-            self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
+            pause = RETRY_SECONDS if isinstance(error, KubeError) else FAULT_SECONDS
+            self._work_queue.plan_by(self._work_queue.clock() + pause)
 
 
 async def _in_order(writes: Iterable[Write]) -> None:

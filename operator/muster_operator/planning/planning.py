@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from muster.scheduling import planner
 from muster.scheduling.decisions import Decision
 from muster.scheduling.planner import Planner
 from muster.scheduling.settings import Settings
@@ -11,7 +12,11 @@ from muster.scheduling.snapshot import Snapshot
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller
 from muster_operator.planning.executors import carry_out
+from muster_operator.planning.isolation import Isolation
 from muster_operator.planning.snapshot import Snapshots
+from muster_operator.reporting import about_node, in_words
+
+Pass = Callable[..., Sequence[Decision]]
 
 
 class Planning:
@@ -20,20 +25,24 @@ class Planning:
     def __init__(self, context: Context, controllers: Sequence[Controller], settings: Settings) -> None:
         self.planner = Planner(settings)
         self._context, self._work_queue, self._controllers = context, context.work_queue, controllers
-        self._snapshots = Snapshots(context.stores.view, controllers)
+        self._reporter = context.reporter
+        self._snapshots = Snapshots(context.stores.view, controllers, context.reporter)
+        self._isolation = Isolation(self._set_aside)
         self._next_slice = 0.0
 
     async def run(self, now: float) -> None:
         """Make one plan over the cluster as it is now, and have it carried out."""
         for controller in self._controllers:
-            await controller.prepare(now)
+            with self._reporter.contained(f"preparing {controller.kind}s"):
+                await controller.prepare(now)
         snapshot = self._snapshots.take()
         metrics.observe_gangs(snapshot.gangs)
         with metrics.PLAN_SECONDS.time():
             decisions = self._decide(snapshot, now)
         await carry_out(self._context, self._controllers, decisions, snapshot, now)
         for controller in self._controllers:
-            await controller.report(snapshot.gangs)
+            with self._reporter.contained(f"statistics of {controller.kind}s"):
+                await controller.report(snapshot.gangs)
 
     def _decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         """Ask the planner: for an introspective pass when a slice ends, else for a reactive one if any gang wants something."""
@@ -42,7 +51,24 @@ class Planning:
             self._next_slice = now + self.planner.settings.slice_seconds if due else self._next_slice
             self._work_queue.plan_by(self._next_slice)
             if due:
-                return self.planner.introspect(snapshot, now)
+                return self._isolated(snapshot, self.planner.introspect, planner.introspect, now)
         if any(not gang.placement or gang.leave is not None or gang.resize for gang in snapshot.gangs):
-            return self.planner.plan(snapshot, now)
+            return self._isolated(snapshot, self.planner.plan, planner.plan, now)
         return ()
+
+    def _isolated(self, snapshot: Snapshot, ask: Pass, afresh: Pass, now: float) -> Sequence[Decision]:
+        """Ask for a pass, without the gangs and nodes over which the planner fails."""
+        settings, isolation = self.planner.settings, self._isolation
+        decisions = isolation.decide(snapshot, lambda some: ask(some, now), lambda some: afresh(some, now, settings), now)
+        for kind, aside in (("gang", isolation.gangs), ("node", isolation.nodes)):
+            metrics.SET_ASIDE.labels(kind).set(len(aside))
+        if isolation.again_at is not None:
+            self._work_queue.plan_by(isolation.again_at)
+        return decisions
+
+    def _set_aside(self, kind: str, name: str, error: Exception) -> None:
+        """Report what planning leaves out; a gang is told in its turn why it waits."""
+        self._reporter.failed(f"planning of {kind} {name}", error)
+        if kind == "node":
+            message = f"muster's planner fails over this node, so nothing is placed on it: {in_words(error)}"
+            self._reporter.event(about_node(name), "Warning", "Unplannable", message)

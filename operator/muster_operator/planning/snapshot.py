@@ -15,6 +15,7 @@ from muster.scheduling.gang import Gang
 from muster.scheduling.profile import Profile
 from muster.scheduling.snapshot import Queue, Snapshot
 from muster_operator.controller import Controller
+from muster_operator.reporting import Reporter
 
 T = TypeVar("T")
 
@@ -25,18 +26,18 @@ NOTHING_MEASURED: Mapping[str, Profile] = {}
 class Snapshots:
     """Takes snapshots, and remembers the last one."""
 
-    def __init__(self, view: ClusterView, controllers: Sequence[Controller]) -> None:
-        self._view, self._controllers = view, controllers
+    def __init__(self, view: ClusterView, controllers: Sequence[Controller], reporter: Reporter) -> None:
+        self._view, self._controllers, self._reporter = view, controllers, reporter
         self._gangs: dict[str, Gang] = {}
         self._last = Snapshot({}, (), profiles=NOTHING_MEASURED)
 
     def take(self) -> Snapshot:
         """Return the cluster as the stores have it now."""
-        gangs = [self._unchanged(gang) for controller in self._controllers for gang in controller.gangs()]
+        gangs = [self._unchanged(gang) for controller in self._controllers for gang in self._gangs_of(controller)]
         self._gangs = {gang.name: gang for gang in gangs}
         queues: dict[str, Queue] = {}
         for controller in self._controllers:
-            queues |= controller.queues()
+            queues |= self._queues_of(controller)
         self._last = Snapshot(
             self._view.usable(),
             _same(self._last.gangs, tuple(gangs)),
@@ -45,6 +46,18 @@ class Snapshots:
             _same(self._last.ended, self._run_times(gangs)),
         )
         return self._last
+
+    def _gangs_of(self, controller: Controller) -> list[Gang]:
+        """The gangs of a controller; where it fails, those of the last snapshot."""
+        with self._reporter.contained(f"gangs of {controller.kind}s"):
+            return list(controller.gangs())
+        return [gang for gang in self._last.gangs if controller.owns(gang.name)]
+
+    def _queues_of(self, controller: Controller) -> Mapping[str, Queue]:
+        """The queues of a controller; where it fails, those of the last snapshot: no quota lapses."""
+        with self._reporter.contained(f"queues of {controller.kind}s"):
+            return controller.queues()
+        return self._last.queues
 
     def _unchanged(self, gang: Gang) -> Gang:
         """The gang object of the last snapshot if nothing about the gang has changed."""

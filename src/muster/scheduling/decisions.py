@@ -33,6 +33,7 @@ class Reason(StrEnum):
     RESIZED = "Resized"
     NO_OTHER_PLACE = "NoOtherPlace"
     NOT_THERE = "NotThere"
+    UNPLANNABLE = "Unplannable"
     TIME_SLICED = "TimeSliced"
     PACKED = "Packed"
     UNDONE = "Undone"

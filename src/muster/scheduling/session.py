@@ -42,7 +42,7 @@ from muster.scheduling.topology.links import GpuSet
 GpusByNode = dict[str, GpuSet]
 
 
-class NotExecutable(Exception):
+class ForbiddenVerb(Exception):
     """A decision whose verb the caller cannot execute: a fault of the planner."""
 
 
@@ -125,14 +125,14 @@ class Session:
         return [*self.decisions, *(self.waits.values() if Wait in self.settings.verbs else ())]
 
     def apply(self, decision: Decision) -> None:
-        """Put a decision on the session: what comes after it starts from there. Raises NotExecutable."""
+        """Put a decision on the session: what comes after it starts from there. Raises ForbiddenVerb."""
         if isinstance(decision, Wait):
             self.waits[decision.gang.name] = decision
             if decision.keeps:
                 self._keep(decision.keeps)
             return
         if type(decision) not in self.settings.verbs:
-            raise NotExecutable(f"{type(decision).__name__} of {decision.gang.name} is not among the caller's verbs")
+            raise ForbiddenVerb(f"{type(decision).__name__} of {decision.gang.name} is not among the caller's verbs")
         if isinstance(decision, Preempt):
             self._set_aside(decision)
         elif isinstance(decision, Suspend | Requeue):
