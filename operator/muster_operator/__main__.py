@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -77,8 +77,8 @@ async def serve(options: argparse.Namespace) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)  # until kopf takes over
     async with (
         Endpoints(options.host, options.port) as endpoints,
-        _leading(options, endpoints),
-        await Client.connect(options.kubeconfig) as client,
+        _leading(options, endpoints) as may_write,
+        await Client.connect(options.kubeconfig, may_write=may_write) as client,
     ):
         check = CrdCheck(client)
         while True:
@@ -94,16 +94,16 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 @asynccontextmanager
-async def _leading(options: argparse.Namespace, endpoints: Endpoints) -> AsyncIterator[None]:
-    """Wait to lead if there may be several operators; hand the lease back in the end."""
+async def _leading(options: argparse.Namespace, endpoints: Endpoints) -> AsyncIterator[Callable[[], None] | None]:
+    """Wait to lead if there may be several operators, and give what is asked before a write; hand the lease back in the end."""
     if options.lease is None:
-        yield
+        yield None
         return
     election = Election(options.kubeconfig, options.lease)
     endpoints.waits_for = lambda: election.trouble
     try:
         await election.win()
-        yield
+        yield election.check
     finally:
         await election.resign()
 

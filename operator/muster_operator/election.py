@@ -2,7 +2,8 @@
 
 A standby has no stale state when it takes over: it lists the cluster once it leads. A thread with its own loop and connection
 keeps the lease, so neither a plan that blocks the operator's loop for seconds nor a queue of writes delays a renewal. A leader
-that loses the lease ends at once, wherever it is, before another may begin; what it had begun is in the API server.
+that loses the lease ends at once, wherever it is, before another may begin; what it had begun is in the API server. One that
+was stopped, and finds out only afterwards, sends nothing more: its client asks `check` before each write.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from muster.kube.client import Client
-from muster.kube.lease import Lease, LeaseLost, Terms
+from muster.kube.errors import LeaseLost
+from muster.kube.lease import Lease, Terms
 from muster_operator import metrics
 
 log = logging.getLogger("muster.operator")
@@ -52,6 +54,12 @@ class Election:
         await self._there(self._lease.acquire())
         self._keeping = asyncio.run_coroutine_threadsafe(self._keep(self._lease), self._loop)
         metrics.LEADER.set(1)
+
+    def check(self) -> None:
+        """Raise LeaseLost where this process does not lead: the last thing before a write."""
+        if self._lease is None:
+            raise LeaseLost("this process does not stand for election yet")
+        self._lease.check()
 
     async def resign(self) -> None:
         """Hand the lease back if it is held; to be called when nothing more is decided."""

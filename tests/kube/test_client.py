@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,93 @@ async def test_requests_are_sent_as_the_api_expects(server: ApiServer, client: C
     options = json.loads(server.bodies[3])
     assert (delete.method, options["gracePeriodSeconds"], options["preconditions"]) == ("DELETE", 0, {"uid": "u1"})
     assert options["propagationPolicy"] == "Background"
+
+
+class Leading:
+    """A lease, as the client asks it: how often it was asked, and from which time on it is lost."""
+
+    def __init__(self, until: float = float("inf")) -> None:
+        self.asked, self.until = 0, until
+
+    def check(self) -> None:
+        self.asked += 1
+        if self.asked > self.until:
+            raise errors.LeaseLost("somebody has taken the lease")
+
+
+@pytest.fixture
+async def led(server: ApiServer) -> AsyncIterator[tuple[Client, Leading]]:
+    """A client of one connection that writes under a lease."""
+    leading = Leading()
+    access, backoff = Access(server.url), Backoff(base=0.001, cap=0.01)
+    async with Client(access, connections=1, backoff=backoff, may_write=leading.check) as client:
+        yield client, leading
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_no_write_leaves_after_the_lease_is_lost(server: ApiServer, led: tuple[Client, Leading], call: str) -> None:
+    client, leading = led
+    await CALLS[call](client)
+    sent, leading.until = len(server.asked), 0
+    if call == "GET":
+        await client.get(PATH)
+        assert (len(server.asked), leading.asked) == (sent + 1, 0)
+        return
+    with pytest.raises(errors.LeaseLost, match="somebody has taken the lease"):
+        await CALLS[call](client)
+    assert len(server.asked) == sent
+
+
+async def test_write_under_a_lease_is_sent_as_any_other(server: ApiServer, led: tuple[Client, Leading]) -> None:
+    client, _ = led
+    await client.patch(PATH, {"a": 1})
+    await client.create(PATH, {"a": 1}, dry_run=True)
+    assert [request.content_type for request in server.asked] == ["application/merge-patch+json", "application/json"]
+    assert server.bodies == [b'{"a":1}'] * 2
+
+
+async def test_lease_is_asked_when_a_connection_is_at_hand(server: ApiServer, led: tuple[Client, Leading]) -> None:
+    """The only connection is taken until the lease is lost: what queued for it before is not sent."""
+    client, leading = led
+    release, reached = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: web.Request) -> Any:
+        reached.set()
+        await release.wait()
+        return await server.answers(200)(_)
+
+    server.list_faults.append(hold)
+    reading = asyncio.create_task(client.get(PATH))
+    await reached.wait()
+    writing = asyncio.create_task(client.patch(PATH, {}))
+    await asyncio.wait({writing}, timeout=0.05)
+    assert leading.asked == 0
+    leading.until = 0
+    release.set()
+    await reading
+    with pytest.raises(errors.LeaseLost):
+        await writing
+    assert [request.method for request in server.asked] == ["GET"]
+
+
+async def test_lease_is_asked_again_before_a_write_is_repeated(server: ApiServer, led: tuple[Client, Leading]) -> None:
+    client, leading = led
+    leading.until = 1
+    server.write_faults.append(server.answers(503))
+    with pytest.raises(errors.LeaseLost):
+        await client.patch(PATH, {})
+    assert len(server.asked) == 1
+
+
+async def test_client_goes_on_once_it_leads_again(server: ApiServer, led: tuple[Client, Leading]) -> None:
+    client, leading = led
+    leading.until = 0
+    for _ in range(3):
+        with pytest.raises(errors.LeaseLost):
+            await client.patch(PATH, {})
+    leading.until = float("inf")
+    await client.patch(PATH, {})
+    assert len(server.asked) == 1
 
 
 async def test_list_is_read_in_pages(server: ApiServer, client: Client) -> None:

@@ -21,7 +21,8 @@ from muster.kube import paths
 from muster.kube.access import Access
 from muster.kube.backoff import Backoff
 from muster.kube.client import Client
-from muster.kube.lease import Lease, LeaseLost, Terms
+from muster.kube.errors import LeaseLost
+from muster.kube.lease import Lease, Terms
 
 if TYPE_CHECKING:
     from kube.conftest import Until
@@ -141,6 +142,36 @@ async def test_holder_learns_that_another_has_taken_it(court: Court) -> None:
         court.server.put(paths.leases("muster-system"), {**court.server.objects[PATH], "spec": taken})
         with pytest.raises(LeaseLost, match="b has taken the lease muster-system/operator"):
             await keeping
+
+
+async def test_lease_permits_writes_while_it_is_held_and_renewed(court: Court) -> None:
+    skew = [0.0]
+    first = court.contender("a", Terms(), clock=lambda: time.monotonic() + skew[0])
+    with pytest.raises(LeaseLost, match="a does not hold the lease muster-system/operator"):
+        first.check()
+    await first.acquire()
+    first.check()
+    skew[0] = Terms().renew - 1
+    first.check()
+    skew[0] = Terms().renew
+    with pytest.raises(LeaseLost, match="could not be renewed for 7 s: the process was held up"):
+        first.check()
+    async with kept(first):
+        first.check()
+    await first.release()
+    with pytest.raises(LeaseLost):
+        first.check()
+
+
+async def test_holder_that_was_stopped_may_not_write_before_it_knows_its_successor(court: Court) -> None:
+    """What it read last says that it leads; its successor leads already, and nobody's clock was compared."""
+    stopped = [0.0]
+    first = court.contender("a", clock=lambda: time.monotonic() + stopped[0])
+    await first.acquire()
+    await court.contender("b").acquire()
+    stopped[0] = SHORT.renew  # no less than the other waited
+    with pytest.raises(LeaseLost):
+        first.check()
 
 
 async def test_lease_that_is_deleted_stays_with_its_holder(court: Court, until: Until) -> None:

@@ -6,10 +6,13 @@ Every call returns the answer's bytes, and the caller decodes the fields that it
 Retries. GET, PUT, DELETE and the declarative patches are retried on 429, 500, 502, 503, 504 and broken connections (so a
 DELETE may say NotFound of what it deleted itself). POST and JSON patches are retried on 429 alone, which says that nothing
 was processed; after Unreachable their caller must read the object. A 401 renews the token once.
+
+Who writes under a lease gives `may_write`, which raises LeaseLost. It is asked as a write leaves, each time it is sent, when
+nothing more is waited for: neither a connection nor a token.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, Literal, Self
@@ -17,12 +20,13 @@ from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from muster.kube import configuration
 from muster.kube.access import Access
 from muster.kube.backoff import Backoff
-from muster.kube.errors import ApiError, Gone, TooMany, Unreachable, api_error
+from muster.kube.errors import ApiError, Gone, LeaseLost, TooMany, Unreachable, api_error
 
 PatchKind = Literal["merge", "json", "strategic", "apply"]
 Propagation = Literal["Background", "Foreground", "Orphan"]
@@ -71,11 +75,30 @@ class Listing:
     resource_version: str
 
 
+class _Write(aiohttp.BytesPayload):
+    """The body of a write. aiohttp holds the headers back until it asks for the body, with the connection at hand."""
+
+    def __init__(self, body: bytes, may_write: Callable[[], None]) -> None:
+        super().__init__(body)
+        self._may_write = may_write
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._may_write()
+        await super().write_with_length(writer, content_length)
+
+
 class Client:
     """A connection pool to one API server; close it, or use it as an async context manager."""
 
-    def __init__(self, where: Access, *, connections: int = 32, backoff: Backoff | None = None) -> None:
-        self._access = where
+    def __init__(
+        self,
+        where: Access,
+        *,
+        connections: int = 32,
+        backoff: Backoff | None = None,
+        may_write: Callable[[], None] | None = None,
+    ) -> None:
+        self._access, self._may_write = where, may_write
         self._backoff = backoff or Backoff()
         connector = aiohttp.TCPConnector(
             limit=connections,
@@ -92,9 +115,11 @@ class Client:
         )
 
     @classmethod
-    async def connect(cls, kubeconfig: str | None = None, *, connections: int = 32) -> Self:
+    async def connect(
+        cls, kubeconfig: str | None = None, *, connections: int = 32, may_write: Callable[[], None] | None = None
+    ) -> Self:
         """Load the configuration (see configuration.load) and open a pool; no request is made yet. Raises NoAccess."""
-        return cls(await configuration.load(kubeconfig), connections=connections)
+        return cls(await configuration.load(kubeconfig), connections=connections, may_write=may_write)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -221,16 +246,19 @@ class Client:
             await asyncio.sleep(wait)
 
     async def _once(self, method: str, url: URL, data: bytes | None, headers: dict[str, str]) -> bytes:
+        body = _Write(data, self._may_write) if data is not None and self._may_write else data
         try:
-            async with await self._open(method, url, data, headers, _WHOLE_ANSWER) as response:
+            async with await self._open(method, url, body, headers, _WHOLE_ANSWER) as response:
                 if response.status >= 300:
                     raise await _failure(response)
                 return await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(error.__cause__, LeaseLost):
+                raise error.__cause__ from None
             raise _unreachable(method, url.path, error) from error
 
     async def _open(
-        self, method: str, url: URL, data: bytes | None, headers: dict[str, str], patience: aiohttp.ClientTimeout
+        self, method: str, url: URL, data: bytes | _Write | None, headers: dict[str, str], patience: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         """Send the request, and once more with a renewed token when the server does not know us."""
         where = self._access

@@ -1,7 +1,8 @@
 """Failures between muster and the API server, as exceptions named after the API's own reasons.
 
 ApiError: the server answered with a failure, and its Status object says why. Unreachable: there was no whole answer, so
-whether a write took effect is unknown. Nothing else leaves `muster.kube` because of the network or the server.
+whether a write took effect is unknown. LeaseLost: nothing was sent. Nothing else leaves `muster.kube` because of the network
+or the server.
 """
 
 from typing import Final
@@ -15,6 +16,10 @@ class KubeError(Exception):
 
 class Unreachable(KubeError):
     """No connection, no answer in time, or an answer cut short: a write may or may not have taken effect."""
+
+
+class LeaseLost(KubeError):
+    """The lease could not be renewed in time, or another process has it: the former leader must write nothing more."""
 
 
 class ApiError(KubeError):

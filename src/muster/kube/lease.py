@@ -4,7 +4,8 @@ The holder renews the lease; the others wait until it has not changed for its du
 another's: a holder counts from before it asked for its last renewal, the others from when they saw the lease change last. So,
 where clocks run equally fast, a holder has stopped at least `duration - renew` seconds before another begins.
 
-Invariant: `keep` ends (`LeaseLost`) no later than `renew` seconds after the last renewal.
+Invariant: `keep` ends (`LeaseLost`) no later than `renew` seconds after the last renewal. A process that was stopped meanwhile
+cannot end in time; so `check` is asked last before each write (`Client`), and refuses from that moment on.
 Unit: seconds.
 """
 
@@ -20,13 +21,9 @@ import msgspec
 
 from muster.kube import paths
 from muster.kube.client import Client
-from muster.kube.errors import Conflict, KubeError, NotFound
+from muster.kube.errors import Conflict, KubeError, LeaseLost, NotFound
 
 log: Final = logging.getLogger(__name__)
-
-
-class LeaseLost(Exception):
-    """The lease could not be renewed in time, or another process has it: the former leader must do nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +85,17 @@ class Lease:
         while self._left() > 0:
             await asyncio.sleep(min(self._terms.retry, self._left()))
             if not await self._try(self._left()) and not self._mine:
-                raise LeaseLost(f"{self._seen.spec.holder_identity} has taken the lease {self._namespace}/{self._name}")
-        raise LeaseLost(
-            f"the lease could not be renewed for {self._terms.renew:g} s: {self.trouble or 'the process was held up'}"
-        )
+                break
+        self.check()
+
+    def check(self) -> None:
+        """Raise LeaseLost unless this identity holds the lease and has renewed it in time; safe to call from any thread."""
+        if not self._mine:
+            holder, lease = self._seen.spec.holder_identity, f"the lease {self._namespace}/{self._name}"
+            raise LeaseLost(f"{holder} has taken {lease}" if holder else f"{self._identity} does not hold {lease}")
+        if self._left() <= 0:
+            cause = self.trouble or "the process was held up"
+            raise LeaseLost(f"the lease could not be renewed for {self._terms.renew:g} s: {cause}")
 
     async def release(self) -> None:
         """Hand the lease back, so that the next holder need not wait; a failure only makes the others wait."""
