@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from muster.api.status import Phase
 from muster.scheduling.gang import Gang
 
 JOBS = Gauge("muster_jobs", "DLJobs by phase", ["phase"])
@@ -19,7 +21,7 @@ LEADER = Gauge("muster_operator_leader", "1 if this operator leads, 0 if it stan
 WATCH_FAILED = Gauge(
     "muster_operator_watch_failed", "1 if a resource cannot be watched: decisions rest on what was read last", ["resource"]
 )
-PHASES = ("Queued", "Admitted", "Running", "Suspended", "Succeeded", "Failed")
+PHASES: tuple[str, ...] = get_args(Phase)
 
 
 def observe_phases(phases: Mapping[str, int]) -> None:

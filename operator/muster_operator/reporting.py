@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from muster.api import names
 from muster.kube.errors import Forbidden, KubeError
@@ -27,9 +28,9 @@ class Reporter:
         self._recorder = recorder
         self._logged: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def event(self, about: Reference, type: EventType, reason: str, message: str) -> None:
-        """Post an Event about an object."""
-        self._recorder.event(about, type, reason, message)
+    def event(self, about: Reference, type: EventType, reason: str, message: str, occurrence: datetime | None = None) -> None:
+        """Post an Event about an object: a state once in a while, something that happened each time it did."""
+        self._recorder.event(about, type, reason, message, occurrence)
 
     def failed(self, what: str, error: Exception) -> None:
         """Count and log what failed and will be tried again; report a missing right about the operator's own pod.

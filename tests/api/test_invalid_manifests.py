@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from api.conftest import Server
 
 pytestmark = pytest.mark.cluster
-EXAMPLES = Path(__file__).parents[2] / "examples"
+MANIFESTS = Path(__file__).parent / "manifests"
 MODELS: dict[str, type[DLJob | DLQueue]] = {"DLJob": DLJob, "DLQueue": DLQueue}
 Manifest = dict[str, Any]
 NO_INTEGER = ["three", "", 1.5, True, [], [1], {}]
@@ -168,7 +168,7 @@ def drop(manifest: Manifest, path: str) -> Manifest | None:
 
 
 def load(name: str) -> Manifest:
-    manifest = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    manifest = yaml.safe_load((MANIFESTS / f"{name}.yaml").read_text())
     assert isinstance(manifest, dict)
     return copied(manifest)
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from api.conftest import Server
 
 pytestmark = pytest.mark.cluster
-EXAMPLES = Path(__file__).parents[2] / "examples"
+MANIFESTS = Path(__file__).parent / "manifests"
 MODELS: dict[str, type[DLJob | DLQueue]] = {"DLJob": DLJob, "DLQueue": DLQueue}
 
 
 def example(name: str, rename: str | None = None) -> dict[str, Any]:
-    body: dict[str, Any] = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    body: dict[str, Any] = yaml.safe_load((MANIFESTS / f"{name}.yaml").read_text())
     body["metadata"]["name"] = rename or body["metadata"]["name"]
     return body
 
@@ -35,8 +35,8 @@ def test_definitions_are_established_and_structural(served: LocalCluster, plural
     assert "NonStructuralSchema" not in conditions
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_example_is_accepted_with_the_defaults_of_the_models(server: "Server", path: Path) -> None:
+@pytest.mark.parametrize("path", sorted(MANIFESTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_manifest_is_accepted_with_the_defaults_of_the_models(server: "Server", path: Path) -> None:
     body = example(path.stem)
     answer = server.create(body, dry=True)
     assert answer.status == 201, answer.message
@@ -69,7 +69,10 @@ def test_template_keeps_undeclared_fields(server: "Server") -> None:
 
 STATUS = {
     "phase": "Queued",
-    "gpus": 8,
+    "gpus": 2,
+    "wantedGpus": 8,
+    "nodes": "n1",
+    "requeues": 3,
     "message": "needs 16 GPUs on 2 nodes, 11 free on 3",
     "startedAt": "2026-01-01T00:00:00Z",
     "replicas": 4,
@@ -88,13 +91,15 @@ def test_printer_columns_of_a_job(server: "Server") -> None:
     assert answer.status == 200, answer.message
     shown = server.cluster.kubectl("get", "dlj", "shown", "-n", server.namespace)
     head, row = shown.splitlines()
-    assert head.split() == ["NAME", "PHASE", "GPUS", "STARTED", "AGE", "MESSAGE"]
-    assert row.split()[:3] == ["shown", "Queued", "8"]
+    assert head.split() == ["NAME", "PHASE", "GPUS", "WANTED", "STARTED", "AGE", "MESSAGE"]
+    assert row.split()[:4] == ["shown", "Queued", "2", "8"]
     assert row.endswith("needs 16 GPUs on 2 nodes, 11 free on 3")
     wide = server.cluster.kubectl("get", "muster", "-n", server.namespace, "-o", "wide").splitlines()
-    columns = ["NAME", "PHASE", "GPUS", "STARTED", "AGE", "QUEUE", "PRIORITY", "RESTARTS", "MINI-BATCHES", "MESSAGE"]
-    assert wide[0].split() == columns
-    assert wide[1].split()[5:9] == ["research", "100", "2", "1200"]
+    assert wide[0].split() == [
+        *("NAME", "PHASE", "GPUS", "WANTED", "STARTED", "AGE", "QUEUE", "PRIORITY", "NODES"),
+        *("RESTARTS", "REQUEUES", "MINI-BATCHES", "MESSAGE"),
+    ]
+    assert wide[1].split()[6:12] == ["research", "100", "n1", "2", "3", "1200"]
 
 
 def test_printer_columns_of_a_queue(server: "Server") -> None:

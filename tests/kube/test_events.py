@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -70,6 +71,16 @@ async def test_same_event_is_posted_once_in_a_window(server: ApiServer, recorder
     recorder.event(JOB, "Normal", "Waiting", "a")
     await until(lambda: recorder.posted == 3)
     assert [event["message"] for event in sent(server)] == ["a", "b", "a"]
+
+
+async def test_same_words_about_another_occurrence_are_another_event(
+    server: ApiServer, recorder: Recorder, clock: Clock, until: Until
+) -> None:
+    for second in (0, 0, 7):
+        at = datetime.fromtimestamp(clock.now + second, UTC)
+        recorder.event(JOB, "Warning", "Preempted", "preempted by b", occurrence=at)
+    await until(lambda: recorder.posted == 2)
+    assert [event["message"] for event in sent(server)] == ["preempted by b"] * 2
 
 
 async def test_events_over_the_limit_are_dropped(recorder: Recorder) -> None:

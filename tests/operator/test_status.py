@@ -155,6 +155,28 @@ def test_service_of_a_placement_is_counted_when_it_ends(end: Callable[[Record], 
     assert again.status.gpu_seconds == 70 * gpus
 
 
+@pytest.mark.parametrize(
+    "end", [lambda r: r.preempt("gave way"), lambda r: r.requeue("PodDisrupted", "lost"), lambda r: r.stop("stop")]
+)
+def test_gang_off_its_gpus_has_neither_start_nor_gpus_nor_nodes(end: Callable[[Record], None]) -> None:
+    one = started(job())
+    assert (one.status.gpus, one.status.wanted_gpus, one.status.nodes) == (4, 4, "n1,n2")
+    gone = after(one, end)
+    assert (gone.status.started_at, gone.status.gpus, gone.status.wanted_gpus, gone.status.nodes) == (None, 0, 4, "")
+
+
+def test_finished_job_keeps_its_start() -> None:
+    one = started(job(), at=NOW)
+    ended = after(one, lambda record: record.finish(True, "Completed", "done"), NOW + 60)
+    assert (ended.status.started_at, ended.status.gpus, ended.status.nodes) == (one.status.started_at, 0, "")
+
+
+def test_many_nodes_are_named_in_part() -> None:
+    one = job(roles=roles(workers=6))
+    nodes = placed(one, nodes=[f"n{index}" for index in range(6)]).status.nodes
+    assert nodes == "n0,n1,n2,n3,+2"
+
+
 def test_placement_in_which_the_gang_never_ran_counts_nothing() -> None:
     assert after(placed(job()), lambda record: record.preempt("gave way"), NOW + 60).status.gpu_seconds == 0
 
@@ -175,7 +197,7 @@ def test_resuming_forgets_the_back_off() -> None:
 
 def test_suspension_takes_two_steps() -> None:
     one = after(started(job()), lambda record: record.stop("suspending: 2 pods stop"))
-    assert (one.status.phase, one.status.placement, told(one, "Running").status) == ("Running", [], "False")
+    assert (one.status.phase, one.status.placement, told(one, "Running").status) == ("Suspending", [], "False")
     one = after(one, Record.suspend)
     assert (one.status.phase, told(one, "Suspended").status, told(one, "Admitted").status) == ("Suspended", "True", "False")
     assert one.status.message == "suspended; annotate it with muster.dev/suspend=false to queue it again"
@@ -298,11 +320,14 @@ def test_patch_has_what_changed_alone() -> None:
 
 
 def test_removed_field_is_null_in_the_patch() -> None:
+    record = Record(started(job()), NOW + 30)
+    record.requeue("NodeLost", "gone")
+    assert record.patch()["startedAt"] is None
     one = requeued(started(job()))
     record = Record(one, NOW + 30)
     record.admit(spots(one), "Placed", "GPUs found")
     patch = record.patch()
-    assert (patch["notBefore"], patch["startedAt"]) == (None, None)
+    assert patch["notBefore"] is None
     assert (patch["phase"], patch["attempt"]) == ("Admitted", 2)
     assert "queuedAt" not in patch
 
@@ -315,7 +340,7 @@ def test_released_placement_is_an_empty_list() -> None:
 
 def test_first_patch_brings_generation_and_size() -> None:
     record = Record(job(metadata={"generation": 7}), NOW)
-    assert record.patch() == {"observedGeneration": 7, "gpus": 4}
+    assert record.patch() == {"observedGeneration": 7, "gpus": 0, "wantedGpus": 4}
 
 
 def test_record_leaves_the_job_alone() -> None:

@@ -69,7 +69,7 @@ class Job:
         """Whether the job by itself is a matter for the planner: it holds GPUs, or wants some."""
         if self.finished or self.meta.deletion_timestamp is not None:
             return False
-        return bool(self.status.placement) or not (self.suspended or self.status.phase == "Suspended")
+        return bool(self.status.placement) or not (self.suspended or self.status.phase in ("Suspending", "Suspended"))
 
     @property
     def waits_for(self) -> str | None:

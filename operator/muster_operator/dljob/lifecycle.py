@@ -121,7 +121,7 @@ def _unplaced(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: floa
     _stop(step, remaining, alive, now, names.SUSPEND)
     if job.suspended and job.status.phase != "Suspended" and not remaining:
         _record(step, job, now).suspend()
-    elif not job.suspended and job.status.phase == "Suspended":
+    elif not job.suspended and job.status.phase in ("Suspending", "Suspended"):
         _record(step, job, now).resume()
 
 

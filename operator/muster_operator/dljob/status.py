@@ -19,6 +19,8 @@ from muster_operator.timestamps import moment, stamp
 
 NAME_TAKEN = "NameTaken"
 """The reason of a job that is not planned because something that is not its own has the name of a pod or of its Service."""
+MOST_NODES = 4
+"""The nodes of a placement that are named in one line."""
 
 
 class Record:
@@ -28,7 +30,7 @@ class Record:
         self.job, self.now = job, now
         self.status = job.status.model_copy(deep=True)
         self.status.observed_generation = job.meta.generation
-        self.status.gpus = job.gpus
+        self._summarise()
 
     def wait(self, reason: str, message: str) -> None:
         """The job waits, and why."""
@@ -50,6 +52,7 @@ class Record:
         self._count_service()
         status.attempt += 1
         status.placement = written(placement)
+        self._summarise()
         status.replicas = sum(place.task.role == "worker" for place in placement)
         status.wanted_replicas = self.job.spec.roles.worker.replicas
         status.selector = f"{names.JOB}={self.job.meta.name},{names.ROLE}=worker"
@@ -98,7 +101,7 @@ class Record:
     def stop(self, message: str) -> None:
         """The user wants the job suspended: the reservation is given up while its pods still stop."""
         self._release()
-        self.status.message = message
+        self._phase("Suspending", message)
         self._condition("Running", False, "Suspending", message)
         self._event("Suspending", "Suspended", message)
 
@@ -123,7 +126,9 @@ class Record:
     def finish(self, succeeded: bool, reason: str, message: str) -> None:
         """The job has ended."""
         self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
+        started = self.status.started_at
         self._release()
+        self.status.started_at = started
         self.status.finished_at = moment(self.now)
         self._phase("Succeeded" if succeeded else "Failed", message)
         self._condition("Admitted", False, "Finished", "the job has finished and holds no GPUs")
@@ -156,7 +161,15 @@ class Record:
             self._count_service()
             self.status.released_at = moment(self.now)
         self.status.placement = []
+        self.status.started_at = None
+        self._summarise()
         self.status.replicas = 0
+
+    def _summarise(self) -> None:
+        """Say in figures and names what the placement says pod by pod."""
+        placement, nodes = self.status.placement, list(dict.fromkeys(place.node for place in self.status.placement))
+        self.status.gpus, self.status.wanted_gpus = sum(len(place.gpus) for place in placement), self.job.gpus
+        self.status.nodes = ",".join(nodes[:MOST_NODES]) + (f",+{len(nodes) - MOST_NODES}" if len(nodes) > MOST_NODES else "")
 
     def _count_service(self) -> None:
         """Add the GPU-seconds of the present placement to the job's attained service."""

@@ -33,5 +33,7 @@ class StatusWriter:
         for event in record.status.timeline:
             if event not in before:
                 kind: EventType = "Warning" if event.event in _WARNINGS else "Normal"
-                self._reporter.event(about("DLJob", record.job.meta), kind, event.reason or event.event, event.message)
+                self._reporter.event(
+                    about("DLJob", record.job.meta), kind, event.reason or event.event, event.message, occurrence=event.time
+                )
         return replace(record.job, meta=changed.metadata, status=record.status)

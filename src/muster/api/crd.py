@@ -1,6 +1,6 @@
 """The CustomResourceDefinitions, generated from the models by `python -m muster.api.crd crds`.
 
-The printer columns show the phase, the GPUs, the start time and the reason for waiting, in this order.
+The printer columns show the phase, the GPUs held and wanted, the start time and the reason for waiting, in this order.
 """
 
 import sys
@@ -27,11 +27,14 @@ AGE = column("Age", ".metadata.creationTimestamp", "date")
 JOB_COLUMNS = [
     column("Phase", ".status.phase"),
     column("GPUs", ".status.gpus", "integer"),
+    column("Wanted", ".status.wantedGpus", "integer"),
     column("Started", ".status.startedAt", "date"),
     AGE,
     column("Queue", ".spec.queue", wide=True),
     column("Priority", ".spec.priority", "integer", wide=True),
+    column("Nodes", ".status.nodes", wide=True),
     column("Restarts", ".status.restarts", "integer", wide=True),
+    column("Requeues", ".status.requeues", "integer", wide=True),
     column("Mini-batches", ".status.progress.miniBatches", "integer", wide=True),
     column("Message", ".status.message"),
 ]

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from muster.api.base import Reported, extra
 
-Phase = Literal["Queued", "Admitted", "Running", "Suspended", "Succeeded", "Failed"]
+Phase = Literal["Queued", "Admitted", "Running", "Suspending", "Suspended", "Succeeded", "Failed"]
 RoleName = Literal["worker", "chief", "ps", "evaluator"]
 ConditionType = Literal["Admitted", "Running", "Suspended", "Succeeded", "Failed"]
 TIMELINE_LIMIT = 50
@@ -83,7 +83,11 @@ class DLJobStatus(Reported):
     message: str = ""
     """Why the job does not run, or what it is doing, in one sentence."""
     gpus: int | None = None
-    """The number of GPUs of the whole gang."""
+    """The number of GPUs that the job holds: those of its placement."""
+    wanted_gpus: int | None = None
+    """The number of GPUs that the whole gang asks for."""
+    nodes: str = ""
+    """The nodes of the placement, the first few by name."""
     attempt: int = 0
     """The number of the present placement, incremented for each new one."""
     restarts: int = 0

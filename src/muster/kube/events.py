@@ -57,12 +57,15 @@ class Recorder:
         self._pause = 1.0 / per_second
         self._now = now
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(queue)
-        self._said: dict[tuple[Reference, str, str], float] = {}
+        self._said: dict[tuple[Reference, str, str, datetime | None], float] = {}
 
-    def event(self, about: Reference, type: EventType, reason: str, message: str) -> None:
-        """Queue an event, unless the same reason and message were posted about the object within the window; never raises."""
+    def event(self, about: Reference, type: EventType, reason: str, message: str, occurrence: datetime | None = None) -> None:
+        """Queue an event, unless the same reason and message were posted about the object within the window; never raises.
+
+        The same words about another `occurrence` are another event: a job that is preempted twice is told so twice.
+        """
         now = self._now()
-        said = (about, reason, message)
+        said = (about, reason, message, occurrence)
         if now - self._said.get(said, -self._window) < self._window:
             return
         namespace = about.namespace or "default"

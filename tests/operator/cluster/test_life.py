@@ -71,10 +71,12 @@ def test_printed_columns_show_phase_gpus_and_reason(live: Live) -> None:
         return {table[0][a:].split()[0]: table[1][a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)}
 
     runs, waits = row("runs"), row("waits")
-    assert (runs["PHASE"], runs["GPUS"], runs["QUEUE"]) == ("Running", "4", "default")
+    assert (runs["PHASE"], runs["GPUS"], runs["WANTED"], runs["QUEUE"]) == ("Running", "4", "4", "default")
+    assert runs["NODES"] == live.pods("runs")[0]["spec"]["nodeName"]
     assert runs["MESSAGE"] == "1 of 1 pods are running"
     assert runs["STARTED"]
-    assert (waits["PHASE"], waits["GPUS"], waits["STARTED"], waits["PRIORITY"]) == ("Queued", "800", "", "-5")
+    assert (waits["PHASE"], waits["GPUS"], waits["WANTED"], waits["NODES"]) == ("Queued", "0", "800", "")
+    assert (waits["STARTED"], waits["PRIORITY"]) == ("", "-5")
     assert waits["MESSAGE"].startswith("needs 800 GPUs")
     assert "with nobody else running" in waits["MESSAGE"]
 
