@@ -65,6 +65,7 @@ generate: $(STAMP) ## write crds/, docs/reference/, the chart's copies and kind-
 	$(PYTHON) -m muster.api.crd crds
 	$(PYTHON) -m muster.api.reference docs/reference
 	$(PYTHON) -m muster.api.gate_policy helm/muster/files/admission-policy.yaml
+	$(PYTHON) -m muster.api.write_policies helm/muster/files/pod-policies.yaml helm/muster/files/node-policy.yaml
 	$(PYTHON) -m muster_dev.local.chart helm/muster/files/scheduler-config.yaml
 	$(PYTHON) -m muster_dev.kind.default_scheduler kind-scheduler.yaml
 

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
@@ -19,7 +19,8 @@ from muster import machines
 from muster.api import names
 from muster.kube.client import Propagation
 from muster.kube.errors import NotFound
-from muster_dev.local import nodes, processes
+from muster_dev.local import nodes, processes, stack
+from muster_dev.local.api import Api
 from muster_dev.local.cluster import Component, LocalCluster
 
 Json = dict[str, Any]
@@ -49,6 +50,21 @@ class Live:
     namespace: str
     added: list[str] = field(default_factory=list)
     """Nodes of this test's pool."""
+    acting: Api | None = None
+    """As whom objects of the namespace are created, changed and deleted; None: as the administrator."""
+
+    @property
+    def api(self) -> Api:
+        """The API server as it is written to."""
+        return self.acting or self.cluster.api
+
+    def by(self, api: Api) -> Live:
+        """Return the same namespace as another user writes to it."""
+        return replace(self, acting=api)
+
+    def by_muster(self) -> Live:
+        """Return the same namespace as the operator writes to it, who alone may write muster's own names."""
+        return self.by(self.cluster.api_for(stack.ACCOUNTS.operator, "system:masters"))
 
     # Paths
 
@@ -114,7 +130,7 @@ class Live:
             "limitranges": "LimitRange",
         }
         head = {"apiVersion": versions.get(kind, "v1"), "kind": kinds[kind]}
-        made: Json = self.cluster.api.create(self.path(kind), head | body)
+        made: Json = self.api.create(self.path(kind), head | body)
         return made
 
     def add_nodes(self, count: int, machine: str = "pcie-8", racks: int = 1) -> list[str]:
@@ -133,7 +149,7 @@ class Live:
     # Changing
 
     def patch(self, kind: str, name: str, body: Json) -> None:
-        self.cluster.api.patch(self.path(kind, name), body)
+        self.api.patch(self.path(kind, name), body)
 
     def patch_status(self, job: str, status: Json) -> None:
         """Change what muster wrote of a DLJob."""
@@ -145,7 +161,7 @@ class Live:
         self.patch(kind, name, {"metadata": {"annotations": values}})
 
     def delete(self, kind: str, name: str, *, propagation: Propagation | None = None) -> None:
-        self.cluster.api.delete(self.path(kind, name), propagation=propagation)
+        self.api.delete(self.path(kind, name), propagation=propagation)
 
     def let_run(self, job: str | None = None) -> None:
         """Take the test's own gate off the pods of a DLJob, or of the namespace."""
@@ -320,7 +336,7 @@ class Operator:
     def start(self, *, wait: bool = True) -> None:
         """Start it, and wait until it has read the cluster, or stands by."""
         (port,) = processes.free_ports(1)
-        kubeconfig = f"--kubeconfig={self._cluster.kubeconfig}"
+        kubeconfig = f"--kubeconfig={stack.kubeconfig(self._cluster, stack.ACCOUNTS.operator)}"
         argv = [sys.executable, "-P", "-m", "muster_operator", kubeconfig, f"--port={port}", *self._args]
         ready = f"http://127.0.0.1:{port}/readyz" if wait else None
         self._cluster.run(Component(self._name, argv, {"PYTHONUNBUFFERED": "1"}, ready, port))

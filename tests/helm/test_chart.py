@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from builders.chart import CHART, Helm, HelmFailed, containers, find
+from builders.chart import CHART, NAMESPACE, Helm, HelmFailed, containers, find
 
 pytestmark = pytest.mark.cluster
 
@@ -110,13 +110,17 @@ def _names(schema: dict[str, Any], path: str = "") -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("module", "file"),
-    [("muster_dev.local.chart", "scheduler-config.yaml"), ("muster.api.gate_policy", "admission-policy.yaml")],
+    ("module", "files"),
+    [
+        ("muster_dev.local.chart", ["scheduler-config.yaml"]),
+        ("muster.api.gate_policy", ["admission-policy.yaml"]),
+        ("muster.api.write_policies", ["pod-policies.yaml", "node-policy.yaml"]),
+    ],
 )
-def test_generated_files_are_up_to_date(module: str, file: str, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-P", "-m", module, tmp_path / file], check=True)
-    committed = CHART / "files" / file
-    assert committed.read_text() == (tmp_path / file).read_text(), f"run `python -m {module} helm/muster/files/{file}`"
+def test_generated_files_are_up_to_date(module: str, files: list[str], tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-P", "-m", module, *(tmp_path / file for file in files)], check=True)
+    for file in files:
+        assert (CHART / "files" / file).read_text() == (tmp_path / file).read_text(), f"run `make generate` ({module})"
 
 
 def test_package_contains_the_definitions(helm: Helm, tmp_path: Path) -> None:
@@ -171,6 +175,20 @@ def test_gate_is_rendered_if_the_server_has_the_policy(
     for kind in ("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"):
         assert api_versions.get(kind) == expected
     assert "Deployment" in api_versions
+
+
+@pytest.mark.parametrize(("options", "served"), [((), True), (("--api-versions", "v1/Pod"), False)])
+def test_policies_are_rendered_with_the_accounts_of_the_release_if_the_server_has_them(
+    helm: Helm, options: tuple[str, ...], served: bool
+) -> None:
+    objects = helm.template(*options)
+    policies = {item["metadata"]["name"]: item for item in objects if item["kind"] == "ValidatingAdmissionPolicy"}
+    bound = {item["spec"]["policyName"] for item in objects if item["kind"] == "ValidatingAdmissionPolicyBinding"}
+    assert set(policies) == bound == ({"muster-pods", "muster-templates", "muster-wake", "muster-nodes"} if served else set())
+    accounts = {"muster-pods": ("operator", "scheduler"), "muster-wake": ("scheduler",), "muster-nodes": ("agent",)}
+    for name, parts in accounts.items() if served else ():
+        text = str(policies[name]["spec"]["matchConditions"])
+        assert all(f"'system:serviceaccount:{NAMESPACE}:muster-{part}'" in text for part in parts)
 
 
 def test_required_gate_without_the_policy_fails_with_a_remedy(helm: Helm) -> None:

@@ -22,6 +22,8 @@ from muster_dev.kind.cluster import NAMESPACE, Cluster
 pytestmark = pytest.mark.kind
 RECORDED: Final = Path(__file__).parent / "data" / "muster-0.1.0.yaml"
 OPERATOR: Final = "deployment/muster-operator"
+AS_OPERATOR: Final = f"--as=system:serviceaccount:{NAMESPACE}:muster-operator --as-group=system:masters"
+"""Whose objects these are: the admission policies refuse them from anybody else."""
 LIMIT: Final[Object] = {
     "apiVersion": "v1",
     "kind": "LimitRange",
@@ -79,10 +81,10 @@ def restore(jobs: Jobs, objects: Sequence[Object], folder: Path) -> None:
     others = [item for item in objects if item not in custom]
     for owner in (owner for item in others for owner in item["metadata"].get("ownerReferences", ())):
         owner["uid"] = uids[owner["name"]]
-    kubectl(jobs, "create", others, folder)
+    kubectl(jobs, f"create {AS_OPERATOR}", others, folder)
     for pod in jobs.pods(names.GANG):  # the gate of the admission policy, which the operator of that time had removed
         patch = '[{"op": "remove", "path": "/spec/schedulingGates"}]'
-        jobs.kubectl("patch", "pod", pod["metadata"]["name"], "--type=json", f"--patch={patch}")
+        jobs.kubectl("patch", *AS_OPERATOR.split(), "pod", pod["metadata"]["name"], "--type=json", f"--patch={patch}")
     jobs.kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pods", "--all", "--timeout=120s")
 
 

@@ -38,6 +38,14 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- end -}}
 {{- end -}}
 
+{{- /* Not empty if the server has ValidatingAdmissionPolicy, as every server that the chart supports unless it is switched off. */ -}}
+{{- define "muster.policiesServed" -}}
+{{- $served := .Capabilities.APIVersions -}}
+{{- if or (not ($served.Has "v1/Pod")) ($served.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy") -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- /* Two releases would plan the same GPUs and bind the same pods, so a second one is rejected. */ -}}
 {{- define "muster.checkOnlyRelease" -}}
 {{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "").items -}}

@@ -5,7 +5,8 @@ The annotations are the interface between muster's components, and between muste
 (`python -m muster.api.reference`).
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 GROUP: Final = "muster.dev"
 VERSION: Final = "v1alpha1"
@@ -44,8 +45,10 @@ MIGRATE: Final = "muster.dev/migrate"
 """On a DLJob or any of its pods: moves the gang away from the named node or rack; empty: away from its present placement."""
 GANG_SIZE: Final = "muster.dev/gang-size"
 """On a pod with the label muster.dev/gang: the number of pods of the gang."""
+RUN_SECONDS: Final = "muster.dev/run-seconds"
+"""On a pod of a `muster local` cluster: the seconds until kwok lets it succeed."""
 
-# Annotations that muster writes
+# Annotations that muster alone writes
 RANK: Final = "muster.dev/rank"
 """On a pod: its rank in the gang, from 0, in topology order."""
 GPUS: Final = "muster.dev/gpus"
@@ -68,10 +71,31 @@ WAKE: Final = "muster.dev/wake"
 """On a pending pod: changed when GPUs that only muster knew as reserved become free, so that kube-scheduler retries the pod."""
 TOPOLOGY: Final = "muster.dev/topology"
 """On a node: its GPUs and their links, published by the agent (JSON)."""
-RUN_SECONDS: Final = "muster.dev/run-seconds"
-"""On a pod of a `muster local` cluster: the seconds until kwok lets it succeed."""
 
 
 def pod_name(job: str, role: str, index: int) -> str:
     """Return the name of a DLJob's pod, which is also its hostname."""
     return f"{job}-{role}-{index}"
+
+
+class Names(NamedTuple):
+    """Labels and annotations of one kind of object."""
+
+    labels: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
+
+
+# Who may write which name, by kind of object: `muster.api.write_policies` has the API server hold everybody to it.
+USERS_WRITE: Final[Mapping[str, Names]] = {
+    "DLJob": Names(annotations=(SUSPEND, MIGRATE)),
+    "Pod": Names(labels=(GANG,), annotations=(SUSPEND, MIGRATE, GANG_SIZE, RUN_SECONDS)),
+    "Node": Names(labels=(RACK, BLOCK, MACHINE)),
+}
+MUSTER_WRITES: Final[Mapping[str, Names]] = {
+    "Pod": Names(
+        labels=(JOB, ROLE, INDEX),
+        annotations=(RANK, GPUS, ATTEMPT, HOSTFILE, RESERVATION, STOP_AT, WAITING, QUEUED_AT, REQUEUES, WAKE),
+    ),
+    "PodTemplate": Names(labels=(TAKEN_BACK,)),
+    "Node": Names(annotations=(TOPOLOGY,)),
+}

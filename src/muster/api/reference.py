@@ -43,9 +43,19 @@ def annotations() -> str:
     for entry in documented(Path(names.__file__).read_text()):
         if entry.section != section:
             section = entry.section
-            page += [f"\n## {section}\n", "| name | meaning |", "|---|---|"]
-        page.append(row(f"`{entry.value}`", entry.meaning))
+            page += [f"\n## {section}\n", "| name | written by | meaning |", "|---|---|---|"]
+        page.append(row(f"`{entry.value}`", writers(entry), entry.meaning))
     return "\n".join(page) + "\n"
+
+
+def writers(entry: Named) -> str:
+    """Return who may write a label or an annotation, and on which kinds of object."""
+    field = "labels" if entry.section.startswith("Labels") else "annotations"
+    if entry.section == "Names":
+        return ""
+    lists = {"users": names.USERS_WRITE, "muster": names.MUSTER_WRITES}
+    found = {who: [kind for kind, each in kinds.items() if entry.value in getattr(each, field)] for who, kinds in lists.items()}
+    return "; ".join(f"{who} ({', '.join(kinds)})" for who, kinds in found.items() if kinds)
 
 
 def resource(manifest: Schema) -> str:

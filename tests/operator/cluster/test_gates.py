@@ -98,7 +98,7 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
 def test_forged_reservation_holds_up_no_gang(live: Live, text: str) -> None:
-    live.member("bad", 1, "forged", 1, annotations={names.RESERVATION: text})
+    live.by_muster().member("bad", 1, "forged", 1, annotations={names.RESERVATION: text})
     live.member("huge", 1, "huge", 1, annotations={names.GANG_SIZE: "9" * 5000})
     live.job("honest", 2, 1)
     live.wait_running("honest", 2)
@@ -109,7 +109,7 @@ def test_forged_reservation_of_gpus_that_are_taken_gets_none_of_them(live: Live)
     live.job("owner", 1, 8, pool=live.namespace, hold=True)
     live.wait_pods(1, "Pending", "owner")
     text = json.dumps({"thief": {"node": node, "gpus": [0, 1], "rank": 0}})
-    live.member("thief", 2, "forged", 1, annotations={names.RESERVATION: text}, pool=live.namespace)
+    live.by_muster().member("thief", 2, "forged", 1, annotations={names.RESERVATION: text}, pool=live.namespace)
     live.wait(lambda: "0 free" in (annotation(live.get("pods", "thief"), names.WAITING) or ""), "it waits like any other")
     live.let_run("owner")
     live.wait_running("owner", 1)

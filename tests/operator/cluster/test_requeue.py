@@ -118,13 +118,14 @@ def requeue(live: Live, last: str) -> str | None:
     """Do what the operator does, up to and with the step `last`; return the uid of the pod that was created."""
     steps = ["template-of-one", "templates", "one-deleted", "one-created", "one-forgotten"]
     done = steps[: steps.index(last) + 1]
-    kept = live.create("podtemplates", templates.template(live.get("pods", "g0")))
+    muster = live.by_muster()
+    kept = muster.create("podtemplates", templates.template(live.get("pods", "g0")))
     if "templates" in done:
-        live.create("podtemplates", templates.template(live.get("pods", "g1")))
+        muster.create("podtemplates", templates.template(live.get("pods", "g1")))
     if "one-deleted" in done:
         live.delete("pods", "g0")
         live.wait(lambda: not live.exists("pods", "g0"), "g0 is gone")
-    made = live.create("pods", templates.pod(kept))["metadata"]["uid"] if "one-created" in done else None
+    made = muster.create("pods", templates.pod(kept))["metadata"]["uid"] if "one-created" in done else None
     if "one-forgotten" in done:
         live.delete("podtemplates", kept["metadata"]["name"])
     return made

@@ -45,7 +45,8 @@ def admit(live: Live, name: str) -> Job:
 def create_pods(live: Live, job: Job, count: int) -> dict[str, str]:
     """Create the first pods of a placed gang as the operator would; return their uids by name."""
     placement = job.status.placement
-    made = [live.cluster.api.create(live.path("pods"), manifests.pod(job, place, placement)) for place in placement[:count]]
+    muster = live.by_muster().api
+    made = [muster.create(live.path("pods"), manifests.pod(job, place, placement)) for place in placement[:count]]
     return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in made}
 
 
@@ -111,10 +112,10 @@ def test_restarted_operator_goes_on_ungating_a_gang(live: Live, operator: Operat
     for index in range(3):
         live.member(f"g{index}", 2, "x", 3)
     placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
-    live.annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
+    live.by_muster().annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
     for index in range(released):
         pod = msgspec.convert(live.get("pods", f"g{index}"), Pod)
-        live.patch("pods", f"g{index}", ungating.ungating_patch(pod, None, placement[index]))
+        live.by_muster().patch("pods", f"g{index}", ungating.ungating_patch(pod, None, placement[index]))
     operator.start()
 
     pods = live.wait_pods(3, "Running")
@@ -132,7 +133,7 @@ def test_reservation_without_an_ungated_pod_is_planned_anew(live: Live, operator
     for index in range(3):
         live.member(f"g{index}", 2, "x", 3)
     placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
-    live.annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
+    live.by_muster().annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
     operator.start()
     pods = live.wait_pods(3, "Running")
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 1, "packed, as a plan would have it"
@@ -145,10 +146,10 @@ def test_gang_of_which_some_pods_finished_is_ungated_to_the_end(live: Live, oper
     for index in range(3):
         live.member(f"g{index}", 2, "x", 3, run=0)
     placement = [Assigned(Task(f"g{i}", 2), *place, i) for i, place in enumerate(PLACES)]
-    live.annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
+    live.by_muster().annotate("pods", "g0", reservation=ungating.reservation_text(tuple(placement)))
     for index in range(2):
         pod = msgspec.convert(live.get("pods", f"g{index}"), Pod)
-        live.patch("pods", f"g{index}", ungating.ungating_patch(pod, None, placement[index]))
+        live.by_muster().patch("pods", f"g{index}", ungating.ungating_patch(pod, None, placement[index]))
         live.wait(lambda name=f"g{index}": live.get("pods", name)["status"]["phase"] == "Succeeded", "it has ended")  # type: ignore[misc]
     operator.start()
     live.wait_pods(3, "Succeeded")

@@ -5,6 +5,7 @@ They end at `stop`, or when this process ends, however it ends; after `detach` t
 
 from __future__ import annotations
 
+import ssl
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ class ControlPlane:
         self._processes: Processes | None = None
         self._access: Access | None = None
         self._api: Api | None = None
+        self._apis: list[Api] = []
+        """Those of other users."""
 
     def __enter__(self) -> Self:
         return self.start()
@@ -120,8 +123,9 @@ class ControlPlane:
 
     def stop(self) -> None:
         """Stop everything and wait for the end; do nothing if nothing runs."""
-        if self._api:
-            self._api.close()
+        for api in [*self._apis, *([self._api] if self._api else ())]:
+            api.close()
+        self._apis.clear()
         if self._processes:
             with self.progress.step("stopping the local cluster"):
                 self._processes.close()
@@ -162,11 +166,18 @@ class ControlPlane:
             return False
         return True
 
-    def kubeconfig_for(self, user: str) -> Path:
+    def kubeconfig_for(self, user: str, group: str = certificates.GROUP) -> Path:
         """Write a kubeconfig for `user`, which may be a service account's full name, and return its path; RBAC applies."""
         path = self.files.config(f"{user.replace(':', '-')}.kubeconfig")
-        client = certificates.issue_client(self._authority, user)
+        client = certificates.issue_client(self._authority, user, group)
         return certificates.write_kubeconfig(path, self.url, self._authority, client)
+
+    def api_for(self, user: str, group: str = certificates.GROUP) -> Api:
+        """Return the API server with the rights of `user`, a member of `group`; it is closed with the cluster."""
+        tls = ssl.create_default_context(cafile=str(self.files.certificate("ca.crt")))
+        certificates.issue_client(self._authority, user, group).configure_cert(tls)
+        self._apis.append(Api(Access(self.url, tls)))
+        return self._apis[-1]
 
     def _start(self) -> None:
         self.directory = self._given or Path(tempfile.mkdtemp(prefix="muster-"))

@@ -1,7 +1,7 @@
 """muster on a local cluster: its API, its processes, and the kube-scheduler that asks its extender.
 
-The parts run from this Python environment. Each has the administrator's rights, or those of its own kubeconfig: with these,
-tests run the parts with the rights of the chart.
+The parts run from this Python environment. Each has an account of its own, by which the admission policies know it, and the
+administrator's rights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from muster.api import crd, gate_policy, names
+from muster.api import crd, gate_policy, names, write_policies
 from muster_dev.local import commands, processes
 from muster_dev.local.cluster import Component, LocalCluster
 from muster_dev.local.control_plane import ATTEMPTS
@@ -20,21 +20,18 @@ from muster_dev.local.processes import ProcessDied
 
 SCHEDULER = "muster-scheduler"
 """The name of the process; its schedulerName is muster.api.names.SCHEDULER."""
+ACCOUNTS = write_policies.Accounts("muster-operator", SCHEDULER, "muster-agent", per_node=False)
+"""The user names of the parts; one agent serves all nodes."""
 PARTS = ("muster-operator", "muster-agent", SCHEDULER, "muster-extender")
 """The processes of muster, in the order in which they stop."""
 
 
-def install(
-    cluster: LocalCluster,
-    *,
-    manifests: Iterable[Mapping[str, Any]] = (),
-    kubeconfigs: Mapping[str, Path] | None = None,
-) -> None:
-    """Install muster's API and `manifests`, then start the parts and wait for them; `kubeconfigs` are by the part's name."""
+def install(cluster: LocalCluster, *, manifests: Iterable[Mapping[str, Any]] = ()) -> None:
+    """Install muster's API and `manifests`, then start the parts and wait for them."""
     with cluster.progress.step("installing muster's API"):
         define_resources(cluster)
-        cluster.apply([*gate_policy.manifests(), *manifests])
-    start(cluster, kubeconfigs)
+        cluster.apply([*gate_policy.manifests(), *write_policies.manifests(ACCOUNTS), *manifests])
+    start(cluster)
 
 
 def define_resources(cluster: LocalCluster) -> None:
@@ -46,10 +43,10 @@ def define_resources(cluster: LocalCluster) -> None:
         cluster.wait(partial(_established, cluster, name), f"{name} is established")
 
 
-def start(cluster: LocalCluster, kubeconfigs: Mapping[str, Path] | None = None) -> None:
+def start(cluster: LocalCluster) -> None:
     """Start the parts of an installed muster and wait for them."""
     with cluster.progress.step("starting muster: operator, extender, scheduler, agents"):
-        _start(cluster, kubeconfigs or {})
+        _start(cluster)
 
 
 def stop(cluster: LocalCluster) -> None:
@@ -65,36 +62,36 @@ def _established(cluster: LocalCluster, name: str) -> bool:
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
-def components(cluster: LocalCluster, ports: Sequence[int], kubeconfigs: Mapping[str, Path]) -> list[Component]:
+def kubeconfig(cluster: LocalCluster, account: str) -> Path:
+    """Return the kubeconfig of one of the accounts, which has the administrator's rights."""
+    return cluster.kubeconfig_for(account, "system:masters")
+
+
+def components(cluster: LocalCluster, ports: Sequence[int]) -> list[Component]:
     """Return muster's parts in their order of starting; `ports` are those of extender, scheduler and operator."""
     extender, scheduler, operator = ports
     url = f"http://127.0.0.1:{extender}"
-    kubeconfig = kubeconfigs.get(SCHEDULER, cluster.kubeconfig)
-    config = cluster.files.write_config(SCHEDULER, commands.scheduler_config(kubeconfig, names.SCHEDULER, extender=url))
+    operators, schedulers, agents = (
+        kubeconfig(cluster, each) for each in (ACCOUNTS.operator, ACCOUNTS.scheduler, ACCOUNTS.agent)
+    )
+    config = cluster.files.write_config(SCHEDULER, commands.scheduler_config(schedulers, names.SCHEDULER, extender=url))
     arguments = commands.scheduler(cluster.files, scheduler, config, cluster.options)
     return [
-        _part(cluster, kubeconfigs, "extender", f"--port={extender}", port=extender, ready_url=f"{url}/readyz"),
+        _part(schedulers, "extender", f"--port={extender}", port=extender, ready_url=f"{url}/readyz"),
         Component(
             SCHEDULER,
             [cluster.binaries["kube-scheduler"], *arguments],
             ready_url=f"https://127.0.0.1:{scheduler}/healthz",
             port=scheduler,
         ),
-        _part(
-            cluster,
-            kubeconfigs,
-            "operator",
-            f"--port={operator}",
-            port=operator,
-            ready_url=f"http://127.0.0.1:{operator}/readyz",
-        ),
-        _part(cluster, kubeconfigs, "agent", "--local-nodes"),
+        _part(operators, "operator", f"--port={operator}", port=operator, ready_url=f"http://127.0.0.1:{operator}/readyz"),
+        _part(agents, "agent", "--local-nodes"),
     ]
 
 
-def _start(cluster: LocalCluster, kubeconfigs: Mapping[str, Path]) -> None:
+def _start(cluster: LocalCluster) -> None:
     for attempt in range(1, ATTEMPTS + 1):
-        parts = components(cluster, processes.free_ports(3), kubeconfigs)
+        parts = components(cluster, processes.free_ports(3))
         try:
             for part in parts:
                 cluster.run(part)
@@ -106,14 +103,6 @@ def _start(cluster: LocalCluster, kubeconfigs: Mapping[str, Path]) -> None:
                 cluster.processes.stop(part.name)
 
 
-def _part(
-    cluster: LocalCluster,
-    kubeconfigs: Mapping[str, Path],
-    name: str,
-    *args: str,
-    port: int | None = None,
-    ready_url: str | None = None,
-) -> Component:
-    kubeconfig = kubeconfigs.get(name, cluster.kubeconfig)
+def _part(kubeconfig: Path, name: str, *args: str, port: int | None = None, ready_url: str | None = None) -> Component:
     argv = [sys.executable, "-P", "-m", f"muster_{name}", f"--kubeconfig={kubeconfig}", *args]
     return Component(f"muster-{name}", argv, {"PYTHONUNBUFFERED": "1"}, ready_url, port)
