@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from muster.machines.catalogue import machine
-from muster.scheduling.decisions import Decision, Move, Place, Resize
+from muster.scheduling.decisions import Decision, Move, Place, Preempt, Resize
 from muster.scheduling.gang import Assigned, Gang, Placement, Task
 from muster.scheduling.planner import plan
 from muster.scheduling.resources import ONE_POD, Resources
@@ -94,3 +94,9 @@ def placed(decision: Decision) -> Placement:
     """The placement that a decision gives; fails the test where it gives none."""
     assert isinstance(decision, Place | Move | Resize), decision
     return decision.placement
+
+
+def victims(decision: Decision) -> list[str]:
+    """The names of the gangs that a decision preempts; fails the test where it preempts none."""
+    assert isinstance(decision, Preempt), decision
+    return [victim.name for victim in decision.victims]

@@ -5,12 +5,14 @@ Times are in seconds on any clock that `plan` gets `now` from.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import NamedTuple
 
+from muster.scheduling.resource_quota import Charge
 from muster.scheduling.resources import ONE_POD, WHOLE, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
 from muster.scheduling.topology.links import GpuSet
@@ -123,7 +125,14 @@ class Gang:
     queue: str
     arrived: float
     tasks: tuple[Task, ...]
+    namespace: str = ""
+    """Whose it is: within a namespace gangs are named to each other, and preempt by their local priority."""
     priority: int = 0
+    """What counts against gangs of every namespace: the value of a PriorityClass, which administrators make."""
+    local_priority: int = 0
+    """What anybody may write: it orders the gangs of a queue, and preempts within the namespace."""
+    preempts: bool = True
+    """Whether gangs of lower priority make way for it (preemptionPolicy)."""
     placement: Placement = ()
     spread: bool = False
     required: Level = Level.CLUSTER
@@ -135,6 +144,10 @@ class Gang:
     started: float = 0.0
     absent: int = 0
     """Pods that the gang needs and that nobody has created yet."""
+    missing: str = ""
+    """What the gang refers to and is not there, in a sentence: it cannot start before that."""
+    charges: tuple[tuple[str, Charge], ...] = ()
+    """What a pod of each role will count in the resource quotas of the namespace; nothing for pods that exist."""
     preemptible: bool = False
     """Whether a gang of higher priority may take its place: DLJobs, but not pods that other controllers created."""
     leave: str | None = None
@@ -202,6 +215,16 @@ class Gang:
             return self.gpus > 1
         return self.sensitivity is Sensitivity.HIGH
 
+    def charged(self, tasks: Iterable[Task]) -> Counter[Charge]:
+        """Return how many pods of each kind these tasks are in the resource quotas of the namespace."""
+        charges = dict(self.charges)
+        return Counter(charges[task.role] for task in tasks if task.role in charges)
+
+    def added(self, placement: Placement) -> Counter[Charge]:
+        """Return the pods of a new placement beyond those of the present one."""
+        before, after = (self.charged(assigned.task for assigned in each) for each in (self.placement, placement))
+        return after - before
+
     def ran(self, now: float) -> float:
         """Return for how many seconds it ran, on the GPUs that it asks for."""
         return self.attained_at(now) / max(self.gpus, 1)
@@ -217,6 +240,10 @@ class Gang:
     def at_size(self, workers: int) -> Gang:
         """Return the gang with that many workers."""
         return replace(self, tasks=shrunk(self.tasks, workers))
+
+    def at_fewest(self) -> Gang:
+        """Return the gang in the smallest size in which it can start."""
+        return self if self.fewest is None else self.at_size(self.fewest)
 
     def sizes(self) -> range:
         """Return the numbers of workers with which the gang may start, largest first."""

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.gang import Gang
 from muster.scheduling.gang_index import Changes, GangIndex
+from muster.scheduling.naming import named
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import Shortage, fit_key, place
 from muster.scheduling.profile import Profile
@@ -51,7 +52,7 @@ class GangFacts:
     def behind(self, ahead: Gang) -> Wait:
         """Say that the gang comes after another."""
         if self._behind is None or self._ahead != ahead.name:
-            message = f"needs {self.gpus} GPUs; comes after {ahead.name}, which waits for GPUs"
+            message = f"needs {self.gpus} GPUs; comes after {named(ahead, self.gang.namespace)}, which waits for GPUs"
             self._behind, self._ahead = Wait(self.gang, Reason.BEHIND_IN_QUEUE, message), ahead.name
         return self._behind
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
+from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import (
     AnyAssignment,
     Decision,
@@ -58,7 +59,7 @@ class Session:
         self.index = self.cache.index
         self.capacity = FreeCapacity(snapshot.nodes, fleet)
         self.occupancy = self.index.occupancy
-        self.quotas = Quotas(snapshot.queues, self.index.placed.values())
+        self.quotas = Quotas(snapshot.queues, self.index.placed.values(), snapshot.resource_quotas)
         self.ended = snapshot.ended
         self.decisions: list[AnyAssignment | Suspend | Requeue | Preempt] = []
         self.waits: dict[str, Wait] = {}
@@ -106,8 +107,7 @@ class Session:
 
     def waiting(self) -> list[Gang]:
         """Return the gangs without a placement, in queue order."""
-        waiting = (gang for gang in self.gangs.values() if not gang.placement)
-        return sorted(waiting, key=lambda gang: (-gang.priority, gang.arrived, gang.name))
+        return in_order(gang for gang in self.gangs.values() if not gang.placement)
 
     def is_packed(self, gang: Gang) -> bool:
         """Say whether another gang runs on its GPUs."""
@@ -181,7 +181,7 @@ class Session:
         attained = before.attained_at(self.now)
         after = replace(before, placement=placement, running=running, packed=packed, attained=attained, since=self.now)
         self.occupancy.put(after)
-        self.quotas.add(after.queue, after.held - before.held)
+        self.quotas.place(before, placement)
         if leaves:
             self._release(before)
         self.capacity.take(placement)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from muster.scheduling.gang import Gang
 from muster.scheduling.profile import Profile
+from muster.scheduling.resource_quota import ResourceQuota
 from muster.scheduling.topology.node import Node
 
 
@@ -19,6 +20,10 @@ class Queue:
 
     name: str
     quota: int | None = None
+    namespace: str = ""
+    """Whose it is; where a namespace has queues, its gangs need one that exists."""
+    others: int = 0
+    """GPUs of its pods that are no gang's, since no plan gave them any: they count as held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +37,4 @@ class Snapshot:
     """The measurements of each kind of gang, or of one gang."""
     ended: tuple[float, ...] = ()
     """The running times of gangs that ended lately, in seconds on the GPUs that they asked for."""
+    resource_quotas: tuple[ResourceQuota, ...] = ()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from builders.cluster import decide, gang, node, reasons, running, tasks, world
+from builders.cluster import decide, gang, node, reasons, running, tasks, victims, world
 from builders.sessions import TURNS, said, turning
-from muster.scheduling.decisions import VERBS, Decision, Preempt, Reason
+from muster.scheduling.decisions import VERBS, Preempt, Reason
+from muster.scheduling.gang import Gang
 from muster.scheduling.planner import plan
 from muster.scheduling.resources import Resources
 from muster.scheduling.settings import Policy, Settings
@@ -16,16 +18,68 @@ from muster.scheduling.topology.links import gpu_set
 GANDIVA = Settings(policy=Policy.GANDIVA)
 
 
-def victims(decision: Decision) -> list[str]:
-    assert isinstance(decision, Preempt), decision
-    return [victim.name for victim in decision.victims]
-
-
 def test_lower_priority_is_preempted() -> None:
     snapshot = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5)])
     decisions = decide(snapshot)
     assert victims(decisions["high"]) == ["low"]
     assert decisions["high"].message == "takes the place of low (lower priority)"
+
+
+def local(name: str, claims: int, namespace: str = "a", *, queue: str = "q", **fields: Any) -> Gang:
+    """A waiting gang of 4 GPUs, one that runs on n1 with `shares`, with a local priority."""
+    build = running if (shares := fields.pop("shares", None)) else gang
+    where = (name, *shares) if shares else (name, 4)
+    return build(*where, namespace=namespace, local_priority=claims, queue=f"{namespace}/{queue}", **fields)
+
+
+ALL = [("n1", range(4))]
+
+
+def test_local_priority_preempts_within_the_namespace_over_its_queues() -> None:
+    decisions = decide(world([node("n1", 4)], [local("low", 0, shares=ALL, queue="p"), local("high", 5)]))
+    assert victims(decisions["high"]) == ["low"]
+    assert decisions["high"].message == "takes the place of low (lower priority)"
+
+
+def test_local_priority_preempts_nobody_of_another_namespace() -> None:
+    decisions = decide(world([node("n1", 4)], [local("low", 0, "b", shares=ALL), local("high", 10**9)]))
+    assert reasons(decisions) == {"high": Reason.INSUFFICIENT_GPUS}
+
+
+def test_priority_preempts_whatever_the_local_priority_of_the_other() -> None:
+    decisions = decide(world([node("n1", 4)], [local("low", 10**9, "b", shares=ALL), local("high", 0, priority=1)]))
+    assert victims(decisions["high"]) == ["low"]
+    assert decisions["high"].message == "takes the place of a gang of another namespace (lower priority)"
+    higher = [local("low", 0, shares=ALL, priority=1), local("high", 10**9)]
+    assert reasons(decide(world([node("n1", 4)], higher))) == {"high": Reason.INSUFFICIENT_GPUS}
+
+
+def test_gang_that_preempts_nobody_waits() -> None:
+    snapshot = world([node("n1", 4)], [running("low", ("n1", range(4))), gang("high", 4, priority=5, preempts=False)])
+    assert reasons(decide(snapshot)) == {"high": Reason.INSUFFICIENT_GPUS}
+
+
+def test_local_priority_spares_no_gang_at_the_cost_of_another_namespace() -> None:
+    """The last to have started makes way: of `a`, whatever it claims; within `a`, the lower local priority."""
+    held = [
+        local("other", 0, "b", shares=[("n1", [0])], started=1.0),
+        local("mine", 0, "a", shares=[("n1", [1])], started=2.0),
+        local("claims", 10**9, "a", shares=[("n1", [2])], started=3.0),
+    ]
+    wanted = gang("g", 1, namespace="c", priority=5)
+    assert victims(decide(world([node("n1", 3)], [*held, wanted]))["g"]) == ["mine"]
+    two = gang("g", 2, namespace="c", priority=5)
+    decision = decide(world([node("n1", 3)], [*held, two]))["g"]
+    assert victims(decision) == ["mine", "claims"]
+    assert decision.message == "takes the place of 2 gangs of other namespaces (lower priority)"
+
+
+def test_victim_does_not_take_its_place_back() -> None:
+    """It arrived first, in a queue of its own; once its pods stop, the gang that preempted it starts."""
+    low, high = local("low", 0, queue="p"), local("high", 5, arrived=9.0)
+    stopping = node("n1", 4, free_set=0, leaving=gpu_set(range(4)))
+    assert reasons(decide(world([stopping], [low, high]))) == {"high": Reason.PODS_STOPPING, "low": Reason.BEHIND_IN_QUEUE}
+    assert reasons(decide(world([node("n1", 4)], [low, high]))) == {"high": Reason.PLACED, "low": Reason.INSUFFICIENT_GPUS}
 
 
 def test_equal_priority_is_not_preempted() -> None:

@@ -26,6 +26,21 @@ def test_queue_order_is_priority_then_arrival_then_name() -> None:
     assert [one.name for one in in_order(gangs)] == ["urgent", "a", "b", "late", "idle"]
 
 
+def test_local_priority_fills_the_positions_of_its_namespace() -> None:
+    """The gangs of b stay second and fourth, whatever a claims; a's own are in the order of its claims."""
+    gangs = [
+        gang("a-first", namespace="a", arrived=1.0, local_priority=-5),
+        gang("b-first", namespace="b", arrived=2.0),
+        gang("a-second", namespace="a", arrived=3.0),
+        gang("b-second", namespace="b", arrived=4.0, local_priority=1),
+        gang("a-claims", namespace="a", arrived=5.0, local_priority=10**9),
+        gang("a-higher", namespace="a", arrived=6.0, local_priority=-9, priority=1),
+    ]
+    order = ["a-higher", "a-claims", "b-second", "a-second", "b-first", "a-first"]
+    assert [one.name for one in in_order(gangs)] == order
+    assert [one.name for one in in_order(reversed(gangs))] == order
+
+
 def test_first_gang_in_queue_order_gets_the_gpus() -> None:
     decisions = decide(world([node("n1", 4)], [gang("b", 4, arrived=1.0), gang("a", 4, arrived=2.0)]))
     assert reasons(decisions) == {"b": Reason.PLACED, "a": Reason.INSUFFICIENT_GPUS}

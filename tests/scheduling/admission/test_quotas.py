@@ -1,10 +1,10 @@
-"""Quotas: no queue holds more than its own, and a gang held by its quota reserves its GPUs."""
+"""Quotas: no queue holds more than its own, and a gang that waits for quota holds nothing of other queues."""
 
 from __future__ import annotations
 
 import pytest
 
-from builders.cluster import decide, gang, node, placed, reasons, running, tasks, world
+from builders.cluster import decide, gang, node, placed, reasons, running, tasks, victims, world
 from muster.scheduling.decisions import Reason
 from muster.scheduling.topology.eligibility import Constraint
 
@@ -39,18 +39,44 @@ def test_no_gang_overtakes_one_of_its_queue_that_waits_for_quota() -> None:
     assert decisions["small"].message == "comes after head, which waits for quota of q"
 
 
-@pytest.mark.parametrize(("size", "reason"), [(3, Reason.PLACED), (4, Reason.INSUFFICIENT_GPUS)])
-def test_gang_waiting_for_quota_reserves_the_gpus_it_would_have(size: int, reason: Reason) -> None:
-    """Of 8 GPUs 2 are in use and 3 reserved: another queue gets the other 3, and no more."""
-    waiting = [gang("head", 3, queue="q"), gang("other", size, queue="else", arrived=1.0)]
-    decisions = decide(world([node("n1")], [running("r", ("n1", [0, 1]), queue="q"), *waiting], {"q": 4}))
-    assert reasons(decisions) == {"head": Reason.QUOTA_EXHAUSTED, "other": reason}
+def test_gang_waiting_for_quota_leaves_idle_gpus_to_other_queues() -> None:
+    waiting = [gang("head", 95, queue="q"), gang("other", 94, queue="else", arrived=1.0)]
+    decisions = decide(world([node("n1", 96)], [running("r", ("n1", [0, 1]), queue="q"), *waiting], {"q": 96}))
+    assert reasons(decisions) == {"head": Reason.QUOTA_EXHAUSTED, "other": Reason.PLACED}
 
 
-def test_gang_waiting_for_quota_and_gpus_reserves_its_nodes() -> None:
+def test_gang_waiting_for_quota_and_gpus_reserves_no_nodes() -> None:
     waiting = [gang("head", 4, queue="q"), gang("other", 1, queue="else", arrived=1.0)]
     snapshot = world([node("n1", 4)], [running("r", ("n1", [0, 1]), queue="q"), *waiting], {"q": 4})
-    assert reasons(decide(snapshot)) == {"head": Reason.QUOTA_EXHAUSTED, "other": Reason.BEHIND_IN_QUEUE}
+    assert reasons(decide(snapshot)) == {"head": Reason.QUOTA_EXHAUSTED, "other": Reason.PLACED}
+
+
+def test_higher_priority_preempts_a_lower_one_within_a_full_quota() -> None:
+    """GPUs are idle; only the quota is short, so that only gangs of the queue make way."""
+    held = [running("low", ("n1", [0, 1]), queue="q"), running("else", ("n1", [2]), queue="else", priority=-1)]
+    decisions = decide(world([node("n1")], [*held, gang("high", 2, queue="q", priority=5)], {"q": 2}))
+    assert victims(decisions["high"]) == ["low"]
+
+
+def test_fewest_gangs_that_free_enough_quota_and_gpus_are_preempted() -> None:
+    held = [running(name, ("n1", [index]), queue="q", started=float(index)) for index, name in enumerate("abcd")]
+    high = gang("high", 3, queue="q", priority=5)
+    assert victims(decide(world([node("n1", 4)], [*held, high], {"q": 5}))["high"]) == ["d", "c", "b"]
+    assert victims(decide(world([node("n1", 8)], [*held, high], {"q": 5}))["high"]) == ["d", "c"]
+
+
+def test_no_gang_is_preempted_where_the_quota_would_still_be_too_full() -> None:
+    held = [running("low", ("n1", [0]), queue="q"), running("same", ("n1", [1, 2]), queue="q", priority=5)]
+    decisions = decide(world([node("n1")], [*held, gang("high", 2, queue="q", priority=5)], {"q": 3}))
+    assert reasons(decisions) == {"high": Reason.QUOTA_EXHAUSTED}
+
+
+def test_gang_of_a_full_quota_preempts_nobody_on_nodes_that_a_gang_ahead_waits_for() -> None:
+    waiting = [gang("ahead", 8, queue="else", priority=9), gang("high", 2, queue="q", priority=5)]
+    low = running("low", ("n1", [0, 1]), queue="q", preemptible=False)
+    lower = running("lower", ("n1", [2, 3]), queue="q")
+    decisions = decide(world([node("n1")], [low, lower, *waiting], {"q": 4}))
+    assert reasons(decisions) == {"ahead": Reason.INSUFFICIENT_GPUS, "high": Reason.QUOTA_EXHAUSTED}
 
 
 def test_gang_waiting_for_gpus_reserves_its_part_of_the_quota() -> None:

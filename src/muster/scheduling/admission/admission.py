@@ -50,12 +50,16 @@ class _Turn:
     def admit(self, gang: Gang) -> Admission:
         """Place the gang, make room for it, or say why it waits."""
         facts = self._facts(gang)
-        if gang.absent or gang.not_before > self._session.now or facts.infeasible:
+        if gang.absent or gang.not_before > self._session.now or facts.infeasible or gang.missing:
             return self._cannot_start(facts)
+        if missing := self._quotas.missing(gang):
+            return Wait(gang, Reason.QUEUE_NOT_FOUND, missing)
         if gang.queue in self._quotas.limits:
-            return self._wait_for_quota(facts) or self._within_quota(facts)
+            return self._behind_in_quota(facts) or self._over_budget(gang) or self._within_quota(facts)
         blocking = self._backfill.blocking(facts.demands, facts.eligible)  # spares the search; a long queue is mostly this
-        return facts.behind(blocking) if blocking else self._search(facts, gang)
+        if blocking:
+            return facts.behind(blocking)
+        return self._over_budget(gang) or self._search(facts, self._quotas.within(gang) or gang)
 
     def move(self, gang: Gang) -> Admission:
         """Find a placement apart from the one that the gang has if there is one, else one that overlaps with it."""
@@ -69,7 +73,7 @@ class _Turn:
         return self._change(Resize, Reason.RESIZED, gang, self._elsewhere(gang, self._backfill.nodes))
 
     def _search(self, facts: GangFacts, allowed: Gang) -> Admission:
-        """Place the gang in the size that its queue's quota allows."""
+        """Place the gang in the size that its quotas allow."""
         session, gang, closed = self._session, facts.gang, self._backfill.nodes
         rate = session.rates.by_shape(gang)
         placement = place(allowed, self._capacity, closed=closed, fragmentation=session.fragmentation, rate=rate)
@@ -102,6 +106,8 @@ class _Turn:
     def _cannot_start(self, facts: GangFacts) -> Wait:
         """Say why the gang would not start even if nobody else ran: it is incomplete, backs off, or never fits."""
         gang = facts.gang
+        if gang.missing:
+            return Wait(gang, Reason.NOT_FOUND, gang.missing)
         if gang.absent:
             message = f"has {len(gang.tasks)} of {len(gang.tasks) + gang.absent} pods; {gang.absent} not created yet"
             return Wait(gang, Reason.PODS_ABSENT, message)
@@ -112,33 +118,36 @@ class _Turn:
 
     # Quotas
 
-    def _wait_for_quota(self, facts: GangFacts) -> Wait | None:
-        """Hold the gang at its queue's quota. It reserves the placement that it would have now."""
-        gang, least, quotas = facts.gang, facts.fewest, self._quotas
-        limit = quotas.limits.get(gang.queue)
-        if limit is not None and least > limit:
+    def _over_budget(self, gang: Gang) -> Wait | None:
+        """Hold the gang where a resource quota of its namespace has too little left for the whole of it."""
+        short = self._quotas.shortfall(gang)
+        return Wait(gang, Reason.RESOURCE_QUOTA, short.message) if short else None
+
+    def _behind_in_quota(self, facts: GangFacts) -> Wait | None:
+        """Hold the gang where its queue's quota is too small for it, or a gang ahead waits for the quota."""
+        gang, least, limit = facts.gang, facts.fewest, self._quotas.limits[facts.gang.queue]
+        if least > limit:
             return Wait(gang, Reason.OVER_QUOTA, f"needs {least} GPUs; queue {gang.queue} may never hold more than {limit}")
         first = self._backfill.queues.get(gang.queue)
         if first:
             return Wait(gang, Reason.BEHIND_IN_QUEUE, f"comes after {first.name}, which waits for quota of {gang.queue}")
-        if quotas.allows(gang, least):
-            return None
-        self._backfill.queues[gang.queue] = gang
-        if not self._backfill.blocking(facts.demands, facts.eligible):
-            self._reserve_placement(facts)
-        return Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {least} GPUs; {quotas.usage(gang.queue)}")
+        return None
 
-    def _reserve_placement(self, facts: GangFacts) -> None:
-        placement = place(facts.gang, self._capacity, closed=self._backfill.nodes)
-        if isinstance(placement, Shortage):
-            self._backfill.reserve_nodes(facts.gang, facts.eligible)
-        else:
-            self._capacity.take(placement)
+    def _wait_for_quota(self, facts: GangFacts) -> Admission:
+        """Let gangs of lower priority make way in a quota that is used up, or hold the gang at it."""
+        gang, quotas = facts.gang, self._quotas
+        self._backfill.queues[gang.queue] = gang
+        decision = None if self._backfill.ahead(facts.eligible) else self._preempt(gang)
+        if decision:
+            self._backfill.reserve_nodes(gang, facts.eligible)
+        return decision or Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {facts.fewest} GPUs; {quotas.usage(gang.queue)}")
 
     def _within_quota(self, facts: GangFacts) -> Admission:
-        """Admit a gang in the size that its queue's quota allows; where it waits, reserve that much of the quota."""
+        """Admit a gang in the size that its queue's quota allows; where it waits for GPUs, reserve that much of the quota."""
         gang = facts.gang
-        allowed = self._quotas.within(gang) or gang
+        allowed = self._quotas.within(gang)
+        if allowed is None:
+            return self._wait_for_quota(facts)
         blocking = self._backfill.blocking(facts.demands, facts.eligible)
         decision = facts.behind(blocking) if blocking else self._search(facts, allowed)
         if not isinstance(decision, Place):
@@ -164,13 +173,23 @@ class _Turn:
     def _change(self, verb: type[Move | Resize], reason: Reason, gang: Gang, placement: Placement | Shortage) -> Admission:
         if isinstance(placement, Shortage):
             return Wait(gang, Reason.NO_OTHER_PLACE, f"stays where it is: {placement.message}")
-        more = gpus_of(placement) - gang.held
-        if more > 0 and not self._quotas.allows(gang, more):
-            return Wait(gang, Reason.QUOTA_EXHAUSTED, f"stays as it is: {self._quotas.usage(gang.queue)}")
+        if refusal := self._refused(gang, placement):
+            return refusal
         del self._running[gang.name]
         decision = verb(gang, placement, reason, f"moves to {describe(placement)}")
         self._session.apply(decision)
         return decision
+
+    def _refused(self, gang: Gang, placement: Placement) -> Wait | None:
+        """Hold a running gang as it is where a quota does not allow what it would have more."""
+        more, quotas = gpus_of(placement) - gang.held, self._quotas
+        if more > 0 and (missing := quotas.missing(gang)):
+            return Wait(gang, Reason.QUEUE_NOT_FOUND, f"stays as it is: {missing}")
+        if more > 0 and not quotas.allows(gang, more):
+            return Wait(gang, Reason.QUOTA_EXHAUSTED, f"stays as it is: {quotas.usage(gang.queue)}")
+        if short := quotas.shortfall(gang, placement):
+            return Wait(gang, Reason.RESOURCE_QUOTA, f"stays as it is: {short.message}")
+        return None
 
     def _left_behind(self, gang: Gang) -> list[str]:
         """The nodes that the gang is to leave."""

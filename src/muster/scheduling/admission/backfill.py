@@ -4,7 +4,8 @@ A waiting gang must not start later because one behind it went first. Any GPU th
 one that it needs, so a later gang may only have what the waiting one could not use anyway:
 
 - a gang that waits for GPUs reserves every node that it may use, and what it needs of its queue's quota (`Quotas.reserve`);
-- a gang that waits for its quota reserves the GPUs on which it would start now (admission takes them), and its queue's quota;
+- a gang that waits for its queue's quota reserves that quota from those behind it in the queue, and no GPUs: when quota comes
+  free is its own queue's matter, and no other queue is to wait for it;
 - a gang that cannot start whatever ends (too large for the cluster or for its quota, incomplete, backing off) reserves nothing.
 """
 

@@ -1,11 +1,16 @@
-"""Preemption: which running gangs of lower priority make way for one that waits, and for which it is enough to wait."""
+"""Preemption: which running gangs of lower priority make way for one that waits, and for which it is enough to wait.
+
+A gang makes way for one of a higher priority, and for one of its own namespace with the same priority and a higher local one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from muster.scheduling.admission.queue_order import by_local_priority
 from muster.scheduling.decisions import Preempt, Reason, Wait
 from muster.scheduling.gang import Gang, Placement, describe, gpus_by_node
+from muster.scheduling.naming import all_named
 from muster.scheduling.placing.placement import find
 from muster.scheduling.session import Session
 
@@ -20,7 +25,10 @@ def wait_for_stopping_pods(session: Session, gang: Gang) -> Wait | None:
 
 
 def preempt(session: Session, gang: Gang, candidates: Sequence[Gang]) -> Preempt | None:
-    """Return the least that has to go, by lowest priority, of equal ones the last to have started; None if nothing helps."""
+    """Return the least that has to go, by lowest priority, of equal ones the last to have started; None if nothing helps.
+
+    Where the quota of the gang's queue is used up, gangs of that queue are among the victims.
+    """
     victims, placement = _enough(session, gang, candidates)
     if placement is None:
         return None
@@ -28,28 +36,40 @@ def preempt(session: Session, gang: Gang, candidates: Sequence[Gang]) -> Preempt
         fewer = [other for other in victims if other is not victim]
         if smaller := _once_gone(session, gang, fewer):
             victims, placement = fewer, smaller
-    names = ", ".join(victim.name for victim in victims)
-    message = f"takes the place of {names} (lower priority)"
+    message = f"takes the place of {all_named(victims, gang.namespace)} (lower priority)"
     return Preempt(gang, tuple(victims), Reason.PREEMPTING, message, placement)
 
 
 def _enough(session: Session, gang: Gang, candidates: Sequence[Gang]) -> tuple[list[Gang], Placement | None]:
     """The candidates, one after another, until the gang has a placement."""
-    lower = [running for running in candidates if running.preemptible and running.priority < gang.priority]
+    lower = [running for running in candidates if makes_way(running, gang)]
+    lower.sort(key=lambda running: (running.priority, -running.started, running.name))
     victims: list[Gang] = []
-    for victim in sorted(lower, key=lambda running: (running.priority, -running.started, running.name)):
+    for victim in by_local_priority(lower, highest_first=False):
         victims.append(victim)
         if placement := _once_gone(session, gang, victims):
             return victims, placement
     return [], None
 
 
+def makes_way(running: Gang, gang: Gang) -> bool:
+    """Say whether a running gang has to make way for one that waits."""
+    if not (running.preemptible and gang.preempts):
+        return False
+    if running.priority != gang.priority:
+        return running.priority < gang.priority
+    return running.namespace == gang.namespace and running.local_priority < gang.local_priority
+
+
 def _once_gone(session: Session, gang: Gang, gone: Sequence[Gang]) -> Placement | None:
-    """Where the gang would start once these gangs, and all pods on their way out, have gone."""
+    """Where the gang would start, within its quota, once these gangs, and all pods on their way out, have gone."""
+    allowed = session.quotas.once_gone(gone).within(gang)
+    if allowed is None:
+        return None
     with session.capacity.trial():
         session.capacity.vacate_stopping()
         release(session, gone)
-        return find(gang, session.capacity)
+        return find(allowed, session.capacity)
 
 
 def release(session: Session, gone: Sequence[Gang]) -> None:

@@ -20,7 +20,7 @@ from muster.scheduling.session import GpusByNode, Session
 from muster.scheduling.speed.shapes import shape
 from muster.scheduling.time_sharing.gittins import GittinsIndex
 from muster.scheduling.time_sharing.knapsack import starting_order
-from muster.scheduling.time_sharing.rank import Rank, RankKey, RankOrder, Ranks
+from muster.scheduling.time_sharing.rank import Rank, RankKey, RankOrder, Ranks, held_back
 from muster.scheduling.topology.links import GpuSet
 from muster.scheduling.topology.node import Level
 
@@ -58,12 +58,14 @@ class Claims:
         everyone = (*running.values(), *claimants(session))
         self._ranks = session.cache.kept(Ranks).of(everyone, session.now, session.settings.slice_seconds)
         self._gittins = GittinsIndex(session.ended)
+        claims_first = any(rank.gang.local_priority for rank in self._ranks.values())
+        self._held_back = held_back(self._ranks.values(), self._gittins) if claims_first else {}
         packed = [sorted(bundle, key=self._turn) for bundle in bundled(_sharing_gpus(running)) if len(bundle) > 1]
         self._bundles = {bundle[0].name: bundle for bundle in packed}
         """Gangs that are packed rank as the first of them does."""
         self._guests = {gang.name for bundle in packed for gang in bundle[1:]}
         self._order = self._in_order()
-        hosts = [rank for (_, _, waits), equals in self._order if not waits for rank in equals]
+        hosts = [rank for (*_, waits), equals in self._order if not waits for rank in equals]
         self._below = {rank.gang.name: rank.gang for rank in reversed(hosts)} if session.can(Requeue) else {}
         """Gangs that run and whose turn to claim has not come, the last in rank first."""
         self._left: dict[str, GpusByNode] = {}
@@ -79,7 +81,7 @@ class Claims:
 
     def losers(self) -> list[tuple[str, int]]:
         """Return the gangs without a placement in the end, each with the GPUs with which it can start, in the order of rank."""
-        waiting = (rank for (_, _, waits), equals in self._order if waits for rank in _by_arrival(equals))
+        waiting = (rank for (*_, waits), equals in self._order if waits for rank in _by_arrival(equals))
         displaced = (self._ranks[gang.name] for gang in self.displaced)
         ranks = chain(displaced, waiting)
         return [(rank.gang.name, rank.fewest) for rank in ranks if rank.gang.name not in self.placements]
@@ -91,21 +93,24 @@ class Claims:
     def _in_order(self) -> list[tuple[RankOrder, list[Rank]]]:
         """The gangs that claim, by rank; running ones by arrival within it."""
         by_key: dict[RankKey, list[Rank]] = {}
-        for name, rank in self._ranks.items():
-            if name not in self._guests:
-                by_key.setdefault(rank.key, []).append(rank)
         by_order: dict[RankOrder, list[Rank]] = {}
+        for name, rank in self._ranks.items():
+            if name in self._held_back and name not in self._guests:
+                by_order.setdefault(self._held_back[name], []).append(rank)
+            elif name not in self._guests:
+                by_key.setdefault(rank.key, []).append(rank)
         for key, equals in by_key.items():
             by_order.setdefault(key.order(self._gittins), []).extend(equals)
         ordered = sorted(by_order.items(), key=itemgetter(0))
-        return [(order, equals if order[2] else _by_arrival(equals)) for order, equals in ordered]
+        return [(order, equals if order[-1] else _by_arrival(equals)) for order, equals in ordered]
 
     def _turn(self, gang: Gang) -> tuple[RankOrder, float, str]:
-        return (self._ranks[gang.name].key.order(self._gittins), gang.arrived, gang.name)
+        order = self._held_back.get(gang.name) or self._ranks[gang.name].key.order(self._gittins)
+        return (order, gang.arrived, gang.name)
 
     def _make(self) -> None:
         """Let every gang claim, in the order of rank."""
-        for (_, _, waits), equals in self._order:
+        for (*_, waits), equals in self._order:
             if waits:
                 self._start(equals)
             else:
@@ -161,7 +166,7 @@ class Claims:
             for name, (_, held) in self._session.occupancy.residents(node).items():
                 if held & gpus and name in self._below:
                     self._left.setdefault(name, gpus_by_node(self._below[name].placement))[node] &= ~gpus
-        self.quotas.add(gang.queue, gpus_of(placement))
+        self.quotas.place(replace(gang, placement=()), placement)
         return True
 
     def _choose(self, gang: Gang) -> Placement | None:
@@ -181,7 +186,11 @@ class Claims:
 
     def _over_fewest(self, gang: Gang) -> Placement | None:
         """A placement on unclaimed GPUs and those of as few gangs below as will do, the last in rank first; by bisection."""
-        below = [self._left.get(name) or gpus_by_node(gang.placement) for name, gang in self._below.items()]
+        below = [
+            self._left.get(name) or gpus_by_node(other.placement)
+            for name, other in self._below.items()
+            if gang.preempts or other.priority == gang.priority
+        ]
         best: Placement | None = None
         too_few, enough = 0, 1
         while best is None and too_few < len(below):

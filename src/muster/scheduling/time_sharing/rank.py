@@ -1,5 +1,8 @@
 """The rank of a gang among those that share: by priority, then by Gittins index; one that waited too long comes first.
 
+No gang ranks before one of its namespace with the same priority and a higher local one: it is held back to just behind that
+one. So local priorities change nothing for other namespaces, unless for the better.
+
 How long a gang ran, and whether it waited too long, change by time alone, and seldom: each rank says until when it holds, and
 those of a pass are kept for the next (`planner_cache`).
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from math import inf
 from typing import NamedTuple
 
@@ -37,11 +41,11 @@ class RankKey(NamedTuple):
     def order(self, gittins: GittinsIndex) -> RankOrder:
         """Return what ranks are sorted by, first rank first."""
         index = gittins.of(self.age) * (1.0 if self.waits else HOLD)
-        return (-self.priority, -inf if self.starved else -index, self.waits)
+        return (-self.priority, -inf if self.starved else -index, 0, self.waits)
 
 
-RankOrder = tuple[int, float, bool]
-"""Priority and index, the highest first, and whether the gang waits."""
+RankOrder = tuple[int, float, int, bool]
+"""Priority and index, the highest first; how many local priorities the gang is held back by; and whether it waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,26 @@ def _holds(ran: float, there: float, rate: float, age: float) -> float:
     if ran * DAY / there < daily:  # it runs more of the day than it did so far
         return (following(age) * there - ran * DAY) / (daily - following(age)) if daily > following(age) else inf
     return (ran * DAY - age * there) / (age - daily) if age > daily else inf
+
+
+def held_back(ranks: Iterable[Rank], gittins: GittinsIndex) -> dict[str, RankOrder]:
+    """Return the order of each gang that is held back to behind one of its namespace, by name."""
+    by_namespace: dict[tuple[int, str], list[Rank]] = {}
+    for rank in ranks:
+        by_namespace.setdefault((rank.key.priority, rank.gang.namespace), []).append(rank)
+    orders: dict[str, RankOrder] = {}
+    for own in by_namespace.values():
+        last, depth = -inf, 0
+        by_local_priority = sorted(own, key=lambda rank: -rank.gang.local_priority)
+        for _, equals in groupby(by_local_priority, key=lambda rank: rank.gang.local_priority):
+            lowest = last
+            for rank in equals:
+                priority, index, _, waits = rank.key.order(gittins)
+                if index <= last:
+                    orders[rank.gang.name] = (priority, last, depth, waits)
+                lowest = max(lowest, index)
+            last, depth = lowest, depth + 1
+    return orders
 
 
 class Ranks:

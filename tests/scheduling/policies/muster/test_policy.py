@@ -37,6 +37,30 @@ def test_gang_that_waited_much_longer_than_it_ran_comes_first() -> None:
     assert ("Place", "new") in decided(world([node("n", 1)], [*there, patient, waits("new")]))
 
 
+def test_local_priority_ranks_within_its_namespace_only() -> None:
+    """The gang that ran for ten hours keeps its GPU from a new one of its namespace, and from no other."""
+    claims = runs("claims", ("n", [0]), hours=10, namespace="a", local_priority=10**9)
+    assert decided(world([node("n", 1)], [claims, waits("own", namespace="a")])) == []
+    taken = [("Requeue", "claims"), ("Place", "other")]
+    assert decided(world([node("n", 1)], [claims, waits("own", namespace="a"), waits("other", namespace="b")])) == taken
+
+
+def test_local_priority_takes_a_turn_from_its_own_namespace_only() -> None:
+    """A new gang would displace one that ran for an hour; of its namespace, only one with a higher local priority does."""
+    there = [runs("own", ("n", [0]), hours=1, namespace="a", local_priority=1)]
+    assert decided(world([node("n", 1)], [*there, waits("new", namespace="a")])) == []
+    assert decided(world([node("n", 1)], [*there, waits("new", namespace="a", local_priority=2)])) == []
+    preempted = said(plan(world([node("n", 1)], [*there, waits("new", namespace="a", local_priority=2)]), NOW))
+    assert preempted == [("Preempt", "new")]
+
+
+def test_gang_that_preempts_nobody_takes_turns_within_its_priority() -> None:
+    low = runs("low", ("n", [0]), hours=10)
+    patient = waits("new", preempts=False, priority=1)
+    assert decided(world([node("n", 1)], [low, patient])) == []
+    assert decided(world([node("n", 1)], [low, replace(patient, priority=0)])) == [("Requeue", "low"), ("Place", "new")]
+
+
 def test_gang_shortly_before_its_expected_end_keeps_its_gpus() -> None:
     """Where all gangs took an hour, one that has run for 55 minutes ranks before a new one."""
     snapshot = world([node("n", 1)], [runs("old", ("n", [0]), hours=55 / 60), waits("new")])
