@@ -11,6 +11,7 @@ manifests      pure: the pods and the Service of a placed gang
 rendezvous     pure: how the processes of a gang find each other
 reconcile      carries a step of the lifecycle out
 template_check asks the API server about the pod templates of new jobs
+resize_check   asks the API server about the pods that a resize adds
 telling        tells jobs why they wait, no more often than people can read
 resources      the resources that only this controller reads
 """

@@ -16,6 +16,7 @@ from muster_operator import metrics
 from muster_operator.controller import Context, Controller
 from muster_operator.dljob.job import Job, gang_of, held_gang, priority_of
 from muster_operator.dljob.reconcile import Reconciler
+from muster_operator.dljob.resize_check import ResizeCheck
 from muster_operator.dljob.resources import PRIORITY_CLASSES, priorities
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
@@ -51,6 +52,7 @@ class DLJobs(Controller):
         self._writer = StatusWriter(context)
         self.jobs = Jobs(context)
         self.check = TemplateCheck(context, self._writer)
+        self._resizes = ResizeCheck(context, self.jobs, self._writer)
         self._telling = Telling(context, self._writer)
         self._reconciler = Reconciler(context, self.jobs, self.check, self._writer, self._telling)
         self._gangs: dict[str, _Translated] = {}
@@ -67,6 +69,7 @@ class DLJobs(Controller):
             self._reconciler.reconcile(job, now)
         else:
             self.check.forget(name)
+            self._resizes.forget(name)
             self._telling.forget(name)
             self._gangs.pop(name, None)
 
@@ -118,10 +121,12 @@ class DLJobs(Controller):
     def _gang(self, job: Job, classes: dict[str, int]) -> Gang:
         """The job as a gang, the same object while neither the job nor its priority changes.
 
-        Wishes of the user (to move, to be resized) are left out while work is in flight: they may be met by then.
+        Wishes of the user (to move, to be resized) are left out while work is in flight: they may be met by then. So is a size
+        that the API server refused a moment ago.
         """
         priority = priority_of(job, classes)
         without_wishes = bool(job.status.placement) and (job.migrates or job.is_resized) and self.defer(job.key)
+        without_wishes = without_wishes or (job.is_resized and self._resizes.is_refused(job))
         before = self._gangs.get(job.key)
         if before is not None and before.job is job and before[1:3] == (priority, without_wishes):
             return before.gang
@@ -137,10 +142,15 @@ class DLJobs(Controller):
         await self._admit(decision, now)
 
     async def move(self, decision: Move, now: float) -> None:
-        await self._admit(decision, now)
+        await self._change(decision, now)
 
     async def resize(self, decision: Resize, now: float) -> None:
-        await self._admit(decision, now)
+        await self._change(decision, now)
+
+    async def _change(self, decision: Move | Resize, now: float) -> None:
+        """Give up the present placement only for one whose pods the API server would create."""
+        if await self._resizes.passes(self._gangs[decision.gang.name].job, decision.placement, now):
+            await self._admit(decision, now)
 
     async def requeue(self, gang: Gang, reason: Reason, message: str, now: float) -> None:
         planned = self._gangs[gang.name]

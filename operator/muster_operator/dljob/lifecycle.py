@@ -2,7 +2,8 @@
 
 It looks at what is there, never at what happened, so it does not matter how often it is asked, or after which crash:
 - status.placement is the desired state: these pods, of this attempt, on these nodes. Without a placement there are no pods.
-- A pod of another attempt, or one that the placement does not name, is left over. It gets a notice (annotations that its
+- A pod of another attempt, or one that the placement does not name, is left over, unless it may go on where it is (a resize of
+  some forms of gang): then it is told the new attempt. What is left over gets a notice (annotations that its
   program can read) and is then deleted.
 - Missing pods are created once nothing is left over, all together.
 - A job whose names something else has, an earlier job's orphans for one, says so and is not planned until that is gone.
@@ -21,8 +22,8 @@ from muster.api import names
 from muster.api.status import TaskPlacement
 from muster.kube.objects import ContainerStatus, Pod
 from muster_operator.dljob.job import Job
-from muster_operator.dljob.manifests import has_service
-from muster_operator.dljob.status import Record
+from muster_operator.dljob.manifests import has_service, notes, stays
+from muster_operator.dljob.status import UNMET, Record
 from muster_operator.pinning import UNSCHEDULABLE_SECONDS
 from muster_operator.timestamps import moment, stamp
 
@@ -137,12 +138,22 @@ def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float,
     if job.suspended:
         _record(step, job, now).stop(f"suspending: {len(current)} pods stop")
         return
-    left_over = [pod for pod in pods if pod not in mine]
+    staying = _staying(job, [pod for pod in pods if pod not in mine], step)
+    left_over = [pod for pod in pods if pod not in mine and pod not in staying]
     _stop(step, left_over, alive, now, names.MIGRATE)
     if _succeeded(job, current):
         _record(step, job, now).finish(True, "Completed", "the gang ran to its end")
-    elif not _requeued(job, current, alive, now, step) and not left_over:
+    elif not _requeued(job, current, alive, now, step) and not left_over and not staying:
         _complete(job, current, now, step)
+
+
+def _staying(job: Job, others: list[Pod], step: Step) -> list[Pod]:
+    """Take pods of an earlier placement over that are where the present one wants them, and may go on there."""
+    gang = job.status.placement
+    wanted = {place.pod: place for place in gang}
+    staying = [pod for pod in others if (me := wanted.get(pod.metadata.name)) is not None and stays(job, pod, me)]
+    step.annotate_pods += [(pod, notes(job, wanted[pod.metadata.name], gang)) for pod in staying]
+    return staying
 
 
 def _wishes(job: Job, current: Iterable[Pod]) -> dict[str, str | None]:
@@ -220,6 +231,14 @@ def _complete(job: Job, current: dict[str, Pod], now: float, step: Step) -> None
     running = all(pod.status.phase in ("Running", "Succeeded") for pod in current.values())
     if not step.create and running and job.status.phase == "Admitted":
         _record(step, job, now).run()
+    elif job.status.phase == "Running" and not (job.is_resized or job.migrates) and _is_unmet(job):
+        _record(step, job, now).settle()
+
+
+def _is_unmet(job: Job) -> bool:
+    """Whether the last that was said of the job is that it does not change as its user wishes."""
+    last = job.status.timeline[-1] if job.status.timeline else None
+    return last is not None and last.event == "ChangePending" and last.reason in UNMET
 
 
 def _stop(step: Step, pods: Iterable[Pod], alive: Callable[[str], bool], now: float, notice: str) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from muster.allocation.pods import pinned_to
 from muster.api import names
 from muster.api.status import TaskPlacement
+from muster.kube.objects import Pod
 from muster_operator.dljob.job import Job
-from muster_operator.dljob.rendezvous import MOUNT, environment, hostfile
+from muster_operator.dljob.rendezvous import MOUNT, environment, hostfile, outlives_change
 from muster_operator.pinning import Manifest, pinned
 
 ANNOTATIONS_VOLUME = "muster-annotations"
@@ -21,7 +23,7 @@ def pod(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> Manifest:
     """Return the manifest of one pod of the gang."""
     template = job.templates[me.role]
     metadata = template.get("metadata") or {}
-    annotations = {**(metadata.get("annotations") or {}), **_annotations(job, me, gang)}
+    annotations = {**(metadata.get("annotations") or {}), **notes(job, me, gang)}
     labels = {**(metadata.get("labels") or {}), names.JOB: job.meta.name, names.ROLE: me.role, names.INDEX: str(me.index)}
     return {
         "apiVersion": "v1",
@@ -35,6 +37,18 @@ def pod(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> Manifest:
         },
         "spec": _spec(job, me, gang, template["spec"]),
     }
+
+
+def stays(job: Job, pod: Pod, me: TaskPlacement) -> bool:
+    """Return whether a pod of an earlier placement goes on in the present one: it is where that wants it, and may stay."""
+    meta = pod.metadata
+    return (
+        outlives_change(job, me.role)
+        and not (pod.leaving or pod.finished or pod.refused)
+        and meta.annotation(names.STOP_AT) is None
+        and (meta.annotation(names.GPUS), meta.annotation(names.RANK)) == (_gpus(me), str(me.rank))
+        and pinned_to(pod.spec) == me.node
+    )
 
 
 def has_service(job: Job) -> bool:
@@ -69,13 +83,19 @@ def owner(job: Job) -> Manifest:
     }
 
 
-def _annotations(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
+def notes(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
+    """Return what a pod of this placement is told by annotations."""
     annotations = {names.RANK: str(me.rank), names.ATTEMPT: str(job.status.attempt)}
-    if me.gpus:
-        annotations[names.GPUS] = ",".join(map(str, me.gpus))
+    gpus = _gpus(me)
+    if gpus is not None:
+        annotations[names.GPUS] = gpus
     if job.spec.rendezvous == "MPI":
         annotations[names.HOSTFILE] = hostfile(job, gang)
     return annotations
+
+
+def _gpus(me: TaskPlacement) -> str | None:
+    return ",".join(map(str, me.gpus)) or None
 
 
 def _spec(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: Manifest) -> Manifest:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from muster.api.status import TaskPlacement
+from muster.api.status import RoleName, TaskPlacement
 from muster_operator.dljob.job import Job
 
 MASTER_PORT = 29500
@@ -36,6 +36,22 @@ def environment(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> d
         case "ParameterServer":
             env |= {"TF_CONFIG": _tf_config(job, me, gang)}
     return env
+
+
+def outlives_change(job: Job, role: RoleName) -> bool:
+    """Return whether a pod of this role may go on while the gang changes around it.
+
+    With torchrun and parameter servers each process has the size of the gang, or all addresses, from its start. Workers of an
+    MPI launcher have them from the hostfile, which is mounted and follows the pod's annotation; the launcher starts anew.
+    Without a rendezvous the processes see to it by themselves.
+    """
+    match job.spec.rendezvous:
+        case "None":
+            return True
+        case "MPI":
+            return job.spec.roles.chief is not None and role != "chief"
+        case _:
+            return False
 
 
 def hostfile(job: Job, gang: Sequence[TaskPlacement]) -> str:

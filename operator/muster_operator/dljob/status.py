@@ -12,6 +12,7 @@ from typing import Any
 
 from muster.api import names
 from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, Phase, TimelineEvent
+from muster.scheduling.decisions import Reason
 from muster.scheduling.gang import Placement
 from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
 from muster_operator.dljob.job import Job, written
@@ -19,6 +20,10 @@ from muster_operator.timestamps import moment, stamp
 
 NAME_TAKEN = "NameTaken"
 """The reason of a job that is not planned because something that is not its own has the name of a pod or of its Service."""
+RESIZE_REFUSED = "ResizeRefused"
+"""The reason of a job that keeps its size because the API server would refuse the pods of another."""
+UNMET = frozenset({RESIZE_REFUSED, Reason.NO_OTHER_PLACE, Reason.QUOTA_EXHAUSTED})
+"""Reasons for which a running gang does not change as its user wishes, as long as the wish stands."""
 MOST_NODES = 4
 """The nodes of a placement that are named in one line."""
 
@@ -63,11 +68,23 @@ class Record:
         self._condition("Suspended", False, "Admitted", "the job holds GPUs")
         self._event(reason if moving else "Admitted", reason, message)
 
+    def refuse_resize(self, message: str) -> None:
+        """The API server would refuse the pods of the new size: the gang goes on as it is."""
+        message = f"keeps its size: {message}"
+        self._condition("Admitted", True, RESIZE_REFUSED, message)
+        self.note("ChangePending", RESIZE_REFUSED, message)
+
+    def settle(self) -> None:
+        """The user has taken a wish back that could not be met."""
+        message = self._all_running()
+        self._condition("Admitted", True, "Placed", "the job holds GPUs")
+        self.note("ChangeWithdrawn", "Unchanged", message)
+
     def run(self) -> None:
         """The whole gang runs."""
         self.status.started_at = moment(self.now)
         self.status.avoid = []
-        message = f"{len(self.status.placement)} of {len(self.status.placement)} pods are running"
+        message = self._all_running()
         self._phase("Running", message)
         self._condition("Running", True, "GangRunning", message)
         self._event("Running", "GangRunning", message)
@@ -155,6 +172,9 @@ class Record:
             self.status.timeline.append(
                 TimelineEvent(time=self.status.queued_at, event="Queued", reason=reason, message=message)
             )
+
+    def _all_running(self) -> str:
+        return f"{len(self.status.placement)} of {len(self.status.placement)} pods are running"
 
     def _release(self) -> None:
         if self.status.placement:

@@ -10,7 +10,7 @@ from builders.cluster import decide, gang, node, placed, reasons, running, tasks
 from muster.scheduling.decisions import Reason
 from muster.scheduling.gang import Gang, gpus_by_node
 from muster.scheduling.resources import Resources
-from muster.scheduling.topology.node import Node
+from muster.scheduling.topology.node import Level, Node
 
 
 def mover(leave: str | None, *held: tuple[str, range]) -> Gang:
@@ -81,15 +81,49 @@ def test_move_costs_no_quota() -> None:
 @pytest.mark.parametrize(
     ("nodes", "count", "expected"),
     [
-        pytest.param([node("n1", 4), node("n2", 4)], 4, {"n2": 0b1111}, id="growing, to where there is room for all"),
-        pytest.param([node("n1", 4)], 4, {"n1": 0b1111}, id="growing over its own"),
-        pytest.param([node("n1", 3)], 1, {"n1": 0b100}, id="shrinking"),
+        pytest.param([node("n1", 4), node("n2", 4)], 4, {"n1": 0b1111}, id="growing where it is"),
+        pytest.param([node("n1", 4), node("n2", 5)], 5, {"n2": 0b11111}, id="growing, to where it is nearer together"),
+        pytest.param([node("n1", 3), node("n2", 3)], 4, {"n1": 0b11, "n2": 0b11}, id="growing beyond its node"),
+        pytest.param([node("n1", 4), node("n2", 1), node("n3", 4)], 1, {"n1": 0b1}, id="shrinking"),
     ],
 )
 def test_resized_gang_gets_a_placement_of_its_new_size(nodes: list[Node], count: int, expected: dict[str, int]) -> None:
     decisions = decide(world(nodes, [resized(running("m", ("n1", [0]), ("n1", [1])), count)]))
     assert reasons(decisions) == {"m": Reason.RESIZED}
     assert gpus_by_node(placed(decisions["m"])) == expected
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_resized_gang_keeps_its_tasks_where_they_are(count: int) -> None:
+    """In the same rack, although a node of another rack has room for more."""
+    nodes = [node("n1", 2, rack="r"), node("n2", 4, rack="r"), node("n3", 4, rack="r"), node("n4", 2, rack="s")]
+    before = running("m", ("n1", [0]), ("n1", [1]), ("n2", [2]), ("n2", [3]))
+    found = placed(decide(world(nodes, [resized(before, count)]))["m"])
+    kept = min(count, 4)
+    assert found[:kept] == before.placement[:kept]
+    assert [place.rank for place in found] == list(range(count))
+    assert {place.node for place in found} <= {"n1", "n2", "n3"}
+    gpus = gpus_by_node(found)
+    assert sum(held.bit_count() for held in gpus.values()) == count
+
+
+@pytest.mark.parametrize("required", [Level.NODE, Level.RACK, Level.BLOCK])
+def test_gang_grows_within_the_domain_that_it_requires(required: Level) -> None:
+    nodes = [node("n1", 2, rack="r", block="b"), node("n2", 2, rack="r", block="b"), node("n3", 4, rack="s", block="b")]
+    before = replace(running("m", ("n1", [0]), ("n1", [1])), required=required)
+    nodes_of = set(gpus_by_node(placed(decide(world(nodes, [resized(before, 4)]))["m"])))
+    assert nodes_of == {"n3"}, "a node that holds all is nearest"
+    decision = decide(world([*nodes[:2], node("n3", 3, rack="s", block="b")], [resized(before, 4)]))["m"]
+    if required is Level.NODE:
+        assert decision.reason == Reason.NO_OTHER_PLACE
+    else:
+        assert set(gpus_by_node(placed(decision))) == {"n1", "n2"}
+
+
+def test_gang_with_a_broken_gpu_is_resized_elsewhere() -> None:
+    before = resized(running("m", ("n1", [0]), ("n1", [1])), 1)
+    broken = replace(node("n1", 4), healthy=0b1110, free=0b1100)
+    assert gpus_by_node(placed(decide(world([broken], [before]))["m"])) == {"n1": 0b100}
 
 
 def test_gang_is_not_scaled_up_beyond_its_quota() -> None:

@@ -3,5 +3,6 @@
 admission    one pass over the gangs, in queue order
 queue_order  the order of waiting gangs
 backfill     what later gangs may have while earlier ones wait
+resizing     a new size that moves no task
 preemption   which gangs of lower priority make way
 """

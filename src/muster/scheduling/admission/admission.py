@@ -13,6 +13,7 @@ from dataclasses import replace
 from muster.scheduling.admission.backfill import Backfill
 from muster.scheduling.admission.preemption import preempt, release, wait_for_stopping_pods
 from muster.scheduling.admission.queue_order import in_order
+from muster.scheduling.admission.resizing import in_place, span
 from muster.scheduling.decisions import Admission, Move, Place, Preempt, Reason, Resize, Wait
 from muster.scheduling.gang import Gang, Placement, describe, gpus_of
 from muster.scheduling.placing.interference_avoidance import avoid_interference
@@ -69,8 +70,18 @@ class _Turn:
         return self._change(Move, Reason.MIGRATED, gang, self._elsewhere(gang, away))
 
     def resize(self, gang: Gang) -> Admission:
-        """Find a placement of the new size, in turn: growing must not overtake gangs that wait for the same GPUs."""
-        return self._change(Resize, Reason.RESIZED, gang, self._elsewhere(gang, self._backfill.nodes))
+        """Find a placement of the new size, in turn: growing must not overtake gangs that wait for the same GPUs.
+
+        What need not move stays, unless a gang that grows is nearer together elsewhere.
+        """
+        closed, capacity = self._backfill.nodes, self._capacity
+        present = in_place(gang, capacity, closed)
+        if present and len(present) <= len(gang.placement):
+            return self._change(Resize, Reason.RESIZED, gang, present)
+        placement = self._elsewhere(gang, closed)
+        if present and (isinstance(placement, Shortage) or span(present, capacity) <= span(placement, capacity)):
+            placement = present
+        return self._change(Resize, Reason.RESIZED, gang, placement)
 
     def _search(self, facts: GangFacts, allowed: Gang) -> Admission:
         """Place the gang in the size that its quotas allow."""
@@ -176,7 +187,8 @@ class _Turn:
         if refusal := self._refused(gang, placement):
             return refusal
         del self._running[gang.name]
-        decision = verb(gang, placement, reason, f"moves to {describe(placement)}")
+        message = f"{'moves' if verb is Move else 'is resized'} to {describe(placement)}"
+        decision = verb(gang, placement, reason, message)
         self._session.apply(decision)
         return decision
 
