@@ -19,11 +19,13 @@ from muster.api.dljob import DLJobSpec
 from muster.api.status import DLJobStatus, RoleName, TaskPlacement
 from muster.kube.objects import DLJob, Meta, Pod, PodSpec
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
-from muster.scheduling.topology.links import gpu_set, indices
+from muster.scheduling.topology.links import GpuSet, gpu_set, indices
 from muster.scheduling.topology.node import Level
 from muster_operator.timestamps import stamp
 
 _LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
+MOST_GPUS = 64
+"""The most GPUs of one node."""
 
 
 class Unreadable(ValueError):
@@ -118,11 +120,18 @@ def _task(job: Job, role: RoleName, index: int) -> Task:
 
 
 def placement_of(job: Job) -> Placement:
-    """Return the placement in the job's status."""
-    return tuple(
-        Assigned(_task(job, place.role, place.index), place.node, gpu_set(place.gpus), place.rank)
-        for place in job.status.placement
-    )
+    """Return the placement in the job's status, whether it fits the job or not (see `placement_check`); never raises."""
+    return tuple(Assigned(_placed_task(job, place), place.node, _gpus(place), place.rank) for place in job.status.placement)
+
+
+def _placed_task(job: Job, place: TaskPlacement) -> Task:
+    if place.role in job.shapes:
+        return _task(job, place.role, place.index)
+    return Task(place.pod, len(place.gpus), role=place.role, index=place.index)
+
+
+def _gpus(place: TaskPlacement) -> GpuSet:
+    return gpu_set([gpu for gpu in place.gpus if 0 <= gpu < MOST_GPUS])
 
 
 def written(placement: Placement) -> list[TaskPlacement]:
@@ -149,7 +158,7 @@ def priority_of(job: Job, classes: Mapping[str, int]) -> int:
 def held_gang(job: Job) -> Gang | None:
     """Return what a job holds by its status alone, as a gang that stays as it is; None if it holds nothing."""
     placement = tuple(
-        Assigned(Task(place.pod, len(place.gpus), role=place.role), place.node, gpu_set(place.gpus), place.rank)
+        Assigned(Task(place.pod, len(place.gpus), role=place.role), place.node, _gpus(place), place.rank)
         for place in job.status.placement
     )
     queue = f"{job.meta.namespace}/{job.spec.queue}"

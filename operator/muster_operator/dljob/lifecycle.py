@@ -7,7 +7,8 @@ It looks at what is there, never at what happened, so it does not matter how oft
   program can read) and is then deleted.
 - Missing pods are created once nothing is left over, all together.
 - A job whose names something else has, an earlier job's orphans for one, says so and is not planned until that is gone.
-- A gang that cannot be complete (a pod failed, was deleted or is unschedulable, a node is gone) is requeued as a whole.
+- A gang that cannot be complete (a pod failed, was deleted or is unschedulable, a node is gone) is requeued as a whole. So is
+  one with a pod that is not on the node and GPUs of its placement, and one whose placement cannot be its own.
 
 A step is carried out in this order: annotations of the job, its status, its Service, then pods.
 """
@@ -21,6 +22,7 @@ from datetime import datetime
 from muster.api import names
 from muster.api.status import TaskPlacement
 from muster.kube.objects import ContainerStatus, Pod
+from muster_operator.dljob import placement_check
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service, notes, stays
 from muster_operator.dljob.status import UNMET, Record
@@ -78,6 +80,8 @@ def next_step(job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: 
         _finished(job, mine, alive, now, step)
     elif _overdue(job, now, step):
         _record(step, job, now).finish(False, "DeadlineExceeded", f"ran longer than {job.spec.active_deadline_seconds} s")
+    elif job.status.placement and (misfit := placement_check.misfit(job)) is not None:
+        _record(step, job, now).requeue("PlacementInvalid", f"the placement in the status is not this job's: {misfit}")
     elif job.status.placement:
         _placed(job, mine, alive, now, step)
     else:
@@ -95,6 +99,8 @@ def _record(step: Step, job: Job, now: float) -> Record:
 def _finished(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step) -> None:
     """Stop what still runs (parameter servers do not end by themselves); finished pods stay for their logs."""
     step.service = False
+    if job.status.placement:
+        _record(step, job, now).give_up()
     _stop(step, (pod for pod in pods if not pod.finished), alive, now, names.SUSPEND)
     if job.spec.ttl_seconds_after_finished is not None:
         end = stamp(job.status.finished_at) + job.spec.ttl_seconds_after_finished
@@ -211,6 +217,8 @@ def _trouble(
             continue
         if pod.leaving or pod.status.phase == "Failed":
             return "PodDisrupted", f"pod {place.pod} on node {place.node} was taken away: {_cause(pod)}", [place.node]
+        if (elsewhere := _elsewhere(pod, place)) is not None:
+            return "PodMisplaced", f"pod {place.pod} {elsewhere}", []
         waiting = next((status for status in _statuses(pod) if _cannot_start(status)), None)
         if waiting is not None and waiting.state.waiting is not None:
             why = f"{waiting.state.waiting.reason} {waiting.state.waiting.message}".strip()
@@ -221,6 +229,16 @@ def _trouble(
             if until <= now:
                 return "PodUnschedulable", f"pod {place.pod} on node {place.node}: {refused.message}", [place.node]
             step.check_by(until)
+    return None
+
+
+def _elsewhere(pod: Pod, place: TaskPlacement) -> str | None:
+    """Where a pod is instead of its place: by another operator's doing, say, whose placement was overwritten."""
+    if pod.spec.node_name not in (None, place.node):
+        return f"is on node {pod.spec.node_name}, not on {place.node} as placed"
+    placed, annotated = ",".join(map(str, place.gpus)), pod.metadata.annotation(names.GPUS)
+    if placed and annotated != placed:
+        return f"on node {place.node} has the GPUs {annotated or 'none'}, not {placed} as placed"
     return None
 
 

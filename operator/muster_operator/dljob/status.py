@@ -57,6 +57,7 @@ class Record:
         self._count_service()
         status.attempt += 1
         status.placement = written(placement)
+        status.placed_uid = self.job.meta.uid
         self._summarise()
         status.replicas = sum(place.task.role == "worker" for place in placement)
         status.wanted_replicas = self.job.spec.roles.worker.replicas
@@ -152,6 +153,10 @@ class Record:
         self._condition("Running", False, reason, message)
         self._condition("Succeeded" if succeeded else "Failed", True, reason, message)
         self._event("Succeeded" if succeeded else "Failed", reason, message)
+
+    def give_up(self) -> None:
+        """A job that has ended holds nothing, whatever its status says."""
+        self._release()
 
     def note(self, event: str, reason: str, message: str) -> None:
         """Add an event that changes no phase to the timeline; the same event twice in a row counts once."""

@@ -110,6 +110,8 @@ class DLJobStatus(Reported):
     """Admitted, Running, Suspended, Succeeded, Failed."""
     placement: list[TaskPlacement] = Field(default_factory=list)
     """The placement of each pod, which is also the reservation of its GPUs."""
+    placed_uid: str | None = None
+    """metadata.uid of the job that was placed: the placement of a status that was restored for another job does not count."""
     replicas: int | None = None
     """The number of worker pods (for the scale subresource)."""
     wanted_replicas: int | None = None
