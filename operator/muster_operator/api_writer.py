@@ -45,9 +45,12 @@ class ApiWriter:
         body = await self._client.create(resource.path(manifest["metadata"]["namespace"]), manifest)
         self._stores.of(resource).put(resource.decode(body))
 
-    async def dry_run(self, resource: Resource[T], manifest: Json) -> None:
-        """Let the API server check an object without creating it; raise ApiError where it would refuse."""
-        await self._client.create(resource.path(manifest["metadata"]["namespace"]), manifest, dry_run=True)
+    async def dry_run(self, resource: Resource[T], manifest: Json, *, strict: bool = False) -> None:
+        """Let the API server check an object without creating it; raise ApiError where it would refuse.
+
+        With `strict` it refuses unknown fields too, which it drops where an object is created.
+        """
+        await self._client.create(resource.path(manifest["metadata"]["namespace"]), manifest, dry_run=True, strict=strict)
 
     async def patch(self, resource: Resource[T], meta: Meta, patch: Json, subresource: str | None = None) -> T | None:
         """Merge `patch` into this version of an object; return the object as it is then, None if it is gone; raise Conflict."""

@@ -2,7 +2,8 @@
 
 It is as strict as the real one where muster relies on it: names are unique, a precondition that does not hold is a Conflict,
 a status is written by its own subresource only, a bound pod stays until its kubelet confirms its end. `refuse` makes it say
-no. It checks no schema: what a test needs refused for its content, the test refuses.
+no. Of schemas it knows the names of a pod's fields, for strict
+validation; what else a test needs refused for its content, the test refuses.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from builders.dljobs import NOW, Json, time
+from muster.api.podtemplate import POD_FIELDS
 from muster.api.status import DLJobStatus
+
+OWN_FIELDS = "containers initContainers volumes restartPolicy schedulerName nodeName hostname subdomain"
+"""Fields of a pod's spec that a template may not have, or that muster reads itself."""
+META_FIELDS = "name generateName namespace labels annotations ownerReferences finalizers creationTimestamp"
 
 Refusal = Callable[[str, str, Json], web.Response | None]
 """From method, path and body to a refusal; None: go on."""
@@ -84,6 +90,9 @@ class ApiServer:
                 return answer
         match request.method:
             case "POST":
+                if request.query.get("fieldValidation") == "Strict" and (field := _unknown(body)):
+                    words = f'Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "{field}"'
+                    return failure(400, words, "BadRequest")
                 return self._create(path, body, dry="dryRun" in request.query)
             case "PATCH":
                 return self._patch(path, body)
@@ -159,6 +168,14 @@ class ApiServer:
 
     def _missing(self, path: str) -> web.Response:
         return failure(404, f"{path} not found", "NotFound")
+
+
+def _unknown(pod: Json) -> str:
+    """The path of the first field that no pod has, as far as this server knows; empty if there is none."""
+    known = {"": "apiVersion kind metadata spec status", "spec.": f"{POD_FIELDS} {OWN_FIELDS}", "metadata.": META_FIELDS}
+    parts = {"": pod, "spec.": pod["spec"], "metadata.": pod["metadata"]}
+    fields = (prefix + name for prefix, part in parts.items() for name in part if name not in known[prefix].split())
+    return next(fields, "")
 
 
 def _merge(target: Json, patch: Json) -> Json:

@@ -115,9 +115,34 @@ async def test_invalid_template_fails_the_job(harness: OperatorHarness, code: in
     await harness.turn(3)
     status = harness.status()
     assert (status["phase"], status["timeline"][-1]["reason"]) == ("Failed", "InvalidTemplate")
-    assert status["message"] == 'Pod "x" is invalid: spec.containers[0].image: Required value'
+    assert status["message"] == 'roles.worker.template: Pod "x" is invalid: spec.containers[0].image: Required value'
     assert ("Warning", "vgg16", "InvalidTemplate") in await harness.events()
     assert harness.server.writes("POST").count(TRY) <= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"spec": {**template()["spec"], "nodeSelectr": {"pool": "a"}}}, "spec.nodeSelectr"),
+        ({"metadata": {"lables": {"team": "a"}}}, "metadata.lables"),
+        ({"annotations": {"team": "a"}}, "annotations"),
+    ],
+)
+async def test_unknown_field_of_a_template_fails_the_job(harness: OperatorHarness, change: Json, field: str) -> None:
+    evaluator = {"template": {**template(0), **change}}
+    harness.submit(rendezvous="None", roles={**roles(), "evaluator": evaluator})
+    await harness.turn(4)
+    status = harness.status()
+    assert (status["phase"], harness.pods()) == ("Failed", [])
+    assert status["message"].startswith("roles.evaluator.template: ")
+    assert status["message"].endswith(f'unknown field "{field}"')
+
+
+async def test_metadata_that_a_template_has_in_vain_is_not_refused(harness: OperatorHarness) -> None:
+    idle = {"name": "x", "namespace": "other", "creationTimestamp": None, "resourceVersion": "7"}
+    harness.submit(roles={"worker": {"replicas": 1, "template": {**template(), "metadata": idle}}})
+    await harness.turn(3)
+    assert harness.pods() == [W0]
 
 
 @pytest.mark.parametrize("code", [403, 409])

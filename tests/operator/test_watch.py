@@ -36,7 +36,10 @@ async def test_new_job_of_the_same_name_has_its_templates_checked(harness: Opera
     harness.submit(metadata={"uid": "another"})
     harness.server.refuse("POST", "?dryRun", 422, "no such thing")
     await harness.turn(2)
-    assert (harness.status()["phase"], harness.status()["message"]) == ("Failed", "no such thing")
+    assert (harness.status()["phase"], harness.status()["message"]) == (
+        "Failed",
+        "roles.worker.template: no such thing",
+    )
 
 
 async def test_deleted_job_is_forgotten(harness: OperatorHarness) -> None:

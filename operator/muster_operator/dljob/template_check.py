@@ -1,5 +1,7 @@
 """Asks the API server, by dry runs, whether the pod templates of a new job can become pods.
 
+Fields that the API server does not know are refused, as kubectl refuses them in a pod: dropped, they would change what runs.
+
 A template never changes, so one check of each job is enough; until it has passed, the job is not planned. The API server's
 consent is not written down: a status in which the planner has spoken of the job shows that it was given.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from muster.api import names
-from muster.api.status import TaskPlacement
+from muster.api.status import RoleName, TaskPlacement
 from muster.kube.errors import ApiError, Invalid
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests
@@ -17,6 +19,7 @@ from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.watch import key_of
+from muster_operator.pinning import Manifest
 from muster_operator.resources import PODS
 
 CHECK_AGAIN_SECONDS = 30.0
@@ -63,29 +66,35 @@ class TemplateCheck:
             for rank, (role, s) in enumerate(job.shapes.items())
         ]
         placed = replace(job, status=job.status.model_copy(update={"placement": sample}))
-        try:
-            for me in sample:
-                manifest = manifests.pod(placed, me, sample)
-                manifest["metadata"]["name"] += f"-{job.meta.uid[:8]}"
-                await self._api_writer.dry_run(PODS, manifest)
-        except ApiError as error:
-            await self._rejected(job, error)
-        else:
-            self._pass(job)
+        for me in sample:
+            manifest = _whole(job.templates[me.role], manifests.pod(placed, me, sample))
+            manifest["metadata"]["name"] += f"-{job.meta.uid[:8]}"
+            try:
+                await self._api_writer.dry_run(PODS, manifest, strict=True)
+            except ApiError as error:
+                await self._rejected(job, me.role, error)
+                return
+        self._pass(job)
 
     def _pass(self, job: Job) -> None:
         self._passed[job.key] = job.meta.uid
         self._work_queue.mark(key_of(job.key))  # something else may be in its way
         self._work_queue.plan_by(0.0)
 
-    async def _rejected(self, job: Job, error: ApiError) -> None:
+    async def _rejected(self, job: Job, role: RoleName, error: ApiError) -> None:
         """A template that can never become a pod ends the job; one that quota or policy rejects today is tried again."""
         record = Record(job, self._work_queue.clock())
         if isinstance(error, Invalid) or error.status == 400:
-            record.finish(False, "InvalidTemplate", error.message)
+            record.finish(False, "InvalidTemplate", f"roles.{role}.template: {error.message}")
         elif error.status in (403, 409):
             record.wait("TemplateRejected", error.message)
             self._work_queue.mark_at(key_of(job.key), self._work_queue.clock() + CHECK_AGAIN_SECONDS)
         else:
             raise error
         await self._writer.write(record)
+
+
+def _whole(template: Manifest, pod: Manifest) -> Manifest:
+    """The pod with all that its template says, be it of no effect: a misspelt field must be refused wherever it is."""
+    metadata = {key: value for key, value in (template.get("metadata") or {}).items() if key != "resourceVersion"}
+    return {**template, **pod, "metadata": {**metadata, **pod["metadata"]}}

@@ -142,9 +142,12 @@ class Client:
         except Gone:
             return await self._pages(path, 0, query)
 
-    async def create(self, path: str, body: Body, *, dry_run: bool = False) -> bytes:
-        """Create an object in the collection `path`, or POST to a subresource; with `dry_run` only let the server check it."""
-        query: dict[str, Query] = {"dryRun": "All" if dry_run else None}
+    async def create(self, path: str, body: Body, *, dry_run: bool = False, strict: bool = False) -> bytes:
+        """Create an object in the collection `path`, or POST to a subresource; with `dry_run` only let the server check it.
+
+        With `strict` the server refuses fields that it does not know, and names them; else it drops them.
+        """
+        query: dict[str, Query] = {"dryRun": "All" if dry_run else None, "fieldValidation": "Strict" if strict else None}
         return await self._send("POST", path, query, body, _JSON, retry=False)
 
     async def update(self, path: str, body: Body) -> bytes:

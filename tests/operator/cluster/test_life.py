@@ -6,7 +6,7 @@ from itertools import groupby
 
 import pytest
 
-from builders.live import Json, Live
+from builders.live import Json, Live, template
 from muster.api import names
 
 pytestmark = pytest.mark.cluster
@@ -91,6 +91,17 @@ def test_template_that_can_never_be_a_pod_fails_the_job_with_the_servers_words(l
     assert "containers[0].name" in failed["message"]
     assert "Not A Name" in failed["message"]
     assert not status.get("placement")
+    assert not live.pods()
+
+
+def test_template_with_a_misspelt_field_fails_the_job_with_its_path(live: Live) -> None:
+    live.create(
+        "dljobs", {"metadata": {"name": "typo"}, "spec": {"roles": {"worker": {"template": template(1, nodeSelectr={})}}}}
+    )
+    live.wait_phase("typo", "Failed")
+    message = live.condition("typo", "Failed")["message"]
+    assert message.startswith("roles.worker.template: ")
+    assert 'unknown field "spec.nodeSelectr"' in message
     assert not live.pods()
 
 
