@@ -26,7 +26,7 @@ unexport PYTHONHOME
 # The same uv installs the Go toolchain of the local cluster if PATH has none.
 export UV
 
-.PHONY: help demo test kind kind-down kind-test images check workflows generate figures bench-gangs bench-start bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
+.PHONY: help demo test kind kind-down kind-test images check workflows generate figures bench-gangs bench-start bench-backlog bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-gangs: $(STAMP) ## gangs per second, compared with kube-scheduler's own ga
 
 bench-start: $(STAMP) ## seconds from apply to Running on real kubelets, compared with a plain Job; CPU and memory when idle (kind)
 	@$(PYTHON) -m benchmarks.start
+
+bench-backlog: $(STAMP) ## how long freed GPUs stay idle behind 10,000 queued gangs, compared with 10
+	@$(PYTHON) benchmarks/backlog.py
 
 bench-random: $(STAMP) ## a million steps of random events that check the invariants of the policies
 	@$(PYTHON) -m benchmarks.random_events
