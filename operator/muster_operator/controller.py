@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import ClassVar
 
 from muster.scheduling.decisions import Move, Place, Reason, Resize, Wait
@@ -16,7 +17,7 @@ from muster.scheduling.snapshot import Queue
 from muster_operator.api_writer import ApiWriter
 from muster_operator.reporting import Reporter
 from muster_operator.stores import Stores
-from muster_operator.work_queue import Work, WorkQueue
+from muster_operator.work_queue import WorkQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,15 @@ class Context:
     work_queue: WorkQueue
     api_writer: ApiWriter
     reporter: Reporter
+
+
+class News(Enum):
+    """What people have not been told yet of why a gang waits."""
+
+    NONE = auto()
+    NUMBERS = auto()
+    """The reason is the one that they know, the sentence is another."""
+    REASON = auto()
 
 
 class NotExecutable(Exception):
@@ -84,8 +94,17 @@ class Controller:
         """Take a gang off its GPUs and queue it again, for a gang that goes before it."""
         raise NotImplementedError
 
-    def tell(self, wait: Wait, now: float) -> Work | None:
-        """Tell people why a gang waits, if that is news; return a write that is to be done before the next plan."""
+    def news(self, wait: Wait) -> News:  # noqa: ARG002
+        """Return what people have not been told of why a gang waits; nothing where the gang is not what it was in that plan."""
+        return News.NONE
+
+    async def tell(self, wait: Wait, now: float) -> None:
+        """Tell people why a gang waits, as it is now: they may have been told meanwhile."""
 
     async def report(self, gangs: Sequence[Gang]) -> None:
         """Bring statistics up to date after a plan over `gangs`."""
+
+
+def owner_of(gang: str, controllers: Iterable[Controller]) -> Controller | None:
+    """Return the controller that a gang of the last plan belongs to; None if it is gone."""
+    return next((controller for controller in controllers if controller.owns(gang)), None)

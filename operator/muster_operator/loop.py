@@ -17,7 +17,7 @@ class Loop:
 
     def __init__(self, context: Context, controllers: Sequence[Controller], planning: Planning) -> None:
         self._stores, self._work_queue = context.stores, context.work_queue
-        self._controllers = {controller.kind: controller for controller in controllers}
+        self._controllers = {controller.kind: controller for controller in (*controllers, planning.telling)}
         self._planning, self._reporter = planning, context.reporter
 
     async def run(self) -> None:

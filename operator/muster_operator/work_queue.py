@@ -44,6 +44,8 @@ class WorkQueue:
         self._in_flight: set[Key] = set()
         self._failures: dict[Key, int] = {}
         """How often in a row muster was at fault in the work of an object."""
+        self._telling: set[Key] = set()
+        """Those whose work in flight only tells people something."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._plan_at = 0.0
         self._planned_at = 0.0
@@ -76,12 +78,15 @@ class WorkQueue:
 
     # Work in flight
 
-    def start(self, key: Key, work: Work) -> None:
+    def start(self, key: Key, work: Work, *, tells: bool = False) -> None:
         """Run an object's work concurrently; work that raises is reported, and its object marked for a retry.
 
-        Conflict is no failure: somebody else changed the object first, so it is looked at and planned anew.
+        Conflict is no failure: somebody else changed the object first, so it is looked at and planned anew. Work that only
+        `tells` people something changes nothing that a plan depends on.
         """
         self._in_flight.add(key)
+        if tells:
+            self._telling.add(key)
         task = asyncio.create_task(self._guarded(key, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -89,6 +94,15 @@ class WorkQueue:
     def is_busy(self, key: Key) -> bool:
         """Return whether an object has work in flight."""
         return key in self._in_flight
+
+    def is_changing(self, key: Key) -> bool:
+        """Return whether an object has work in flight that may change what a plan depends on."""
+        return key in self._in_flight and key not in self._telling
+
+    @property
+    def telling(self) -> int:
+        """How many objects have work in flight that only tells people something."""
+        return len(self._telling)
 
     @property
     def in_flight(self) -> frozenset[Key]:
@@ -112,6 +126,7 @@ class WorkQueue:
             self._failures.pop(key, None)
         finally:
             self._in_flight.discard(key)
+            self._telling.discard(key)
             if key in self._plan_after:
                 self._plan_after.discard(key)
                 self.plan_by(0.0)
@@ -140,10 +155,11 @@ class WorkQueue:
             self._plan_at = at
             self._changed.set()
 
-    def plan_after(self, key: Key) -> None:
-        """Have everything planned once the work in flight for an object has ended, since a plan had to leave it out."""
+    def plan_after(self, key: Key) -> bool:
+        """Return whether an object has work in flight; if so, have everything planned once that has ended."""
         if key in self._in_flight:
             self._plan_after.add(key)
+        return key in self._in_flight
 
     def plan_after_news(self) -> None:
         """Have everything planned once the watch has brought the object that made a write come too late."""

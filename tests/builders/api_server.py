@@ -8,6 +8,7 @@ validation; what else a test needs refused for its content, the test refuses.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -42,6 +43,7 @@ class ApiServer:
     objects: dict[str, Json] = field(default_factory=dict)
     asked: list[tuple[str, str, Json]] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    held: list[tuple[str, asyncio.Event]] = field(default_factory=list)
 
     # What tests do to it
 
@@ -67,6 +69,11 @@ class ApiServer:
 
         self.refusals.append(refusal)
 
+    def hold(self, part: str) -> asyncio.Event:
+        """Leave requests whose path contains `part` unanswered until the event that is returned is set."""
+        self.held.append((part, asyncio.Event()))
+        return self.held[-1][1]
+
     def writes(self, *methods: str) -> list[str]:
         """Methods and paths of the writes so far, "?dryRun" where they were only tried."""
         return [f"{method} {path}" for method, path, _ in self.asked if method in methods or not methods]
@@ -84,8 +91,11 @@ class ApiServer:
         path = request.path
         if request.method != "GET":
             self.asked.append((request.method, path + ("?dryRun" if "dryRun" in request.query else ""), body))
+        for part, event in self.held:
+            if part in path:
+                await event.wait()
         for refusal in self.refusals:
-            answer = refusal(request.method, self.asked[-1][1] if self.asked else path, body)
+            answer = refusal(request.method, path + ("?dryRun" if "dryRun" in request.query else ""), body)
             if answer is not None:
                 return answer
         match request.method:

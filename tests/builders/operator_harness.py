@@ -165,10 +165,11 @@ class OperatorHarness:
         await self.idle()
 
     def reconcile(self) -> None:
-        """Start the next piece of work of every job that is due."""
+        """Start the next piece of work of every object that is due."""
         self.dljobs.read_changes()
+        by_kind = {controller.kind: controller for controller in (*self.controllers, self.planning.telling)}
         for key in self.work_queue.due(self.now):
-            self.dljobs.reconcile(key.name, self.now)
+            by_kind[key.kind].reconcile(key.name, self.now)
 
     async def plan(self) -> None:
         """Plan, and carry the plan out."""

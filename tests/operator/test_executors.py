@@ -24,7 +24,6 @@ from muster.scheduling.decisions import (
     Shrink,
     Suspend,
     Unpack,
-    Wait,
 )
 from muster.scheduling.gang import Gang
 from muster.scheduling.placing.free_capacity import FreeCapacity
@@ -41,7 +40,8 @@ async def carry_out(harness: OperatorHarness, *decided: Decision) -> None:
     """Have decisions carried out as planning does."""
     harness.sync()
     snapshot = Snapshots(harness.stores.view, harness.controllers, harness.context.reporter).take()
-    await executors.carry_out(harness.context, harness.controllers, decided, snapshot, harness.now)
+    waits = await executors.carry_out(harness.context, harness.controllers, decided, snapshot, harness.now)
+    harness.planning.telling.hear(waits, harness.now)
     await harness.idle()
 
 
@@ -159,7 +159,7 @@ async def test_decision_that_cannot_be_executed_leaves_those_about_other_gangs_a
     await carry_out(
         harness,
         Suspend(one, Reason.TIME_SLICED, "waits in its place"),
-        Wait(stranger, Reason.NEVER_FITS, "needs more"),
+        Requeue(stranger, Reason.TIME_SLICED, "another gang ranks first"),
         Place(other, placement, Reason.PLACED, "placed"),
     )
     assert (harness.status()["phase"], harness.status("other")["phase"]) == ("Running", "Admitted")

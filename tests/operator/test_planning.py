@@ -8,8 +8,6 @@ from builders.dljobs import Json, roles, time
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
-from muster_operator.dljob import telling
-from muster_operator.dljob.telling import SAME_REASON_SECONDS
 from muster_operator.work_queue import RETRY_SECONDS
 
 WHOLE = roles(workers=1, gpus=4)
@@ -124,39 +122,6 @@ async def test_job_is_told_why_it_waits(harness: OperatorHarness) -> None:
     assert "needs 4 GPUs" in message
     events = await harness.events()
     assert ("Normal", "c", "InsufficientGPUs") in events
-
-
-async def test_newer_numbers_are_told_after_a_while(harness: OperatorHarness) -> None:
-    await waiting(harness)
-    before = harness.admitted("c")
-    harness.node("n3")
-    harness.pod("other", 3, gated=False, node="n3", spec={"schedulerName": "default-scheduler"})
-    await harness.turn(2, seconds=1)
-    assert harness.admitted("c") == before
-    assert harness.work_queue.plan_at <= harness.now + SAME_REASON_SECONDS
-    await harness.turn(2, seconds=SAME_REASON_SECONDS)
-    assert harness.admitted("c")[0] == before[0]
-    assert harness.admitted("c") != before
-
-
-async def test_another_reason_is_told_at_once(harness: OperatorHarness) -> None:
-    await waiting(harness)
-    harness.server.put(paths.dlqueues(SPACE), {"metadata": {"name": "default", "namespace": SPACE}, "spec": {"gpus": 8}})
-    await harness.turn(2)
-    assert harness.admitted("c")[0] == "QuotaExhausted"
-
-
-async def test_number_of_jobs_told_after_one_plan_is_bounded(harness: OperatorHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telling, "MOST_TOLD", 3)
-    for number in range(8):
-        harness.submit(f"job{number}", roles=roles(workers=1, gpus=64))
-    await harness.turn(2)
-    told = [job["metadata"]["name"] for job in harness.server.of("dljobs") if job["status"]]
-    assert (len(told), harness.work_queue.plan_at) == (3, harness.now + 1.0)
-    for _ in range(3):
-        await harness.turn(seconds=1)
-    reasons = [harness.admitted(f"job{number}")[0] for number in range(8)]
-    assert reasons == ["NeverFits"] * 8
 
 
 async def test_cause_of_a_back_off_is_not_overwritten(harness: OperatorHarness) -> None:

@@ -15,6 +15,7 @@ from muster.kube.objects import Meta
 from muster.scheduling.decisions import Place, Reason, Requeue, Wait
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
+from muster_operator.controller import News
 from muster_operator.planning import executors
 from muster_operator.planning.snapshot import Snapshots
 from muster_operator.resources import DLJOBS, PODS
@@ -110,10 +111,13 @@ async def test_reason_for_waiting_is_not_told_to_another_job(harness: OperatorHa
     await harness.look()
     (gang,) = Snapshots(harness.stores.view, harness.controllers, harness.context.reporter).take().gangs
     replaced(harness)
-    harness.dljobs.tell(Wait(gang, Reason.NEVER_FITS, "needs 36 GPUs"), harness.now)
+    wait = Wait(gang, Reason.NEVER_FITS, "needs 36 GPUs")
+    harness.planning.telling.hear([wait], harness.now)
     await harness.idle()
     assert harness.server.objects[JOB]["status"] is None
     assert harness.work_queue.plan_at <= harness.now + NEWS_SECONDS
+    harness.sync()
+    assert harness.dljobs.news(wait) is News.NONE
     assert await warnings(harness) == []
 
 

@@ -13,14 +13,14 @@ from muster.api import names
 from muster.scheduling.decisions import Move, Place, Reason, Resize, Wait
 from muster.scheduling.gang import Gang
 from muster_operator import metrics
-from muster_operator.controller import Context, Controller
+from muster_operator.controller import Context, Controller, News
 from muster_operator.dljob.job import Job, gang_of, held_gang, priority_of
 from muster_operator.dljob.reconcile import Reconciler
 from muster_operator.dljob.resize_check import ResizeCheck
 from muster_operator.dljob.resources import PRIORITY_CLASSES, priorities
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
-from muster_operator.dljob.telling import Telling
+from muster_operator.dljob.telling import JobTelling, news
 from muster_operator.dljob.template_check import TemplateCheck
 from muster_operator.dljob.watch import KIND, Jobs, key_of
 from muster_operator.resources import DLJOBS
@@ -53,7 +53,7 @@ class DLJobs(Controller):
         self.jobs = Jobs(context)
         self.check = TemplateCheck(context, self._writer)
         self._resizes = ResizeCheck(context, self.jobs, self._writer)
-        self._telling = Telling(context, self._writer)
+        self._telling = JobTelling(context, self._writer)
         self._reconciler = Reconciler(context, self.jobs, self.check, self._writer, self._telling)
         self._gangs: dict[str, _Translated] = {}
         self._run_times: tuple[int, Sequence[float]] = (0, ())
@@ -70,13 +70,9 @@ class DLJobs(Controller):
         else:
             self.check.forget(name)
             self._resizes.forget(name)
-            self._telling.forget(name)
             self._gangs.pop(name, None)
 
     # What planning sees
-
-    async def prepare(self, now: float) -> None:  # noqa: ARG002 (the time matters to other kinds)
-        self._telling.begin_plan()
 
     def gangs(self) -> Iterable[Gang]:
         classes = priorities(self._stores.of(PRIORITY_CLASSES).values())
@@ -95,17 +91,17 @@ class DLJobs(Controller):
         return gang in self._gangs
 
     def defer(self, gang: str) -> bool:
-        key = key_of(gang)
-        if not self._work_queue.is_busy(key):
-            return False
-        self._work_queue.plan_after(key)
-        return True
+        return self._work_queue.plan_after(key_of(gang))
+
+    def _changes(self, job: Job) -> bool:
+        """Whether work in flight may change what the planner should see of a job; then it is planned again after that."""
+        return self._work_queue.is_changing(key_of(job.key)) and self.defer(job.key)
 
     def _is_plannable(self, job: Job) -> bool:
         """Whether the planner should see the job: it holds GPUs, or waits for some and nothing is in its way."""
         if not job.plannable or job.status.placement:
             return job.plannable
-        if not self.check.has_passed(job) or self.defer(job.key) or self.jobs.in_the_way(job):
+        if not self.check.has_passed(job) or self._changes(job) or self.jobs.in_the_way(job):
             return False
         return all(pod.finished for pod in self.jobs.pods_of(job))
 
@@ -125,7 +121,7 @@ class DLJobs(Controller):
         that the API server refused a moment ago.
         """
         priority = priority_of(job, classes)
-        without_wishes = bool(job.status.placement) and (job.migrates or job.is_resized) and self.defer(job.key)
+        without_wishes = bool(job.status.placement) and (job.migrates or job.is_resized) and self._changes(job)
         without_wishes = without_wishes or (job.is_resized and self._resizes.is_refused(job))
         before = self._gangs.get(job.key)
         if before is not None and before.job is job and before[1:3] == (priority, without_wishes):
@@ -161,9 +157,19 @@ class DLJobs(Controller):
         record.preempt(message)
         self._follow(planned, await self._writer.write(record))
 
-    def tell(self, wait: Wait, now: float) -> None:
-        if wait.gang.name in self._gangs:
-            self._telling.tell(self._gangs[wait.gang.name].job, wait, now)
+    def news(self, wait: Wait) -> News:
+        job = self._told(wait)
+        return news(job, wait) if job is not None else News.NONE
+
+    async def tell(self, wait: Wait, now: float) -> None:
+        job = self._told(wait)
+        if job is not None and news(job, wait) is not News.NONE:
+            await self._telling.write(job, wait, now)
+
+    def _told(self, wait: Wait) -> Job | None:
+        """The job that is to be told of a wait, as it is now; None if that one is gone."""
+        planned, job = self._gangs.get(wait.gang.name), self.jobs.get(wait.gang.name)
+        return job if planned is not None and job is not None and planned.job.meta.uid == job.meta.uid else None
 
     async def report(self, gangs: Sequence[Gang]) -> None:  # noqa: ARG002 (jobs that are not planned count as well)
         metrics.observe_phases(Counter(job.status.phase or "Queued" for job in self.jobs.all()))

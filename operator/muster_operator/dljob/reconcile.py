@@ -17,7 +17,7 @@ from muster_operator.dljob.lifecycle import Step, next_step
 from muster_operator.dljob.resources import SERVICES
 from muster_operator.dljob.status import NAME_TAKEN, Record
 from muster_operator.dljob.status_writer import StatusWriter
-from muster_operator.dljob.telling import Telling
+from muster_operator.dljob.telling import JobTelling
 from muster_operator.dljob.template_check import TemplateCheck
 from muster_operator.dljob.watch import Jobs, key_of
 from muster_operator.resources import DLJOBS, PODS
@@ -31,7 +31,7 @@ class CreationFailed(Exception):
 class Reconciler:
     """Brings single jobs on."""
 
-    def __init__(self, context: Context, jobs: Jobs, check: TemplateCheck, writer: StatusWriter, telling: Telling) -> None:
+    def __init__(self, context: Context, jobs: Jobs, check: TemplateCheck, writer: StatusWriter, telling: JobTelling) -> None:
         self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
         self._jobs, self._check, self._writer, self._telling = jobs, check, writer, telling
         self._services = context.stores.of(SERVICES)

@@ -8,6 +8,7 @@ consent is not written down: a status in which the planner has spoken of the job
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from muster.api import names
@@ -24,6 +25,8 @@ from muster_operator.resources import PODS
 
 CHECK_AGAIN_SECONDS = 30.0
 """Before a template that quota or policy rejected is tried again."""
+MOST_AT_ONCE = 8
+"""Dry runs at a time: where thousands arrive at once, the client's other connections are left to decisions."""
 _UNCHECKED = frozenset({"TemplateRejected", "TemplateRefused", "Unplannable", "Resumed", "Suspended"})
 """Reasons of the condition Admitted of a job whose templates may be unchecked. TemplateRefused is what muster 0.1 wrote."""
 
@@ -34,6 +37,7 @@ class TemplateCheck:
     def __init__(self, context: Context, writer: StatusWriter) -> None:
         self._work_queue, self._api_writer, self._writer = context.work_queue, context.api_writer, writer
         self._passed: dict[str, str] = {}
+        self._room = asyncio.Semaphore(MOST_AT_ONCE)
 
     def has_passed(self, job: Job) -> bool:
         """Return whether the API server would accept this job's pods."""
@@ -70,7 +74,8 @@ class TemplateCheck:
             manifest = _whole(job.templates[me.role], manifests.pod(placed, me, sample))
             manifest["metadata"]["name"] += f"-{job.meta.uid[:8]}"
             try:
-                await self._api_writer.dry_run(PODS, manifest, strict=True)
+                async with self._room:
+                    await self._api_writer.dry_run(PODS, manifest, strict=True)
             except ApiError as error:
                 await self._rejected(job, me.role, error)
                 return

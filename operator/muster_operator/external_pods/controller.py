@@ -8,12 +8,14 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from muster.api import names
 from muster.kube.errors import Conflict, KubeError, NotFound
 from muster.kube.objects import Pod
 from muster.scheduling.decisions import Place, Reason, Wait
 from muster.scheduling.gang import Assigned, Gang, Placement
-from muster_operator.controller import Context, Controller
+from muster_operator.controller import Context, Controller, News
 from muster_operator.external_pods.gangs import (
     PodGang,
     counts,
@@ -27,7 +29,7 @@ from muster_operator.external_pods.requeue import Requeue
 from muster_operator.external_pods.ungating import fulfilled, reservation, reservation_text, ungating_patch
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
-from muster_operator.work_queue import Work
+from muster_operator.work_queue import Key
 
 log = logging.getLogger("muster.operator")
 
@@ -68,7 +70,8 @@ class ExternalPods(Controller):
             self._placed.pop(pod.metadata.key, None)
         else:
             self._pods[pod.metadata.key] = new
-        self._work_queue.plan_by(0.0)
+        if old is None or new is None or _without_note(old) != _without_note(new):
+            self._work_queue.plan_by(0.0)
 
     # What planning sees
 
@@ -119,6 +122,9 @@ class ExternalPods(Controller):
         self._placed[key] = pod, gang
         return gang
 
+    def defer(self, gang: str) -> bool:
+        return self._work_queue.plan_after(Key(self.kind, gang))
+
     # What planning decides
 
     async def place(self, decision: Place, now: float) -> None:  # noqa: ARG002 (nothing of a pod is dated by muster)
@@ -135,23 +141,28 @@ class ExternalPods(Controller):
         for pod in gang.pods.values():
             self._reporter.event(about_pod(pod.metadata), "Normal", decision.reason, decision.message)
 
-    def tell(self, wait: Wait, now: float) -> Work | None:  # noqa: ARG002
-        """Tell the pods of a gang why they wait, once for each reason; how many pods are missing, each time."""
-        name, message = wait.gang.name, wait.message
-        news = message if wait.reason is Reason.PODS_ABSENT else wait.reason
-        is_news = self._told.get(name) != news
-        notes = [(pod, pod.metadata.annotation(names.WAITING)) for pod in self._waiting[name].gang.pods.values()]
-        untold = [pod for pod, note in notes if note is None or (note != message and is_news)]
-        if untold:
-            return self._tell(untold, wait, news)
-        self._told[name] = news
-        return None
+    def news(self, wait: Wait) -> News:
+        untold = self._untold(wait)
+        if not untold:
+            return News.NONE
+        known = wait.gang.name in self._told or any(pod.metadata.annotation(names.WAITING) is None for pod in untold)
+        return News.REASON if known else News.NUMBERS  # after a restart nobody knows for which reason they wait
 
-    async def _tell(self, pods: list[Pod], wait: Wait, news: str) -> None:
-        for pod in pods:
+    async def tell(self, wait: Wait, now: float) -> None:  # noqa: ARG002
+        for pod in self._untold(wait):
             await self._api_writer.annotate(PODS, pod.metadata, {names.WAITING: wait.message})
             self._reporter.event(about_pod(pod.metadata), "Warning", wait.reason, wait.message)
-        self._told[wait.gang.name] = news
+        self._told[wait.gang.name] = _worth_telling(wait)
+
+    def _untold(self, wait: Wait) -> list[Pod]:
+        """The pods of a gang that are to be told: once for each reason, and each time how many pods are missing."""
+        planned = self._waiting.get(wait.gang.name)
+        if planned is None or planned.gang.gang != wait.gang:
+            return []
+        is_news = self._told.get(wait.gang.name) != _worth_telling(wait)
+        pods = [pod for each in planned.gang.pods.values() if (pod := self._pods.get(each.metadata.key)) is not None]
+        notes = [(pod, pod.metadata.annotation(names.WAITING)) for pod in pods]
+        return [pod for pod, note in notes if note is None or (note != wait.message and is_news)]
 
     # Ungating
 
@@ -201,6 +212,18 @@ class ExternalPods(Controller):
         whole: Mapping[str, Any] = await self._api_writer.read(PODS, pod.metadata)
         affinity: dict[str, Any] = whole["spec"].get("affinity") or {}
         return affinity
+
+
+def _without_note(pod: Pod) -> Pod:
+    """The pod but for why it waits, which decides nothing, and for its version."""
+    others = {key: value for key, value in (pod.metadata.annotations or {}).items() if key != names.WAITING}
+    metadata = msgspec.structs.replace(pod.metadata, resource_version="", annotations=others)
+    return msgspec.structs.replace(pod, metadata=metadata)
+
+
+def _worth_telling(wait: Wait) -> str:
+    """What people are told once."""
+    return wait.message if wait.reason is Reason.PODS_ABSENT else wait.reason
 
 
 def _same(before: tuple[Pod, ...], after: tuple[Pod, ...]) -> bool:

@@ -7,7 +7,7 @@ write that came too late, since its gang has changed. A gang with work in flight
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
 from muster.kube.errors import Conflict, KubeError
@@ -34,7 +34,7 @@ from muster.scheduling.gang import Gang, describe, gpus_by_node
 from muster.scheduling.placing.fit import misfits
 from muster.scheduling.snapshot import Snapshot
 from muster_operator import metrics
-from muster_operator.controller import Context, Controller, NotExecutable
+from muster_operator.controller import Context, Controller, NotExecutable, owner_of
 from muster_operator.work_queue import RETRY_SECONDS, Work, all_of
 
 VERBS: frozenset[Verb] = frozenset({Place, Move, Resize, Requeue, Preempt, Wait})
@@ -46,18 +46,18 @@ Write = Callable[[], Work]
 
 async def carry_out(
     context: Context, controllers: Sequence[Controller], decisions: Iterable[Decision], snapshot: Snapshot, now: float
-) -> None:
-    """Write everything that the decisions about a snapshot say, then tell the gangs that wait; wait for both."""
+) -> Sequence[Wait]:
+    """Write everything that the decisions about a snapshot say; return which gangs wait then, and why."""
     execution = Execution(context, controllers, snapshot, now)
     for decision in decisions:
         metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
         with context.reporter.contained(f"{decision.gang.name}: a decision cannot be carried out"):
             execution.add(decision)
-    await execution.run()
+    return await execution.run()
 
 
 class Execution:
-    """The writes of one plan: in a chain for each gang, and the gangs that are to be told why they wait."""
+    """The writes of one plan, in a chain for each gang, and the gangs that wait."""
 
     def __init__(self, context: Context, controllers: Sequence[Controller], snapshot: Snapshot, now: float) -> None:
         self._work_queue, self._reporter, self._controllers = context.work_queue, context.reporter, controllers
@@ -88,10 +88,13 @@ class Execution:
             case _:
                 assert_never(decision)
 
-    async def run(self) -> None:
-        """Write the chains concurrently, each in order, then tell the gangs that wait."""
+    async def run(self) -> Sequence[Wait]:
+        """Write the chains concurrently, each in order; return the waits, and plan again when one ends by time alone."""
         await all_of(self._guarded(name, _in_order(writes)) for name, writes in self._chains.items())
-        await all_of(self._guarded(name, work) for name, work in self._tell())
+        for wait in self._waits:
+            if wait.until is not None:
+                self._work_queue.plan_by(wait.until)
+        return self._waits
 
     def _assign(self, decision: Place | Move | Resize, write: Callable[[Controller], Work]) -> None:
         """Write a placement if its GPUs are free by now, or the gang's own; else the gang waits for pods that stop."""
@@ -119,18 +122,8 @@ class Execution:
         if not owner.defer(gang.name):
             self._chains.setdefault(gang.name, []).append(lambda: write(owner))
 
-    def _tell(self) -> Iterator[tuple[str, Work]]:
-        """Have each gang told why it waits, and plan again when the answer changes by time alone."""
-        for wait in self._waits:
-            if wait.until is not None:
-                self._work_queue.plan_by(wait.until)
-            with self._reporter.contained(f"{wait.gang.name}: cannot be told why it waits"):
-                work = self._owner(wait.gang).tell(wait, self._now)
-                if work is not None:
-                    yield wait.gang.name, work
-
     def _owner(self, gang: Gang) -> Controller:
-        owner = next((controller for controller in self._controllers if controller.owns(gang.name)), None)
+        owner = owner_of(gang.name, self._controllers)
         if owner is None:
             raise NotExecutable(f"gang {gang.name} belongs to no controller")
         return owner

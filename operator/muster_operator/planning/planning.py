@@ -10,10 +10,11 @@ from muster.scheduling.planner import Planner
 from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Snapshot
 from muster_operator import metrics
-from muster_operator.controller import Context, Controller
+from muster_operator.controller import Context, Controller, owner_of
 from muster_operator.planning.executors import carry_out
 from muster_operator.planning.isolation import Isolation
 from muster_operator.planning.snapshot import Snapshots
+from muster_operator.planning.telling import Telling
 from muster_operator.reporting import about_node, in_words
 
 Pass = Callable[..., Sequence[Decision]]
@@ -28,6 +29,7 @@ class Planning:
         self._reporter = context.reporter
         self._snapshots = Snapshots(context.stores.view, controllers, context.reporter)
         self._isolation = Isolation(self._set_aside)
+        self.telling = Telling(context, lambda gang: owner_of(gang, controllers))
         self._next_slice = 0.0
 
     async def run(self, now: float) -> None:
@@ -39,7 +41,8 @@ class Planning:
         metrics.observe_gangs(snapshot.gangs)
         with metrics.PLAN_SECONDS.time():
             decisions = self._decide(snapshot, now)
-        await carry_out(self._context, self._controllers, decisions, snapshot, now)
+        waits = await carry_out(self._context, self._controllers, decisions, snapshot, now)
+        self.telling.hear(waits, now)
         for controller in self._controllers:
             with self._reporter.contained(f"statistics of {controller.kind}s"):
                 await controller.report(snapshot.gangs)
