@@ -22,7 +22,7 @@ from muster.allocation.claims import free_to_claim, free_to_owner
 from muster.allocation.pods import annotated_gpus, gpus_of, pinned_to
 from muster.allocation.reservations import Reservation
 from muster.allocation.view import ClusterView
-from muster.api import names
+from muster.api import names, texts
 from muster.kube.objects import Pod
 from muster.scheduling.placing.fit import misfit
 from muster.scheduling.topology.links import GpuSet
@@ -134,8 +134,7 @@ def _other_attempt(job: str, attempt: int, seen: int) -> tuple[Rule, str]:
 
 
 def _attempt(pod: Pod) -> int | None:
-    text = pod.metadata.annotation(names.ATTEMPT) or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+    return texts.number(pod.metadata.annotation(names.ATTEMPT), 9)
 
 
 def _same_gpus(pod: Pod, reservation: Reservation) -> bool:

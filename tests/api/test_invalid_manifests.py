@@ -60,7 +60,9 @@ BOOLEAN = Kind(["true", "", "yes", 0, 1, 1.5, [], {}], [True, False])
 DOMAIN = choice("Node", "Rack", "Block")
 OBJECT = Kind(NO_OBJECT, [])
 LIST = Kind([*NO_LIST, []], [])
-GPUS = Kind([-1, "-1", 1.5, "1.5", "two", "", "1k", "01", " 1", 10000, "10000", True, [], {}], [1, "1", 9999, "9999"])
+GPUS = Kind(
+    [-1, "-1", 1.5, "1.5", "two", "", "1k", "01", " 1", 65, "65", 9999, "100", True, [], {}], [1, "1", 10, "10", 64, "64"]
+)
 LABEL = Kind(*LABELS)
 NAME = Kind([*NO_TEXT, "", "a" * 64], ["a", "a" * 63])
 TEXT_MAP = Kind([*NO_OBJECT, {"a": 1}, {"a": True}, {"a": []}, {"a": {}}], [{}, {"a": "b"}])

@@ -42,9 +42,9 @@ def test_deadline_does_not_count_time_in_the_queue() -> None:
 
 
 def test_earlier_of_two_times_is_checked_first() -> None:
-    gang = started(job(activeDeadlineSeconds=100))
-    ran = after(placed(gang, ["n3"]), Record.run)
-    for notice, requeue_at in ((7, 7), (700, 100)):
+    for deadline, notice, requeue_at in ((100, 3, 3), (2, 3, 2)):
+        gang = started(job(activeDeadlineSeconds=deadline))
+        ran = after(placed(gang, ["n3"]), Record.run)
         old = {name: changed(pod, annotations={names.STOP_AT: time(NOW + notice)}) for name, pod in pods_of(gang).items()}
         assert look(ran, old)["wake"] == NOW + requeue_at
 

@@ -17,9 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 
-from muster.api import names
+from muster.api import names, texts
 from muster.api.status import TaskPlacement
 from muster.kube.objects import ContainerStatus, Pod
 from muster_operator.dljob import placement_check
@@ -31,6 +30,8 @@ from muster_operator.timestamps import moment, stamp
 
 NOTICE_SECONDS = 1.0
 """Between the notice to a running pod and its deletion: the kubelet may take that long to show the annotation."""
+LONGEST_NOTICE_SECONDS = 5.0
+"""A notice of a later time is not muster's, or was given by a clock that was wrong: another one is given."""
 CANNOT_START = frozenset(
     {"ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull"}
 )
@@ -270,15 +271,16 @@ def _stop(step: Step, pods: Iterable[Pod], alive: Callable[[str], bool], now: fl
         if pod.status.phase != "Running":
             step.delete.append(pod)
             continue
-        announced = pod.metadata.annotation(names.STOP_AT)
-        if announced is None:
+        notice_given = pod.metadata.annotation(names.STOP_AT)
+        announced = texts.time(notice_given) or 0.0  # unreadable: long ago
+        if notice_given is None or announced > now + LONGEST_NOTICE_SECONDS:
             at = moment(now + NOTICE_SECONDS + 0.999)
             text = at.isoformat().replace("+00:00", "Z")
             step.annotate_pods.append((pod, {notice: "true" if notice == names.SUSPEND else "", names.STOP_AT: text}))
-        elif (end := _time(announced)) <= now:
+        elif announced <= now:
             step.delete.append(pod)
         else:
-            step.check_by(end)
+            step.check_by(announced)
 
 
 def _to_blame(pod: Pod, alive: Callable[[str], bool]) -> bool:
@@ -303,11 +305,3 @@ def _statuses(pod: Pod) -> list[ContainerStatus]:
 
 def _cannot_start(status: ContainerStatus) -> bool:
     return status.state.waiting is not None and status.state.waiting.reason in CANNOT_START
-
-
-def _time(text: str) -> float:
-    """Seconds since 1970 of an RFC 3339 time; 0, long ago, for any other text: users can write annotations."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection
 from typing import get_args
 
-from muster.allocation.pods import gpus_of
+from muster.allocation.pods import may_hold_gpus
 from muster.api import names
 from muster.api.status import RoleName
 from muster.kube.objects import DLJob, Node, Pod
@@ -181,7 +181,7 @@ def _matters_to_job(old: Pod | None, new: Pod | None) -> bool:
 
 def _frees_gpus(old: Pod | None, new: Pod | None) -> bool:
     """Whether GPUs come free, or are about to, by this change of a pod."""
-    if old is None or old.finished or not gpus_of(old):
+    if old is None or old.finished or not may_hold_gpus(old):
         return False
     return new is None or new.finished or (new.leaving and not old.leaving)
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from muster.allocation.pods import constraint_of, gpus_of, pod_holding, resources_of
-from muster.api import names
+from muster.api import names, texts
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Gang, Task
 from muster_operator.backoff import FIRST_BACKOFF, doubled
 from muster_operator.external_pods.templates import requeues
 from muster_operator.timestamps import stamp
+
+MOST_DIGITS = 6
+"""Of the size of a gang: more pods than any cluster runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +105,15 @@ def _task(pod: Pod) -> Task:
 
 
 def _size(pod: Pod) -> int:
-    text = pod.metadata.annotation(names.GANG_SIZE) or ""
-    return int(text) if text.isdecimal() and len(text) < 7 and pod.metadata.label(names.GANG) else 1
+    size = texts.number(pod.metadata.annotation(names.GANG_SIZE), MOST_DIGITS)
+    return size if size is not None and pod.metadata.label(names.GANG) else 1
 
 
 def _arrived(pod: Pod) -> float:
     """When a pod first arrived. Users can write that annotation too; it gains them no more than the priority they may set."""
     created = stamp(pod.metadata.creation_timestamp)
-    try:
-        return min(created, datetime.fromisoformat(pod.metadata.annotation(names.QUEUED_AT) or "").timestamp())
-    except (ValueError, OverflowError):
-        return created
+    queued = texts.time(pod.metadata.annotation(names.QUEUED_AT))
+    return created if queued is None else min(created, queued)
 
 
 def _not_before(pod: Pod) -> float:

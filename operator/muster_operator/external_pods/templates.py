@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from muster.api import names
+from muster.api import names, texts
 from muster.kube import paths
 from muster.kube.objects import Meta, Pod
 from muster_operator.pinning import Manifest, unpinned
@@ -82,8 +82,7 @@ def pod(parked: Manifest) -> Manifest:
 
 def requeues(annotations: Manifest) -> int:
     """Return how many times a pod was requeued; users can write annotations, so any text counts as some number."""
-    text = annotations.get(names.REQUEUES) or ""
-    return int(text) if text.isdecimal() and len(text) < 7 else 0
+    return texts.number(annotations.get(names.REQUEUES), 6) or 0
 
 
 def _metadata(meta: Manifest) -> Manifest:

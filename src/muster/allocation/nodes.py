@@ -1,36 +1,57 @@
-"""A node of the API server as the core sees it: machine type, healthy GPUs, resources, rack and block."""
+"""A node of the API server as the core sees it: machine type, healthy GPUs, resources, rack and block.
+
+Anybody with the right to nodes may write anything into one. What cannot be used of it is left out, and said.
+"""
 
 from __future__ import annotations
 
-import logging
+from typing import NamedTuple
 
 import msgspec
 
 from muster.api import names, topology
 from muster.kube.objects import Node
-from muster.kube.quantity import milli, whole
+from muster.kube.quantity import BadQuantity, milli, whole
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology import node as core
 from muster.scheduling.topology.eligibility import Taint
-from muster.scheduling.topology.links import BadLinks, GpuSet, gpu_set
+from muster.scheduling.topology.links import MOST_GPUS, BadLinks, GpuSet, gpu_set
 from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
 
-log = logging.getLogger(__name__)
+
+class Translation(NamedTuple):
+    """A node as the core sees it, None if it cannot be used; and what is the matter with it, "" if nothing is."""
+
+    node: core.Node | None
+    problem: str
 
 
-def node_facts(node: Node) -> core.Node:
+class _Hardware(NamedTuple):
+    machine: MachineType
+    healthy: GpuSet
+    problem: str = ""
+
+
+def translate(node: Node) -> Translation:
     """Translate a node as if nobody held anything on it."""
+    try:
+        return _translate(node)
+    except BadQuantity as error:
+        return Translation(None, f"nothing is placed on it: an amount in status.allocatable cannot be read: {error}")
+
+
+def _translate(node: Node) -> Translation:
     allocatable = node.status.allocatable or {}
-    machine, healthy = _gpus(node, whole(allocatable.get(names.GPU, 0)))
+    hardware = _hardware(node, whole(allocatable.get(names.GPU, 0)))
     labels = node.metadata.labels or {}
     resources = Resources(
         milli(allocatable.get("cpu", 0)), whole(allocatable.get("memory", 0)), whole(allocatable.get("pods", 110))
     )
-    return core.Node(
+    facts = core.Node(
         name=node.metadata.name,
-        machine=machine,
-        healthy=healthy,
-        free=healthy,
+        machine=hardware.machine,
+        healthy=hardware.healthy,
+        free=hardware.healthy,
         resources=resources,
         allocatable=resources,
         rack=labels.get(names.RACK, ""),
@@ -38,25 +59,25 @@ def node_facts(node: Node) -> core.Node:
         labels=labels,
         taints=tuple(Taint(t.key, t.value, t.effect) for t in node.spec.taints or ()),
     )
+    return Translation(facts, hardware.problem)
 
 
-def _gpus(node: Node, count: int) -> tuple[MachineType, GpuSet]:
-    """The machine type and the healthy GPUs: what the agent published, but no more GPUs than the kubelet offers."""
+def _hardware(node: Node, offered: int) -> _Hardware:
+    """What the agent published, but no more GPUs than the kubelet offers; unknown links where it cannot be used."""
+    count = min(offered, MOST_GPUS)
+    too_many = f"it offers {offered} GPUs, of which the first {MOST_GPUS} are used" if offered > MOST_GPUS else ""
     text = node.metadata.annotation(names.TOPOLOGY)
-    if text:
-        try:
-            published = topology.decode(text)
-            machine = machine_type(published.links)
-            healthy = [index for index, gpu in enumerate(published.gpus) if gpu.healthy][:count]
-            if machine.gpus == len(published.gpus) >= len(healthy):
-                return machine, gpu_set(healthy)
-            problem = f"it lists {len(published.gpus)} GPUs but links of {machine.gpus}"
-        except (BadLinks, msgspec.MsgspecError) as error:
-            problem = str(error)
-        log.warning(
-            "node %s: annotation %s is ignored (%s); its links are assumed to be unknown until the agent publishes it again",
-            node.metadata.name,
-            names.TOPOLOGY,
-            problem,
-        )
-    return unknown_machine(count), gpu_set(range(count))
+    try:
+        return _published(text, count, too_many) if text else _Hardware(unknown_machine(count), gpu_set(range(count)), too_many)
+    except (BadLinks, msgspec.MsgspecError, topology.TooLong) as error:
+        ignored = f"annotation {names.TOPOLOGY} is ignored ({error}); its links are assumed to be unknown until it is valid"
+        return _Hardware(unknown_machine(count), gpu_set(range(count)), ignored)
+
+
+def _published(text: str, count: int, problem: str) -> _Hardware:
+    published = topology.decode(text)
+    machine = machine_type(published.links)
+    if machine.gpus != len(published.gpus):
+        raise BadLinks(f"it lists {len(published.gpus)} GPUs but links of {machine.gpus}")
+    healthy = [index for index, gpu in enumerate(published.gpus) if gpu.healthy][:count]
+    return _Hardware(machine, gpu_set(healthy), problem)

@@ -6,20 +6,31 @@ gated holds nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from muster.allocation.holding import Holding
 from muster.api import names
 from muster.kube.objects import Pod, PodSpec
-from muster.kube.quantity import milli, whole
-from muster.scheduling.resources import Resources
+from muster.kube.quantity import BadQuantity, milli, whole
+from muster.scheduling.resources import PLENTY, Resources
 from muster.scheduling.topology.eligibility import Constraint, Requirement, Toleration
-from muster.scheduling.topology.links import GpuSet, gpu_set
+from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set
+
+_INDEX = re.compile("[0-9]{1,2}")
 
 
 def gpus_of(pod: Pod) -> int:
     """Count the GPUs that a pod asks for, as kube-scheduler does."""
     return _amount(pod.spec, names.GPU, whole)
+
+
+def may_hold_gpus(pod: Pod) -> bool:
+    """Return whether a pod asks for GPUs, or for something that cannot be read."""
+    try:
+        return gpus_of(pod) > 0
+    except BadQuantity:
+        return True
 
 
 def resources_of(pod: Pod) -> Resources:
@@ -76,7 +87,7 @@ def annotated_gpus(pod: Pod, count: int) -> GpuSet:
     if not text or not count:
         return 0
     parts = text.split(",")
-    gpus = gpu_set([int(part) for part in parts if part.isdecimal() and len(part) < 3])
+    gpus = gpu_set([int(part) for part in parts if _INDEX.fullmatch(part)])
     return gpus if gpus.bit_count() == count == len(parts) else 0
 
 
@@ -84,10 +95,19 @@ def pod_holding(pod: Pod) -> Holding | None:
     """Return what a pod holds.
 
     A pod that is pinned but not bound only claims its GPUs, since anybody can write annotations: the claim counts while
-    kube-scheduler can act on it, and lapses once kube-scheduler calls the pod unschedulable.
+    kube-scheduler can act on it, and lapses once kube-scheduler calls the pod unschedulable. A bound pod whose amounts cannot
+    be read may hold everything on its node.
     """
     if pod.finished or pod.gated:
         return None
+    try:
+        return _holding(pod)
+    except BadQuantity:
+        node = pod.spec.node_name
+        return Holding(node, count=MOST_GPUS, resources=PLENTY, leaving=pod.leaving) if node else None
+
+
+def _holding(pod: Pod) -> Holding | None:
     count = gpus_of(pod)
     gpus = annotated_gpus(pod, count)
     claims = gpus and pod.spec.scheduler_name == names.SCHEDULER and not pod.refused

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from muster.allocation.holding import Holding
-from muster.kube.objects import DLJob, ReservationStatus
-from muster.scheduling.topology.links import GpuSet, gpu_set
+from muster.kube.objects import DLJob, ReservationStatus, Reserved
+from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,14 @@ class Reservations:
         meta = job.metadata
         owner = self._jobs[meta.key] = JobAttempt(meta.key, meta.uid, reserved.attempt)
         entries = {
-            f"{meta.namespace}/{place.pod}": Reservation(owner, place.node, gpu_set(place.gpus)) for place in reserved.placement
+            f"{meta.namespace}/{place.pod}": Reservation(owner, place.node, _gpus(place)) for place in reserved.placement
         }
         self._by_task.update(entries)
         if entries:
             self._tasks[meta.key] = tuple(entries)
         return set(entries)
+
+
+def _gpus(place: Reserved) -> GpuSet:
+    """The GPUs of a reservation, without numbers that no GPU has."""
+    return gpu_set([gpu for gpu in place.gpus if 0 <= gpu < MOST_GPUS])

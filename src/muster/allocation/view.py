@@ -7,17 +7,22 @@ costs a look-up, and whoever caches by node sees only true changes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
+import msgspec
+
 from muster.allocation.holding import Source
 from muster.allocation.ledger import Ledger
-from muster.allocation.nodes import node_facts
+from muster.allocation.nodes import translate
 from muster.allocation.pods import pod_holding
 from muster.allocation.reservations import Reservations
 from muster.kube.objects import DLJob, Node, Pod
 from muster.kube.store import Store
 from muster.scheduling.topology import node as core
+
+log = logging.getLogger(__name__)
 
 
 class ClusterView:
@@ -29,6 +34,8 @@ class ClusterView:
         self.jobs: Store[DLJob] = Store()
         self.ledger = Ledger()
         self.reservations = Reservations()
+        self.problems: dict[str, str] = {}
+        """What is the matter with nodes, by name: what cannot be used of them."""
         self._facts: dict[str, core.Node] = {}
         self._current: dict[str, core.Node] = {}
         self._stale: set[str] = set()
@@ -93,8 +100,21 @@ class ClusterView:
             if obj is not None:
                 self._stale.add(obj.metadata.name)
                 self._facts.pop(obj.metadata.name, None)
-        if new is not None and new.ready and not new.spec.unschedulable:
-            self._facts[new.metadata.name] = node_facts(new)
+        if new is not None:
+            facts, problem = translate(new)
+            self._note_problem(new.metadata.name, problem)
+            if facts is not None and new.ready and not new.spec.unschedulable:
+                self._facts[new.metadata.name] = facts
+        elif old is not None:
+            self._note_problem(old.metadata.name, "")
+
+    def _note_problem(self, name: str, problem: str) -> None:
+        if problem and self.problems.get(name) != problem:
+            log.warning("node %s: %s", name, problem)
+        if problem:
+            self.problems[name] = problem
+        else:
+            self.problems.pop(name, None)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         if new is not None:
@@ -104,7 +124,13 @@ class ClusterView:
 
     def _job_changed(self, old: DLJob | None, new: DLJob | None) -> None:
         job = new or old
-        tasks = self.reservations.put(job.metadata.key, new) if job is not None else set()
+        if job is None:
+            return
+        try:
+            tasks = self.reservations.put(job.metadata.key, new)
+        except msgspec.MsgspecError as error:
+            log.warning("DLJob %s: its status cannot be read, so what it reserved before counts: %s", job.metadata.key, error)
+            return
         for task in tasks:
             reservation = self.reservations.get(task)
             self._stale |= self.ledger.put(task, Source.RESERVATION, reservation.holding if reservation else None)

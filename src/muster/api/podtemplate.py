@@ -15,10 +15,13 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from muster.api.base import Open, extra, immutable, rule
 from muster.api.names import GPU, SCHEDULER
+from muster.scheduling.topology.links import MOST_GPUS
 
+COUNTS = "^(0|[1-9]|[1-5][0-9]|6[0-4])$"
+"""The numbers from 0 to MOST_GPUS, the most GPUs of one node; CEL does not see the number in a string."""
 GpuCount = Annotated[
-    Annotated[int, Field(ge=0, le=9999)] | Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,3})$")],
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": "^(0|[1-9][0-9]{0,3})$", "minimum": 0, "maximum": 9999}),
+    Annotated[int, Field(ge=0, le=MOST_GPUS)] | Annotated[str, Field(pattern=COUNTS)],
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": COUNTS, "minimum": 0, "maximum": MOST_GPUS}),
 ]
 Name = Annotated[str, Field(min_length=1, max_length=63)]
 CONTAINER_FIELDS = """
@@ -53,7 +56,7 @@ class Quantities(Open):
     model_config = any_content("cpu memory ephemeral-storage")
 
     gpu: GpuCount | None = Field(default=None, alias=GPU)
-    """The number of whole GPUs."""
+    """The number of whole GPUs, as on one node at most."""
 
 
 class Resources(Open):

@@ -4,11 +4,12 @@
 reservations from it. Times are UTC; lists are bounded, so an object stays small however long its job lives.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
 from muster.api.base import Reported, extra
+from muster.scheduling.topology.links import MOST_GPUS
 
 Phase = Literal["Queued", "Admitted", "Running", "Suspending", "Suspended", "Succeeded", "Failed"]
 RoleName = Literal["worker", "chief", "ps", "evaluator"]
@@ -41,13 +42,13 @@ class TaskPlacement(Reported):
     """The pod's name."""
     role: RoleName
     """The pod's role."""
-    index: int
+    index: Annotated[int, Field(ge=0)]
     """The pod's number within its role, from 0."""
-    rank: int
+    rank: Annotated[int, Field(ge=0)]
     """The pod's rank in the gang, in topology order, from 0."""
     node: str
     """The node to which the pod is pinned."""
-    gpus: list[int] = Field(default_factory=list)
+    gpus: list[Annotated[int, Field(ge=0, le=MOST_GPUS - 1)]] = Field(default_factory=list)
     """The pod's GPUs, by index on the node."""
 
 

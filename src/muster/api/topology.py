@@ -14,6 +14,10 @@ MOST_CHARACTERS: Final = 64 << 10
 """The longest text of the annotation that the API server accepts from an agent: 64 GPUs and 16 NICs take 45,000."""
 
 
+class TooLong(ValueError):
+    """A text that is longer than any node's topology."""
+
+
 class Gpu(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """One GPU; its position in the list is its index on the node."""
 
@@ -48,5 +52,7 @@ def encode(topology: NodeTopology) -> str:
 
 
 def decode(text: str) -> NodeTopology:
-    """Return the topology in `text`; raise msgspec.ValidationError or DecodeError if it is invalid."""
+    """Return the topology in `text`; raise TooLong, msgspec.ValidationError or DecodeError if it is invalid."""
+    if len(text) > MOST_CHARACTERS:
+        raise TooLong(f"it has {len(text)} characters, more than {MOST_CHARACTERS}")
     return msgspec.json.decode(text, type=NodeTopology)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise, permutations
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from builders.cluster import known
 from muster.machines.catalogue import catalogue
+from muster.scheduling.topology import links as module
 from muster.scheduling.topology.links import (
+    MOST_GPUS,
     UNLIMITED,
     BadLinks,
     Links,
@@ -75,14 +78,50 @@ def test_gpu_set_is_its_indices() -> None:
     assert indices(0) == ()
 
 
+def test_matrix_of_more_gpus_than_a_node_may_have_is_refused() -> None:
+    assert len(matrix(uniform(MOST_GPUS))) == MOST_GPUS
+    with pytest.raises(BadLinks, match="65 GPUs are more than the 64 that muster plans with"):
+        uniform(MOST_GPUS + 1)
+    with pytest.raises(BadLinks, match="5000 GPUs are more than the 64 that muster plans with"):
+        matrix([["X"]] * 5000)
+
+
+def test_ring_of_many_gpus_is_as_fast_as_the_exact_search_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sockets of four switched pairs each, and every set of at least three of their GPUs."""
+    links = matrix([[_link(i, j) for j in range(8)] for i in range(8)])
+    sets = [gpus for gpus in range(1 << 8) if gpus.bit_count() > 2]
+    exact = [ring_bandwidth(links, gpus) for gpus in sets]
+    monkeypatch.setattr(module, "EXACT_RING_GPUS", 2)
+    assert [ring_bandwidth(links, gpus) for gpus in sets] == exact
+
+
+def _link(i: int, j: int) -> str:
+    return "X" if i == j else "PIX" if i // 2 == j // 2 else "NODE" if i // 4 == j // 4 else "SYS"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ring_of_many_gpus_is_never_called_slower_than_it_is(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = Random(seed)
+    rows = [["X"] * 6 for _ in range(6)]
+    for i in range(6):
+        for j in range(i):
+            rows[i][j] = rows[j][i] = dice.choice(["NV1", "NV2", "PIX", "NODE", "SYS"])
+    links = matrix(rows)
+    exact = ring_bandwidth(links, 0b111111)
+    monkeypatch.setattr(module, "EXACT_RING_GPUS", 2)
+    assert ring_bandwidth(links, 0b111111) >= exact
+
+
 def test_old_link_name_is_read() -> None:
     assert canonical("SOC") == "SYS"
     assert matrix([["X", "SOC"], ["SOC", "X"]]) == uniform(2)
 
 
-@pytest.mark.parametrize("word", ["", "NV", "NVx", "NV²", "nv2", "PCI", "-", "XX"])
+@pytest.mark.parametrize(
+    "word", ["", "NV", "NVx", "NV²", "nv2", "PCI", "-", "XX", "NV0", "NV-1", "NV100", "NV" + "9" * 400, "NV٣"]
+)
 def test_word_that_names_no_link_is_refused(word: str) -> None:
-    with pytest.raises(BadLinks, match="is no GPU link; expected X, NV<n> or one of PIX"):
+    with pytest.raises(BadLinks, match="is no GPU link; expected X, NV1 to NV99 or one of PIX"):
         canonical(word)
 
 

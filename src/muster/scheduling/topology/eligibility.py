@@ -6,6 +6,7 @@ it. Constraints are hashable: a pass checks each once, not once a task.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -83,11 +84,12 @@ class Constraint(NamedTuple):
 ANYWHERE = Constraint()
 
 
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+"""What Go reads as an integer of 64 bits; Python would take other digits, spaces and 1_000 too."""
+
+
 def _number(text: str | None) -> int | None:
-    try:
-        return int(text) if text is not None and "_" not in text else None  # unlike Python, Go rejects 1_000
-    except ValueError:
-        return None
+    return int(text) if text is not None and _INTEGER.fullmatch(text) else None
 
 
 def _compare(value: str | None, bounds: tuple[str, ...]) -> int:

@@ -11,15 +11,22 @@ neighbours contend for shared bridges.
 
 from __future__ import annotations
 
+import re
 from functools import reduce
 from operator import or_
 
 GpuSet = int
 Links = tuple[tuple[str, ...], ...]
 
+MOST_GPUS = 64
+"""The most GPUs of one node. Machines have up to 16; a link matrix takes the square of it, and placing up to its cube."""
+EXACT_RING_GPUS = 10
+"""The largest set whose best ring is searched in full, in 50 ms; each further GPU doubles that."""
 GBPS_PER_NVLINK = 20.0
 GBPS = {"PIX": 12.0, "PXB": 11.0, "PHB": 10.0, "NODE": 9.0, "SYS": 6.0}
 _OLD_NAMES = {"SOC": "SYS"}
+_NVLINK = re.compile(r"NV[1-9][0-9]?", re.ASCII)
+"""Up to 99 NVLinks; today's GPUs have 18."""
 UNLIMITED = float("inf")
 """The bandwidth of a single GPU: no link limits it."""
 
@@ -31,13 +38,14 @@ class BadLinks(ValueError):
 def canonical(link: str) -> str:
     """Return today's name of a link ("SOC" is "SYS"); raise BadLinks for an unknown name."""
     link = _OLD_NAMES.get(link, link)
-    if link == "X" or link in GBPS or (link.startswith("NV") and link[2:].isdecimal()):
+    if link == "X" or link in GBPS or _NVLINK.fullmatch(link):
         return link
-    raise BadLinks(f"{link!r} is no GPU link; expected X, NV<n> or one of {', '.join(GBPS)}")
+    raise BadLinks(f"{link[:20]!r} is no GPU link; expected X, NV1 to NV99 or one of {', '.join(GBPS)}")
 
 
 def matrix(rows: list[list[str]] | Links) -> Links:
     """Return the link matrix with today's names; raise BadLinks unless it is square, with X exactly on the diagonal."""
+    _check_size(len(rows))
     links = tuple(tuple(canonical(cell) for cell in row) for row in rows)
     for i, row in enumerate(links):
         if len(row) != len(links):
@@ -50,7 +58,13 @@ def matrix(rows: list[list[str]] | Links) -> Links:
 
 def uniform(size: int, link: str = "SYS") -> Links:
     """Return a matrix with the same link between all GPUs: the assumption for machines without an agent's report."""
+    _check_size(size)
     return tuple(tuple("X" if i == j else link for j in range(size)) for i in range(size))
+
+
+def _check_size(gpus: int) -> None:
+    if gpus > MOST_GPUS:
+        raise BadLinks(f"{gpus} GPUs are more than the {MOST_GPUS} that muster plans with on one node")
 
 
 def bandwidth(link: str) -> float:
@@ -73,7 +87,8 @@ def gpu_set(gpus: list[int] | tuple[int, ...] | range) -> GpuSet:
 def ring_bandwidth(links: Links, gpus: GpuSet) -> float:
     """Return the GB/s of the slowest hop of the best ring through `gpus`; UNLIMITED for fewer than two.
 
-    Exact, by dynamic programming over the subsets (Held and Karp, 1962, with min in place of sum): O(2^n n^2).
+    Exact for up to EXACT_RING_GPUS, by dynamic programming over the subsets (Held and Karp, 1962, with min in place of sum):
+    O(2^n n^2). For more it is an upper bound, which rings reach in machines as they are built.
     """
     members = indices(gpus)
     if len(members) < 2:
@@ -81,7 +96,25 @@ def ring_bandwidth(links: Links, gpus: GpuSet) -> float:
     speeds = [[bandwidth(links[a][b]) for b in members] for a in members]
     if len(members) == 2 or len({speeds[i][j] for i in range(len(members)) for j in range(i)}) == 1:
         return speeds[0][1]
-    return _best_cycle(speeds)
+    return _best_cycle(speeds) if len(members) <= EXACT_RING_GPUS else _fastest_joined(speeds)
+
+
+def _fastest_joined(speeds: list[list[float]]) -> float:
+    """The highest speed at which each GPU reaches two others and all are connected; no ring is faster."""
+    size = len(speeds)
+    for speed in sorted({speeds[i][j] for i in range(size) for j in range(i)}, reverse=True):
+        neighbours = [gpu_set([j for j in range(size) if j != i and row[j] >= speed]) for i, row in enumerate(speeds)]
+        if all(near.bit_count() >= 2 for near in neighbours) and _are_connected(neighbours):
+            return speed
+    return 0.0  # not reached: at the lowest speed each GPU reaches all others
+
+
+def _are_connected(neighbours: list[GpuSet]) -> bool:
+    reached, new = 1, 1
+    while new:
+        new = reduce(or_, [neighbours[gpu] for gpu in indices(new)]) & ~reached
+        reached |= new
+    return reached.bit_count() == len(neighbours)
 
 
 def _best_cycle(speeds: list[list[float]]) -> float:

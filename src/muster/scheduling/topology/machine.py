@@ -27,6 +27,8 @@ class MachineType:
         self._switches = [
             gpu_set([j for j in range(self.gpus) if i == j or row[j] in _ONE_SWITCH]) for i, row in enumerate(links)
         ]
+        self._speeds = [[bandwidth(link) for link in row] for row in links]
+        self._uniform = len({link for i, row in enumerate(links) for link in row[:i]}) < 2
         self._rings: Memo[GpuSet, float] = Memo(partial(ring_bandwidth, links))
         self._fastest: Memo[tuple[GpuSet, int], GpuSet] = Memo(lambda request: self._search(*request, fast=True))
         self._leftover: Memo[tuple[GpuSet, int], GpuSet] = Memo(lambda request: self._search(*request, fast=False))
@@ -59,7 +61,7 @@ class MachineType:
     def usefulness(self, free: GpuSet) -> float:
         """Return the sum of GB/s over all pairs of `free`: what the set still offers to jobs that need links."""
         members = indices(free)
-        return sum(bandwidth(self.links[a][b]) for a in members for b in members if a < b)
+        return sum(self._speeds[a][b] for a in members for b in members if a < b)
 
     def switched(self, gpus: GpuSet) -> GpuSet:
         """Return the GPUs under the same PCIe switches as `gpus`, these included."""
@@ -81,6 +83,8 @@ class MachineType:
 
     def _candidates(self, free: GpuSet, count: int) -> list[GpuSet]:
         members = indices(free)
+        if self._uniform:
+            return [gpu_set(members[:count])]  # all sets are alike, so the first one it is
         if len(members) <= EXHAUSTIVE_GPUS:
             return [gpu_set(chosen) for chosen in combinations(members, count)]
         return [self._grown(start, free, count) for start in members]
@@ -90,7 +94,7 @@ class MachineType:
         grown = 1 << start
         while grown.bit_count() < count:
             inside, outside = indices(grown), indices(free & ~grown)
-            grown |= 1 << max(outside, key=lambda g: (sum(bandwidth(self.links[g][i]) for i in inside), -g))
+            grown |= 1 << max(outside, key=lambda g: (sum(self._speeds[g][i] for i in inside), -g))
         return grown
 
 
