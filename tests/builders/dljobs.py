@@ -74,7 +74,7 @@ def after(one: Job, change: Callable[[Record], object], at: float = NOW) -> Job:
     """The job once a change of its status is written."""
     record = Record(one, at)
     change(record)
-    return Job(one.meta, one.spec, record.status, one.templates, one.shapes)
+    return Job(one.meta, one.spec, record.status, one.templates, one.shapes, one.charges)
 
 
 def spots(one: Job, nodes: Iterable[str] = ("n1", "n2")) -> Placement:

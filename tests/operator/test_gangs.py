@@ -159,6 +159,15 @@ def test_gang_asks_for_what_its_pods_ask_for() -> None:
     assert [(task.name, task.gpus, task.where.labels) for task in gang.tasks] == [("a", 2, (("pool", "x"),)), ("b", 3, ())]
 
 
+def test_gang_follows_the_class_and_the_queue_of_its_pods() -> None:
+    fields: Json = {"metadata": {"labels": {names.QUEUE: "research"}}, "spec": {"preemptionPolicy": "Never"}}
+    waits = gangs_of([external_pods("a", **fields)])[0].gang
+    assert (waits.namespace, waits.queue, waits.preempts, waits.local_priority) == ("vision", "vision/research", False, 0)
+    holds = gangs.placed_gang(external_pods("a", gated=False, node="n1", **fields))
+    assert holds is not None
+    assert (holds.namespace, holds.queue) == ("vision", "vision/research")
+
+
 @pytest.mark.parametrize(
     ("fields", "holds"),
     [

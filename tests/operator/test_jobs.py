@@ -10,17 +10,20 @@ import pytest
 
 from builders.dljobs import BORN, NOW, Json, after, dljob, job, placed, roles, spots, started, template
 from muster.api import names
-from muster.kube.objects import DLJob
+from muster.kube.objects import DLJob, Meta
 from muster.scheduling.gang import Sensitivity
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.node import Level
-from muster_operator.dljob.job import Unreadable, gang_of, placement_of, priority_of, read, tasks_of, written
+from muster_operator.dljob.job import Unreadable, gang_of, placement_of, read, tasks_of, written
+from muster_operator.dljob.resources import Priorities, PriorityClass
+
+CLASSES = Priorities([PriorityClass(Meta("urgent"), 7), PriorityClass(Meta("patient"), 5, preemption_policy="Never")])
 
 
 def gang(**fields: Any) -> Any:
     one = job(**fields)
-    return gang_of(one, priority_of(one, {"urgent": 7}))
+    return gang_of(one, CLASSES.of(one.spec.priority_class_name))
 
 
 def test_tasks_are_the_pods_by_role() -> None:
@@ -49,7 +52,7 @@ def test_placement_is_written_and_read_back() -> None:
     placement = spots(one)
     assert placement_of(placed(one)) == placement
     assert [place.gpus for place in written(placement)] == [[0, 1], [0, 1], [2, 3], []]
-    assert gang_of(placed(one), 0).placement == placement
+    assert gang_of(placed(one)).placement == placement
 
 
 def test_gang_of_a_plain_job_has_the_defaults() -> None:
@@ -63,13 +66,58 @@ def test_gang_of_a_plain_job_has_the_defaults() -> None:
 def test_gang_follows_the_spec() -> None:
     placement = {"policy": "Spread", "required": "Block", "preferred": "Rack", "sensitivity": "Low"}
     found = gang(queue="research", placement=placement, elastic={"minReplicas": 1, "maxReplicas": 4}, priority=5)
-    assert (found.queue, found.priority, found.spread, found.fewest) == ("vision/research", 5, True, 1)
+    assert (found.queue, found.priority, found.spread, found.fewest) == ("vision/research", 0, True, 1)
+    assert (found.namespace, found.local_priority) == ("vision", 5)
     assert (found.required, found.preferred, found.sensitivity) == (Level.BLOCK, Level.RACK, Sensitivity.LOW)
 
 
-@pytest.mark.parametrize(("fields", "priority"), [({"priorityClassName": "urgent"}, 7), ({"priorityClassName": "none"}, 0)])
-def test_priority_comes_from_the_class(fields: Json, priority: int) -> None:
-    assert gang(**fields).priority == priority
+@pytest.mark.parametrize(
+    ("fields", "priority", "preempts", "missing"),
+    [
+        ({"priority": 10**9}, 0, True, ""),
+        ({"priorityClassName": "urgent"}, 7, True, ""),
+        ({"priorityClassName": "patient"}, 5, False, ""),
+        ({"priorityClassName": "none"}, 0, True, "PriorityClass none does not exist"),
+    ],
+)
+def test_priority_comes_from_the_class_alone(fields: Json, priority: int, preempts: bool, missing: str) -> None:
+    found = gang(**fields)
+    assert (found.priority, found.preempts, found.missing) == (priority, preempts, missing)
+
+
+def test_job_without_a_class_has_the_default_one() -> None:
+    classes = [PriorityClass(Meta("b"), 9, global_default=True), PriorityClass(Meta("a"), 3, global_default=True)]
+    found = gang_of(job(), Priorities(classes).of(None))
+    assert (found.priority, dict(found.charges)["worker"].priority_class) == (3, "a")
+
+
+def test_running_job_whose_class_is_gone_goes_on() -> None:
+    one = placed(job(priorityClassName="none"))
+    assert gang_of(one, CLASSES.of("none")).missing == ""
+
+
+def test_pod_is_charged_as_the_api_server_counts_it() -> None:
+    one = template(activeDeadlineSeconds=9, overhead={"cpu": "250m"})
+    one["spec"]["containers"][0]["resources"] = {
+        "requests": {"cpu": "500m"},
+        "limits": {names.GPU: 2, "cpu": 1, "memory": "1Gi", "ephemeral-storage": 7},
+    }
+    one["spec"]["initContainers"] = [{"name": "i", "resources": {"requests": {"memory": "2Gi"}}}]
+    charge = job(roles={"worker": {"replicas": 1, "template": one}}).charges["worker"]
+    assert dict(charge.amounts) == {
+        "pods": 1,
+        "count/pods": 1,
+        f"requests.{names.GPU}": 2,
+        f"limits.{names.GPU}": 2,
+        "requests.cpu": 750,
+        "limits.cpu": 1250,
+        "requests.memory": 2 << 30,
+        "limits.memory": 1 << 30,
+        "requests.ephemeral-storage": 7,
+        "limits.ephemeral-storage": 7,
+    }
+    assert (charge.terminating, charge.best_effort) == (True, False)
+    assert job().charges["worker"].best_effort
 
 
 @pytest.mark.parametrize(("text", "leave"), [("", ""), (" n1 ", "n1"), ("r1", "r1"), ("  ", "")])
@@ -80,34 +128,34 @@ def test_annotation_migrate_is_a_wish_to_move(text: str, leave: str) -> None:
 def test_gang_follows_the_status() -> None:
     one = placed(job())
     one = after(one, lambda record: record.requeue("NodeLost", "gone", avoid=["n1"]), NOW)
-    found = gang_of(one, 0)
+    found = gang_of(one)
     assert (found.not_before, found.avoid, found.arrived) == (NOW + 1, frozenset({"n1"}), BORN)
     later = job(metadata={"creationTimestamp": None}, status={"queuedAt": "2027-01-01T00:00:00Z"})
-    assert gang_of(later, 0).arrived == 1798761600.0
+    assert gang_of(later).arrived == 1798761600.0
 
 
 def test_job_with_time_slicing_takes_turns() -> None:
     plain, shares = job(), job(sharing={"timeSlicing": True})
-    assert (gang_of(plain, 0).sharing.slices, gang_of(shares, 0).sharing.slices) == (False, True)
+    assert (gang_of(plain).sharing.slices, gang_of(shares).sharing.slices) == (False, True)
     one = after(started(shares, at=NOW), lambda record: record.preempt("gave way"), NOW + 60)
-    waits, runs = gang_of(one, 0), gang_of(started(one, at=NOW + 90), 0)
+    waits, runs = gang_of(one), gang_of(started(one, at=NOW + 90))
     assert (waits.since, waits.attained_at(NOW + 80)) == (NOW + 60, 60 * waits.gpus)
     assert (runs.running, runs.attained_at(NOW + 100)) == (True, 70 * runs.gpus)
-    assert not gang_of(placed(one), 0).running  # who is still starting is left alone
+    assert not gang_of(placed(one)).running  # who is still starting is left alone
 
 
 @pytest.mark.parametrize(("had", "wanted", "resize"), [(2, 2, False), (2, 3, True), (3, 2, True)])
 def test_scaled_job_wants_to_be_resized(had: int, wanted: int, resize: bool) -> None:
     before = placed(job(roles=roles(workers=had)))
     obj = dljob(roles=roles(workers=wanted), status=before.status.model_dump(mode="json", by_alias=True, exclude_none=True))
-    found = gang_of(decoded(obj), 0)
+    found = gang_of(decoded(obj))
     assert (found.resize, len(found.tasks), len(found.placement)) == (resize, wanted, had)
 
 
 def test_job_without_a_placement_is_not_resized() -> None:
     one = after(placed(job()), lambda record: record.preempt("gave way"))
     one = after(one, lambda record: setattr(record.status, "wanted_replicas", 9))
-    assert not gang_of(one, 0).resize
+    assert not gang_of(one).resize
 
 
 # Reading

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from builders.dljobs import Json, roles, time
+from builders.dljobs import Json, dljob, roles, time
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
 from muster_operator.work_queue import RETRY_SECONDS
 
+CLASSES = paths.priorityclasses()
 WHOLE = roles(workers=1, gpus=4)
 """A job that fills a node."""
 
@@ -156,6 +157,43 @@ async def test_job_of_higher_priority_preempts(harness: OperatorHarness) -> None
     assert ("Warning", "low", "Preempted") in await harness.events()
 
 
+async def test_integer_of_another_namespace_preempts_nobody_and_is_told_no_names(harness: OperatorHarness) -> None:
+    """Seen: `priority: 1000000000`, which anybody may write, took the GPUs of another team."""
+    harness.submit("secret", roles=roles(workers=2, gpus=4))
+    await harness.turn(3)
+    other = dljob("greedy", roles=WHOLE, priority=10**9, metadata={"namespace": "other"})
+    harness.server.put(paths.dljobs("other"), other)
+    other = dljob("next", roles=WHOLE, metadata={"namespace": "third"})
+    harness.server.put(paths.dljobs("third"), other)
+    await harness.turn(3)
+    assert set(held(harness)) == {"secret"}
+    message = harness.server.objects[paths.dljobs("third", "next")]["status"]["message"]
+    assert message == "needs 4 GPUs; comes after a gang of another namespace, which waits for GPUs"
+
+
+async def test_priority_class_preempts_across_namespaces_and_names_nobody(harness: OperatorHarness) -> None:
+    harness.server.put(CLASSES, {"metadata": {"name": "urgent"}, "value": 7})
+    harness.submit("secret", roles=roles(workers=2, gpus=4))
+    await harness.turn(3)
+    harness.run_pods()
+    other = dljob("boss", roles=WHOLE, priorityClassName="urgent", metadata={"namespace": "other"})
+    harness.server.put(paths.dljobs("other"), other)
+    await harness.turn(2)
+    assert harness.admitted("secret")[1] == "preempted by a gang of another namespace, which has priority 7"
+    told = harness.server.objects[paths.dljobs("other", "boss")]["status"]["message"]
+    assert told == "takes the place of a gang of another namespace (lower priority)"
+    assert "secret" not in str([event for event in harness.server.of("events") if event["metadata"]["namespace"] == "other"])
+
+
+async def test_job_whose_priority_class_does_not_exist_waits_and_says_so(harness: OperatorHarness) -> None:
+    harness.submit(roles=WHOLE, priorityClassName="urgent")
+    await harness.turn(3)
+    assert harness.admitted() == ("NotFound", "PriorityClass urgent does not exist")
+    harness.server.put(CLASSES, {"metadata": {"name": "urgent"}, "value": 7})
+    await harness.turn(2)
+    assert set(held(harness)) == {"vgg16"}
+
+
 async def test_time_slicing_job_with_least_service_goes_first(harness: OperatorHarness) -> None:
     turns = {"timeSlicing": True}
     harness.submit("long", roles=roles(workers=2, gpus=4), sharing=turns)
@@ -201,13 +239,12 @@ async def test_job_without_time_slicing_keeps_its_gpus(harness: OperatorHarness)
 
 
 async def test_new_priority_class_takes_effect(harness: OperatorHarness) -> None:
-    classes = "/apis/scheduling.k8s.io/v1/priorityclasses"
     harness.submit("low", roles=roles(workers=2, gpus=4))
     await harness.turn(3)
     harness.submit("high", roles=WHOLE, priorityClassName="urgent")
     await harness.turn(3)
     assert harness.status("low")["phase"] == "Admitted"
-    harness.server.put(classes, {"metadata": {"name": "urgent"}, "value": 1000})
+    harness.server.put(CLASSES, {"metadata": {"name": "urgent"}, "value": 1000})
     await harness.turn(2)
     assert harness.status("low")["phase"] == "Queued"
 

@@ -14,10 +14,10 @@ from muster.scheduling.decisions import Move, Place, Reason, Resize, Wait
 from muster.scheduling.gang import Gang
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller, News
-from muster_operator.dljob.job import Job, gang_of, held_gang, priority_of
+from muster_operator.dljob.job import Job, gang_of, held_gang
 from muster_operator.dljob.reconcile import Reconciler
 from muster_operator.dljob.resize_check import ResizeCheck
-from muster_operator.dljob.resources import PRIORITY_CLASSES, priorities
+from muster_operator.dljob.resources import PRIORITY_CLASSES, Priorities, Priority
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.telling import JobTelling, news
@@ -36,7 +36,7 @@ class _Translated(NamedTuple):
     """A gang and what it was made from."""
 
     job: Job
-    priority: int
+    priority: Priority
     without_wishes: bool
     gang: Gang
 
@@ -75,7 +75,7 @@ class DLJobs(Controller):
     # What planning sees
 
     def gangs(self) -> Iterable[Gang]:
-        classes = priorities(self._stores.of(PRIORITY_CLASSES).values())
+        classes = Priorities(self._stores.of(PRIORITY_CLASSES).values())
         gangs = (self._contained(job, classes) for job in self.jobs.all())
         return [gang for gang in gangs if gang is not None]
 
@@ -105,7 +105,7 @@ class DLJobs(Controller):
             return False
         return all(pod.finished for pod in self.jobs.pods_of(job))
 
-    def _contained(self, job: Job, classes: dict[str, int]) -> Gang | None:
+    def _contained(self, job: Job, classes: Priorities) -> Gang | None:
         """The job as a gang, if the planner should see it; where that fails, what it holds still counts against its queue."""
         try:
             return self._gang(job, classes) if self._is_plannable(job) else None
@@ -114,13 +114,13 @@ class DLJobs(Controller):
             self._telling.fault(job, error)
             return held_gang(job)
 
-    def _gang(self, job: Job, classes: dict[str, int]) -> Gang:
+    def _gang(self, job: Job, classes: Priorities) -> Gang:
         """The job as a gang, the same object while neither the job nor its priority changes.
 
         Wishes of the user (to move, to be resized) are left out while work is in flight: they may be met by then. So is a size
         that the API server refused a moment ago.
         """
-        priority = priority_of(job, classes)
+        priority = classes.of(job.spec.priority_class_name)
         without_wishes = bool(job.status.placement) and (job.migrates or job.is_resized) and self._changes(job)
         without_wishes = without_wishes or (job.is_resized and self._resizes.is_refused(job))
         before = self._gangs.get(job.key)

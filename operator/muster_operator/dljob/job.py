@@ -13,16 +13,20 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from muster.allocation.pods import constraint_of, gpus_of, resources_of
+from muster.allocation.pods import charge_of, constraint_of, gpus_of, resources_of
 from muster.api import names
 from muster.api.dljob import DLJobSpec
 from muster.api.status import DLJobStatus, RoleName, TaskPlacement
 from muster.kube.objects import DLJob, Meta, Pod, PodSpec
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
+from muster.scheduling.resource_quota import Charge
 from muster.scheduling.topology.links import GpuSet, gpu_set, indices
 from muster.scheduling.topology.node import Level
+from muster_operator.dljob.resources import Priority
 from muster_operator.timestamps import stamp
 
+PLAIN = Priority()
+"""The priority of a job where there is no PriorityClass."""
 _LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
 MOST_GPUS = 64
 """The most GPUs of one node."""
@@ -41,6 +45,8 @@ class Job:
     status: DLJobStatus
     templates: Mapping[RoleName, dict[str, Any]]
     shapes: Mapping[RoleName, Task]
+    charges: Mapping[RoleName, Charge]
+    """What one pod of each role counts in the resource quotas of its namespace."""
 
     @property
     def key(self) -> str:
@@ -92,21 +98,25 @@ def read(obj: DLJob, before: Job | None = None) -> Job:
     try:
         status = DLJobStatus.model_validate_json(bytes(obj.status)) if bytes(obj.status) != b"null" else DLJobStatus()
         if before and before.meta.uid == obj.metadata.uid and before.meta.generation == obj.metadata.generation:
-            return Job(obj.metadata, before.spec, status, before.templates, before.shapes)
+            return Job(obj.metadata, before.spec, status, before.templates, before.shapes, before.charges)
         spec = DLJobSpec.model_validate_json(bytes(obj.spec))
         roles = msgspec.json.decode(obj.spec)["roles"]
         templates: dict[RoleName, dict[str, Any]] = {role: roles[role]["template"] for role in spec.roles.present()}
-        return Job(obj.metadata, spec, status, templates, {role: _shape(role, t) for role, t in templates.items()})
+        pods = {role: _pod(template) for role, template in templates.items()}
+        shapes = {role: _shape(role, pod) for role, pod in pods.items()}
+        return Job(obj.metadata, spec, status, templates, shapes, {role: charge_of(pod) for role, pod in pods.items()})
     except (ValidationError, msgspec.MsgspecError, ValueError) as error:
         raise Unreadable(
             f"DLJob {obj.metadata.key} cannot be read ({error}); is the CRD of this muster version installed?"
         ) from error
 
 
-def _shape(role: RoleName, template: dict[str, Any]) -> Task:
-    spec = msgspec.convert(template.get("spec", {}), PodSpec)
-    pod = Pod(Meta(name=""), spec)
-    return Task("", gpus_of(pod), resources_of(pod), constraint_of(spec), role)
+def _pod(template: dict[str, Any]) -> Pod:
+    return Pod(Meta(name=""), msgspec.convert(template.get("spec", {}), PodSpec))
+
+
+def _shape(role: RoleName, pod: Pod) -> Task:
+    return Task("", gpus_of(pod), resources_of(pod), constraint_of(pod.spec), role)
 
 
 def tasks_of(job: Job) -> tuple[Task, ...]:
@@ -149,24 +159,23 @@ def written(placement: Placement) -> list[TaskPlacement]:
     ]
 
 
-def priority_of(job: Job, classes: Mapping[str, int]) -> int:
-    """Return the priority of a job; `classes` has the value of each PriorityClass. A class that does not exist counts as 0."""
-    name = job.spec.priority_class_name
-    return classes.get(name, 0) if name else job.spec.priority
-
-
 def held_gang(job: Job) -> Gang | None:
     """Return what a job holds by its status alone, as a gang that stays as it is; None if it holds nothing."""
     placement = tuple(
         Assigned(Task(place.pod, len(place.gpus), role=place.role), place.node, _gpus(place), place.rank)
         for place in job.status.placement
     )
-    queue = f"{job.meta.namespace}/{job.spec.queue}"
-    return Gang(job.key, queue, 0.0, tuple(assigned.task for assigned in placement), placement=placement) if placement else None
+    namespace, tasks = job.meta.namespace or "", tuple(assigned.task for assigned in placement)
+    return Gang(job.key, f"{namespace}/{job.spec.queue}", 0.0, tasks, namespace, placement=placement) if placement else None
 
 
-def gang_of(job: Job, priority: int) -> Gang:
-    """Return the gang that a job is to the planner."""
+def _classed(charge: Charge, job: Job, priority: Priority) -> Charge:
+    """What a pod counts, under the PriorityClass that it will have."""
+    return charge._replace(priority_class=job.spec.priority_class_name or charge.priority_class or priority.name)
+
+
+def gang_of(job: Job, priority: Priority = PLAIN) -> Gang:
+    """Return the gang that a job is to the planner. Against other namespaces only its PriorityClass counts."""
     spec, status, placement = job.spec, job.status, job.spec.placement
     leave = job.meta.annotation(names.MIGRATE)
     arrived = status.queued_at or job.meta.creation_timestamp
@@ -175,7 +184,12 @@ def gang_of(job: Job, priority: int) -> Gang:
         queue=f"{job.meta.namespace}/{spec.queue}",
         arrived=stamp(arrived),
         tasks=tasks_of(job),
-        priority=priority,
+        namespace=job.meta.namespace or "",
+        priority=priority.value,
+        local_priority=spec.priority,
+        preempts=priority.preempts,
+        missing="" if status.placement else priority.missing,
+        charges=tuple((role, _classed(charge, job, priority)) for role, charge in job.charges.items()),
         placement=placement_of(job),
         spread=placement.policy == "Spread",
         required=_LEVELS[placement.required],

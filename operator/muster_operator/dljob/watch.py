@@ -17,7 +17,7 @@ from muster.kube.objects import DLJob, Node, Pod
 from muster_operator.controller import Context
 from muster_operator.dljob.job import Job, Unreadable, read
 from muster_operator.dljob.leftovers import in_the_way, is_own, job_of_pod
-from muster_operator.dljob.resources import PRIORITY_CLASSES, SERVICES, Service
+from muster_operator.dljob.resources import PRIORITY_CLASSES, SERVICES, PriorityClass, Service
 from muster_operator.reporting import about
 from muster_operator.work_queue import Key
 
@@ -50,7 +50,7 @@ class Jobs:
         view.nodes.subscribe(self._node_changed)
         self._services = self._stores.of(SERVICES)
         self._services.subscribe(self._service_changed)
-        self._stores.of(PRIORITY_CLASSES).subscribe(lambda *_: self._work_queue.plan_by(0.0))
+        self._stores.of(PRIORITY_CLASSES).subscribe(self._class_changed)
 
     # Jobs
 
@@ -118,6 +118,14 @@ class Jobs:
         if obj is not None:
             self._unread.add(obj.metadata.key)
             self._mark(obj.metadata.key)
+
+    def _class_changed(self, old: PriorityClass | None, new: PriorityClass | None) -> None:
+        """Mark the jobs that name the class, whose templates the API server may accept by now, and plan."""
+        changed = new or old
+        for job in self._jobs.values():
+            if changed is not None and job.spec.priority_class_name == changed.metadata.name:
+                self._mark(job.key)
+        self._work_queue.plan_by(0.0)
 
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
         obj = new or old

@@ -50,6 +50,11 @@ def gang_name(pod: Pod) -> str:
     return f"{pod.metadata.namespace}/gang:{label}" if label else f"{pod.metadata.namespace}/pod:{pod.metadata.name}"
 
 
+def queue_of(pod: Pod) -> str:
+    """Return the queue that a pod counts against."""
+    return f"{pod.metadata.namespace}/{pod.metadata.label(names.QUEUE) or 'default'}"
+
+
 def grouped(pods: Iterable[Pod]) -> dict[str, tuple[Pod, ...]]:
     """Return the pods of each gang that still has a gated one, by gang and by name."""
     groups: dict[str, list[Pod]] = {}
@@ -73,10 +78,12 @@ def pod_gang(name: str, members: Sequence[Pod], away: int = 0) -> PodGang:
     gated = {pod.metadata.name: pod for pod in members if pod.gated}
     gang = Gang(
         name=name,
-        queue=f"{members[0].metadata.namespace}/default",
+        queue=queue_of(members[0]),
         arrived=min(_arrived(pod) for pod in members),
         tasks=tuple(_task(pod) for pod in gated.values()),
+        namespace=members[0].metadata.namespace or "",
         priority=max(pod.spec.priority or 0 for pod in members),
+        preempts=all(pod.spec.preemption_policy != "Never" for pod in members),
         absent=max(away, max(_size(pod) for pod in members) - len(members)),
         not_before=max(_not_before(pod) for pod in gated.values()),
     )
@@ -96,8 +103,9 @@ def placed_gang(pod: Pod) -> Gang | None:
     if holding is None:
         return None
     task = _task(pod)
-    name, queue = f"{pod.metadata.namespace}/pod:{pod.metadata.name}", f"{pod.metadata.namespace}/default"
-    return Gang(name, queue, 0.0, (task,), placement=(Assigned(task, holding.node, holding.gpus),))
+    namespace = pod.metadata.namespace or ""
+    name = f"{namespace}/pod:{pod.metadata.name}"
+    return Gang(name, queue_of(pod), 0.0, (task,), namespace, placement=(Assigned(task, holding.node, holding.gpus),))
 
 
 def _task(pod: Pod) -> Task:

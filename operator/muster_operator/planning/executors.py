@@ -31,6 +31,7 @@ from muster.scheduling.decisions import (
     Wait,
 )
 from muster.scheduling.gang import Gang, describe, gpus_by_node
+from muster.scheduling.naming import named
 from muster.scheduling.placing.fit import misfits
 from muster.scheduling.snapshot import Snapshot
 from muster_operator import metrics
@@ -113,7 +114,7 @@ class Execution:
         """Requeue every victim; the gang that takes their place waits until they have stopped."""
         gang = decision.gang
         for victim in decision.victims:
-            self._requeue(victim, Reason.PREEMPTED, f"preempted by {gang.name}, which has priority {gang.priority}")
+            self._requeue(victim, Reason.PREEMPTED, f"preempted by {named(gang, victim.namespace)}, {_stronger(gang, victim)}")
         self._waits.append(Wait(gang, decision.reason, decision.message))
 
     def _write(self, gang: Gang, write: Callable[[Controller], Work]) -> None:
@@ -138,6 +139,12 @@ class Execution:
             self._reporter.failed(f"{name}: a decision could not be written", error)
             pause = RETRY_SECONDS if isinstance(error, KubeError) else FAULT_SECONDS
             self._work_queue.plan_by(self._work_queue.clock() + pause)
+
+
+def _stronger(gang: Gang, victim: Gang) -> str:
+    """Which of its priorities a gang preempts another by."""
+    by_class = gang.priority > victim.priority
+    return f"which has priority {gang.priority if by_class else gang.local_priority}"
 
 
 async def _in_order(writes: Iterable[Write]) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from muster.allocation.holding import Holding
 from muster.api import names
-from muster.kube.objects import Pod, PodSpec
+from muster.kube.objects import Demand, Pod, PodSpec
 from muster.kube.quantity import BadQuantity, milli, whole
+from muster.scheduling.resource_quota import Charge
 from muster.scheduling.resources import PLENTY, Resources
 from muster.scheduling.topology.eligibility import Constraint, Requirement, Toleration
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set
@@ -33,24 +34,53 @@ def may_hold_gpus(pod: Pod) -> bool:
         return True
 
 
+def charge_of(pod: Pod) -> Charge:
+    """Return what a pod counts in the resource quotas of its namespace, as the API server counts it."""
+    spec = pod.spec
+    containers = [*spec.containers, *(spec.init_containers or ())]
+    limits = {name for container in containers for name in container.resources.limits or ()}
+    requests = limits.union(*(container.resources.requests or () for container in containers), spec.overhead or ())
+    asked = {f"requests.{name}": _counted(spec, name, Demand.of) for name in requests}
+    capped = {f"limits.{name}": _counted(spec, name, Demand.limit) for name in limits}
+    amounts = tuple(sorted({"pods": 1, "count/pods": 1, **asked, **capped}.items()))
+    best_effort = not (asked.get("requests.cpu") or asked.get("requests.memory"))
+    return Charge(amounts, spec.priority_class_name, spec.active_deadline_seconds is not None, best_effort)
+
+
+def _counted(spec: PodSpec, name: str, of: Callable[[Demand, str], str | int]) -> int:
+    """How much of a resource counts; of what cannot be read nothing, since the API server creates no such pod."""
+    try:
+        return _amount(spec, name, _reader(name), of) + _over(spec, name)
+    except BadQuantity:
+        return 0
+
+
+def _reader(name: str) -> Callable[[str | int], int]:
+    return milli if name == "cpu" else whole
+
+
+def _over(spec: PodSpec, name: str) -> int:
+    return _reader(name)((spec.overhead or {}).get(name, 0))
+
+
 def resources_of(pod: Pod) -> Resources:
     """Return the CPU and memory that a pod asks for, its overhead included, and one pod."""
-    over = pod.spec.overhead or {}
-    cpu = _amount(pod.spec, "cpu", milli) + milli(over.get("cpu", 0))
-    memory = _amount(pod.spec, "memory", whole) + whole(over.get("memory", 0))
+    cpu, memory = (_amount(pod.spec, name, _reader(name)) + _over(pod.spec, name) for name in ("cpu", "memory"))
     return Resources(cpu, memory, 1)
 
 
-def _amount(spec: PodSpec, name: str, read: Callable[[str | int], int]) -> int:
+def _amount(
+    spec: PodSpec, name: str, read: Callable[[str | int], int], of: Callable[[Demand, str], str | int] = Demand.of
+) -> int:
     """The larger of what containers and sidecars need together and what an init container needs before them (KEP-753)."""
     sidecars = most = 0
     for container in spec.init_containers or ():
-        amount = read(container.resources.of(name))
+        amount = read(of(container.resources, name))
         if container.restart_policy == "Always":
             sidecars += amount
         else:
             most = max(most, sidecars + amount)
-    return max(most, sidecars + sum(read(container.resources.of(name)) for container in spec.containers))
+    return max(most, sidecars + sum(read(of(container.resources, name)) for container in spec.containers))
 
 
 def constraint_of(spec: PodSpec) -> Constraint:

@@ -29,6 +29,8 @@ INDEX: Final = "muster.dev/index"
 """Label of a pod: its number among the pods of its role, from 0."""
 GANG: Final = "muster.dev/gang"
 """Label of an external pod: pods of one namespace with the same value form a gang and start together."""
+QUEUE: Final = "muster.dev/queue"
+"""Label of a pod that is not a DLJob's: the DLQueue that its GPUs count against; "default" without it."""
 TAKEN_BACK: Final = "muster.dev/taken-back"
 """Label of a PodTemplate that stores a requeued bare pod until it is created again; the template's name is the pod's uid."""
 RACK: Final = "muster.dev/rack"
@@ -88,7 +90,7 @@ class Names(NamedTuple):
 # Who may write which name, by kind of object: `muster.api.write_policies` has the API server hold everybody to it.
 USERS_WRITE: Final[Mapping[str, Names]] = {
     "DLJob": Names(annotations=(SUSPEND, MIGRATE)),
-    "Pod": Names(labels=(GANG,), annotations=(SUSPEND, MIGRATE, GANG_SIZE, RUN_SECONDS)),
+    "Pod": Names(labels=(GANG, QUEUE), annotations=(SUSPEND, MIGRATE, GANG_SIZE, RUN_SECONDS)),
     "Node": Names(labels=(RACK, BLOCK, MACHINE)),
 }
 MUSTER_WRITES: Final[Mapping[str, Names]] = {

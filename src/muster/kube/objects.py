@@ -72,6 +72,9 @@ class Demand(Struct, frozen=True):
                 return amounts[name]
         return 0
 
+    def limit(self, name: str) -> str | int:
+        return self.limits.get(name, 0) if self.limits else 0
+
 
 NO_DEMAND = Demand()
 
@@ -125,6 +128,9 @@ class PodSpec(Struct, frozen=True):
     scheduler_name: str = ""
     scheduling_gates: list[Gate] | None = None
     priority: int | None = None
+    priority_class_name: str = ""
+    preemption_policy: str = ""
+    active_deadline_seconds: int | None = None
     overhead: dict[str, str | int] | None = None
 
 

@@ -26,9 +26,9 @@ from muster.simulator.physics import Ideal
 from muster.simulator.policies.muster import Muster
 from muster.simulator.records import Records
 from muster.simulator.yaml_errors import BadInput, Problem
-from muster_operator.dljob.job import Unreadable, gang_of, priority_of
+from muster_operator.dljob.job import Unreadable, gang_of
 from muster_operator.dljob.job import read as read_job
-from muster_operator.dljob.resources import PRIORITY_CLASSES, priorities
+from muster_operator.dljob.resources import PRIORITY_CLASSES, Priorities
 from muster_operator.dlqueue.usage import DLQUEUES, quotas
 from muster_operator.external_pods.gangs import counts, gangs_of, is_external, placed_gang
 from muster_operator.planning.executors import VERBS
@@ -65,9 +65,9 @@ def gangs(stores: Stores) -> list[Gang]:
         owned.setdefault(owner.uid if owner else "", []).append(pod)
     ready = [job for job in jobs if job.status.placement or all(pod.finished for pod in owned.get(job.meta.uid, ()))]
     placed = [placed_gang(pod) for pod in pods if is_external(pod) and counts(pod)]
-    classes = priorities(stores.of(PRIORITY_CLASSES).values())
+    classes = Priorities(stores.of(PRIORITY_CLASSES).values())
     return [
-        *(gang_of(job, priority_of(job, classes)) for job in ready),
+        *(gang_of(job, classes.of(job.spec.priority_class_name)) for job in ready),
         *(external.gang for external in gangs_of(pods)),
         *(gang for gang in placed if gang is not None),
     ]
