@@ -10,6 +10,7 @@ Controllers
     controller     what a controller is to the loop and to planning
     dljob/         DLJobs: gangs of muster's own
     dlqueue/       DLQueues: quotas and their use
+    resource_quotas/ ResourceQuotas of namespaces, in which whole gangs are counted
     external_pods/ GPU pods that muster did not create
 What all of them use
     work_queue     which objects to reconcile, what is in flight, when to plan

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from muster.scheduling.decisions import Move, Place, Reason, Resize, Wait
 from muster.scheduling.gang import Gang
+from muster.scheduling.resource_quota import ResourceQuota
 from muster.scheduling.snapshot import Queue
 from muster_operator.api_writer import ApiWriter
 from muster_operator.reporting import Reporter
@@ -65,6 +66,10 @@ class Controller:
     def queues(self) -> Mapping[str, Queue]:
         """Return the queues of gangs, with their quotas."""
         return {}
+
+    def resource_quotas(self, gangs: Sequence[Gang]) -> Iterable[ResourceQuota]:  # noqa: ARG002
+        """Return the resource quotas of namespaces, with what the placed ones of all gangs are still to take of them."""
+        return ()
 
     def run_times(self) -> Sequence[float]:
         """Return how long gangs that ended lately ran, in seconds on the GPUs that they asked for."""

@@ -8,8 +8,9 @@ from muster_operator.controller import Context, Controller
 from muster_operator.dljob.controller import DLJobs
 from muster_operator.dlqueue.controller import DLQueues
 from muster_operator.external_pods.controller import ExternalPods
+from muster_operator.resource_quotas.controller import ResourceQuotas
 
 
 def controllers(context: Context) -> Sequence[Controller]:
     """Return every controller; they subscribe to their stores, so call it once, before anything is watched."""
-    return (DLJobs(context), DLQueues(context), ExternalPods(context))
+    return (DLJobs(context), DLQueues(context), ExternalPods(context), ResourceQuotas(context))

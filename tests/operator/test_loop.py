@@ -28,7 +28,9 @@ async def running(harness: OperatorHarness) -> AsyncIterator[asyncio.Task[None]]
     await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.parametrize("late", ["nodes", "pods", "dljobs", "dlqueues", "services", "priorityclasses", "podtemplates"])
+@pytest.mark.parametrize(
+    "late", ["nodes", "pods", "dljobs", "dlqueues", "services", "priorityclasses", "podtemplates", "resourcequotas"]
+)
 async def test_nothing_is_decided_before_the_first_lists(
     harness: OperatorHarness, running: asyncio.Task[None], late: str
 ) -> None:

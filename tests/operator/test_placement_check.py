@@ -45,7 +45,7 @@ def of(uid: str | None) -> Callable[[Record], object]:
 def scaled(one: Job, workers: int) -> Job:
     """The job once its user has scaled it."""
     spec = job(roles=roles(workers=workers)).spec
-    return Job(one.meta, spec, one.status, one.templates, one.shapes)
+    return Job(one.meta, spec, one.status, one.templates, one.shapes, one.charges)
 
 
 WRONG: dict[str, tuple[Job, str]] = {
@@ -131,7 +131,7 @@ STATUS = st.builds(
 @given(STATUS)
 def test_no_placement_raises(status: DLJobStatus) -> None:
     one = after(job(), lambda record: setattr(record, "status", status))
-    gang = gang_of(one, 0)
+    gang = gang_of(one)
     assert all(0 <= assigned.gpus < 2**64 for assigned in gang.placement)
     assert placement_of(one) == gang.placement
     assert held_gang(one) is not None

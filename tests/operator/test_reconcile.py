@@ -147,7 +147,7 @@ async def test_metadata_that_a_template_has_in_vain_is_not_refused(harness: Oper
 
 @pytest.mark.parametrize("code", [403, 409])
 async def test_rejected_template_is_tried_again(harness: OperatorHarness, code: int) -> None:
-    words = "exceeded quota: team, requested: pods=1, used: pods=9, limited: pods=9"
+    words = "failed quota: team: must specify cpu for: train"
     harness.server.refuse("POST", "pods?dryRun", code, words, times=3)
     harness.submit()
     await harness.turn(4)
@@ -163,7 +163,7 @@ async def test_rejected_template_is_tried_again(harness: OperatorHarness, code: 
 
 async def test_rejected_pod_has_the_same_name_each_time(harness: OperatorHarness) -> None:
     """The API server's message has the name; another message would change the status, and so cause the next try at once."""
-    harness.server.refuse("POST", "pods?dryRun", 403, "exceeded quota", times=3)
+    harness.server.refuse("POST", "pods?dryRun", 403, "failed quota: team: must specify cpu for: train", times=3)
     harness.submit()
     await harness.turn(3)
     await harness.turn(2, seconds=CHECK_AGAIN_SECONDS)

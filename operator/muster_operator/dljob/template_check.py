@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from muster.api import names
 from muster.api.status import RoleName, TaskPlacement
-from muster.kube.errors import ApiError, Invalid
+from muster.kube.errors import ApiError, Forbidden, Invalid
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests
 from muster_operator.dljob.job import Job
@@ -27,6 +27,8 @@ CHECK_AGAIN_SECONDS = 30.0
 """Before a template that quota or policy rejected is tried again."""
 MOST_AT_ONCE = 8
 """Dry runs at a time: where thousands arrive at once, the client's other connections are left to decisions."""
+QUOTA_EXCEEDED = "exceeded quota: "
+"""How the API server's plugin ResourceQuota, which comes last, begins what is short; its answer has no other mark."""
 _UNCHECKED = frozenset({"TemplateRejected", "TemplateRefused", "Unplannable", "Resumed", "Suspended"})
 """Reasons of the condition Admitted of a job whose templates may be unchecked. TemplateRefused is what muster 0.1 wrote."""
 
@@ -75,11 +77,19 @@ class TemplateCheck:
             manifest["metadata"]["name"] += f"-{job.meta.uid[:8]}"
             try:
                 async with self._room:
-                    await self._api_writer.dry_run(PODS, manifest, strict=True)
+                    await self._try(manifest)
             except ApiError as error:
                 await self._rejected(job, me.role, error)
                 return
         self._pass(job)
+
+    async def _try(self, manifest: Manifest) -> None:
+        """Raise ApiError if this could not become a pod. A quota that is used up now is checked by each plan, for the gang."""
+        try:
+            await self._api_writer.dry_run(PODS, manifest, strict=True)
+        except Forbidden as error:
+            if QUOTA_EXCEEDED not in error.message:
+                raise
 
     def _pass(self, job: Job) -> None:
         self._passed[job.key] = job.meta.uid

@@ -7,12 +7,13 @@ module for gangs that were translated again and are equal to what they were (onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from muster.allocation.view import ClusterView
 from muster.scheduling.gang import Gang
 from muster.scheduling.profile import Profile
+from muster.scheduling.resource_quota import ResourceQuota
 from muster.scheduling.snapshot import Queue, Snapshot
 from muster_operator.controller import Controller
 from muster_operator.reporting import Reporter
@@ -44,6 +45,7 @@ class Snapshots:
             _same(self._last.queues, queues),
             NOTHING_MEASURED,
             _same(self._last.ended, self._run_times(gangs)),
+            tuple(quota for controller in self._controllers for quota in self._resource_quotas_of(controller, gangs)),
         )
         return self._last
 
@@ -58,6 +60,12 @@ class Snapshots:
         with self._reporter.contained(f"queues of {controller.kind}s"):
             return controller.queues()
         return self._last.queues
+
+    def _resource_quotas_of(self, controller: Controller, gangs: Sequence[Gang]) -> Iterable[ResourceQuota]:
+        """The resource quotas of a controller; where it fails, those of the last snapshot."""
+        with self._reporter.contained(f"resource quotas of {controller.kind}s"):
+            return controller.resource_quotas(gangs)
+        return self._last.resource_quotas
 
     def _unchanged(self, gang: Gang) -> Gang:
         """The gang object of the last snapshot if nothing about the gang has changed."""

@@ -19,6 +19,7 @@ from muster.kube.store import KubeObject, Store
 from muster.simulator.yaml_errors import BadInput, Problem
 from muster_operator.dljob.resources import PRIORITY_CLASSES
 from muster_operator.dlqueue.usage import DLQUEUES
+from muster_operator.resource_quotas.counting import RESOURCE_QUOTAS
 from muster_operator.stores import Stores
 
 KIND = "muster-snapshot/1"
@@ -39,6 +40,8 @@ class Dump(msgspec.Struct, rename="camel"):
     dljobs: list[msgspec.Raw]
     dlqueues: list[msgspec.Raw]
     priority_classes: list[msgspec.Raw]
+    resource_quotas: list[msgspec.Raw] = []
+    """Missing in files of muster 0.1."""
 
 
 async def take(client: Client) -> bytes:
@@ -49,6 +52,7 @@ async def take(client: Client) -> bytes:
         "dljobs": paths.dljobs(),
         "dlqueues": paths.dlqueues(),
         "priority_classes": paths.priorityclasses(),
+        "resource_quotas": RESOURCE_QUOTAS.path(),
     }
     objects = {name: [_lean(item) for item in (await client.list(path)).items] for name, path in lists.items()}
     return msgspec.json.format(msgspec.json.encode(Dump(KIND, time.time(), **objects)), indent=1) + b"\n"
@@ -64,6 +68,7 @@ def read(path: Path) -> tuple[Stores, float]:
         _fill(stores.view.nodes, dump.nodes, Node)
         _fill(stores.view.pods, dump.pods, Pod)
         _fill(stores.of(DLQUEUES), dump.dlqueues, DLQUEUES.type)
+        _fill(stores.of(RESOURCE_QUOTAS), dump.resource_quotas, RESOURCE_QUOTAS.type)
         _fill(stores.of(PRIORITY_CLASSES), dump.priority_classes, PRIORITY_CLASSES.type)
         _fill(stores.view.jobs, dump.dljobs, DLJob)
     except OSError as error:

@@ -122,16 +122,28 @@ def test_gang_with_a_failed_pod_restarts_until_the_limit(live: Live) -> None:
     live.wait_nothing_held("brittle")
 
 
-def test_gang_with_a_pod_over_quota_is_requeued(live: Live) -> None:
+def test_gang_over_a_resource_quota_waits_until_it_fits(live: Live) -> None:
     live.create("resourcequotas", {"metadata": {"name": "two"}, "spec": {"hard": {"pods": "2"}}})
     live.wait(lambda: live.get("resourcequotas", "two").get("status", {}).get("hard"), "the quota is in force")
     live.job("three", 3, 1)
+    message = live.wait_reason("three", "ExceedsResourceQuota")
+    assert message == f"needs 3 pods; ResourceQuota {live.namespace}/two allows no more than 2"
+    assert live.status("three").get("attempt", 0) == 0
+
+    live.delete("resourcequotas", "two")
+    live.wait_running("three", 3)
+
+
+def test_gang_whose_service_is_over_quota_is_requeued(live: Live) -> None:
+    live.create("resourcequotas", {"metadata": {"name": "none"}, "spec": {"hard": {"services": "0"}}})
+    live.wait(lambda: live.get("resourcequotas", "none").get("status", {}).get("hard"), "the quota is in force")
+    live.job("three", 3, 1)
     message = live.wait_reason("three", "FailedCreate")
-    assert "exceeded quota: two" in message
+    assert "exceeded quota: none" in message
     live.wait_nothing_held("three")
     assert live.status("three").get("restarts", 0) == 0
 
-    live.delete("resourcequotas", "two")
+    live.delete("resourcequotas", "none")
     live.wait_running("three", 3)
 
 
