@@ -24,7 +24,7 @@ from typing import Any
 from muster.api import names
 from muster.kube import paths
 from muster.kube.client import Client
-from muster.kube.objects import NO_RESERVATION, Meta, ReservationStatus, Struct
+from muster.kube.objects import NO_RESERVATION, Meta, ReservationStatus, Struct, decoder
 from muster.kube.reflector import Reflector
 from muster.kube.store import Store
 from muster_dev.demo import gang_race
@@ -127,8 +127,8 @@ class Backlog:
     async def watched(self) -> AsyncIterator[None]:
         """Watch gangs and pods."""
         watches = [
-            asyncio.create_task(Reflector(self._client, paths.dljobs(SPACE), _Job, self._jobs).run()),
-            asyncio.create_task(Reflector(self._client, paths.pods(SPACE), _Pod, self._pods).run()),
+            asyncio.create_task(Reflector(self._client, paths.dljobs(SPACE), decoder(_Job), self._jobs).run()),
+            asyncio.create_task(Reflector(self._client, paths.pods(SPACE), decoder(_Pod), self._pods).run()),
         ]
         try:
             yield

@@ -25,7 +25,7 @@ from muster.allocation.view import ClusterView
 from muster.kube import paths
 from muster.kube.access import NoAccess
 from muster.kube.client import Client
-from muster.kube.objects import DLJob, Node, Pod
+from muster.kube.objects import DLJob, Node, Pod, decoder
 from muster.kube.reflector import Reflector
 from muster_extender import rules
 from muster_extender.app import create_app
@@ -103,9 +103,11 @@ def _check(task: asyncio.Task[None], server: Server) -> None:
 def _reflectors(client: Client, view: ClusterView) -> dict[str, Reflector[Any]]:
     """Reflectors by resource. Pods without GPUs and finished pods hold nothing, so they are left out."""
     return {
-        "nodes": Reflector(client, paths.nodes(), Node, view.nodes),
-        "dljobs": Reflector(client, paths.dljobs(), DLJob, view.jobs),
-        "pods": Reflector(client, paths.pods(), Pod, view.pods, keep=lambda pod: gpus_of(pod) > 0, field_selector=_UNFINISHED),
+        "nodes": Reflector(client, paths.nodes(), decoder(Node), view.nodes),
+        "dljobs": Reflector(client, paths.dljobs(), decoder(DLJob), view.jobs),
+        "pods": Reflector(
+            client, paths.pods(), decoder(Pod), view.pods, keep=lambda pod: gpus_of(pod) > 0, field_selector=_UNFINISHED
+        ),
     }
 
 

@@ -19,8 +19,9 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from muster.allocation.pods import gpus_of
+from muster.allocation.reservations import Reserving
 from muster.api import names
-from muster.kube.objects import DLJob, Pod
+from muster.kube.objects import Pod
 from muster_extender.rules import Cluster, Rule, Verdict, filter_nodes
 from muster_extender.scores import Policy, prioritize
 from muster_extender.waking import Waking
@@ -177,7 +178,7 @@ class Guard:
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
             self._waited.discard(old.metadata.uid)
 
-    def _job_changed(self, _old: DLJob | None, _new: DLJob | None) -> None:
+    def _job_changed(self, _old: Reserving | None, _new: Reserving | None) -> None:
         """Wake every request that waits, and begin a new wait for those that come after."""
         waiting, self._jobs_changed = self._jobs_changed, asyncio.Event()
         waiting.set()

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Meta
 
 from muster.allocation.pods import gpus_of
-from muster.kube.objects import NOTHING, Pod
+from muster.kube.objects import Pod
 
+NOTHING: Final = msgspec.Raw(b"null")
 MOST_NODES: Final = 20_000
 """Nodes in one request: four times what Kubernetes supports in a cluster."""
 LONGEST_NAME: Final = 253

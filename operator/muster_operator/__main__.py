@@ -136,7 +136,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 def _reflectors(client: Client, watched: Mapping[Resource[Any], Store[Any]]) -> dict[str, Reflector[Any]]:
     """What feeds the stores, by resource; kopf listens to muster's own."""
     return {
-        resource.plural: Reflector(client, resource.path(), resource.type, store, label_selector=resource.label_selector)
+        resource.plural: Reflector(client, resource.path(), resource.decode, store, label_selector=resource.label_selector)
         for resource, store in watched.items()
         if not resource.custom
     }

@@ -50,9 +50,6 @@ class Controller:
     kind: ClassVar[str]
     """The kind of the keys of the work queue that are this controller's."""
 
-    def read_changes(self) -> None:
-        """Take in what the stores have brought since the last turn of the loop."""
-
     def reconcile(self, name: str, now: float) -> None:
         """Start the next piece of work of a marked object, if there is one."""
 

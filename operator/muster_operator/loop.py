@@ -33,8 +33,6 @@ class Loop:
             self._work_queue.stop()
 
     async def _turn(self, now: float) -> None:
-        for controller in self._controllers.values():
-            controller.read_changes()
         for key in self._work_queue.due(now):
             self._reconcile(key, now)
         if self._work_queue.plan_is_due(now):

@@ -5,23 +5,25 @@ A controller names the resources of its own in its folder; those that several co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic
 
 import msgspec
 
 from muster.kube import paths
-from muster.kube.objects import DLJob, Node, Pod
+from muster.kube.objects import Node, Pod, decoder
 from muster.kube.store import T
 
 
 @dataclass(frozen=True, slots=True)
 class Resource(Generic[T]):
-    """One collection of objects: `root` and `plural` make its path, `type` is what is read of each object."""
+    """One collection of objects: `root` and `plural` make its path."""
 
     root: str
     plural: str
-    type: type[T]
+    decode: Callable[[bytes | msgspec.Raw], T]
+    """Reads what is needed of one object, and keeps nothing of its JSON; raises MsgspecError."""
     label_selector: str = ""
     """Which of the objects are watched; all if empty."""
 
@@ -29,16 +31,11 @@ class Resource(Generic[T]):
         """Return the path of the collection, of one object, or of a subresource of it."""
         return paths.resource(self.root, self.plural, namespace, name, subresource)
 
-    def decode(self, body: bytes | msgspec.Raw) -> T:
-        """Decode one object; raise MsgspecError."""
-        return msgspec.json.decode(body, type=self.type)
-
     @property
     def custom(self) -> bool:
         """Whether it is one of muster's own kinds."""
         return self.root == paths.MUSTER
 
 
-NODES = Resource(paths.CORE, "nodes", Node)
-PODS = Resource(paths.CORE, "pods", Pod)
-DLJOBS = Resource(paths.MUSTER, "dljobs", DLJob)
+NODES = Resource(paths.CORE, "nodes", decoder(Node))
+PODS = Resource(paths.CORE, "pods", decoder(Pod))

@@ -1,7 +1,7 @@
 """A store for each resource that the operator watches.
 
-Nodes, pods and DLJobs are in the view that the extender keeps as well. Any other store comes to be when a controller asks for
-it, and from then on its resource is watched: so a new kind of object needs no change here.
+Nodes, pods and DLJobs are in the view that the extender keeps as well. Any store but those of nodes and pods comes to be when a
+controller asks for it, and from then on its resource is watched: so a new kind of object needs no change here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from muster.allocation.view import ClusterView
+from muster.kube import paths
 from muster.kube.store import Store, T
-from muster_operator.resources import DLJOBS, NODES, PODS, Resource
+from muster_operator.resources import NODES, PODS, Resource
 
 
 class Stores:
@@ -19,15 +20,13 @@ class Stores:
 
     def __init__(self) -> None:
         self.view = ClusterView()
-        self._by_resource: dict[Resource[Any], Store[Any]] = {
-            NODES: self.view.nodes,
-            PODS: self.view.pods,
-            DLJOBS: self.view.jobs,
-        }
+        self._by_resource: dict[Resource[Any], Store[Any]] = {NODES: self.view.nodes, PODS: self.view.pods}
 
     def of(self, resource: Resource[T]) -> Store[T]:
         """Return the store of a resource."""
-        return self._by_resource.setdefault(resource, Store())
+        if resource not in self._by_resource:
+            self._by_resource[resource] = self.view.jobs if resource.path() == paths.dljobs() else Store()
+        return self._by_resource[resource]
 
     @property
     def watched(self) -> Mapping[Resource[Any], Store[Any]]:

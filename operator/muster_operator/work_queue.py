@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from muster.kube.errors import Conflict, KubeError
 
+AT_ONCE = 32
+"""Parts of one piece of work that run at once: as many as the client has connections, and no more objects are in memory."""
 RETRY_SECONDS = 2.0
 """Before work that failed is tried again; doubled each time in a row that muster itself was at fault."""
 LONGEST_RETRY_SECONDS = 120.0
@@ -195,7 +197,13 @@ class WorkQueue:
 
 
 async def all_of(work: Iterable[Work]) -> None:
-    """Run all concurrently; when some fail, wait for the others, then raise the first error."""
-    for result in await asyncio.gather(*work, return_exceptions=True):
+    """Run all concurrently, so many at once; when some fail, wait for the others, then raise the first error."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def in_turn(part: Work) -> None:
+        async with turns:
+            await part
+
+    for result in await asyncio.gather(*map(in_turn, work), return_exceptions=True):
         if isinstance(result, BaseException):
             raise result

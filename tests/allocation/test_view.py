@@ -65,12 +65,3 @@ def test_node_stays_the_same_object_while_nothing_on_it_changes() -> None:
     assert view.usable()["n"] is before
     view.pods.put(pod(4, nodeName="n"))
     assert view.usable()["n"].free.bit_count() == 3
-
-
-def test_job_that_cannot_be_decoded_keeps_its_reservation() -> None:
-    view = ClusterView()
-    view.nodes.put(node())
-    view.jobs.put(job("a", 1, 0))
-    broken = msgspec.structs.replace(job("a", 2), status=msgspec.Raw(b'{"placement": 7}'))
-    view.jobs.put(broken)
-    assert view.usable()["n"].free == 0b1110

@@ -36,12 +36,14 @@ def failure(code: int, message: str, reason: str = "Scripted") -> web.Response:
 
 @dataclass
 class ApiServer:
-    """The truth by path, and every write that was asked for."""
+    """The truth by path, and everything that was asked for."""
 
     url: str = ""
     revision: int = 100
     objects: dict[str, Json] = field(default_factory=dict)
     asked: list[tuple[str, str, Json]] = field(default_factory=list)
+    """Writes."""
+    reads: list[str] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     held: list[tuple[str, asyncio.Event]] = field(default_factory=list)
 
@@ -89,13 +91,16 @@ class ApiServer:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read() or b"{}")
         path = request.path
-        if request.method != "GET":
-            self.asked.append((request.method, path + ("?dryRun" if "dryRun" in request.query else ""), body))
+        named = path + ("?dryRun" if "dryRun" in request.query else "")
+        if request.method == "GET":
+            self.reads.append(path)
+        else:
+            self.asked.append((request.method, named, body))
         for part, event in self.held:
             if part in path:
                 await event.wait()
         for refusal in self.refusals:
-            answer = refusal(request.method, path + ("?dryRun" if "dryRun" in request.query else ""), body)
+            answer = refusal(request.method, named, body)
             if answer is not None:
                 return answer
         match request.method:

@@ -1,12 +1,13 @@
 """DLJobs and their pods as the operator reads them, told by the few fields that a test is about.
 
-Jobs go through `jobs.read`, pods through `manifests.pod`: what a test sees is what the operator would have seen.
+Jobs go through `job.decode`, pods through `manifests.pod`: what a test sees is what the operator would have seen.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +15,11 @@ import msgspec
 
 from muster.api import names
 from muster.api.status import TaskPlacement
-from muster.kube.objects import DLJob, Pod
+from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Placement
 from muster.scheduling.topology.links import gpu_set
 from muster_operator.dljob import manifests
-from muster_operator.dljob.job import Job, read, tasks_of
+from muster_operator.dljob.job import Job, decode, tasks_of
 from muster_operator.dljob.status import Record
 
 NOW = 1_800_000_000.0
@@ -67,14 +68,16 @@ def dljob(
 
 def job(name: str = "vgg16", **fields: Any) -> Job:
     """The same, as the operator reads it."""
-    return read(msgspec.json.decode(json.dumps(dljob(name, **fields)), type=DLJob))
+    found = decode(json.dumps(dljob(name, **fields)).encode())
+    assert isinstance(found, Job), found.problem
+    return found
 
 
 def after(one: Job, change: Callable[[Record], object], at: float = NOW) -> Job:
     """The job once a change of its status is written."""
     record = Record(one, at)
     change(record)
-    return Job(one.meta, one.spec, record.status, one.templates, one.shapes, one.charges)
+    return replace(one, status=record.status)
 
 
 def spots(one: Job, nodes: Iterable[str] = ("n1", "n2")) -> Placement:
@@ -101,9 +104,11 @@ def started(one: Job, nodes: Iterable[str] = ("n1", "n2"), at: float = NOW) -> J
     return after(placed(one, nodes, at), Record.run, at)
 
 
-def pod_json(one: Job, place: TaskPlacement, phase: str = "Running", *, bound: bool = True, **status: Any) -> Json:
-    """The pod of a placed job as the API server has it; bound to its node unless it is not."""
-    body = manifests.pod(one, place, one.status.placement)
+def pod_json(
+    one: Job, place: TaskPlacement, phase: str = "Running", *, bound: bool = True, made_of: Json | None = None, **status: Any
+) -> Json:
+    """The pod of a placed job as the API server has it, bound to its node unless it is not; of a plain template by default."""
+    body = manifests.pod(one, place, one.status.placement, made_of or template(one.shapes[place.role].gpus))
     body["metadata"] |= {"uid": f"uid-{place.pod}-{one.status.attempt}", "creationTimestamp": time(NOW), "resourceVersion": "1"}
     if bound:
         body["spec"]["nodeName"] = place.node

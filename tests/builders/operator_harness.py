@@ -166,7 +166,6 @@ class OperatorHarness:
 
     def reconcile(self) -> None:
         """Start the next piece of work of every object that is due."""
-        self.dljobs.read_changes()
         by_kind = {controller.kind: controller for controller in (*self.controllers, self.planning.telling)}
         for key in self.work_queue.due(self.now):
             by_kind[key.kind].reconcile(key.name, self.now)

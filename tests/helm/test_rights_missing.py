@@ -92,6 +92,13 @@ def reading_for_pinning(world: World) -> str:
     return seen_in_log(world, "operator", 'cannot get resource "pods"')
 
 
+def reading_templates(world: World) -> str:
+    world.submit("poor")
+    log = seen_in_log(world, "operator", 'cannot get resource "dljobs"')
+    assert not world.pods("poor")
+    return log
+
+
 def finding_a_name_taken(world: World) -> str:
     world.cluster.api.create(world.path("services"), {"metadata": {"name": "poor"}, "spec": {"clusterIP": "None"}})
     world.submit("poor")
@@ -190,6 +197,7 @@ def reading_the_published_topology(world: World) -> str:
         ("operator", ("", "podtemplates", "get"), recreating_a_pod),
         ("operator", ("", "podtemplates", "delete"), deleting_a_stored_pod),
         ("operator", ("", "events", "create"), recording_an_event),
+        ("operator", ("muster.dev", "dljobs", "get"), reading_templates),
         ("operator", ("muster.dev", "dljobs", "patch"), forwarding_an_annotation),
         ("operator", ("muster.dev", "dljobs", "delete"), removing_an_expired_job),
         ("operator", ("muster.dev", "dljobs/status", "patch"), reserving),

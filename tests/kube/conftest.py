@@ -51,12 +51,12 @@ class ApiServer:
 
     # What tests do to it
 
-    def put(self, name: str, value: Any = 0) -> Object:
-        """Create or change an object."""
+    def put(self, name: str, value: Any = 0, **fields: Any) -> Object:
+        """Create or change an object; `fields` are some that no test reads."""
         self.revision += 1
         old = self.objects.get(name)
         uid = old["metadata"]["uid"] if old else f"{name}-{self.revision}"
-        obj = {"metadata": {"name": name, "uid": uid, "resourceVersion": str(self.revision)}, "value": value}
+        obj = {"metadata": {"name": name, "uid": uid, "resourceVersion": str(self.revision)}, "value": value, **fields}
         self.objects[name] = obj
         self._record("MODIFIED" if old else "ADDED", obj)
         return obj
@@ -127,7 +127,7 @@ class ApiServer:
         token = request.query.get("continue")
         if token and token not in self._pages:
             return await self.answers(410, "Expired")(request)
-        revision, rest = self._pages.pop(token) if token else (self.revision, list(self.objects.values()))
+        revision, rest = self._pages[token] if token else (self.revision, list(self.objects.values()))
         items, rest = rest[:limit], rest[limit:]
         meta = {"resourceVersion": str(revision)}
         if rest:

@@ -14,7 +14,7 @@ import pytest
 from muster.kube import access, errors, paths
 from muster.kube.access import Access
 from muster.kube.backoff import Backoff
-from muster.kube.client import Client
+from muster.kube.client import LONGEST_PAGE, PAGE_BYTES, Client
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -218,11 +218,43 @@ async def test_client_goes_on_once_it_leads_again(server: ApiServer, led: tuple[
 async def test_list_is_read_in_pages(server: ApiServer, client: Client) -> None:
     for number in range(23):
         server.put(f"t{number}", number)
-    listing = await client.list(PATH, limit=10, labelSelector="a in (b,c)")
-    assert [msgspec.json.decode(raw)["value"] for raw in listing.items] == list(range(23))
-    assert listing.resource_version == str(server.revision)
+    pages = [page async for page in client.pages(PATH, 10, labelSelector="a in (b,c)")]
+    listing = await client.list(PATH, labelSelector="a in (b,c)")
+    for raws in ([raw for page in pages for raw in page.items], listing.items):
+        assert [msgspec.json.decode(raw)["value"] for raw in raws] == list(range(23))
+    assert {page.resource_version for page in pages} == {listing.resource_version} == {str(server.revision)}
     assert {request.query["labelSelector"] for request in server.asked} == {"a in (b,c)"}
-    assert len(server.asked) == 3
+    assert len(pages) == 2
+
+
+async def test_pages_of_long_objects_have_few(server: ApiServer, client: Client) -> None:
+    for number in range(120):
+        server.put(f"t{number}", number, text="x" * 65536)
+    counts = [len(page.items) async for page in client.pages(PATH)]
+    assert (counts[0], sum(counts)) == (20, 120)
+    assert max(counts[1:]) * 65536 <= PAGE_BYTES
+
+
+async def test_page_that_turns_out_too_long_is_asked_for_with_fewer_objects(server: ApiServer, client: Client) -> None:
+    for number in range(300):
+        server.put(f"t{number}", number)
+    for number in range(300, 320):
+        server.put(f"t{number}", number, text="x" * 2**20)
+    pages = [[len(raw) for raw in map(bytes, page.items)] async for page in client.pages(PATH)]
+    assert [size > 2**20 for page in pages for size in page] == [False] * 300 + [True] * 20
+    assert max(sum(page) for page in pages) <= LONGEST_PAGE
+
+
+async def test_one_object_is_read_however_long_it_is(server: ApiServer, client: Client) -> None:
+    server.put("a", 1, text="x" * (LONGEST_PAGE + 1))
+    assert [len(page.items) async for page in client.pages(PATH)] == [1]
+
+
+async def test_list_whose_paging_expires_is_read_once_more(server: ApiServer, client: Client) -> None:
+    for number in range(35):
+        server.put(f"t{number}", number)
+    server.list_faults.extend([server._list, server.answers(410, "Expired")])
+    assert len((await client.list(PATH)).items) == 35
 
 
 async def test_watch_cut_in_a_line_is_no_clean_end(server: ApiServer, client: Client) -> None:

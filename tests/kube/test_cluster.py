@@ -61,7 +61,7 @@ async def test_store_follows_the_real_server(live: Client, maps: str, until: Unt
     for number in range(7):
         await live.create(maps, body(f"m{number}", "old"))
     store: Store[ConfigMap] = Store()
-    reflector = Reflector(live, maps, ConfigMap, store, page=3, field_selector="metadata.name!=kube-root-ca.crt")
+    reflector = Reflector(live, maps, read, store, first_page=3, field_selector="metadata.name!=kube-root-ca.crt")
     task = asyncio.create_task(reflector.run())
     try:
         await store.synced.wait()

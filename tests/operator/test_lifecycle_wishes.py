@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ NOTICE = {names.SUSPEND: "true", names.STOP_AT: time(NOW + 1)}
 def again(one: Job, **fields: Any) -> Job:
     """The job with its status, its other fields told anew: what a user's change makes of it."""
     now = job(**fields)
-    return Job(now.meta, now.spec, one.status, now.templates, now.shapes, now.charges)
+    return replace(now, status=one.status)
 
 
 def noted(pods: Mapping[str, Pod], **annotations: str) -> dict[str, Pod]:

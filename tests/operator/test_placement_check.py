@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,8 +45,7 @@ def of(uid: str | None) -> Callable[[Record], object]:
 
 def scaled(one: Job, workers: int) -> Job:
     """The job once its user has scaled it."""
-    spec = job(roles=roles(workers=workers)).spec
-    return Job(one.meta, spec, one.status, one.templates, one.shapes, one.charges)
+    return replace(one, spec=job(roles=roles(workers=workers)).spec)
 
 
 WRONG: dict[str, tuple[Job, str]] = {

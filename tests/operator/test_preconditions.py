@@ -16,9 +16,10 @@ from muster.scheduling.decisions import Place, Reason, Requeue, Wait
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
 from muster_operator.controller import News
+from muster_operator.dljob.job import DLJOBS
 from muster_operator.planning import executors
 from muster_operator.planning.snapshot import Snapshots
-from muster_operator.resources import DLJOBS, PODS
+from muster_operator.resources import PODS
 from muster_operator.work_queue import NEWS_SECONDS
 
 JOB = paths.dljobs(SPACE, "vgg16")

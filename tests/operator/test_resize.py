@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,10 +129,10 @@ def resized(before: Job, **fields: Any) -> Job:
     """The job with another placement, in which its pods are where they were."""
     now = job(**fields)
     placement = placement_of(before)
-    record = Record(Job(now.meta, now.spec, before.status, now.templates, now.shapes, now.charges), NOW)
+    record = Record(replace(now, status=before.status), NOW)
     wanted = {f"vgg16-{role}-{index}" for role, count in now.replicas.items() for index in range(count)}
     record.admit(renumbered(assigned for assigned in placement if assigned.task.name in wanted), "Resized", "")
-    return Job(now.meta, now.spec, record.status, now.templates, now.shapes, now.charges)
+    return replace(now, status=record.status)
 
 
 def mpi(workers: int) -> Json:

@@ -61,7 +61,6 @@ async def test_admitted_gang_counts_before_its_pods_exist(harness: OperatorHarne
     harness.submit("second", roles=roles(workers=2, gpus=1))
     harness.sync()
     harness.keep_busy("first")
-    harness.dljobs.read_changes()
     harness.dljobs.reconcile(f"{SPACE}/second", harness.now)
     await harness.idle()
     await harness.plan()

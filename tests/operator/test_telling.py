@@ -10,7 +10,7 @@ from builders.dljobs import Json, roles
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
-from muster_operator.dljob import template_check
+from muster_operator.dljob import templates
 from muster_operator.planning.telling import (
     LOOK_SECONDS,
     MOST_AT_ONCE,
@@ -302,7 +302,7 @@ async def test_placement_is_written_while_templates_are_checked(harness: Operato
         harness.submit(f"job{number:03}", roles=WHOLE)
     harness.sync()
     harness.reconcile()
-    await harness.until(lambda: len(harness.server.writes("POST")) > template_check.MOST_AT_ONCE)
+    await harness.until(lambda: len(harness.server.writes("POST")) > templates.JOBS_AT_ONCE)
     await harness.plan()
     assert harness.status("first")["phase"] == "Admitted"
     stuck.set()

@@ -99,11 +99,10 @@ def test_run_continues_for_the_assumed_duration(tmp_path: Path) -> None:
 
 def test_cpu_of_an_ended_job_is_available_to_the_next(tmp_path: Path) -> None:
     resources = {"requests": {"cpu": "40"}, "limits": {names.GPU: "1"}}
-    roles = {
-        "worker": {"replicas": 2, "template": template(containers=[{"name": "train", "image": "i", "resources": resources}])}
-    }
+    one = template(containers=[{"name": "train", "image": "i", "resources": resources}])
+    roles = {"worker": {"replicas": 2, "template": one}}
     running = started(job("runs", roles=roles), at=NOW - 100)
-    pods = [pod_json(running, place) for place in running.status.placement]
+    pods = [pod_json(running, place, made_of=one) for place in running.status.placement]
     jobs = [dljob("runs", roles=roles, status=as_json(running)["status"]), dljob("next", roles=roles)]
     rows = whatif.run_on(whatif.load(written(tmp_path, dljobs=jobs, pods=pods)), 1000.0).run().rows
     assert rows["vision/next"].started == rows["vision/runs"].finished == 900.0

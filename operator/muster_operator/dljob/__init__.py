@@ -12,6 +12,7 @@ rendezvous     pure: how the processes of a gang find each other
 reconcile      carries a step of the lifecycle out
 template_check asks the API server about the pod templates of new jobs
 resize_check   asks the API server about the pods that a resize adds
+templates      reads pod templates for as long as pods are made of them
 telling        what a job's status is to say of why it waits
 resources      the resources that only this controller reads
 """

@@ -14,7 +14,7 @@ from muster.scheduling.decisions import Move, Place, Reason, Resize, Wait
 from muster.scheduling.gang import Gang
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller, News
-from muster_operator.dljob.job import Job, gang_of, held_gang
+from muster_operator.dljob.job import DLJOBS, Job, gang_of, held_gang
 from muster_operator.dljob.reconcile import Reconciler
 from muster_operator.dljob.resize_check import ResizeCheck
 from muster_operator.dljob.resources import PRIORITY_CLASSES, Priorities, Priority
@@ -23,7 +23,6 @@ from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.telling import JobTelling, news
 from muster_operator.dljob.template_check import TemplateCheck
 from muster_operator.dljob.watch import KIND, Jobs, key_of
-from muster_operator.resources import DLJOBS
 from muster_operator.timestamps import stamp
 
 log = logging.getLogger("muster.operator")
@@ -59,9 +58,6 @@ class DLJobs(Controller):
         self._run_times: tuple[int, Sequence[float]] = (0, ())
 
     # The loop
-
-    def read_changes(self) -> None:
-        self.jobs.read_changes()
 
     def reconcile(self, name: str, now: float) -> None:
         job = self.jobs.get(name)

@@ -1,28 +1,29 @@
-"""A DLJob, decoded; and as the gang that the planner sees.
+"""A DLJob as the operator keeps it; and as the gang that the planner sees.
 
-The models of muster.api read spec and status. Pod templates stay plain dictionaries, since fields of a pod that muster does not
-know must pass through untouched.
+The models of muster.api read spec and status. Of the pod templates only the shape is kept: what a pod asks for, and of which
+nodes. So a job takes the same memory however long its templates are; they are read again when pods are made (`templates`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from pydantic import ValidationError
 
 from muster.allocation.pods import charge_of, constraint_of, gpus_of, resources_of
 from muster.api import names
-from muster.api.dljob import DLJobSpec
+from muster.api.dljob import SpecOf
 from muster.api.status import DLJobStatus, RoleName, TaskPlacement
-from muster.kube.objects import DLJob, Meta, Pod, PodSpec
+from muster.kube import paths
+from muster.kube.objects import DLJob, Meta, Pod, PodSpec, ReservationStatus, Reserved, Struct, decoder
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
 from muster.scheduling.resource_quota import Charge
 from muster.scheduling.topology.links import GpuSet, gpu_set, indices
 from muster.scheduling.topology.node import Level
 from muster_operator.dljob.resources import Priority
+from muster_operator.resources import Resource
 from muster_operator.timestamps import stamp
 
 PLAIN = Priority()
@@ -32,21 +33,40 @@ MOST_GPUS = 64
 """The most GPUs of one node."""
 
 
-class Unreadable(ValueError):
+Spec = SpecOf[dict[RoleName, int]]
+"""The spec of a DLJob with the number of pods of each role in place of the roles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
     """A DLJob that this version of the operator cannot read: the CRD in the cluster is of another version."""
+
+    metadata: Meta
+    reserved: ReservationStatus
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A DLJob, decoded. `shapes` has what one pod of each role asks for."""
+    """A DLJob. `shapes` has what one pod of each role asks for."""
 
     meta: Meta
-    spec: DLJobSpec
+    spec: Spec
     status: DLJobStatus
-    templates: Mapping[RoleName, dict[str, Any]]
     shapes: Mapping[RoleName, Task]
     charges: Mapping[RoleName, Charge]
     """What one pod of each role counts in the resource quotas of its namespace."""
+
+    @property
+    def metadata(self) -> Meta:
+        """The metadata, as stores ask for it."""
+        return self.meta
+
+    @property
+    def reserved(self) -> ReservationStatus:
+        """What the status reserves, as the view asks for it."""
+        entries = [Reserved(place.pod, place.node, place.gpus) for place in self.status.placement]
+        return ReservationStatus(self.status.attempt, entries)
 
     @property
     def key(self) -> str:
@@ -70,7 +90,7 @@ class Job:
     @property
     def is_resized(self) -> bool:
         """Whether the user has scaled the job since its placement was made."""
-        return bool(self.status.placement) and self.status.wanted_replicas not in (None, self.spec.roles.worker.replicas)
+        return bool(self.status.placement) and self.status.wanted_replicas not in (None, self.replicas["worker"])
 
     @property
     def plannable(self) -> bool:
@@ -86,33 +106,70 @@ class Job:
 
     @property
     def replicas(self) -> dict[RoleName, int]:
-        return {name: role.replicas for name, role in self.spec.roles.present().items()}
+        return self.spec.roles
 
     @property
     def gpus(self) -> int:
         return sum(self.shapes[role].gpus * count for role, count in self.replicas.items())
 
 
-def read(obj: DLJob, before: Job | None = None) -> Job:
-    """Decode a DLJob; the spec of an earlier version, `before`, is taken over if its generation is the same."""
+class _Template(Struct, frozen=True):
+    spec: PodSpec
+
+
+class _Role(Struct, frozen=True):
+    template: _Template
+    replicas: int = 1
+
+
+class _Roles(Struct, frozen=True):
+    """The roles as the operator reads them, in the order in which the planner sees them."""
+
+    worker: _Role
+    chief: _Role | None = None
+    ps: _Role | None = None
+    evaluator: _Role | None = None
+
+    def present(self) -> dict[RoleName, _Role]:
+        roles: dict[RoleName, _Role | None] = {
+            "chief": self.chief,
+            "worker": self.worker,
+            "ps": self.ps,
+            "evaluator": self.evaluator,
+        }
+        return {name: role for name, role in roles.items() if role}
+
+
+class _Object(msgspec.Struct):
+    metadata: Meta
+    spec: msgspec.Raw = msgspec.Raw(b"null")
+    status: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_object = decoder(_Object)
+_decode_reserving = decoder(DLJob)
+_decode_fields = decoder(dict[str, msgspec.Raw])
+_decode_roles = decoder(_Roles)
+
+
+def decode(body: bytes | msgspec.Raw) -> Job | Unreadable:
+    """Decode a DLJob; raise MsgspecError where not even what it reserves can be read."""
+    obj = _decode_object(body)
     try:
         status = DLJobStatus.model_validate_json(bytes(obj.status)) if bytes(obj.status) != b"null" else DLJobStatus()
-        if before and before.meta.uid == obj.metadata.uid and before.meta.generation == obj.metadata.generation:
-            return Job(obj.metadata, before.spec, status, before.templates, before.shapes, before.charges)
-        spec = DLJobSpec.model_validate_json(bytes(obj.spec))
-        roles = msgspec.json.decode(obj.spec)["roles"]
-        templates: dict[RoleName, dict[str, Any]] = {role: roles[role]["template"] for role in spec.roles.present()}
-        pods = {role: _pod(template) for role, template in templates.items()}
-        shapes = {role: _shape(role, pod) for role, pod in pods.items()}
-        return Job(obj.metadata, spec, status, templates, shapes, {role: charge_of(pod) for role, pod in pods.items()})
+        fields = _decode_fields(obj.spec)
+        roles = _decode_roles(fields.pop("roles", b"null")).present()
+        sizes = msgspec.json.encode({name: role.replicas for name, role in roles.items()})
+        spec = Spec.model_validate_json(msgspec.json.encode(fields | {"roles": msgspec.Raw(sizes)}))
+        pods = {name: Pod(Meta(name=""), role.template.spec) for name, role in roles.items()}
+        shapes = {name: _shape(name, pod) for name, pod in pods.items()}
+        return Job(obj.metadata, spec, status, shapes, {name: charge_of(pod) for name, pod in pods.items()})
     except (ValidationError, msgspec.MsgspecError, ValueError) as error:
-        raise Unreadable(
-            f"DLJob {obj.metadata.key} cannot be read ({error}); is the CRD of this muster version installed?"
-        ) from error
+        problem = f"DLJob {obj.metadata.key} cannot be read ({error}); is the CRD of this muster version installed?"
+        return Unreadable(obj.metadata, _decode_reserving(body).reserved, problem)
 
 
-def _pod(template: dict[str, Any]) -> Pod:
-    return Pod(Meta(name=""), msgspec.convert(template.get("spec", {}), PodSpec))
+DLJOBS: Resource[Job | Unreadable] = Resource(paths.MUSTER, "dljobs", decode)
 
 
 def _shape(role: RoleName, pod: Pod) -> Task:

@@ -179,7 +179,7 @@ def _wishes(job: Job, current: Iterable[Pod]) -> dict[str, str | None]:
 
 def _succeeded(job: Job, current: dict[str, Pod]) -> bool:
     """A job ends with its chief if it has one, else with its workers; parameter servers and evaluators do not count."""
-    decisive = "chief" if job.spec.roles.chief else "worker"
+    decisive = "chief" if "chief" in job.replicas else "worker"
     deciding = [place.pod for place in job.status.placement if place.role == decisive]
     return all(name in current and current[name].status.phase == "Succeeded" for name in deciding)
 

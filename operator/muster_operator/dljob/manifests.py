@@ -19,9 +19,8 @@ from muster_operator.pinning import Manifest, pinned
 ANNOTATIONS_VOLUME = "muster-annotations"
 
 
-def pod(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> Manifest:
-    """Return the manifest of one pod of the gang."""
-    template = job.templates[me.role]
+def pod(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: Manifest) -> Manifest:
+    """Return the manifest of one pod of the gang, from the template of its role."""
     metadata = template.get("metadata") or {}
     annotations = {**(metadata.get("annotations") or {}), **notes(job, me, gang)}
     labels = {**(metadata.get("labels") or {}), names.JOB: job.meta.name, names.ROLE: me.role, names.INDEX: str(me.index)}

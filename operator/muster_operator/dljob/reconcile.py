@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -11,7 +12,7 @@ from muster.kube.errors import AlreadyExists, ApiError, Conflict, KubeError
 from muster.kube.objects import Meta
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests
-from muster_operator.dljob.job import Job
+from muster_operator.dljob.job import DLJOBS, Job
 from muster_operator.dljob.leftovers import is_own, sentence
 from muster_operator.dljob.lifecycle import Step, next_step
 from muster_operator.dljob.resources import SERVICES
@@ -19,8 +20,10 @@ from muster_operator.dljob.status import NAME_TAKEN, Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.telling import JobTelling
 from muster_operator.dljob.template_check import TemplateCheck
+from muster_operator.dljob.templates import JobGone, Templates
 from muster_operator.dljob.watch import Jobs, key_of
-from muster_operator.resources import DLJOBS, PODS
+from muster_operator.pinning import Manifest
+from muster_operator.resources import PODS
 from muster_operator.work_queue import Work, all_of
 
 
@@ -34,6 +37,7 @@ class Reconciler:
     def __init__(self, context: Context, jobs: Jobs, check: TemplateCheck, writer: StatusWriter, telling: JobTelling) -> None:
         self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
         self._jobs, self._check, self._writer, self._telling = jobs, check, writer, telling
+        self._templates = Templates(context)
         self._services = context.stores.of(SERVICES)
 
     def reconcile(self, job: Job, now: float) -> None:
@@ -86,7 +90,10 @@ class Reconciler:
         try:
             if step.service:
                 await self._create_service(job)
-            await all_of(self._create_pod(job, place) for place in step.create)
+            if step.create:
+                await self._create_pods(job, step.create)
+        except JobGone:
+            return
         except CreationFailed as failure:
             await self._requeue(job, str(failure))
             return
@@ -116,9 +123,13 @@ class Reconciler:
         record.requeue("FailedCreate", message)
         await self._writer.write(record)
 
-    async def _create_pod(self, job: Job, place: TaskPlacement) -> None:
+    async def _create_pods(self, job: Job, places: Sequence[TaskPlacement]) -> None:
+        async with self._templates.of(job) as templates:
+            await all_of(self._create_pod(job, place, templates[place.role]) for place in places)
+
+    async def _create_pod(self, job: Job, place: TaskPlacement, template: Manifest) -> None:
         try:
-            await self._api_writer.create(PODS, manifests.pod(job, place, job.status.placement))
+            await self._api_writer.create(PODS, manifests.pod(job, place, job.status.placement, template))
         except AlreadyExists as error:
             raise CreationFailed(f"{error.message}: a pod of that name is not this job's") from error
         except Conflict:

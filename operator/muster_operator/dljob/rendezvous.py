@@ -49,7 +49,7 @@ def outlives_change(job: Job, role: RoleName) -> bool:
         case "None":
             return True
         case "MPI":
-            return job.spec.roles.chief is not None and role != "chief"
+            return "chief" in job.replicas and role != "chief"
         case _:
             return False
 

@@ -17,6 +17,7 @@ from muster_operator.dljob import manifests
 from muster_operator.dljob.job import Job, written
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
+from muster_operator.dljob.templates import JobGone, Templates
 from muster_operator.dljob.watch import Jobs
 from muster_operator.pinning import Manifest
 from muster_operator.resources import PODS
@@ -31,7 +32,7 @@ class ResizeCheck:
 
     def __init__(self, context: Context, jobs: Jobs, writer: StatusWriter) -> None:
         self._work_queue, self._api_writer = context.work_queue, context.api_writer
-        self._jobs, self._writer = jobs, writer
+        self._jobs, self._writer, self._templates = jobs, writer, Templates(context)
         self._refused: dict[str, tuple[str, int, float]] = {}
         """By name: uid and generation of the job, and when to ask again."""
 
@@ -49,7 +50,10 @@ class ResizeCheck:
 
     async def passes(self, job: Job, placement: Placement, now: float) -> bool:
         """Return whether the job can have this placement; where it cannot, the job is told and keeps its size for now."""
-        refusal = self._jobs.in_the_way(job) or await self._refusal(job, placement)
+        try:
+            refusal = self._jobs.in_the_way(job) or await self._refusal(job, placement)
+        except JobGone:
+            return False
         if refusal:
             self._refused[job.key] = job.meta.uid, job.meta.generation, self._work_queue.clock() + ASK_AGAIN_SECONDS
             record = Record(job, now)
@@ -65,7 +69,8 @@ class ResizeCheck:
         if not added:
             return ""
         resized = replace(job, status=job.status.model_copy(update={"placement": gang, "attempt": job.status.attempt + 1}))
-        sample = manifests.pod(resized, added[0], gang)
+        async with self._templates.of(job) as templates:
+            sample = manifests.pod(resized, added[0], gang, templates[added[0].role])
         try:
             await self._api_writer.dry_run(PODS, sample)
         except ApiError as error:

@@ -1,4 +1,4 @@
-"""The resources that only the DLJob controller reads and writes."""
+"""The resources that only the DLJob controller reads and writes, besides DLJobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from muster.api import names
 from muster.kube import paths
-from muster.kube.objects import Meta
+from muster.kube.objects import Meta, decoder
 from muster_operator.resources import Resource
 
 
@@ -28,8 +28,8 @@ class PriorityClass(msgspec.Struct, rename="camel"):
     preemption_policy: str = "PreemptLowerPriority"
 
 
-SERVICES = Resource(paths.CORE, "services", Service, label_selector=names.JOB)
-PRIORITY_CLASSES = Resource(paths.SCHEDULING, "priorityclasses", PriorityClass)
+SERVICES = Resource(paths.CORE, "services", decoder(Service), label_selector=names.JOB)
+PRIORITY_CLASSES = Resource(paths.SCHEDULING, "priorityclasses", decoder(PriorityClass))
 
 
 class Priority(NamedTuple):

@@ -60,7 +60,7 @@ class Record:
         status.placed_uid = self.job.meta.uid
         self._summarise()
         status.replicas = sum(place.task.role == "worker" for place in placement)
-        status.wanted_replicas = self.job.spec.roles.worker.replicas
+        status.wanted_replicas = self.job.replicas["worker"]
         status.selector = f"{names.JOB}={self.job.meta.name},{names.ROLE}=worker"
         status.not_before = status.started_at = None
         self._phase("Admitted", message)

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 from muster.kube.events import EventType
 from muster_operator.controller import Context
-from muster_operator.dljob.job import Job
+from muster_operator.dljob.job import DLJOBS, Job
 from muster_operator.dljob.status import Record
 from muster_operator.reporting import about
-from muster_operator.resources import DLJOBS
 
 _WARNINGS = frozenset({"Failed", "Restarting", "Requeued", "Preempted", "Blocked"})
 """Timeline events that are posted as Warnings."""

@@ -8,12 +8,11 @@ from muster.api import names
 from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.gang import Gang
 from muster_operator.controller import Context, News
-from muster_operator.dljob.job import Job
+from muster_operator.dljob.job import DLJOBS, Job
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.watch import key_of
 from muster_operator.reporting import in_words
-from muster_operator.resources import DLJOBS
 
 _PENDING = "ChangePending"
 """The timeline event of a job that does not change as its user wishes."""

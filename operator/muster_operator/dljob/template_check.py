@@ -8,7 +8,7 @@ consent is not written down: a status in which the planner has spoken of the job
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 from muster.api import names
@@ -19,14 +19,13 @@ from muster_operator.dljob import manifests
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
+from muster_operator.dljob.templates import JobGone, Templates
 from muster_operator.dljob.watch import key_of
 from muster_operator.pinning import Manifest
 from muster_operator.resources import PODS
 
 CHECK_AGAIN_SECONDS = 30.0
 """Before a template that quota or policy rejected is tried again."""
-MOST_AT_ONCE = 8
-"""Dry runs at a time: where thousands arrive at once, the client's other connections are left to decisions."""
 QUOTA_EXCEEDED = "exceeded quota: "
 """How the API server's plugin ResourceQuota, which comes last, begins what is short; its answer has no other mark."""
 _UNCHECKED = frozenset({"TemplateRejected", "TemplateRefused", "Unplannable", "Resumed", "Suspended"})
@@ -38,8 +37,8 @@ class TemplateCheck:
 
     def __init__(self, context: Context, writer: StatusWriter) -> None:
         self._work_queue, self._api_writer, self._writer = context.work_queue, context.api_writer, writer
+        self._templates = Templates(context)
         self._passed: dict[str, str] = {}
-        self._room = asyncio.Semaphore(MOST_AT_ONCE)
 
     def has_passed(self, job: Job) -> bool:
         """Return whether the API server would accept this job's pods."""
@@ -60,10 +59,22 @@ class TemplateCheck:
         return job.status.phase in (None, "Queued")
 
     async def run(self, job: Job) -> None:
+        """Ask for one pod of each role, and note the answer."""
+        try:
+            async with self._templates.of(job) as templates:
+                rejection = await self._ask(job, templates)
+        except JobGone:
+            return
+        if rejection is not None:
+            await self._rejected(job, *rejection)
+        else:
+            self._pass(job)
+
+    async def _ask(self, job: Job, templates: Mapping[RoleName, Manifest]) -> tuple[RoleName, ApiError] | None:
         """Ask for one pod of each role as a dry run, on no particular node, and under no name that may be taken.
 
         The name is the same each time, since a rejection names the pod: a new message would be a change of the job, and that
-        asks for the next check at once.
+        asks for the next check at once. Return the first role that is rejected, and the API server's words.
         """
         sample = [
             TaskPlacement(
@@ -73,15 +84,13 @@ class TemplateCheck:
         ]
         placed = replace(job, status=job.status.model_copy(update={"placement": sample}))
         for me in sample:
-            manifest = _whole(job.templates[me.role], manifests.pod(placed, me, sample))
+            manifest = _whole(templates[me.role], manifests.pod(placed, me, sample, templates[me.role]))
             manifest["metadata"]["name"] += f"-{job.meta.uid[:8]}"
             try:
-                async with self._room:
-                    await self._try(manifest)
+                await self._try(manifest)
             except ApiError as error:
-                await self._rejected(job, me.role, error)
-                return
-        self._pass(job)
+                return me.role, error
+        return None
 
     async def _try(self, manifest: Manifest) -> None:
         """Raise ApiError if this could not become a pod. A quota that is used up now is checked by each plan, for the gang."""

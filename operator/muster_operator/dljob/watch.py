@@ -1,7 +1,6 @@
 """The DLJobs as last read, their pods, and what a change marks.
 
-A job that changed is decoded at the next turn of the loop, once however many events there were. A job that cannot be decoded is
-reported and left out, which harms no other; its reservation still counts, since the view reads that by itself.
+A job that cannot be read is reported and left out, which harms no other; its reservation still counts in the view.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from typing import get_args
 from muster.allocation.pods import may_hold_gpus
 from muster.api import names
 from muster.api.status import RoleName
-from muster.kube.objects import DLJob, Node, Pod
+from muster.kube.objects import Node, Pod
 from muster_operator.controller import Context
-from muster_operator.dljob.job import Job, Unreadable, read
+from muster_operator.dljob.job import DLJOBS, Job, Unreadable
 from muster_operator.dljob.leftovers import in_the_way, is_own, job_of_pod
 from muster_operator.dljob.resources import PRIORITY_CLASSES, SERVICES, PriorityClass, Service
 from muster_operator.reporting import about
@@ -40,12 +39,11 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._pods: dict[str, dict[str, Pod]] = {}
         """By job: the pods that have its label, or a name of its pods."""
-        self._unread: set[str] = set()
         self._finished: set[str] = set()
         self.finished_version = 0
         """Counts up whenever a job finishes, or a finished one changes or goes."""
         view = self._stores.view
-        view.jobs.subscribe(self._job_changed)
+        self._stores.of(DLJOBS).subscribe(self._job_changed)
         view.pods.subscribe(self._pod_changed)
         view.nodes.subscribe(self._node_changed)
         self._services = self._stores.of(SERVICES)
@@ -56,23 +54,15 @@ class Jobs:
 
     def get(self, name: str) -> Job | None:
         """Return a job; None if it is gone, or cannot be read."""
-        self.read_changes()
         return self._jobs.get(name)
 
     def all(self) -> Collection[Job]:
         """Return every job that can be read."""
-        self.read_changes()
         return self._jobs.values()
 
     def finished(self) -> list[Job]:
         """Return the jobs that have finished."""
         return [self._jobs[name] for name in self._finished]
-
-    def read_changes(self) -> None:
-        """Decode the jobs that changed."""
-        unread, self._unread = self._unread, set()
-        for name in unread:
-            self._read(name)
 
     def pods_of(self, job: Job) -> list[Pod]:
         """Return the pods that belong to this very job, not to an earlier one of its name."""
@@ -83,41 +73,37 @@ class Jobs:
         service = self._services.get(job.key)
         return in_the_way(job, self._pods.get(job.key, {}).values(), service.metadata if service is not None else None)
 
-    def _read(self, name: str) -> None:
-        obj, before = self._stores.view.jobs.get(name), self._jobs.get(name)
-        job = self._readable(obj, before) if obj is not None else None
-        if job is not None:
-            self._jobs[name] = job
+    # Changes
+
+    def _mark(self, name: str) -> None:
+        self._work_queue.mark(key_of(name))
+
+    def _job_changed(self, old: Job | Unreadable | None, new: Job | Unreadable | None) -> None:
+        obj = new or old
+        if obj is None:
+            return
+        name = obj.metadata.key
+        before, job = self._jobs.get(name), None
+        if isinstance(new, Job):
+            job = self._jobs[name] = new
         else:
             self._jobs.pop(name, None)
+        if isinstance(new, Unreadable):
+            self._report(new)
         self._note_finished(name, job)
+        self._mark(name)
         if _matters_to_plan(before, job):
             self._work_queue.plan_by(0.0)
+
+    def _report(self, unreadable: Unreadable) -> None:
+        log.error("%s", unreadable.problem)
+        self._reporter.event(about(KIND, unreadable.metadata), "Warning", "Unreadable", unreadable.problem)
 
     def _note_finished(self, name: str, job: Job | None) -> None:
         finished = job is not None and job.finished
         if finished or name in self._finished:
             self.finished_version += 1
         (self._finished.add if finished else self._finished.discard)(name)
-
-    def _readable(self, obj: DLJob, before: Job | None) -> Job | None:
-        try:
-            return read(obj, before)
-        except Unreadable as error:
-            log.error("%s", error)
-            self._reporter.event(about(KIND, obj.metadata), "Warning", "Unreadable", str(error))
-            return None
-
-    # Changes
-
-    def _mark(self, name: str) -> None:
-        self._work_queue.mark(key_of(name))
-
-    def _job_changed(self, old: DLJob | None, new: DLJob | None) -> None:
-        obj = new or old
-        if obj is not None:
-            self._unread.add(obj.metadata.key)
-            self._mark(obj.metadata.key)
 
     def _class_changed(self, old: PriorityClass | None, new: PriorityClass | None) -> None:
         """Mark the jobs that name the class, whose templates the API server may accept by now, and plan."""
@@ -157,7 +143,7 @@ class Jobs:
         if node is None or (old is not None and new is not None and _same_for_planning(old, new)):
             return
         name = node.metadata.name
-        for job in self._jobs.values():  # unread jobs are marked already
+        for job in self._jobs.values():
             if any(place.node == name for place in job.status.placement):
                 self._mark(job.key)
         for key, pods in self._pods.items():
@@ -211,6 +197,6 @@ def _matters_to_plan(old: Job | None, new: Job | None) -> bool:
         (old.meta.uid, old.meta.generation) != (new.meta.uid, new.meta.generation)
         or old.meta.annotations != new.meta.annotations
         or old.meta.deletion_timestamp != new.meta.deletion_timestamp
-        or (old.status.phase, old.status.attempt) != (new.status.phase, new.status.attempt)
+        or (old.status.phase or "Queued", old.status.attempt) != (new.status.phase or "Queued", new.status.attempt)
         or bool(old.status.placement) != bool(new.status.placement)
     )

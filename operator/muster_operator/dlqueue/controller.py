@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from muster.kube.errors import Conflict, KubeError
-from muster.kube.objects import DLQueue
 from muster.scheduling.gang import Gang
 from muster.scheduling.snapshot import Queue
 from muster_operator.controller import Context, Controller
-from muster_operator.dlqueue.usage import DLQUEUES, flaw_of, is_current, quotas, status_of
+from muster_operator.dlqueue.usage import DLQUEUES, DLQueue, is_current, quotas, status_of
 from muster_operator.reporting import about
 from muster_operator.work_queue import RETRY_SECONDS
 
@@ -48,8 +47,7 @@ class DLQueues(Controller):
             self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
 
     def _changed(self, old: DLQueue | None, new: DLQueue | None) -> None:
-        flaw = flaw_of(new) if new is not None else ""
-        if new is not None and flaw:
-            self._reporter.event(about("DLQueue", new.metadata), "Warning", "Unreadable", flaw)
-        if old is None or new is None or bytes(old.spec) != bytes(new.spec):
+        if new is not None and new.flaw:
+            self._reporter.event(about("DLQueue", new.metadata), "Warning", "Unreadable", new.flaw)
+        if old is None or new is None or old.quota != new.quota:
             self._work_queue.plan_by(0.0)

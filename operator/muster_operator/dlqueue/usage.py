@@ -2,48 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from muster.kube import paths
-from muster.kube.objects import DLQueue
+from muster.kube.objects import Meta, decoder
 from muster.scheduling.gang import Gang
 from muster.scheduling.snapshot import Queue
 from muster_operator.resources import Resource
 
-DLQUEUES = Resource(paths.MUSTER, "dlqueues", DLQueue)
+
+@dataclass(frozen=True, slots=True)
+class DLQueue:
+    """What is kept of a DLQueue."""
+
+    metadata: Meta
+    quota: int | None
+    """None for any number of GPUs."""
+    status: Mapping[str, Any]
+    """As it was written last."""
+    flaw: str = ""
+    """Why its spec cannot be read; then the quota is 0, so that nothing more starts in it."""
+
+
+class _Object(msgspec.Struct):
+    metadata: Meta
+    spec: msgspec.Raw = msgspec.Raw(b"null")
+    status: Any = None
 
 
 class _Spec(msgspec.Struct):
     gpus: int | None = None
 
 
+_decode_object = decoder(_Object)
 _decode_spec = msgspec.json.Decoder(_Spec | None).decode
+
+
+def decode(body: bytes | msgspec.Raw) -> DLQueue:
+    """Decode a DLQueue; raise MsgspecError where not even its name can be read."""
+    obj = _decode_object(body)
+    status = obj.status if isinstance(obj.status, dict) else {}
+    try:
+        spec = _decode_spec(obj.spec)
+    except msgspec.MsgspecError as error:
+        return DLQueue(obj.metadata, 0, status, f"cannot be read, so no job of the queue starts: {error}")
+    return DLQueue(obj.metadata, spec.gpus if spec else None, status)
+
+
+DLQUEUES = Resource(paths.MUSTER, "dlqueues", decode)
 
 
 def quotas(queues: Iterable[DLQueue]) -> dict[str, Queue]:
     """Return the queues as the planner sees them, by "NAMESPACE/NAME"."""
-    return {queue.metadata.key: Queue(queue.metadata.key, quota_of(queue)) for queue in queues}
-
-
-def quota_of(queue: DLQueue) -> int | None:
-    """Return the quota of a queue; of one that cannot be read 0, so that nothing more starts in it."""
-    try:
-        spec = _decode_spec(queue.spec)
-    except msgspec.MsgspecError:
-        return 0
-    return spec.gpus if spec else None
-
-
-def flaw_of(queue: DLQueue) -> str:
-    """Return why the spec of a queue cannot be read; "" if it can."""
-    try:
-        _decode_spec(queue.spec)
-    except msgspec.MsgspecError as error:
-        return f"cannot be read, so no job of the queue starts: {error}"
-    return ""
+    return {queue.metadata.key: Queue(queue.metadata.key, queue.quota) for queue in queues}
 
 
 def status_of(queue: DLQueue, gangs: Sequence[Gang]) -> dict[str, Any]:
@@ -59,5 +74,4 @@ def status_of(queue: DLQueue, gangs: Sequence[Gang]) -> dict[str, Any]:
 
 def is_current(queue: DLQueue, status: dict[str, Any]) -> bool:
     """Return whether a queue's status says so already."""
-    before = msgspec.json.decode(queue.status)
-    return isinstance(before, dict) and all(before.get(key) == value for key, value in status.items())
+    return all(queue.status.get(key) == value for key, value in status.items())

@@ -18,7 +18,7 @@ import msgspec
 
 from muster.api import names, texts
 from muster.kube import paths
-from muster.kube.objects import Meta, Pod
+from muster.kube.objects import Meta, Pod, decoder
 from muster_operator.pinning import Manifest, unpinned
 from muster_operator.resources import Resource
 
@@ -36,7 +36,7 @@ class PodTemplate(msgspec.Struct):
         return msgspec.structs.replace(self.template, metadata=meta)
 
 
-POD_TEMPLATES = Resource(paths.CORE, "podtemplates", PodTemplate, label_selector=names.TAKEN_BACK)
+POD_TEMPLATES = Resource(paths.CORE, "podtemplates", decoder(PodTemplate), label_selector=names.TAKEN_BACK)
 
 _METADATA = ("name", "generateName", "labels", "annotations", "ownerReferences", "finalizers")
 _OURS = (names.RANK, names.GPUS, names.RESERVATION, names.WAITING, names.WAKE)

@@ -15,7 +15,7 @@ import msgspec
 
 from muster.allocation.pods import charge_of
 from muster.kube import paths
-from muster.kube.objects import Meta, Pod
+from muster.kube.objects import Meta, Pod, decoder
 from muster.kube.quantity import BadQuantity, milli, whole
 from muster.scheduling.gang import Gang
 from muster.scheduling.resource_quota import Amounts, Charge, ResourceQuota, Scope
@@ -56,7 +56,7 @@ class QuotaObject(msgspec.Struct):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
-RESOURCE_QUOTAS = Resource(paths.CORE, "resourcequotas", QuotaObject)
+RESOURCE_QUOTAS = Resource(paths.CORE, "resourcequotas", decoder(QuotaObject))
 
 
 def read(quota: QuotaObject) -> ResourceQuota:

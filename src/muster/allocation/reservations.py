@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from muster.allocation.holding import Holding
-from muster.kube.objects import DLJob, ReservationStatus, Reserved
+from muster.kube.objects import Meta, ReservationStatus, Reserved
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set
+
+
+class Reserving(Protocol):
+    """A DLJob, however much of it is read: what it reserves is."""
+
+    @property
+    def metadata(self) -> Meta: ...
+    @property
+    def reserved(self) -> ReservationStatus: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +74,10 @@ class Reservations:
         """Return a job, "NAMESPACE/NAME", whether it has a placement or not."""
         return self._jobs.get(key)
 
-    def put(self, key: str, job: DLJob | None) -> set[str]:
+    def put(self, key: str, job: Reserving | None) -> set[str]:
         """Take in a job that changed (None: deleted); return the tasks whose reservations may have changed."""
-        reserved = job.reserved if job is not None else None  # decoded first: where that fails, nothing has changed
         tasks = self._withdraw(key)
-        if job is not None and reserved is not None:
-            tasks |= self._enter(job, reserved)
-        return tasks
+        return tasks | self._enter(job, job.reserved) if job is not None else tasks
 
     def _withdraw(self, key: str) -> set[str]:
         self._jobs.pop(key, None)
@@ -79,7 +86,7 @@ class Reservations:
             del self._by_task[task]
         return tasks
 
-    def _enter(self, job: DLJob, reserved: ReservationStatus) -> set[str]:
+    def _enter(self, job: Reserving, reserved: ReservationStatus) -> set[str]:
         meta = job.metadata
         owner = self._jobs[meta.key] = JobAttempt(meta.key, meta.uid, reserved.attempt)
         entries = {

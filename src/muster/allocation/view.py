@@ -17,8 +17,8 @@ from muster.allocation.holding import Source
 from muster.allocation.ledger import Ledger
 from muster.allocation.nodes import translate
 from muster.allocation.pods import pod_holding
-from muster.allocation.reservations import Reservations
-from muster.kube.objects import DLJob, Node, Pod
+from muster.allocation.reservations import Reservations, Reserving
+from muster.kube.objects import Node, Pod
 from muster.kube.store import Store
 from muster.scheduling.topology import node as core
 
@@ -31,7 +31,7 @@ class ClusterView:
     def __init__(self) -> None:
         self.nodes: Store[Node] = Store()
         self.pods: Store[Pod] = Store()
-        self.jobs: Store[DLJob] = Store()
+        self.jobs: Store[Reserving] = Store()
         self.ledger = Ledger()
         self.reservations = Reservations()
         self.problems: dict[str, str] = {}
@@ -122,7 +122,7 @@ class ClusterView:
         elif old is not None:
             self._stale |= self.ledger.put(old.metadata.key, Source.POD, None)
 
-    def _job_changed(self, old: DLJob | None, new: DLJob | None) -> None:
+    def _job_changed(self, old: Reserving | None, new: Reserving | None) -> None:
         job = new or old
         if job is None:
             return

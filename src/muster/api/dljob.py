@@ -4,7 +4,7 @@ Field names follow Job, JobSet and Kubeflow Trainer. Types express the schema an
 operator understands every job that the API server accepts.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 
@@ -17,6 +17,7 @@ Domain = Literal["Node", "Rack", "Block"]
 Rendezvous = Literal["Torchrun", "MPI", "ParameterServer", "None"]
 Seconds = Annotated[int, Field(ge=0, le=2**31 - 1)]
 DnsLabel = Annotated[str, Field(pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+RolesT = TypeVar("RolesT")
 WIDTH = "{'Node': 0, 'Rack': 1, 'Block': 2}"
 NAME_LIMIT = 50
 """The longest job name: "-evaluator-0" and "-worker-4095" still fit the 63 characters of a pod's hostname."""
@@ -199,10 +200,8 @@ SPEC_RULES = (
 )
 
 
-class DLJobSpec(Strict):
-    """The desired state of the job."""
-
-    model_config = ConfigDict(json_schema_extra=extra(*SPEC_RULES))
+class SpecOf(Strict, Generic[RolesT]):
+    """The desired state of the job, with its roles in full or as far as somebody needs them."""
 
     queue: DnsLabel = "default"
     """The DLQueue of the job, in its namespace."""
@@ -210,7 +209,7 @@ class DLJobSpec(Strict):
     """A higher priority goes first within a queue, and may preempt lower ones."""
     priority_class_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """The PriorityClass that sets the priority, in place of priority."""
-    roles: Roles
+    roles: RolesT
     """The pods, by role."""
     rendezvous: Annotated[Rendezvous, Field(json_schema_extra=extra(immutable("rendezvous")))] = "Torchrun"
     """How the processes find each other: it determines the environment variables and the hostfile of the pods."""
@@ -230,6 +229,12 @@ class DLJobSpec(Strict):
     """The job fails after being active for longer than this."""
     ttl_seconds_after_finished: Seconds | None = None
     """The seconds from the end of the job to its deletion; without it, never."""
+
+
+class DLJobSpec(SpecOf[Roles]):
+    """The desired state of the job."""
+
+    model_config = ConfigDict(json_schema_extra=extra(*SPEC_RULES))
 
 
 class ObjectMeta(Open):

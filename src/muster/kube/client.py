@@ -52,6 +52,13 @@ _TRIES: Final = 6
 _KEEP_ALIVE: Final = 60.0  # seconds; the API server closes idle connections after 90
 _WHOLE_ANSWER: Final = aiohttp.ClientTimeout(total=60, sock_connect=10)
 FIELD_MANAGER: Final = "muster"
+FIRST_PAGE: Final = 20
+"""Objects of the first page of a list: each may have as much as 1.5 MB, and nothing is known of them yet."""
+MOST_PER_PAGE: Final = 500
+PAGE_BYTES: Final = 2 * 2**20
+"""The length of a page that is asked for, as the objects of the page before tell."""
+LONGEST_PAGE: Final = 8 * PAGE_BYTES
+"""A page that turns out longer than this is given up, and asked for again with fewer objects."""
 
 
 class _ListMeta(msgspec.Struct, rename={"resource_version": "resourceVersion", "token": "continue"}):
@@ -69,7 +76,7 @@ _decode_page: Final = msgspec.json.Decoder(_Page).decode
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A whole collection as of one resource version: each item is still JSON."""
+    """A collection, or a page of it, as of one resource version: each item is still JSON, a slice of the page it came in."""
 
     items: Raws
     resource_version: str
@@ -85,6 +92,10 @@ class _Write(aiohttp.BytesPayload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self._may_write()
         await super().write_with_length(writer, content_length)
+
+
+class _TooLong(Exception):
+    """An answer is longer than what was asked for may be."""
 
 
 class Client:
@@ -135,12 +146,34 @@ class Client:
         """Read one object (or any GET path)."""
         return await self._send("GET", path, query)
 
-    async def list(self, path: str, limit: int = 500, **query: Query) -> Listing:
-        """Read a collection in pages of `limit`; when the continue token expires on the way, read it once more in one piece."""
+    async def list(self, path: str, **query: Query) -> Listing:
+        """Read a small collection as a whole; once more when its continue token expires on the way."""
         try:
-            return await self._pages(path, limit, query)
+            return await self._all_pages(path, query)
         except Gone:
-            return await self._pages(path, 0, query)
+            return await self._all_pages(path, query)
+
+    async def pages(self, path: str, first: int = FIRST_PAGE, **query: Query) -> AsyncGenerator[Listing, None]:
+        """Read a collection page by page, all as of one resource version; raise Gone when the continue token expires.
+
+        Whoever drops a page before the next holds no more than one in memory, however large collection and objects are.
+        """
+        limit, token = first, ""
+        while True:
+            asked = {**query, "limit": limit, "continue": token or None}
+            try:
+                body = await self._send("GET", path, asked, most=LONGEST_PAGE if limit > 1 else None)
+            except _TooLong:
+                limit = max(1, limit // 4)
+                continue
+            page = _read_page(path, body)
+            limit = min(MOST_PER_PAGE, max(1, PAGE_BYTES * len(page.items or ()) // len(body)))
+            del body
+            yield Listing(page.items or [], page.metadata.resource_version)
+            token = page.metadata.token
+            del page
+            if not token:
+                return
 
     async def create(self, path: str, body: Body, *, dry_run: bool = False, strict: bool = False) -> bytes:
         """Create an object in the collection `path`, or POST to a subresource; with `dry_run` only let the server check it.
@@ -209,16 +242,13 @@ class Client:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable("GET", path, error) from error
 
-    async def _pages(self, path: str, limit: int, query: dict[str, Query]) -> Listing:
+    async def _all_pages(self, path: str, query: dict[str, Query]) -> Listing:
         items: Raws = []
-        token = ""
-        while True:
-            body = await self._send("GET", path, {**query, "limit": limit or None, "continue": token or None})
-            page = _read_page(path, body)
-            items += page.items or []
-            token = page.metadata.token
-            if not token:
-                return Listing(items, page.metadata.resource_version)
+        version = ""
+        async for page in self.pages(path, FIRST_PAGE, **query):
+            items += page.items
+            version = page.resource_version
+        return Listing(items, version)
 
     async def _send(
         self,
@@ -228,6 +258,7 @@ class Client:
         body: Body | JsonPatch | None = None,
         content_type: str | None = None,
         retry: bool = True,
+        most: int | None = None,
     ) -> bytes:
         """Send a request until it is answered, refused for good, or tried often enough."""
         data = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
@@ -236,7 +267,7 @@ class Client:
         backoff = self._backoff.fresh()
         while True:
             try:
-                return await self._once(method, url, data, headers)
+                return await self._once(method, url, data, headers, most)
             except ApiError as error:
                 again = isinstance(error, TooMany) or (retry and error.status in _TRANSIENT)
                 if not again or backoff.tries + 1 >= _TRIES:
@@ -248,13 +279,13 @@ class Client:
                 wait = backoff.next()
             await asyncio.sleep(wait)
 
-    async def _once(self, method: str, url: URL, data: bytes | None, headers: dict[str, str]) -> bytes:
+    async def _once(self, method: str, url: URL, data: bytes | None, headers: dict[str, str], most: int | None = None) -> bytes:
         body = _Write(data, self._may_write) if data is not None and self._may_write else data
         try:
             async with await self._open(method, url, body, headers, _WHOLE_ANSWER) as response:
                 if response.status >= 300:
                     raise await _failure(response)
-                return await response.read()
+                return await (response.read() if most is None else _read_up_to(response.content, most))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if isinstance(error.__cause__, LeaseLost):
                 raise error.__cause__ from None
@@ -302,6 +333,16 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             parts.append(rest)
     if parts:
         raise aiohttp.ClientPayloadError("the stream ended in the middle of a line")
+
+
+async def _read_up_to(content: aiohttp.StreamReader, most: int) -> bytes:
+    """Read an answer of at most so many bytes; raise _TooLong."""
+    body = bytearray()
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > most:
+            raise _TooLong
+    return bytes(body)
 
 
 def _read_page(path: str, body: bytes) -> _Page:

@@ -1,17 +1,32 @@
 """The parts of API objects that muster reads, as msgspec Structs: what is not declared here costs nothing to decode.
 
-Decoded once per watch event, so the fields are few. A DLJob's spec and status stay raw: the extender reads the reservation
-only, the operator decodes them with the models of `muster.api` when the job's generation changes. What a pod or a node means
-to the scheduler is `muster.allocation`'s matter.
+Decoded once per watch event, and kept as long as the object exists: so the fields are few, and nothing here holds on to the
+JSON that it came from (msgspec.Raw is a slice that keeps the whole page). Of a DLJob this has what reserves GPUs; the operator
+reads more of it (`muster_operator.dljob.job`). What a pod or a node means to the scheduler is `muster.allocation`'s matter.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Final, TypeVar
 
 import msgspec
 
 from muster.api import names
+
+T = TypeVar("T")
+_LONG: Final = frozenset({names.TOPOLOGY, names.RESERVATION, names.WAITING})
+"""Annotations of muster's own whose text may be long."""
+_READ: Final = frozenset({text for text in vars(names).values() if isinstance(text, str) and "/" in text}) - {names.HOSTFILE}
+"""The annotations and labels that muster reads. Others can hold anything: `kubectl apply` leaves a copy of the whole object."""
+_LONGEST: Final = 1024
+"""What is read of the text of an annotation that users write."""
+
+
+def decoder(kind: type[T]) -> Callable[[bytes | msgspec.Raw], T]:
+    """Return the function that decodes JSON as `kind`; it raises MsgspecError."""
+    return msgspec.json.Decoder(kind).decode
 
 
 class Struct(msgspec.Struct, rename="camel", frozen=True, gc=False):
@@ -26,6 +41,8 @@ class Owner(Struct, frozen=True):
 
 
 class Meta(Struct, frozen=True):
+    """An object's metadata: of labels and annotations those that muster reads, of the owners the controller."""
+
     name: str
     uid: str = ""
     namespace: str | None = None
@@ -36,6 +53,18 @@ class Meta(Struct, frozen=True):
     owner_references: list[Owner] | None = None
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+
+    def __post_init__(self) -> None:
+        keep = msgspec.structs.force_setattr
+        if self.annotations is not None:
+            keep(self, "annotations", _read(self.annotations))
+        if self.labels is not None:
+            keep(self, "labels", self._read_labels(self.labels))
+        if self.owner_references is not None:
+            keep(self, "owner_references", [owner for owner in self.owner_references if owner.controller] or None)
+
+    def _read_labels(self, labels: dict[str, str]) -> dict[str, str] | None:
+        return _read(labels)
 
     def label(self, name: str) -> str | None:
         return self.labels.get(name) if self.labels else None
@@ -50,6 +79,17 @@ class Meta(Struct, frozen=True):
     @property
     def controller(self) -> Owner | None:
         return next((owner for owner in self.owner_references or () if owner.controller), None)
+
+
+def _read(texts: dict[str, str]) -> dict[str, str] | None:
+    return {name: text if name in _LONG else text[:_LONGEST] for name, text in texts.items() if name in _READ} or None
+
+
+class NodeMeta(Meta, frozen=True):
+    """A node's metadata: pods may select it by any label."""
+
+    def _read_labels(self, labels: dict[str, str]) -> dict[str, str] | None:
+        return labels
 
 
 class Condition(Struct, frozen=True):
@@ -217,7 +257,7 @@ NO_NODE_SPEC, NO_NODE_STATUS = NodeSpec(), NodeStatus()
 
 
 class Node(Struct, frozen=True):
-    metadata: Meta
+    metadata: NodeMeta
     spec: NodeSpec = NO_NODE_SPEC
     status: NodeStatus = NO_NODE_STATUS
 
@@ -242,24 +282,15 @@ class ReservationStatus(Struct, frozen=True):
 
 
 NO_RESERVATION = ReservationStatus()
-NOTHING = msgspec.Raw(b"null")
 
 
 class DLJob(Struct, frozen=True):
+    """A DLJob as far as it reserves GPUs."""
+
     metadata: Meta
-    spec: msgspec.Raw = NOTHING
-    status: msgspec.Raw = NOTHING
+    status: ReservationStatus | None = None
 
     @property
     def reserved(self) -> ReservationStatus:
-        """What the status reserves; decoded anew each time."""
-        return _decode_reservation(self.status) or NO_RESERVATION
-
-
-class DLQueue(Struct, frozen=True):
-    metadata: Meta
-    spec: msgspec.Raw = NOTHING
-    status: msgspec.Raw = NOTHING
-
-
-_decode_reservation = msgspec.json.Decoder(ReservationStatus | None).decode
+        """What the status reserves."""
+        return self.status or NO_RESERVATION

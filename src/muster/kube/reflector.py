@@ -1,6 +1,7 @@
 """Keep a Store equal to one collection of the API server: list it in pages, then watch it line by line, forever.
 
-Only the fields that the object's msgspec Struct declares are decoded. Whatever server or network do, `run` goes on:
+A page is decoded and dropped before the next is asked for, so a list of any length takes the memory of one page besides what
+is kept of each object. Whatever server or network do, `run` goes on:
 - a dropped, ended or silent watch is resumed after the last resource version seen (the API server silently ends the watches
   of slow readers);
 - 410, as a status or as an ERROR frame in the stream, and errors that repeat without progress lead to a new list;
@@ -21,7 +22,7 @@ from typing import Final, Generic
 import msgspec
 
 from muster.kube.backoff import Backoff
-from muster.kube.client import Client, Listing
+from muster.kube.client import FIRST_PAGE, Client, Raws
 from muster.kube.errors import ApiError, Gone, KubeError, api_error
 from muster.kube.store import Store, T, key_of
 
@@ -58,23 +59,24 @@ class GarbledError(KubeError):
 
 
 class Reflector(Generic[T]):
-    """Feed `store` with the objects of `path`, decoded as `kind`; run `run()` as a task, wait for `store.synced`.
+    """Feed `store` with the objects of `path`, each read by `decode`; run `run()` as a task, wait for `store.synced`.
 
-    `keep` filters decoded objects (a pod that stops passing is removed); selectors filter on the server. The counters
-    `lists`, `watches`, `events`, `errors` and `skipped` only grow.
+    `decode` raises MsgspecError for what it cannot read, and keeps nothing of the JSON that it is given. `keep` filters what it
+    gives (a pod that stops passing is removed); selectors filter on the server. The counters `lists`, `watches`, `events`,
+    `errors` and `skipped` only grow.
     """
 
     def __init__(
         self,
         client: Client,
         path: str,
-        kind: type[T],
+        decode: Callable[[msgspec.Raw], T],
         store: Store[T],
         *,
         keep: Callable[[T], bool] | None = None,
         label_selector: str = "",
         field_selector: str = "",
-        page: int = 500,
+        first_page: int = FIRST_PAGE,
         silence_seconds: float = 90,
         backoff: Backoff | None = None,
     ) -> None:
@@ -84,11 +86,11 @@ class Reflector(Generic[T]):
         self._client = client
         self._path = path
         self._store = store
-        self._decode = msgspec.json.Decoder(kind).decode
+        self._decode = decode
         self._keep = keep
         self._labels = label_selector
         self._fields = field_selector
-        self._page = page
+        self._first_page = first_page
         self._silence = silence_seconds
         self._backoff = backoff or Backoff()
         self._version = ""  # watch from here; "" asks for a new list
@@ -110,16 +112,23 @@ class Reflector(Generic[T]):
 
     async def _list(self) -> None:
         self.lists += 1
-        listing = await self._client.list(self._path, self._page, labelSelector=self._labels, fieldSelector=self._fields)
-        items, unreadable = self._read(listing)
-        self._unreadable.intersection_update(unreadable)
-        self._store.replace_all(items, listing.resource_version, unreadable)
-        self._version, self.trouble = listing.resource_version, ""
-
-    def _read(self, listing: Listing) -> tuple[list[T], set[str]]:
         items: list[T] = []
         unreadable: set[str] = set()
-        for raw in listing.items:
+        version = ""
+        selected = {"labelSelector": self._labels, "fieldSelector": self._fields}
+        pages = self._client.pages(self._path, self._first_page, **selected)
+        async with aclosing(pages):
+            async for page in pages:
+                version = page.resource_version
+                self._read(page.items, items, unreadable)
+                del page
+        self._unreadable.intersection_update(unreadable)
+        self._store.replace_all(items, version, unreadable)
+        self._version, self.trouble = version, ""
+
+    def _read(self, raws: Raws, items: list[T], unreadable: set[str]) -> None:
+        """Decode the objects of a page into `items`, and into `unreadable` the keys of those that cannot be."""
+        for raw in raws:
             try:
                 obj = self._decode(raw)
             except msgspec.MsgspecError as error:
@@ -127,7 +136,6 @@ class Reflector(Generic[T]):
                 continue
             if self._keep is None or self._keep(obj):
                 items.append(obj)
-        return items, unreadable
 
     async def _watch(self) -> float | None:
         """Follow one watch to its end; give the seconds to wait before the next, None for none."""
@@ -163,28 +171,27 @@ class Reflector(Generic[T]):
 
     def _apply(self, event: _Event) -> str:
         """Apply an event; give its resource version."""
+        meta = _decode_head(event.object).metadata
         if event.type in ("ADDED", "MODIFIED"):
             self.events += 1
-            try:
-                return self._changed(self._decode(event.object))
-            except msgspec.MsgspecError as error:
-                meta = _decode_head(event.object).metadata
-                self._skip(meta, error)
-                return meta.resource_version
-        meta = _decode_head(event.object).metadata
-        if event.type == "DELETED":
+            if self._keep is not None or not self._store.knows(key_of(meta), meta.resource_version):
+                self._changed(meta, event.object)
+        elif event.type == "DELETED":
             self.events += 1
             self._unreadable.discard(key_of(meta))
             self._store.remove(key_of(meta), meta.resource_version)
         return meta.resource_version
 
-    def _changed(self, obj: T) -> str:
-        version = obj.metadata.resource_version
+    def _changed(self, meta: _Meta, raw: msgspec.Raw) -> None:
+        try:
+            obj = self._decode(raw)
+        except msgspec.MsgspecError as error:
+            self._skip(meta, error)
+            return
         if self._keep is None or self._keep(obj):
             self._store.put(obj)
         else:
-            self._store.remove(key_of(obj.metadata), version)
-        return version
+            self._store.remove(key_of(meta), meta.resource_version)
 
     def _skip(self, meta: _Meta, error: msgspec.MsgspecError) -> str:
         key = key_of(meta)

@@ -78,6 +78,10 @@ class Store(Generic[T]):
         """Give the object of that key, or None."""
         return self._objects.get(key)
 
+    def knows(self, key: str, resource_version: str | int) -> bool:
+        """Say whether a put of that version would change nothing, so that it need not be decoded."""
+        return int(resource_version) <= self._known(key)
+
     def subscribe(self, listener: Listener[T]) -> Callable[[], None]:
         """Call `listener(old, new)` at once on each change (None: absent); give the function that ends it.
 

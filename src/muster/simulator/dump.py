@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from muster.kube import paths
 from muster.kube.client import Client
-from muster.kube.objects import DLJob, Node, Pod
-from muster.kube.store import KubeObject, Store
+from muster.kube.store import T
 from muster.simulator.yaml_errors import BadInput, Problem
+from muster_operator.dljob.job import DLJOBS
 from muster_operator.dljob.resources import PRIORITY_CLASSES
 from muster_operator.dlqueue.usage import DLQUEUES
 from muster_operator.resource_quotas.counting import RESOURCE_QUOTAS
+from muster_operator.resources import NODES, PODS, Resource
 from muster_operator.stores import Stores
 
 KIND = "muster-snapshot/1"
 UNREAD = {"managedFields", "env", "envFrom", "command", "args", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"}
 LISTED = "1"
 """The resource version given to each list and its items: an edited file need not have consistent ones."""
-T = TypeVar("T", bound=KubeObject)
 
 
 class Dump(msgspec.Struct, rename="camel"):
@@ -44,6 +44,10 @@ class Dump(msgspec.Struct, rename="camel"):
     """Missing in files of muster 0.1."""
 
 
+class _Head(msgspec.Struct):
+    metadata: dict[str, Any]
+
+
 async def take(client: Client) -> bytes:
     """Read a cluster and return the content of the file; raise KubeError."""
     lists = {
@@ -54,7 +58,7 @@ async def take(client: Client) -> bytes:
         "priority_classes": paths.priorityclasses(),
         "resource_quotas": RESOURCE_QUOTAS.path(),
     }
-    objects = {name: [_lean(item) for item in (await client.list(path)).items] for name, path in lists.items()}
+    objects = {name: [_lean(item) async for page in client.pages(path) for item in page.items] for name, path in lists.items()}
     return msgspec.json.format(msgspec.json.encode(Dump(KIND, time.time(), **objects)), indent=1) + b"\n"
 
 
@@ -65,12 +69,12 @@ def read(path: Path) -> tuple[Stores, float]:
         if dump.kind != KIND:
             raise msgspec.ValidationError(f"found kind {dump.kind!r}; expected {KIND!r}, as `muster snapshot` writes it")
         stores = Stores()
-        _fill(stores.view.nodes, dump.nodes, Node)
-        _fill(stores.view.pods, dump.pods, Pod)
-        _fill(stores.of(DLQUEUES), dump.dlqueues, DLQUEUES.type)
-        _fill(stores.of(RESOURCE_QUOTAS), dump.resource_quotas, RESOURCE_QUOTAS.type)
-        _fill(stores.of(PRIORITY_CLASSES), dump.priority_classes, PRIORITY_CLASSES.type)
-        _fill(stores.view.jobs, dump.dljobs, DLJob)
+        _fill(stores, NODES, dump.nodes)
+        _fill(stores, PODS, dump.pods)
+        _fill(stores, DLQUEUES, dump.dlqueues)
+        _fill(stores, RESOURCE_QUOTAS, dump.resource_quotas)
+        _fill(stores, PRIORITY_CLASSES, dump.priority_classes)
+        _fill(stores, DLJOBS, dump.dljobs)
     except OSError as error:
         raise BadInput(path, [Problem(None, "", f"cannot be read: {error}")]) from None
     except (msgspec.MsgspecError, ValueError) as error:
@@ -78,13 +82,14 @@ def read(path: Path) -> tuple[Stores, float]:
     return stores, dump.taken_at
 
 
-def _fill(store: Store[T], items: list[msgspec.Raw], kind: type[T]) -> None:
-    """Put objects into a store as if they had just been listed."""
-    store.replace_all((_listed(msgspec.json.decode(item, type=kind)) for item in items), LISTED)
+def _fill(stores: Stores, resource: Resource[T], items: list[msgspec.Raw]) -> None:
+    """Put objects into their store as if they had just been listed."""
+    stores.of(resource).replace_all((resource.decode(_listed(item)) for item in items), LISTED)
 
 
-def _listed(obj: Any) -> Any:
-    return msgspec.structs.replace(obj, metadata=msgspec.structs.replace(obj.metadata, resource_version=LISTED))
+def _listed(item: msgspec.Raw) -> bytes:
+    metadata = msgspec.json.decode(item, type=_Head).metadata | {"resourceVersion": LISTED}
+    return msgspec.json.encode(msgspec.json.decode(item, type=dict[str, msgspec.Raw]) | {"metadata": metadata})
 
 
 def _lean(item: msgspec.Raw) -> msgspec.Raw:

@@ -20,14 +20,13 @@ from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.links import indices
 from muster.scheduling.topology.node import Node
 from muster.simulator import dump
+from muster.simulator import jobs as simulated
 from muster.simulator.engine import Moment, Simulation
-from muster.simulator.jobs import Job
 from muster.simulator.physics import Ideal
 from muster.simulator.policies.muster import Muster
 from muster.simulator.records import Records
 from muster.simulator.yaml_errors import BadInput, Problem
-from muster_operator.dljob.job import Unreadable, gang_of
-from muster_operator.dljob.job import read as read_job
+from muster_operator.dljob.job import DLJOBS, Job, Unreadable, gang_of
 from muster_operator.dljob.resources import PRIORITY_CLASSES, Priorities
 from muster_operator.dlqueue.usage import DLQUEUES, quotas
 from muster_operator.external_pods.gangs import counts, gangs_of, is_external, placed_gang
@@ -49,16 +48,16 @@ class LiveCluster:
 def load(path: Path) -> LiveCluster:
     """Read a dump; raise BadInput."""
     stores, at = dump.read(path)
-    try:
-        return LiveCluster(Snapshot(stores.view.usable(), tuple(gangs(stores)), quotas(stores.of(DLQUEUES).values())), at)
-    except Unreadable as error:
-        raise BadInput(path, [Problem(None, "dljobs", str(error))]) from None
+    problems = [Problem(None, "dljobs", job.problem) for job in stores.of(DLJOBS).values() if isinstance(job, Unreadable)]
+    if problems:
+        raise BadInput(path, problems)
+    return LiveCluster(Snapshot(stores.view.usable(), tuple(gangs(stores)), quotas(stores.of(DLQUEUES).values())), at)
 
 
 def gangs(stores: Stores) -> list[Gang]:
     """Return the gangs that the operator would plan: those of DLJobs and of external pods."""
     pods = list(stores.view.pods.values())
-    jobs = [job for job in map(read_job, stores.view.jobs.values()) if job.plannable]
+    jobs = [job for job in stores.of(DLJOBS).values() if isinstance(job, Job) and job.plannable]
     owned: dict[str, list[Pod]] = {}
     for pod in pods:
         owner = pod.metadata.controller
@@ -113,11 +112,11 @@ def run_on(live: LiveCluster, seconds: float, *, timeline: bool = False, on_mome
     return simulation
 
 
-def _as_job(gang: Gang, at: float, seconds: float) -> tuple[Gang, Job]:
+def _as_job(gang: Gang, at: float, seconds: float) -> tuple[Gang, simulated.Job]:
     """A gang with times relative to the start of the run, and a job with its assumed work."""
     started = gang.started - at if gang.started else 0.0
     remaining = max(LEAST_SECONDS, seconds + started) if gang.placement else seconds
-    job = Job(gang.name, gang.arrived - at, tuple(task.gpus for task in gang.tasks), remaining)
+    job = simulated.Job(gang.name, gang.arrived - at, tuple(task.gpus for task in gang.tasks), remaining)
     return replace(gang, arrived=job.arrival, not_before=0.0, started=started, since=0.0), job
 
 

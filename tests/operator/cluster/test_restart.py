@@ -15,10 +15,10 @@ import pytest
 from builders.history import History
 from builders.live import HOLD, Json, Live, Operator
 from muster.api import names
-from muster.kube.objects import DLJob, Pod
+from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Task
 from muster_operator.dljob import manifests
-from muster_operator.dljob.job import Job, read, tasks_of
+from muster_operator.dljob.job import Job, decode, tasks_of
 from muster_operator.dljob.status import Record
 from muster_operator.external_pods import ungating
 
@@ -29,7 +29,9 @@ PLACES = [("pcie-8-1", 0b11000000), ("dgx-a100-1", 0b10100), ("pcie-8-0", 0b1000
 
 
 def as_read(live: Live, name: str) -> Job:
-    return read(msgspec.json.decode(json.dumps(live.get("dljobs", name)), type=DLJob))
+    job = decode(json.dumps(live.get("dljobs", name)).encode())
+    assert isinstance(job, Job)
+    return job
 
 
 def admit(live: Live, name: str) -> Job:
@@ -45,8 +47,9 @@ def admit(live: Live, name: str) -> Job:
 def create_pods(live: Live, job: Job, count: int) -> dict[str, str]:
     """Create the first pods of a placed gang as the operator would; return their uids by name."""
     placement = job.status.placement
-    muster = live.by_muster().api
-    made = [muster.create(live.path("pods"), manifests.pod(job, place, placement)) for place in placement[:count]]
+    template = live.get("dljobs", job.meta.name)["spec"]["roles"]["worker"]["template"]
+    bodies = [manifests.pod(job, place, placement, template) for place in placement[:count]]
+    made = [live.by_muster().api.create(live.path("pods"), body) for body in bodies]
     return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in made}
 
 

@@ -21,7 +21,7 @@ from muster.api import names
 from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.errors import KubeError, NotFound
-from muster.kube.objects import Meta, Struct
+from muster.kube.objects import Meta, Struct, decoder
 from muster.kube.reflector import Reflector
 from muster.kube.store import Store
 from muster_dev.local import nodes, proc, processes
@@ -189,7 +189,7 @@ def pod(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 async def _timed(kubeconfig: str, namespace: str, submit: Submit, gangs: int, size: int) -> float:
     async with await Client.connect(kubeconfig, connections=CONNECTIONS) as client:
         bound = _Bound(gangs * size)
-        watching = asyncio.create_task(Reflector(client, paths.pods(namespace), _Pod, bound.pods).run())
+        watching = asyncio.create_task(Reflector(client, paths.pods(namespace), decoder(_Pod), bound.pods).run())
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await bound.pods.synced.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from muster.api import names
 from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.errors import KubeError
-from muster.kube.objects import DLJob, Pod
+from muster.kube.objects import Meta, Pod, Struct, decoder
 from muster.kube.reflector import Reflector
 from muster.kube.store import Store
 from muster_dev.demo.deadlock import DeadlockWatch, Learner
@@ -23,13 +22,22 @@ from muster_dev.local.progress import Detail
 from muster_dev.local.waiting import WaitTimeout
 
 
+class _Status(Struct, frozen=True):
+    phase: str = ""
+
+
+class _Job(Struct, frozen=True):
+    metadata: Meta
+    status: _Status | None = None
+
+
 class Observed:
     """Samples the pods at every change that the watch reports, and every second without one."""
 
     def __init__(self, watch: DeadlockWatch, detail: Detail) -> None:
         self._watch, self._detail = watch, detail
         self._pods: Store[Pod] = Store()
-        self._jobs: Store[DLJob] = Store()
+        self._jobs: Store[_Job] = Store()
         self._done: set[str] = set()
         self._all_done = asyncio.Event()
         self._pods.subscribe(lambda *_: self._sample())
@@ -39,8 +47,8 @@ class Observed:
         """Create the jobs and observe them until all have succeeded; raise WaitTimeout after the deadline."""
         async with await Client.connect(kubeconfig) as client:
             reflectors = (
-                Reflector(client, paths.pods(namespace), Pod, self._pods),
-                Reflector(client, paths.dljobs(namespace), DLJob, self._jobs),
+                Reflector(client, paths.pods(namespace), decoder(Pod), self._pods),
+                Reflector(client, paths.dljobs(namespace), decoder(_Job), self._jobs),
             )
             running = [asyncio.create_task(each.run()) for each in reflectors]
             running.append(asyncio.create_task(self._tick()))
@@ -68,8 +76,8 @@ class Observed:
         held = sum(learner.gpus for learner in learners)
         self._detail(f"{held} GPUs held, {deadlocked.deadlocked_learners} learners deadlocked; {len(self._done)} jobs are done")
 
-    def _job_changed(self, _: DLJob | None, new: DLJob | None) -> None:
-        if new is not None and (json.loads(bytes(new.status)) or {}).get("phase") == "Succeeded":
+    def _job_changed(self, _: _Job | None, new: _Job | None) -> None:
+        if new is not None and new.status is not None and new.status.phase == "Succeeded":
             self._done.add(new.metadata.name)
         if len(self._done) == len(self._watch.jobs):
             self._all_done.set()
