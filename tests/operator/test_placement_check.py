@@ -111,7 +111,7 @@ def test_finished_job_holds_nothing_whatever_its_status_says() -> None:
 
 
 ENTRY = st.builds(
-    TaskPlacement,
+    TaskPlacement.model_construct,  # of no schema
     pod=st.text(),
     role=st.sampled_from(["worker", "chief", "ps", "evaluator"]),
     index=st.integers(),
