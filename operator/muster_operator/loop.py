@@ -33,9 +33,9 @@ class Loop:
             self._work_queue.stop()
 
     async def _turn(self, now: float) -> None:
-        for key in self._work_queue.due(now):
+        for key in self._work_queue.due():
             self._reconcile(key, now)
-        if self._work_queue.plan_is_due(now):
+        if self._work_queue.plan_is_due():
             await self._plan(now)
 
     def _reconcile(self, key: Key, now: float) -> None:
@@ -47,9 +47,9 @@ class Loop:
             self._work_queue.settled(key)
 
     async def _plan(self, now: float) -> None:
-        self._work_queue.begin_plan(now)
+        self._work_queue.begin_plan()
         try:
             await self._planning.run(now)
         except Exception as error:
             self._reporter.failed("planning", error)
-            self._work_queue.plan_by(now + RETRY_SECONDS)
+            self._work_queue.plan_in(RETRY_SECONDS)

@@ -3,6 +3,9 @@
 Nothing here is the only copy of anything: a marked object is read afresh, so a missed or doubled event does no harm. An object
 has at most one piece of work in flight; a mark that comes meanwhile counts once that work has ended. All fields are private:
 controllers and planning speak to the queue by its methods.
+
+Two clocks: `clock` dates what is written to API objects, and may be set back or forward by minutes; `pace` never is, and all
+that waits here waits by it. A date becomes a time of `pace` where it is handed in, and nowhere else.
 """
 
 from __future__ import annotations
@@ -36,10 +39,15 @@ class Key(NamedTuple):
 
 
 class WorkQueue:
-    """Marks, work in flight, and the time of the next plan; `failed` is called with work that raised. Times are by `clock`."""
+    """Marks, work in flight, and the time of the next plan; `failed` is called with work that raised."""
 
-    def __init__(self, failed: Callable[[str, Exception], None], clock: Callable[[], float] = time.time) -> None:
-        self.clock = clock
+    def __init__(
+        self,
+        failed: Callable[[str, Exception], None],
+        clock: Callable[[], float] = time.time,
+        pace: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock, self.pace = clock, pace
         self._failed = failed
         self._dirty: set[Key] = set()
         self._later: dict[Key, float] = {}
@@ -49,8 +57,7 @@ class WorkQueue:
         self._telling: set[Key] = set()
         """Those whose work in flight only tells people something."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._plan_at = 0.0
-        self._planned_at = 0.0
+        self._plan_at = self._planned_at = 0.0
         self._plan_after: set[Key] = set()
         self._changed = asyncio.Event()
 
@@ -62,11 +69,16 @@ class WorkQueue:
         self._changed.set()
 
     def mark_at(self, key: Key, at: float) -> None:
-        """Have an object reconciled at a time although nothing changes; the earliest time counts."""
-        self._later[key] = min(at, self._later.get(key, NEVER))
+        """Have an object reconciled at a date although nothing changes; the earliest time counts."""
+        self.mark_in(key, at - self.clock())
 
-    def due(self, now: float) -> list[Key]:
+    def mark_in(self, key: Key, seconds: float) -> None:
+        """Have an object reconciled after a while although nothing changes; the earliest time counts."""
+        self._later[key] = min(self.pace() + seconds, self._later.get(key, NEVER))
+
+    def due(self) -> list[Key]:
         """Take the marked objects that have no work in flight; the others stay marked."""
+        now = self.pace()
         self._dirty |= {key for key, at in self._later.items() if at <= now}
         for key in self._dirty:
             self._later.pop(key, None)
@@ -75,7 +87,7 @@ class WorkQueue:
 
     @property
     def later(self) -> Mapping[Key, float]:
-        """The objects that are marked for a time to come."""
+        """The objects that are marked for a time to come, by `pace`."""
         return self._later
 
     # Work in flight
@@ -120,7 +132,7 @@ class WorkQueue:
         try:
             await work
         except Conflict:
-            self.mark_at(key, self.clock() + NEWS_SECONDS)
+            self.mark_in(key, NEWS_SECONDS)
             self.plan_after_news()
         except Exception as error:
             self.failed(key, error)
@@ -131,18 +143,18 @@ class WorkQueue:
             self._telling.discard(key)
             if key in self._plan_after:
                 self._plan_after.discard(key)
-                self.plan_by(0.0)
+                self.plan_now()
             self._changed.set()
 
     def failed(self, key: Key, error: Exception) -> None:
         """Report what went wrong with an object, and mark it for another try."""
         self._failed(key.name, error)
         if isinstance(error, KubeError):
-            self.mark_at(key, self.clock() + RETRY_SECONDS)
+            self.mark_in(key, RETRY_SECONDS)
             return
         before = self._failures.get(key, 0)
         self._failures[key] = before + 1
-        self.mark_at(key, self.clock() + min(RETRY_SECONDS * 2.0 ** min(before, 30), LONGEST_RETRY_SECONDS))
+        self.mark_in(key, min(RETRY_SECONDS * 2.0 ** min(before, 30), LONGEST_RETRY_SECONDS))
 
     def settled(self, key: Key) -> None:
         """Forget the failures of an object that was looked at without one, unless it has work in flight that may fail."""
@@ -151,8 +163,19 @@ class WorkQueue:
 
     # Plans
 
+    def plan_now(self) -> None:
+        """Have everything planned as soon as possible."""
+        self._plan(0.0)
+
     def plan_by(self, at: float) -> None:
-        """Have everything planned by then; 0: as soon as possible."""
+        """Have everything planned by a date."""
+        self.plan_in(at - self.clock())
+
+    def plan_in(self, seconds: float) -> None:
+        """Have everything planned within so many seconds."""
+        self._plan(self.pace() + seconds)
+
+    def _plan(self, at: float) -> None:
         if at < self._plan_at:
             self._plan_at = at
             self._changed.set()
@@ -165,20 +188,20 @@ class WorkQueue:
 
     def plan_after_news(self) -> None:
         """Have everything planned once the watch has brought the object that made a write come too late."""
-        self.plan_by(self.clock() + NEWS_SECONDS)
+        self.plan_in(NEWS_SECONDS)
 
     @property
     def plan_at(self) -> float:
-        """When to plan next although nothing changes."""
+        """When to plan next although nothing changes, by `pace`."""
         return self._plan_at
 
-    def plan_is_due(self, now: float) -> bool:
+    def plan_is_due(self) -> bool:
         """Return whether to plan now."""
-        return self._next_plan() <= now
+        return self._next_plan() <= self.pace()
 
-    def begin_plan(self, now: float) -> None:
+    def begin_plan(self) -> None:
         """Note that a plan begins: what asks for a plan from here on asks for the next one."""
-        self._plan_at, self._planned_at = NEVER, now
+        self._plan_at, self._planned_at = NEVER, self.pace()
 
     def _next_plan(self) -> float:
         return max(self._plan_at, self._planned_at + PLAN_SECONDS)
@@ -189,7 +212,7 @@ class WorkQueue:
         """Sleep until something changes or is due."""
         due = min([self._next_plan(), *self._later.values()])
         try:
-            async with asyncio.timeout(max(0.0, due - self.clock()) if due != NEVER else None):
+            async with asyncio.timeout(max(0.0, due - self.pace()) if due != NEVER else None):
                 await self._changed.wait()
         except TimeoutError:
             pass

@@ -42,6 +42,7 @@ class OperatorHarness:
         self.server, self.client, self.now = server, client, NOW
         self.recorder = Recorder(client, "muster-operator", per_second=1e6)
         self.clock: Callable[[], float] = lambda: self.now
+        self.pace: Callable[[], float] = lambda: self.clock()
         self.endless: dict[str, asyncio.Event] = {}
         self.start()
 
@@ -49,7 +50,7 @@ class OperatorHarness:
         """Begin with empty stores, as a process does."""
         reporter = Reporter(self.recorder)
         self.stores = Stores()
-        self.work_queue = WorkQueue(reporter.failed, clock=lambda: self.clock())
+        self.work_queue = WorkQueue(reporter.failed, clock=lambda: self.clock(), pace=lambda: self.pace())
         self.context = Context(self.stores, self.work_queue, ApiWriter(self.client, self.stores), reporter)
         self.controllers = controllers(self.context)
         self.planning = Planning(self.context, self.controllers, Settings(verbs=VERBS))
@@ -157,7 +158,7 @@ class OperatorHarness:
 
     def due(self) -> list[str]:
         """Take the jobs that are due, by name."""
-        return [key.name.removeprefix(f"{SPACE}/") for key in self.work_queue.due(self.now)]
+        return [key.name.removeprefix(f"{SPACE}/") for key in self.work_queue.due()]
 
     async def look(self) -> None:
         """Let every job that changed do its next piece of work, and wait for it."""
@@ -167,12 +168,12 @@ class OperatorHarness:
     def reconcile(self) -> None:
         """Start the next piece of work of every object that is due."""
         by_kind = {controller.kind: controller for controller in (*self.controllers, self.planning.telling)}
-        for key in self.work_queue.due(self.now):
+        for key in self.work_queue.due():
             by_kind[key.kind].reconcile(key.name, self.now)
 
     async def plan(self) -> None:
         """Plan, and carry the plan out."""
-        self.work_queue.begin_plan(self.now)
+        self.work_queue.begin_plan()
         await self.planning.run(self.now)
 
     async def turn(self, times: int = 1, seconds: float = 0.0) -> None:

@@ -95,7 +95,7 @@ async def test_failed_write_ends_what_was_decided_about_its_gang_alone(harness: 
 async def test_gang_with_work_in_flight_is_left_alone_and_planned_after_it(harness: OperatorHarness) -> None:
     one = await running(harness)
     harness.keep_busy("vgg16")
-    harness.work_queue.begin_plan(harness.now)
+    harness.work_queue.begin_plan()
     await carry_out(
         harness, Preempt(one, (one,), Reason.PREEMPTING, "preempts"), Move(one, one.placement, Reason.MIGRATED, "moves")
     )

@@ -73,7 +73,7 @@ async def test_placement_of_a_deleted_job_does_not_land_in_the_next_of_its_name(
     replaced(harness, roles=roles(workers=1))
     harness.sync()  # the watch is quick: the store has the next job before the decision is written
     decided = [Place(gang, placement, Reason.PLACED, "2 pods on one node")]
-    harness.work_queue.begin_plan(harness.now)
+    harness.work_queue.begin_plan()
     await executors.carry_out(harness.context, harness.controllers, decided, snapshot, harness.now)
     assert harness.server.objects[JOB]["status"] is None
     assert harness.work_queue.plan_at <= harness.now + NEWS_SECONDS

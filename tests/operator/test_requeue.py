@@ -46,6 +46,13 @@ def gated(harness: OperatorHarness, pod: str) -> bool:
     return bool(harness.server.objects[paths.pods(SPACE, pod)]["spec"].get("schedulingGates"))
 
 
+def seen_for_long(harness: OperatorHarness) -> None:
+    """Let the pods have been there for so long that one without its node is believed to be stranded."""
+    harness.now -= UNSCHEDULABLE_SECONDS
+    harness.sync()
+    harness.now += UNSCHEDULABLE_SECONDS
+
+
 async def test_pod_that_cannot_start_is_requeued_with_its_gang(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=3, **PINNED, conditions=[REFUSED])
     harness.pod("p1", gang="g", size=3, **PINNED, node="n1")
@@ -64,6 +71,7 @@ async def test_bare_pods_are_created_again_and_ungated_as_a_gang(harness: Operat
     """All is written down before anything is deleted; nothing of the gang starts before the last of it is back."""
     harness.pod("p0", gang="g", size=2, **GONE)
     harness.pod("p1", gang="g", size=2, **PINNED, node="n1")
+    seen_for_long(harness)
     await harness.turn()
     writes = [line.split()[0] for line in harness.server.writes("POST", "DELETE") if not line.endswith("/events")]
     assert writes == ["POST", "POST", "DELETE", "DELETE"]
@@ -94,6 +102,7 @@ async def test_gang_without_a_size_waits_for_parked_pods(harness: OperatorHarnes
 async def test_requeued_pod_keeps_arrival_and_back_off(harness: OperatorHarness) -> None:
     """Taken back for the third time, so 4 s from its creation; its place in the queue is that of its first."""
     harness.pod("a", **{**GONE, "annotations": GIVEN | {names.REQUEUES: "2", names.QUEUED_AT: time(BORN - 99)}})
+    seen_for_long(harness)
     await harness.turn(3)
     notes = harness.metadata("a")["annotations"]
     assert (notes[names.QUEUED_AT], notes[names.REQUEUES], gated(harness, "a")) == (time(BORN - 99), "3", True)
@@ -109,6 +118,7 @@ async def test_requeued_pod_keeps_arrival_and_back_off(harness: OperatorHarness)
 async def test_pods_with_a_controller_are_only_deleted(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=2, metadata=OWNED, **GONE)
     harness.pod("p1", gang="g", size=2, **PINNED, node="n1")
+    seen_for_long(harness)
     await harness.turn()
     harness.end_pods()
     await harness.turn(2)
@@ -119,6 +129,7 @@ async def test_requeue_leaves_gated_and_finished_pods_alone(harness: OperatorHar
     harness.pod("p0", gang="g", size=3, **GONE)
     harness.pod("p1", gang="g", size=3)
     harness.pod("p2", gang="g", size=3, **{**PINNED, "annotations": {names.RESERVATION: "{}"}}, phase="Succeeded")
+    seen_for_long(harness)
     await harness.turn()
     assert kept(harness) == ["p0"]
     assert (uid(harness, "p1"), uid(harness, "p2")) == ("uid-p1", "uid-p2")
@@ -129,6 +140,7 @@ async def test_requeue_leaves_gated_and_finished_pods_alone(harness: OperatorHar
 async def test_pod_on_a_lost_node_is_deleted_without_grace(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=2, **GONE)
     harness.pod("p1", gang="g", size=2, **PINNED, node="gone")
+    seen_for_long(harness)
     await harness.turn()
     assert harness.pods() == []
     await harness.turn()
@@ -161,7 +173,7 @@ async def test_operator_killed_after_parking_carries_on(harness: OperatorHarness
 async def test_new_template_leads_to_a_plan(harness: OperatorHarness) -> None:
     keep(harness, "a", **PINNED)
     harness.sync(but="podtemplates")
-    harness.work_queue.begin_plan(harness.now)
+    harness.work_queue.begin_plan()
     harness.sync()
     assert harness.work_queue.plan_at == 0.0
 
@@ -239,7 +251,7 @@ async def test_pod_that_its_user_deletes_is_not_created_again(harness: OperatorH
 async def test_gang_is_requeued_without_the_pod_that_its_user_deletes(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=2, **GONE)
     harness.pod("p1", gang="g", size=2, **GONE)
-    harness.sync()
+    seen_for_long(harness)
     harness.server.drop(paths.pods(SPACE, "p0"))
     await harness.plan()
     assert (kept(harness), harness.pods()) == (["p1"], [])
@@ -272,6 +284,7 @@ async def test_template_counts_in_its_own_namespace_only(harness: OperatorHarnes
 async def test_terminating_pod_is_not_parked(harness: OperatorHarness) -> None:
     harness.pod("p0", gang="g", size=2, **GONE)
     harness.pod("p1", gang="g", size=2, **PINNED, node="n1", metadata={"deletionTimestamp": time(NOW)})
+    seen_for_long(harness)
     await harness.turn()
     assert (kept(harness), harness.server.writes("DELETE")) == (["p0"], [f"DELETE {paths.pods(SPACE, 'p0')}"])
 
@@ -282,6 +295,7 @@ async def test_terminating_pod_is_not_parked(harness: OperatorHarness) -> None:
 async def test_failed_requeue_is_tried_again_soon(harness: OperatorHarness) -> None:
     harness.server.refuse("POST", "podtemplates", 403, "exceeded quota")
     harness.pod("a", **GONE)
+    seen_for_long(harness)
     await harness.turn()
     assert (harness.pods(), harness.work_queue.plan_at) == (["a"], NOW + RETRY_SECONDS)
 
@@ -310,6 +324,7 @@ async def test_pod_that_could_not_be_parked_is_not_deleted(harness: OperatorHarn
     harness.server.refuse("POST", "podtemplates", 403, "exceeded quota")
     harness.pod("p0", gang="g", size=2, **GONE)
     harness.pod("p1", gang="g", size=2, **GONE)
+    seen_for_long(harness)
     await harness.turn()
     assert (harness.pods(), len(kept(harness))) == (["p0", "p1"], 1)
     await harness.turn()

@@ -40,7 +40,7 @@ async def test_gang_is_planned_when_quota_comes_free(harness: OperatorHarness) -
     harness.submit()
     await harness.turn(3)
     assert harness.admitted()[0] == "ExceedsResourceQuota"
-    harness.work_queue.begin_plan(harness.now)
+    harness.work_queue.begin_plan()
     quota(harness, {"pods": "2"}, {"pods": "2"})
     harness.sync()
     assert harness.work_queue.plan_at != 0.0
@@ -119,7 +119,7 @@ async def test_pod_that_ends_in_a_namespace_with_quotas_is_planned_after(harness
     quota(harness, {"pods": "9"})
     harness.pod("other", 0, gated=False, node="n1", phase="Running")
     harness.sync()
-    harness.work_queue.begin_plan(harness.now)
+    harness.work_queue.begin_plan()
     harness.change(paths.pods(SPACE, "other"), status={"phase": "Succeeded"})
     harness.sync()
     assert harness.work_queue.plan_at == 0.0

@@ -99,7 +99,7 @@ async def test_pod_change_that_frees_gpus_leads_to_a_plan(
 ) -> None:
     harness.pod("other", 2, gated=False, node="n1", spec={"schedulerName": "default-scheduler"})
     harness.sync()
-    harness.work_queue.begin_plan(harness.now)
+    harness.work_queue.begin_plan()
     harness.change(paths.pods(SPACE, "other"), **change)
     harness.sync()
     assert (harness.work_queue.plan_at == 0.0) is plans
@@ -109,7 +109,7 @@ async def test_deletion_of_a_gpu_pod_leads_to_a_plan(harness: OperatorHarness) -
     for gpus in (0, 2):
         harness.pod("other", gpus, gated=False, node="n1", spec={"schedulerName": "default-scheduler"})
         harness.sync()
-        harness.work_queue.begin_plan(harness.now)
+        harness.work_queue.begin_plan()
         harness.server.drop(paths.pods(SPACE, "other"))
         harness.sync()
         assert (harness.work_queue.plan_at == 0.0) is (gpus > 0)
@@ -121,7 +121,7 @@ async def test_change_of_a_node_marks_its_jobs(harness: OperatorHarness) -> None
     node = harness.status()["placement"][0]["node"]
     harness.sync()
     harness.due()
-    harness.work_queue.begin_plan(harness.now)
+    harness.work_queue.begin_plan()
     harness.node(node, annotations={"heartbeat": "1"})
     harness.sync()
     assert (harness.due(), harness.work_queue.plan_at) == ([], NEVER)
@@ -129,6 +129,6 @@ async def test_change_of_a_node_marks_its_jobs(harness: OperatorHarness) -> None
     harness.sync()
     assert (harness.due(), harness.work_queue.plan_at) == ([JOB], 0.0)
     harness.node("n2" if node == "n1" else "n1", labels={names.RACK: "r1"})
-    harness.work_queue.begin_plan(harness.now)
+    harness.work_queue.begin_plan()
     harness.sync()
     assert (harness.due(), harness.work_queue.plan_at) == ([], 0.0)

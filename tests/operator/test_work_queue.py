@@ -14,14 +14,18 @@ KEY = Key("DLJob", "vision/vgg16")
 
 
 class Clock:
-    """A clock that stands, and the failures that the queue reported."""
+    """A clock that stands, how wrong the one that dates is, and the failures that the queue reported."""
 
     def __init__(self) -> None:
-        self.now = NOW
+        self.now, self.wrong = NOW, 0.0
         self.failures: list[str] = []
 
     def queue(self) -> WorkQueue:
-        return WorkQueue(lambda what, error: self.failures.append(f"{what}: {error}"), clock=lambda: self.now)
+        return WorkQueue(
+            lambda what, error: self.failures.append(f"{what}: {error}"),
+            clock=lambda: self.now + self.wrong,
+            pace=lambda: self.now,
+        )
 
 
 @pytest.fixture
@@ -44,8 +48,8 @@ async def settled(queue: WorkQueue) -> None:
 def test_marked_object_is_due_once(queue: WorkQueue) -> None:
     queue.mark(KEY)
     queue.mark(KEY)
-    assert queue.due(NOW) == [KEY]
-    assert queue.due(NOW) == []
+    assert queue.due() == [KEY]
+    assert queue.due() == []
 
 
 async def test_object_with_work_in_flight_is_due_after_it(queue: WorkQueue) -> None:
@@ -56,25 +60,29 @@ async def test_object_with_work_in_flight_is_due_after_it(queue: WorkQueue) -> N
 
     queue.start(KEY, work())
     queue.mark(KEY)
-    assert (queue.due(NOW), queue.is_busy(KEY)) == ([], True)
+    assert (queue.due(), queue.is_busy(KEY)) == ([], True)
     done.set()
     await settled(queue)
-    assert (queue.due(NOW), queue.is_busy(KEY)) == ([KEY], False)
+    assert (queue.due(), queue.is_busy(KEY)) == ([KEY], False)
 
 
-def test_object_is_due_at_the_earliest_time_it_was_marked_for(queue: WorkQueue) -> None:
+def test_object_is_due_at_the_earliest_time_it_was_marked_for(queue: WorkQueue, clock: Clock) -> None:
     queue.mark_at(KEY, NOW + 9)
     queue.mark_at(KEY, NOW + 5)
     queue.mark_at(KEY, NOW + 7)
-    assert queue.due(NOW + 4.9) == []
-    assert queue.due(NOW + 5) == [KEY]
+    clock.now = NOW + 4.9
+    assert queue.due() == []
+    clock.now = NOW + 5
+    assert queue.due() == [KEY]
     assert queue.later == {}
 
 
-def test_mark_makes_a_later_one_of_the_same_object_void(queue: WorkQueue) -> None:
+def test_mark_makes_a_later_one_of_the_same_object_void(queue: WorkQueue, clock: Clock) -> None:
     queue.mark_at(KEY, NOW + 5)
     queue.mark(KEY)
-    assert (queue.due(NOW), queue.due(NOW + 5)) == ([KEY], [])
+    assert queue.due() == [KEY]
+    clock.now = NOW + 5
+    assert queue.due() == []
 
 
 async def test_work_that_fails_is_reported_and_tried_again(queue: WorkQueue, clock: Clock) -> None:
@@ -91,13 +99,13 @@ async def test_work_that_came_too_late_is_no_failure_and_waits_for_news_alone(qu
     async def late() -> None:
         raise Conflict(409, "Conflict", "the object has been modified")
 
-    queue.begin_plan(NOW)
+    queue.begin_plan()
     queue.start(KEY, late())
     await settled(queue)
     assert clock.failures == []
     assert (queue.later, queue.plan_at) == ({KEY: NOW + NEWS_SECONDS}, NOW + NEWS_SECONDS)
     queue.mark(KEY)
-    assert queue.due(NOW) == [KEY]
+    assert queue.due() == [KEY]
 
 
 async def test_work_in_flight_can_be_stopped(queue: WorkQueue) -> None:
@@ -110,19 +118,49 @@ async def test_work_in_flight_can_be_stopped(queue: WorkQueue) -> None:
     await settled(queue)
 
 
-def test_first_plan_is_due_at_once_and_the_next_when_asked_for(queue: WorkQueue) -> None:
-    assert queue.plan_is_due(NOW)
-    queue.begin_plan(NOW)
-    assert (queue.plan_at, queue.plan_is_due(NOW + 1e6)) == (NEVER, False)
+def test_first_plan_is_due_at_once_and_the_next_when_asked_for(queue: WorkQueue, clock: Clock) -> None:
+    assert queue.plan_is_due()
+    queue.begin_plan()
+    clock.now = NOW + 1e6
+    assert (queue.plan_at, queue.plan_is_due()) == (NEVER, False)
+    clock.now = NOW
     queue.plan_by(NOW + 5)
     queue.plan_by(NOW + 9)
-    assert (queue.plan_is_due(NOW + 4), queue.plan_is_due(NOW + 5)) == (False, True)
+    clock.now = NOW + 4
+    assert not queue.plan_is_due()
+    clock.now = NOW + 5
+    assert queue.plan_is_due()
 
 
-def test_two_plans_are_apart(queue: WorkQueue) -> None:
-    queue.begin_plan(NOW)
-    queue.plan_by(0.0)
-    assert (queue.plan_is_due(NOW), queue.plan_is_due(NOW + PLAN_SECONDS)) == (False, True)
+@pytest.mark.parametrize("step", [-120.0, 120.0, -1e9, 1e9])
+def test_step_of_the_clock_that_dates_neither_halts_nor_hastens_anything(queue: WorkQueue, clock: Clock, step: float) -> None:
+    queue.begin_plan()
+    queue.plan_in(5)
+    queue.mark_in(KEY, 5)
+    clock.wrong = step
+    assert (queue.plan_is_due(), queue.due()) == (False, [])
+    clock.now = NOW + 5
+    assert (queue.plan_is_due(), queue.due()) == (True, [KEY])
+
+
+@pytest.mark.parametrize("step", [-120.0, 120.0])
+def test_date_is_reached_after_as_long_as_it_was_away(queue: WorkQueue, clock: Clock, step: float) -> None:
+    clock.wrong = step
+    queue.begin_plan()
+    queue.plan_by(NOW + step + 5)
+    clock.wrong = 0.0
+    clock.now = NOW + 4.9
+    assert not queue.plan_is_due()
+    clock.now = NOW + 5
+    assert queue.plan_is_due()
+
+
+def test_two_plans_are_apart(queue: WorkQueue, clock: Clock) -> None:
+    queue.begin_plan()
+    queue.plan_now()
+    assert not queue.plan_is_due()
+    clock.now = NOW + PLAN_SECONDS
+    assert queue.plan_is_due()
 
 
 async def test_object_left_out_of_a_plan_is_planned_after_its_work(queue: WorkQueue) -> None:
@@ -132,7 +170,7 @@ async def test_object_left_out_of_a_plan_is_planned_after_its_work(queue: WorkQu
         await done.wait()
 
     queue.start(KEY, work())
-    queue.begin_plan(NOW)
+    queue.begin_plan()
     queue.plan_after(KEY)
     assert queue.plan_at == NEVER
     done.set()
@@ -141,7 +179,7 @@ async def test_object_left_out_of_a_plan_is_planned_after_its_work(queue: WorkQu
 
 
 async def test_object_without_work_in_flight_needs_no_plan_after_it(queue: WorkQueue) -> None:
-    queue.begin_plan(NOW)
+    queue.begin_plan()
     queue.plan_after(KEY)
 
     async def work() -> None:
@@ -153,7 +191,7 @@ async def test_object_without_work_in_flight_needs_no_plan_after_it(queue: WorkQ
 
 
 async def test_waiting_ends_with_a_mark(queue: WorkQueue) -> None:
-    queue.begin_plan(NOW)
+    queue.begin_plan()
     waiting = asyncio.create_task(queue.wait())
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -162,7 +200,7 @@ async def test_waiting_ends_with_a_mark(queue: WorkQueue) -> None:
 
 
 async def test_waiting_ends_when_something_is_due(queue: WorkQueue, clock: Clock) -> None:
-    queue.begin_plan(NOW)
+    queue.begin_plan()
     queue.mark_at(KEY, NOW + 5)
     clock.now = NOW + 5
     await asyncio.wait_for(queue.wait(), 30)

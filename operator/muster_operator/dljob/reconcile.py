@@ -58,7 +58,7 @@ class Reconciler:
         elif self._check.is_needed(job):
             self._work_queue.start(key_of(job.key), self._told(job, self._check.run(job)))
         elif not blocked and job.waits_for == NAME_TAKEN:
-            self._work_queue.plan_by(0.0)
+            self._work_queue.plan_now()
 
     async def _told(self, job: Job, work: Work) -> None:
         """Do work for a job; a fault of muster's own is told to the job as it is by then, and raised."""

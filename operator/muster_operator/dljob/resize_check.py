@@ -39,9 +39,9 @@ class ResizeCheck:
     def is_refused(self, job: Job) -> bool:
         """Return whether the job's new size was refused lately; it is planned again when it is time to ask again."""
         uid, generation, until = self._refused.get(job.key, ("", 0, 0.0))
-        refused = (uid, generation) == (job.meta.uid, job.meta.generation) and self._work_queue.clock() < until
+        refused = (uid, generation) == (job.meta.uid, job.meta.generation) and self._work_queue.pace() < until
         if refused:
-            self._work_queue.plan_by(until)
+            self._work_queue.plan_in(until - self._work_queue.pace())
         return refused
 
     def forget(self, name: str) -> None:
@@ -55,7 +55,7 @@ class ResizeCheck:
         except JobGone:
             return False
         if refusal:
-            self._refused[job.key] = job.meta.uid, job.meta.generation, self._work_queue.clock() + ASK_AGAIN_SECONDS
+            self._refused[job.key] = job.meta.uid, job.meta.generation, self._work_queue.pace() + ASK_AGAIN_SECONDS
             record = Record(job, now)
             record.refuse_resize(refusal)
             await self._writer.write(record)

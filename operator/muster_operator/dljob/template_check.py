@@ -103,7 +103,7 @@ class TemplateCheck:
     def _pass(self, job: Job) -> None:
         self._passed[job.key] = job.meta.uid
         self._work_queue.mark(key_of(job.key))  # something else may be in its way
-        self._work_queue.plan_by(0.0)
+        self._work_queue.plan_now()
 
     async def _rejected(self, job: Job, role: RoleName, error: ApiError) -> None:
         """A template that can never become a pod ends the job; one that quota or policy rejects today is tried again."""
@@ -112,7 +112,7 @@ class TemplateCheck:
             record.finish(False, "InvalidTemplate", f"roles.{role}.template: {error.message}")
         elif error.status in (403, 409):
             record.wait("TemplateRejected", error.message)
-            self._work_queue.mark_at(key_of(job.key), self._work_queue.clock() + CHECK_AGAIN_SECONDS)
+            self._work_queue.mark_in(key_of(job.key), CHECK_AGAIN_SECONDS)
         else:
             raise error
         await self._writer.write(record)

@@ -18,6 +18,7 @@ from muster_operator.dljob.job import DLJOBS, Job, Unreadable
 from muster_operator.dljob.leftovers import in_the_way, is_own, job_of_pod
 from muster_operator.dljob.resources import PRIORITY_CLASSES, SERVICES, PriorityClass, Service
 from muster_operator.reporting import about
+from muster_operator.sightings import Sightings
 from muster_operator.work_queue import Key
 
 log = logging.getLogger("muster.operator")
@@ -40,6 +41,7 @@ class Jobs:
         self._pods: dict[str, dict[str, Pod]] = {}
         """By job: the pods that have its label, or a name of its pods."""
         self._finished: set[str] = set()
+        self._sightings = Sightings(self._stores, self._work_queue)
         self.finished_version = 0
         """Counts up whenever a job finishes, or a finished one changes or goes."""
         view = self._stores.view
@@ -66,7 +68,7 @@ class Jobs:
 
     def pods_of(self, job: Job) -> list[Pod]:
         """Return the pods that belong to this very job, not to an earlier one of its name."""
-        return [pod for pod in self._pods.get(job.key, {}).values() if is_own(pod.metadata, job)]
+        return [self._sightings.dated(pod) for pod in self._pods.get(job.key, {}).values() if is_own(pod.metadata, job)]
 
     def in_the_way(self, job: Job) -> str:
         """Return the sentence about what has the names of this job and is not its own; empty if nothing has."""
@@ -93,7 +95,7 @@ class Jobs:
         self._note_finished(name, job)
         self._mark(name)
         if _matters_to_plan(before, job):
-            self._work_queue.plan_by(0.0)
+            self._work_queue.plan_now()
 
     def _report(self, unreadable: Unreadable) -> None:
         log.error("%s", unreadable.problem)
@@ -111,7 +113,7 @@ class Jobs:
         for job in self._jobs.values():
             if changed is not None and job.spec.priority_class_name == changed.metadata.name:
                 self._mark(job.key)
-        self._work_queue.plan_by(0.0)
+        self._work_queue.plan_now()
 
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
         obj = new or old
@@ -126,7 +128,7 @@ class Jobs:
             if matters:
                 self._mark(job)
         if _frees_gpus(old, new):
-            self._work_queue.plan_by(0.0)
+            self._work_queue.plan_now()
 
     def _keep_pod(self, job: str, new: Pod | None, old: Pod | None) -> None:
         pods = self._pods.setdefault(job, {})
@@ -149,7 +151,7 @@ class Jobs:
         for key, pods in self._pods.items():
             if any(pod.spec.node_name == name for pod in pods.values()):
                 self._mark(key)
-        self._work_queue.plan_by(0.0)
+        self._work_queue.plan_now()
 
 
 def _jobs_of(pod: Pod) -> set[str]:

@@ -44,10 +44,10 @@ class DLQueues(Controller):
             self._work_queue.plan_after_news()
         except KubeError as error:
             self._reporter.failed(f"status of DLQueue {queue.metadata.key}", error)
-            self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
+            self._work_queue.plan_in(RETRY_SECONDS)
 
     def _changed(self, old: DLQueue | None, new: DLQueue | None) -> None:
         if new is not None and new.flaw:
             self._reporter.event(about("DLQueue", new.metadata), "Warning", "Unreadable", new.flaw)
         if old is None or new is None or old.quota != new.quota:
-            self._work_queue.plan_by(0.0)
+            self._work_queue.plan_now()

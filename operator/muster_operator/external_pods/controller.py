@@ -71,7 +71,7 @@ class ExternalPods(Controller):
         else:
             self._pods[pod.metadata.key] = new
         if old is None or new is None or _without_note(old) != _without_note(new):
-            self._work_queue.plan_by(0.0)
+            self._work_queue.plan_now()
 
     # What planning sees
 

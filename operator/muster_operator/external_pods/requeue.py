@@ -20,6 +20,7 @@ from muster_operator.external_pods.templates import POD_TEMPLATES, PodTemplate, 
 from muster_operator.external_pods.ungating import stranded
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
+from muster_operator.sightings import Sightings
 from muster_operator.work_queue import RETRY_SECONDS, all_of
 
 REJECTED_SECONDS = 30.0
@@ -33,9 +34,10 @@ class Requeue:
         self._stores, self._work_queue = context.stores, context.work_queue
         self._api_writer, self._reporter = context.api_writer, context.reporter
         self._templates = context.stores.of(POD_TEMPLATES)
+        self._sightings = Sightings(context.stores, context.work_queue)
         self._not_before: dict[str, float] = {}
         """When to create a parked pod again whose creation was rejected, by uid."""
-        self._templates.subscribe(lambda *_: self._work_queue.plan_by(0.0))
+        self._templates.subscribe(lambda *_: self._work_queue.plan_now())
 
     async def run(self, pods: list[Pod], now: float) -> None:
         """Requeue the gangs of these pods that cannot start, and bring parked pods on."""
@@ -46,7 +48,7 @@ class Requeue:
         for name, members in gangs.items():
             with self._reporter.contained(f"{name}: could not be requeued"):
                 await self._requeue_gang(stuck[name], members)
-        await all_of(self._bring_on(parked, now) for parked in list(self._templates.values()))
+        await all_of(self._bring_on(parked) for parked in list(self._templates.values()))
 
     def away(self) -> Counter[str]:
         """Count the pods of each gang that are yet to be created again, and so belong to it although they do not exist."""
@@ -59,7 +61,7 @@ class Requeue:
         stuck = {gang_name(pod): pod for pod in begun}
         for pod in pods:
             with self._reporter.contained(f"pod {pod.metadata.key}: whether it can start", about_pod(pod.metadata)):
-                is_stranded, until = stranded(pod, self._stores.node_ready, now)
+                is_stranded, until = stranded(self._sightings.dated(pod), self._stores.node_ready, now)
                 if is_stranded:
                     stuck[gang_name(pod)] = pod
                 elif until is not None:
@@ -82,7 +84,7 @@ class Requeue:
             self._work_queue.plan_after_news()
         except KubeError as error:
             self._reporter.failed(f"{gang_name(stuck)}: could not be requeued", error)
-            self._work_queue.plan_by(self._work_queue.clock() + RETRY_SECONDS)
+            self._work_queue.plan_in(RETRY_SECONDS)
 
     async def _park(self, pod: Pod) -> None:
         """Write the PodTemplate of a bare pod, unless the pod is terminating or gone already."""
@@ -93,7 +95,7 @@ class Requeue:
         except (NotFound, AlreadyExists):
             return
 
-    async def _bring_on(self, parked: PodTemplate, now: float) -> None:
+    async def _bring_on(self, parked: PodTemplate) -> None:
         """Do what comes next for a parked pod; a failure is told about the pod, and tried again later."""
         uid = parked.metadata.name
         current = self._stores.view.pods.get(parked.pod.metadata.key)
@@ -104,22 +106,23 @@ class Requeue:
                     await self._api_writer.delete(POD_TEMPLATES, parked.metadata)
                 case Step.WAIT if current is not None and self._is_abandoned(current):
                     await self._delete(current)
-                case Step.CREATE if not_before <= now:
+                case Step.CREATE if not_before <= self._work_queue.pace():
                     await self._create_again(parked)
                     self._not_before.pop(uid, None)
                 case Step.CREATE:
-                    self._work_queue.plan_by(not_before)
+                    self._work_queue.plan_in(not_before - self._work_queue.pace())
         except Conflict:
             self._work_queue.plan_after_news()
         except KubeError as error:
-            self._failed(parked, error, now)
+            self._failed(parked, error)
 
-    def _failed(self, parked: PodTemplate, error: KubeError, now: float) -> None:
+    def _failed(self, parked: PodTemplate, error: KubeError) -> None:
         pod, uid = parked.pod.metadata, parked.metadata.name
         self._reporter.failed(f"{pod.key}: could not be created again", error)
         self._reporter.event(about_pod(pod), "Warning", "RequeueFailed", f"not created again: {error}")
-        self._not_before[uid] = now + (REJECTED_SECONDS if isinstance(error, ApiError) else RETRY_SECONDS)
-        self._work_queue.plan_by(self._not_before[uid])
+        pause = REJECTED_SECONDS if isinstance(error, ApiError) else RETRY_SECONDS
+        self._not_before[uid] = self._work_queue.pace() + pause
+        self._work_queue.plan_in(pause)
 
     async def _create_again(self, parked: PodTemplate) -> None:
         """Create a bare pod from its PodTemplate, unless another pod has its name, and delete the template."""

@@ -138,7 +138,7 @@ class Execution:
         except Exception as error:
             self._reporter.failed(f"{name}: a decision could not be written", error)
             pause = RETRY_SECONDS if isinstance(error, KubeError) else FAULT_SECONDS
-            self._work_queue.plan_by(self._work_queue.clock() + pause)
+            self._work_queue.plan_in(pause)
 
 
 def _stronger(gang: Gang, victim: Gang) -> str:

@@ -52,9 +52,10 @@ class Planning:
     def _decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         """Ask the planner: for an introspective pass when a slice ends, else for a reactive one if any gang wants something."""
         if any(gang.sharing.slices for gang in snapshot.gangs):
-            due = self._next_slice <= now
-            self._next_slice = now + self.planner.settings.slice_seconds if due else self._next_slice
-            self._work_queue.plan_by(self._next_slice)
+            pace = self._work_queue.pace()
+            due = self._next_slice <= pace
+            self._next_slice = pace + self.planner.settings.slice_seconds if due else self._next_slice
+            self._work_queue.plan_in(self._next_slice - pace)
             if due:
                 return self._isolated(snapshot, self.planner.introspect, planner.introspect, now)
         if any(not gang.placement or gang.leave is not None or gang.resize for gang in snapshot.gangs):
@@ -63,12 +64,12 @@ class Planning:
 
     def _isolated(self, snapshot: Snapshot, ask: Pass, afresh: Pass, now: float) -> Sequence[Decision]:
         """Ask for a pass, without the gangs and nodes over which the planner fails."""
-        settings, isolation = self.planner.settings, self._isolation
-        decisions = isolation.decide(snapshot, lambda some: ask(some, now), lambda some: afresh(some, now, settings), now)
+        settings, isolation, pace = self.planner.settings, self._isolation, self._work_queue.pace()
+        decisions = isolation.decide(snapshot, lambda some: ask(some, now), lambda some: afresh(some, now, settings), pace)
         for kind, aside in (("gang", isolation.gangs), ("node", isolation.nodes)):
             metrics.SET_ASIDE.labels(kind).set(len(aside))
         if isolation.again_at is not None:
-            self._work_queue.plan_by(isolation.again_at)
+            self._work_queue.plan_in(isolation.again_at - pace)
         return decisions
 
     def _set_aside(self, kind: str, name: str, error: Exception) -> None:

@@ -48,60 +48,62 @@ class Telling(Controller):
     def hear(self, waits: Sequence[Wait], now: float) -> None:
         """Tell people this from now on, and nothing of what earlier plans said."""
         self._waits, self._next = waits, self._next % max(1, len(waits))
-        self._begin(now)
-        if self._look_at <= now:
+        self._begin()
+        pace = self._work_queue.pace()
+        if self._look_at <= pace:
             self._look(now)
         else:
-            self._work_queue.mark_at(_ITSELF, self._look_at)
+            self._work_queue.mark_in(_ITSELF, self._look_at - pace)
 
     def reconcile(self, name: str, now: float) -> None:  # noqa: ARG002 (there is only one)
         if not self._left:
-            self._begin(now)
+            self._begin()
         self._look(now)
 
-    def _begin(self, now: float) -> None:
+    def _begin(self) -> None:
         """Begin another round; rests that are over are forgotten."""
         self._left, self._wake_at = len(self._waits), NEVER
-        while self._rests and self._rests[key := next(iter(self._rests))] <= now:
+        pace = self._work_queue.pace()
+        while self._rests and self._rests[key := next(iter(self._rests))] <= pace:
             del self._rests[key]
             self._failed.discard(key)
 
     def _look(self, now: float) -> None:
         """Look at some waits, and start the writes of what is to be told now."""
-        numbers = MOST_NUMBERS
+        numbers, pace = MOST_NUMBERS, self._work_queue.pace()
         for _ in range(min(self._left, MOST_LOOKED_AT)):
             if self._work_queue.telling >= MOST_AT_ONCE:
                 break
             wait = self._waits[self._next]
             self._next, self._left = (self._next + 1) % len(self._waits), self._left - 1
-            news = self._untold(wait, now)
+            news = self._untold(wait, pace)
             if news is not News.NONE:
                 self._left = len(self._waits)
             if news is News.REASON or (news is News.NUMBERS and numbers):
                 numbers -= news is News.NUMBERS
                 self._start(wait, now)
         if self._left:
-            self._look_at = now + LOOK_SECONDS
+            self._look_at = pace + LOOK_SECONDS
         if self._left or self._wake_at != NEVER:
-            self._work_queue.mark_at(_ITSELF, self._look_at if self._left else self._wake_at)
+            self._work_queue.mark_in(_ITSELF, (self._look_at if self._left else self._wake_at) - pace)
 
-    def _untold(self, wait: Wait, now: float) -> News:
+    def _untold(self, wait: Wait, pace: float) -> News:
         """What people are to be told of a wait as soon as there is room for it."""
         with self._reporter.contained(f"{wait.gang.name}: cannot be told why it waits"):
             owner = self._owner(wait.gang.name)
             news = owner.news(wait) if owner is not None else News.NONE
             if owner is None or news is News.NONE:
                 return News.NONE
-            until = self._rests_until(Key(owner.kind, wait.gang.name), news, now)
-            if until <= now:
+            until = self._rests_until(Key(owner.kind, wait.gang.name), news, pace)
+            if until <= pace:
                 return news
             self._wake_at = min(self._wake_at, until)
         return News.NONE
 
-    def _rests_until(self, key: Key, news: News, now: float) -> float:
+    def _rests_until(self, key: Key, news: News, pace: float) -> float:
         """Until when a gang is not told some news."""
         until = self._rests.get(key, 0.0) if news is News.NUMBERS or key in self._failed else 0.0
-        return max(until, now + LOOK_SECONDS) if self._work_queue.is_busy(key) else until
+        return max(until, pace + LOOK_SECONDS) if self._work_queue.is_busy(key) else until
 
     def _start(self, wait: Wait, now: float) -> None:
         owner = self._owner(wait.gang.name)
@@ -122,4 +124,4 @@ class Telling(Controller):
 
     def _rest(self, key: Key, seconds: float) -> None:
         self._rests.pop(key, None)
-        self._rests[key] = self._work_queue.clock() + seconds
+        self._rests[key] = self._work_queue.pace() + seconds

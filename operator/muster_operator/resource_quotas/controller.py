@@ -53,7 +53,7 @@ class ResourceQuotas(Controller):
     def _quota_changed(self, old: QuotaObject | None, new: QuotaObject | None) -> None:
         self._namespaces = {quota.metadata.namespace or "" for quota in self._quotas.values()}
         if old is None or new is None or is_freed(old, new):
-            self._work_queue.plan_by(0.0)
+            self._work_queue.plan_now()
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
@@ -70,4 +70,4 @@ class ResourceQuotas(Controller):
                 self._pods.pop(namespace, None)
         ends = new is None or new.finished or new.leaving
         if namespace in self._namespaces and ends:
-            self._work_queue.plan_by(0.0)
+            self._work_queue.plan_now()

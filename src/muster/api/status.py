@@ -6,7 +6,7 @@ reservations from it. Times are UTC; lists are bounded, so an object stays small
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, WithJsonSchema
 
 from muster.api.base import Reported, extra
 from muster.scheduling.topology.links import MOST_GPUS
@@ -16,6 +16,10 @@ RoleName = Literal["worker", "chief", "ps", "evaluator"]
 ConditionType = Literal["Admitted", "Running", "Suspended", "Succeeded", "Failed"]
 TIMELINE_LIMIT = 50
 """The number of events of a timeline; the operator drops the oldest except the first."""
+
+Number = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0})]
+GpuIndex = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MOST_GPUS - 1})]
+"""Bounds for the API server. The operator reads any number: a placement that is none is taken back."""
 
 
 class Condition(Reported):
@@ -42,13 +46,13 @@ class TaskPlacement(Reported):
     """The pod's name."""
     role: RoleName
     """The pod's role."""
-    index: Annotated[int, Field(ge=0)]
+    index: Number
     """The pod's number within its role, from 0."""
-    rank: Annotated[int, Field(ge=0)]
+    rank: Number
     """The pod's rank in the gang, in topology order, from 0."""
     node: str
     """The node to which the pod is pinned."""
-    gpus: list[Annotated[int, Field(ge=0, le=MOST_GPUS - 1)]] = Field(default_factory=list)
+    gpus: list[GpuIndex] = Field(default_factory=list)
     """The pod's GPUs, by index on the node."""
 
 

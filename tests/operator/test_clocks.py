@@ -1,0 +1,58 @@
+"""The clock that dates what is written may step, and those of other hosts may be wrong: planning goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders.dljobs import NOW, Json, condition, roles
+from builders.operator_harness import SPACE, OperatorHarness
+from muster.api import names
+from muster.kube import paths
+from muster_operator.pinning import UNSCHEDULABLE_SECONDS
+
+WHOLE = roles(workers=1, gpus=4)
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize("step", [-120.0, -HOUR, 120.0, HOUR])
+async def test_job_that_arrives_after_a_step_of_the_clock_starts_at_once(harness: OperatorHarness, step: float) -> None:
+    wrong = [0.0]
+    harness.clock, harness.pace = lambda: harness.now + wrong[0], lambda: harness.now
+    harness.submit("first", roles=WHOLE)
+    await harness.turn(3)
+    wrong[0] = step
+    harness.submit("second", roles=WHOLE)
+    for _ in range(3):
+        harness.now += 0.1
+        harness.sync()
+        for key in harness.work_queue.due():
+            harness.dljobs.reconcile(key.name, harness.clock())
+        if harness.work_queue.plan_is_due():
+            harness.work_queue.begin_plan()
+            await harness.planning.run(harness.clock())
+        await harness.idle()
+    assert harness.status("second")["phase"] == "Admitted"
+
+
+def refused(since: float) -> Json:
+    return {"conditions": [condition("PodScheduled", "False", reason="Unschedulable", message="no room", since=since)]}
+
+
+@pytest.mark.parametrize("skew", [-HOUR, HOUR])
+async def test_refusal_of_a_jobs_pod_counts_from_when_it_is_seen_here(harness: OperatorHarness, skew: float) -> None:
+    harness.submit(roles=WHOLE)
+    await harness.turn(3)
+    harness.change(paths.pods(SPACE, "vgg16-worker-0"), status=refused(NOW + skew))
+    await harness.turn(2)
+    assert harness.status()["phase"] == "Admitted"
+    await harness.turn(2, seconds=UNSCHEDULABLE_SECONDS + 1)
+    assert harness.status()["requeues"] == 1
+
+
+@pytest.mark.parametrize("skew", [-HOUR, HOUR])
+async def test_refusal_of_an_external_pod_counts_from_when_it_is_seen_here(harness: OperatorHarness, skew: float) -> None:
+    harness.pod("p", gated=False, pin="n1", annotations={names.GPUS: "0", names.RANK: "0"}, **refused(NOW + skew))
+    await harness.turn(2)
+    assert harness.server.writes("POST", "DELETE") == []
+    await harness.turn(seconds=UNSCHEDULABLE_SECONDS)
+    assert f"DELETE {paths.pods(SPACE, 'p')}" in harness.server.writes("DELETE")
