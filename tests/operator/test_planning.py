@@ -194,6 +194,73 @@ async def test_job_whose_priority_class_does_not_exist_waits_and_says_so(harness
     assert set(held(harness)) == {"vgg16"}
 
 
+def queue(harness: OperatorHarness, name: str, gpus: int | None) -> None:
+    harness.server.put(paths.dlqueues(SPACE), {"metadata": {"name": name, "namespace": SPACE}, "spec": {"gpus": gpus}})
+
+
+async def test_job_that_waits_for_its_quota_holds_no_gpus_of_others(harness: OperatorHarness) -> None:
+    """Seen: a job that waited for its own queue's quota kept 95 of 96 GPUs from every other team."""
+    queue(harness, "small", 7)
+    harness.submit("first", roles=roles(workers=1, gpus=1), queue="small")
+    await harness.turn(2)
+    harness.submit("greedy", roles=roles(workers=7, gpus=1), queue="small")
+    await harness.turn(2)
+    assert harness.admitted("greedy") == ("QuotaExhausted", "needs 7 GPUs; queue vision/small uses 1 of 7 GPUs")
+    harness.server.put(paths.dljobs("other"), dljob("other", roles=roles(workers=7, gpus=1), metadata={"namespace": "other"}))
+    await harness.turn(2)
+    assert set(held(harness)) == {"first", "other"}
+
+
+async def test_higher_priority_preempts_a_lower_one_within_a_full_quota(harness: OperatorHarness) -> None:
+    queue(harness, "small", 4)
+    harness.submit("low", roles=WHOLE, queue="small")
+    await harness.turn(3)
+    harness.run_pods()
+    await harness.turn()
+    harness.submit("high", roles=WHOLE, queue="small", priority=1)
+    await harness.turn(3)
+    assert harness.admitted("low")[1] == "preempted by vision/high, which has priority 1"
+    await harness.turn(2, seconds=2)
+    harness.end_pods()
+    await harness.turn(3)
+    assert set(held(harness)) == {"high"}
+
+
+async def test_job_of_a_queue_that_does_not_exist_waits_and_is_told_which_do(harness: OperatorHarness) -> None:
+    queue(harness, "prod", None)
+    harness.submit("lost", roles=WHOLE, queue="prd")
+    await harness.turn(2)
+    assert harness.admitted("lost") == ("QueueNotFound", "queue vision/prd does not exist; there are vision/prod")
+    queue(harness, "prd", None)
+    await harness.turn(2)
+    assert set(held(harness)) == {"lost"}
+    for name in ("prd", "prod"):
+        harness.server.drop(paths.dlqueues(SPACE, name))
+    await harness.turn(3)
+    assert set(held(harness)) == {"lost"}
+
+
+async def test_gpus_of_pods_of_other_schedulers_count_in_their_queue(harness: OperatorHarness) -> None:
+    queue(harness, "default", 4)
+    harness.pod("foreign", 2, gated=False, node="n1", spec={"schedulerName": "default-scheduler"})
+    harness.submit(roles=roles(workers=1, gpus=3))
+    await harness.turn(2)
+    assert harness.admitted() == ("QuotaExhausted", "needs 3 GPUs; queue vision/default uses 2 of 4 GPUs")
+    status = harness.server.objects[paths.dlqueues(SPACE, "default")]["status"]
+    assert (status["gpusInUse"], status["pending"]) == (2, 1)
+
+
+async def test_quota_lowered_below_what_runs_stops_nothing_and_starts_nothing(harness: OperatorHarness) -> None:
+    queue(harness, "default", 8)
+    harness.submit("runs", roles=WHOLE)
+    await harness.turn(2)
+    queue(harness, "default", 2)
+    harness.submit("waits", roles=roles(workers=1, gpus=1))
+    await harness.turn(3)
+    assert set(held(harness)) == {"runs"}
+    assert harness.admitted("waits") == ("QuotaExhausted", "needs 1 GPUs; queue vision/default uses 4 of 2 GPUs")
+
+
 async def test_time_slicing_job_with_least_service_goes_first(harness: OperatorHarness) -> None:
     turns = {"timeSlicing": True}
     harness.submit("long", roles=roles(workers=2, gpus=4), sharing=turns)

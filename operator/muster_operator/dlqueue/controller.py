@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from muster.allocation.unplanned import Unplanned
 from muster.kube.errors import Conflict, KubeError
 from muster.scheduling.gang import Gang
 from muster.scheduling.snapshot import Queue
@@ -20,20 +21,23 @@ class DLQueues(Controller):
 
     def __init__(self, context: Context) -> None:
         self._queues = context.stores.of(DLQUEUES)
+        self._unplanned = Unplanned(context.stores.view)
         self._work_queue, self._api_writer, self._reporter = context.work_queue, context.api_writer, context.reporter
         self._queues.subscribe(self._changed)
 
     def queues(self) -> Mapping[str, Queue]:
-        return quotas(self._queues.values())
+        others = self._unplanned.by_queue() if len(self._queues) else {}
+        return quotas(self._queues.values(), others)
 
     async def report(self, gangs: Sequence[Gang]) -> None:
         """Write each queue's status as of the plan that was just made."""
         by_queue: dict[str, list[Gang]] = {}
         for gang in gangs:
             by_queue.setdefault(gang.queue, []).append(gang)
+        others = self._unplanned.by_queue() if len(self._queues) else {}
         for queue in list(self._queues.values()):
             with self._reporter.contained(f"status of DLQueue {queue.metadata.key}"):
-                status = status_of(queue, by_queue.get(queue.metadata.key, []))
+                status = status_of(queue, by_queue.get(queue.metadata.key, []), others.get(queue.metadata.key, 0))
                 if not is_current(queue, status):
                     await self._write(queue, status)
 

@@ -56,17 +56,18 @@ def decode(body: bytes | msgspec.Raw) -> DLQueue:
 DLQUEUES = Resource(paths.MUSTER, "dlqueues", decode)
 
 
-def quotas(queues: Iterable[DLQueue]) -> dict[str, Queue]:
-    """Return the queues as the planner sees them, by "NAMESPACE/NAME"."""
-    return {queue.metadata.key: Queue(queue.metadata.key, queue.quota) for queue in queues}
+def quotas(queues: Iterable[DLQueue], others: Mapping[str, int]) -> dict[str, Queue]:
+    """Return the queues as the planner sees them, by "NAMESPACE/NAME"; `others` has the GPUs of pods that are no gang's."""
+    keys = ((queue, queue.metadata.key) for queue in queues)
+    return {key: Queue(key, queue.quota, queue.metadata.namespace or "", others.get(key, 0)) for queue, key in keys}
 
 
-def status_of(queue: DLQueue, gangs: Sequence[Gang]) -> dict[str, Any]:
-    """Return the status of a queue with these gangs."""
+def status_of(queue: DLQueue, gangs: Sequence[Gang], others: int = 0) -> dict[str, Any]:
+    """Return the status of a queue with these gangs, and with the GPUs of pods that are no gang's."""
     placed = [gang for gang in gangs if gang.placement]
     return {
         "observedGeneration": queue.metadata.generation,
-        "gpusInUse": sum(gang.held for gang in placed),
+        "gpusInUse": sum(gang.held for gang in placed) + others,
         "pending": len(gangs) - len(placed),
         "running": len(placed),
     }

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from muster.allocation.pods import constraint_of, gpus_of, pod_holding, resources_of
+from muster.allocation.unplanned import queue_of
 from muster.api import names, texts
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Gang, Task
@@ -48,11 +49,6 @@ def gang_name(pod: Pod) -> str:
     """Return the name of the gang that a pod belongs to."""
     label = pod.metadata.label(names.GANG)
     return f"{pod.metadata.namespace}/gang:{label}" if label else f"{pod.metadata.namespace}/pod:{pod.metadata.name}"
-
-
-def queue_of(pod: Pod) -> str:
-    """Return the queue that a pod counts against."""
-    return f"{pod.metadata.namespace}/{pod.metadata.label(names.QUEUE) or 'default'}"
 
 
 def grouped(pods: Iterable[Pod]) -> dict[str, tuple[Pod, ...]]:

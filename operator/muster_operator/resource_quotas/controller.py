@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Gang
 from muster.scheduling.resource_quota import Charge, ResourceQuota
 from muster_operator.controller import Context, Controller
-from muster_operator.resource_quotas.counting import RESOURCE_QUOTAS, QuotaObject, charged, counted, is_freed, promised, read
+from muster_operator.resource_quotas.counting import RESOURCE_QUOTAS, QuotaObject, as_planned, charged, is_freed
 
 
 class ResourceQuotas(Controller):
@@ -33,22 +32,15 @@ class ResourceQuotas(Controller):
         pods.subscribe(self._pod_changed)
 
     def resource_quotas(self, gangs: Sequence[Gang]) -> Iterable[ResourceQuota]:
-        quotas = [read(quota) for quota in self._quotas.values()]
-        if not quotas:
-            return ()
-        there = {quota.namespace: self._pods.get(quota.namespace, {}) for quota in quotas}
-        to_come = promised(gangs, there)
-        present = {namespace: Counter(self._charged(pods)) for namespace, pods in there.items()}
-        return [counted(quota, present[quota.namespace], to_come.get(quota.namespace, {})) for quota in quotas]
+        return as_planned(self._quotas.values(), gangs, self._pods, self._charge) if len(self._quotas) else ()
 
-    def _charged(self, pods: dict[str, Pod]) -> Iterable[Charge]:
-        """What pods count, each worked out once."""
-        for key, pod in pods.items():
-            before = self._charges.get(key)
-            if before is None or before[0] is not pod:
-                before = self._charges[key] = pod, charged(pod)
-            if before[1] is not None:
-                yield before[1]
+    def _charge(self, pod: Pod) -> Charge | None:
+        """What a pod counts, worked out once."""
+        key = pod.metadata.key
+        before = self._charges.get(key)
+        if before is None or before[0] is not pod:
+            before = self._charges[key] = pod, charged(pod)
+        return before[1]
 
     def _quota_changed(self, old: QuotaObject | None, new: QuotaObject | None) -> None:
         self._namespaces = {quota.metadata.namespace or "" for quota in self._quotas.values()}

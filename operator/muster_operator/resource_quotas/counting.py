@@ -8,7 +8,7 @@ gangs that are not created yet are added.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -95,6 +95,20 @@ def charged(pod: Pod) -> Charge | None:
     if pod.leaving:
         return None
     return ENDED if pod.finished else charge_of(pod)
+
+
+def as_planned(
+    quotas: Iterable[QuotaObject],
+    gangs: Iterable[Gang],
+    pods: Mapping[str, Mapping[str, Pod]],
+    charge: Callable[[Pod], Charge | None] = charged,
+) -> tuple[ResourceQuota, ...]:
+    """Return the quotas with all that is used or promised; `pods` has all pods by namespace and key."""
+    known = [read(quota) for quota in quotas]
+    there = {quota.namespace: pods.get(quota.namespace, {}) for quota in known}
+    to_come = promised(gangs, there)
+    present = {name: Counter(filter(None, map(charge, own.values()))) for name, own in there.items()}
+    return tuple(counted(quota, present[quota.namespace], to_come.get(quota.namespace, {})) for quota in known)
 
 
 def counted(quota: ResourceQuota, pods: Mapping[Charge, int], promised: Mapping[Charge, int]) -> ResourceQuota:

@@ -204,11 +204,12 @@ class SpecOf(Strict, Generic[RolesT]):
     """The desired state of the job, with its roles in full or as far as somebody needs them."""
 
     queue: DnsLabel = "default"
-    """The DLQueue of the job, in its namespace."""
+    """The DLQueue of the job, in its namespace; it must exist where the namespace has any."""
     priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] = 0
-    """A higher priority goes first within a queue, and may preempt lower ones."""
+    """A higher priority goes first among the jobs of the namespace, and preempts lower ones of it. For other namespaces it
+    counts nothing."""
     priority_class_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """The PriorityClass that sets the priority, in place of priority."""
+    """The PriorityClass, which counts against every namespace: a higher value goes first, and preempts lower ones."""
     roles: RolesT
     """The pods, by role."""
     rendezvous: Annotated[Rendezvous, Field(json_schema_extra=extra(immutable("rendezvous")))] = "Torchrun"

@@ -1,6 +1,7 @@
 """The DLQueue: a queue of jobs in one namespace with a GPU quota.
 
-Queues are optional: a queue without a DLQueue has no quota.
+Queues are optional: in a namespace without DLQueues, queues have no quotas. Where there is a DLQueue, a job waits for the one
+that it names to exist.
 """
 
 from typing import Annotated, Literal
@@ -15,7 +16,8 @@ class DLQueueSpec(Strict):
     """The desired state of the queue."""
 
     gpus: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    """The quota: the GPUs that the queue's jobs may hold together; without it, no limit; 0 admits no job."""
+    """The quota: the GPUs that the queue's jobs and pods may hold together; without it, no limit; 0 admits no job. A quota
+    below what is held stops nothing that runs, and admits nothing."""
 
 
 class DLQueueStatus(Reported):
@@ -24,7 +26,7 @@ class DLQueueStatus(Reported):
     observed_generation: int | None = None
     """The metadata.generation that this status reflects."""
     gpus_in_use: int = 0
-    """GPUs reserved for admitted jobs."""
+    """GPUs reserved for admitted jobs, and held by pods without a plan of muster's."""
     pending: int = 0
     """The number of waiting jobs."""
     running: int = 0
@@ -41,7 +43,7 @@ class QueueMeta(Open):
 
 
 class DLQueue(Strict):
-    """A queue of DLJobs, ordered by priority, then arrival."""
+    """A queue of DLJobs, ordered by priority, then arrival. When a queue is deleted its running jobs go on."""
 
     api_version: Literal["muster.dev/v1alpha1"] = "muster.dev/v1alpha1"
     kind: Literal["DLQueue"] = "DLQueue"

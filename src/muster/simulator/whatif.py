@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from muster.allocation.unplanned import Unplanned
 from muster.kube.objects import Pod
 from muster.scheduling.decisions import Assignment, Decision, Preempt
 from muster.scheduling.gang import Gang
@@ -31,6 +32,7 @@ from muster_operator.dljob.resources import PRIORITY_CLASSES, Priorities
 from muster_operator.dlqueue.usage import DLQUEUES, quotas
 from muster_operator.external_pods.gangs import counts, gangs_of, is_external, placed_gang
 from muster_operator.planning.executors import VERBS
+from muster_operator.resource_quotas.counting import RESOURCE_QUOTAS, as_planned
 from muster_operator.stores import Stores
 
 LEAST_SECONDS = 1.0
@@ -51,7 +53,17 @@ def load(path: Path) -> LiveCluster:
     problems = [Problem(None, "dljobs", job.problem) for job in stores.of(DLJOBS).values() if isinstance(job, Unreadable)]
     if problems:
         raise BadInput(path, problems)
-    return LiveCluster(Snapshot(stores.view.usable(), tuple(gangs(stores)), quotas(stores.of(DLQUEUES).values())), at)
+    return LiveCluster(_snapshot(stores), at)
+
+
+def _snapshot(stores: Stores) -> Snapshot:
+    view, planned = stores.view, tuple(gangs(stores))
+    queues = quotas(stores.of(DLQUEUES).values(), Unplanned(view).by_queue())
+    by_namespace: dict[str, dict[str, Pod]] = {}
+    for pod in view.pods.values():
+        by_namespace.setdefault(pod.metadata.namespace or "", {})[pod.metadata.key] = pod
+    resource_quotas = as_planned(stores.of(RESOURCE_QUOTAS).values(), planned, by_namespace)
+    return Snapshot(view.usable(), planned, queues, resource_quotas=resource_quotas)
 
 
 def gangs(stores: Stores) -> list[Gang]:

@@ -1,0 +1,68 @@
+"""GPUs of bound pods that no plan named, by queue."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from builders.dljobs import Json, dljob
+from builders.external_pods import external_json
+from muster.allocation.unplanned import Unplanned
+from muster.allocation.view import ClusterView
+from muster.api import names
+from muster.kube.objects import DLJob, Pod
+
+
+def view_of(*pods: Json) -> ClusterView:
+    view = ClusterView()
+    for body in pods:
+        view.pods.put(msgspec.convert(json.loads(json.dumps(body)), Pod))
+    return view
+
+
+def pod(name: str = "a", gpus: int = 2, *, owner: str = "", **fields: Any) -> Json:
+    """A pod that is bound to n1."""
+    body = external_json(name, gpus, gated=False, **{"node": "n1", **fields})
+    if owner:
+        body["metadata"]["ownerReferences"] = [{"kind": "DLJob", "name": "vgg16", "uid": owner, "controller": True}]
+    return body
+
+
+OTHER = {"schedulerName": "default-scheduler"}
+NAMED = {names.GPUS: "0,1"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "counts"),
+    [
+        ({"spec": OTHER}, {"vision/default": 2}),
+        ({"spec": OTHER, "annotations": NAMED}, {"vision/default": 2}),
+        ({"spec": OTHER, "metadata": {"labels": {names.QUEUE: "research"}}}, {"vision/research": 2}),
+        ({}, {"vision/default": 2}),
+        ({"annotations": {names.GPUS: "0"}}, {"vision/default": 2}),
+        ({"annotations": NAMED}, {}),
+        ({"metadata": {"labels": {names.JOB: "vgg16"}}, "annotations": NAMED}, {"vision/default": 2}),
+        ({"owner": "uid-forged", "spec": OTHER}, {"vision/default": 2}),
+        ({"owner": "uid-vgg16", "metadata": {"labels": {names.JOB: "vgg16"}}}, {}),
+        ({"spec": OTHER, "node": None}, {}),
+        ({"spec": OTHER, "phase": "Succeeded"}, {}),
+        ({"spec": OTHER, "gpus": 0}, {}),
+    ],
+)
+def test_bound_pod_counts_unless_a_gang_or_job_counts_its_gpus(fields: Json, counts: dict[str, int]) -> None:
+    view = view_of(pod(**fields))
+    view.jobs.put(msgspec.json.decode(json.dumps(dljob(metadata={"resourceVersion": "1"})), type=DLJob))
+    assert Unplanned(view).by_queue() == counts
+
+
+def test_count_follows_the_pods() -> None:
+    view = view_of(pod("a", spec=OTHER))
+    unplanned = Unplanned(view)
+    view.pods.put(msgspec.convert(pod("b", 3, spec=OTHER, metadata={"resourceVersion": "2"}), Pod))
+    assert unplanned.by_queue() == {"vision/default": 5}
+    view.pods.put(msgspec.convert(pod("b", 3, spec=OTHER, metadata={"resourceVersion": "3"}, phase="Failed"), Pod))
+    view.pods.remove("vision/a", "4")
+    assert unplanned.by_queue() == {}
