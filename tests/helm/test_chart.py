@@ -333,3 +333,33 @@ def test_user_id_can_be_left_to_the_platform(helm: Helm) -> None:
         context = find(objects, "Deployment", "muster-operator")["spec"]["template"]["spec"]["securityContext"]
         assert context.get("runAsUser") == expected
         assert context["runAsNonRoot"] is True
+
+
+DEAD = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+
+@pytest.mark.parametrize("part", ["operator", "scheduler"])
+def test_pod_leaves_a_dead_node_after_half_a_minute(helm: Helm, part: str) -> None:
+    """Else the plug-in DefaultTolerationSeconds of the API server would let it stay for five minutes."""
+    assert _tolerations(helm, part) == [_leaves(key, 30) for key in DEAD]
+
+
+def test_tolerations_of_the_values_come_beside_those_of_a_dead_node(helm: Helm) -> None:
+    infra = {"key": "infra", "operator": "Exists", "effect": "NoSchedule"}
+    assert _tolerations(helm, "scheduler", infra) == [*(_leaves(key, 30) for key in DEAD), infra]
+
+
+def test_values_may_let_a_pod_leave_a_dead_node_sooner_or_later(helm: Helm) -> None:
+    own = _leaves(DEAD[1], 5)
+    assert _tolerations(helm, "operator", own) == [_leaves(DEAD[0], 30), own]
+
+
+def _leaves(key: str, seconds: int) -> dict[str, Any]:
+    return {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}
+
+
+def _tolerations(helm: Helm, part: str, *given: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tolerations of a Deployment's pods, with these in the values."""
+    objects = helm.template("--set-json", f"{part}.tolerations={json.dumps(given)}")
+    tolerations: list[dict[str, Any]] = find(objects, "Deployment", f"muster-{part}")["spec"]["template"]["spec"]["tolerations"]
+    return tolerations
