@@ -6,7 +6,7 @@ asks for gangs and has decisions about them carried out. A controller overrides 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar
@@ -56,7 +56,7 @@ class Controller:
     async def prepare(self, now: float) -> None:
         """Finish what has to be done before a plan."""
 
-    def gangs(self) -> Iterable[Gang]:
+    def gangs(self) -> Collection[Gang]:
         """Return the gangs that a plan is to consider; the same objects while nothing about them changes."""
         return ()
 

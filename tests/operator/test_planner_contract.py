@@ -16,6 +16,8 @@ from muster.scheduling.decisions import Decision
 from muster.scheduling.gang_index import GangIndex
 from muster.scheduling.planner import Planner
 from muster.scheduling.snapshot import Snapshot
+from muster_operator.dljob.job import Job
+from muster_operator.work_queue import NEVER
 
 TURNS: Json = {"timeSlicing": True}
 WHOLE = roles(workers=1, gpus=4)
@@ -133,3 +135,50 @@ async def test_change_of_a_priority_class_changes_the_gangs_of_its_jobs(
     before, after = recorded.snapshots[-2:]
     changed = {gang.name: gang.priority for gang, old in zip(after.gangs, before.gangs, strict=True) if gang is not old}
     assert changed == {"vision/runs": 2000, "vision/urgent": 2000}
+
+
+async def test_plan_looks_at_those_jobs_alone_of_which_something_changed(
+    harness: OperatorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand that wait must not cost a plan ten thousand looks."""
+    for number in range(6):
+        harness.submit(f"job{number}", roles=WHOLE, priorityClassName="usual")
+    harness.server.put(CLASSES, {"metadata": {"name": "usual"}, "value": 5})
+    for _ in range(4):
+        await harness.turn(seconds=1)
+    looked_at: list[str] = []
+    look = harness.dljobs.jobs.in_the_way
+
+    def recorded(job: Job) -> str:
+        looked_at.append(job.meta.name)
+        return look(job)
+
+    monkeypatch.setattr(harness.dljobs.jobs, "in_the_way", recorded)
+    waiting = [name for name in sorted(harness.jobs()) if not harness.status(name).get("placement")]
+    await harness.plan()
+    assert (len(waiting), looked_at) == (4, [])
+    harness.pod(f"{waiting[0]}-worker-0", gated=False, node="n1")
+    harness.sync()
+    await harness.plan()
+    assert looked_at == waiting[:1]
+    assert f"{SPACE}/{waiting[0]}" not in {gang.name for gang in harness.dljobs.gangs()}, "something else has its name"
+    harness.server.put(CLASSES, {"metadata": {"name": "usual"}, "value": 6})
+    looked_at.clear()
+    harness.sync()
+    await harness.plan()
+    assert sorted(looked_at) == waiting
+    assert {gang.priority for gang in harness.dljobs.gangs()} == {6}
+
+
+async def test_job_is_planned_after_the_work_that_kept_it_from_it(harness: OperatorHarness) -> None:
+    harness.submit(roles=WHOLE)
+    harness.sync()
+    await harness.look()
+    harness.keep_busy("vgg16")
+    await harness.plan()
+    await harness.plan()
+    assert list(harness.dljobs.gangs()) == []
+    await harness.release("vgg16")
+    assert harness.work_queue.plan_at < NEVER
+    await harness.plan()
+    assert harness.status()["phase"] == "Admitted"

@@ -93,6 +93,11 @@ class Job:
         return bool(self.status.placement) and self.status.wanted_replicas not in (None, self.replicas["worker"])
 
     @property
+    def has_wishes(self) -> bool:
+        """Whether the user wants a job that holds GPUs moved or resized."""
+        return bool(self.status.placement) and (self.migrates or self.is_resized)
+
+    @property
     def plannable(self) -> bool:
         """Whether the job by itself is a matter for the planner: it holds GPUs, or wants some."""
         if self.finished or self.meta.deletion_timestamp is not None:

@@ -6,6 +6,7 @@ A job that cannot be read is reported and left out, which harms no other; its re
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection
 from typing import get_args
 
@@ -40,6 +41,9 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._pods: dict[str, dict[str, Pod]] = {}
         """By job: the pods that have its label, or a name of its pods."""
+        self._touched: set[str] = set()
+        self.phases: Counter[str] = Counter()
+        """How many jobs are in each phase."""
         self._finished: set[str] = set()
         self._sightings = Sightings(self._stores, self._work_queue)
         self.finished_version = 0
@@ -66,6 +70,11 @@ class Jobs:
         """Return the jobs that have finished."""
         return [self._jobs[name] for name in self._finished]
 
+    def take_touched(self) -> set[str]:
+        """Take the names of the jobs of which something has changed since: the job, its pods, or what has its names."""
+        touched, self._touched = self._touched, set()
+        return touched
+
     def pods_of(self, job: Job) -> list[Pod]:
         """Return the pods that belong to this very job, not to an earlier one of its name."""
         return [self._sightings.dated(pod) for pod in self._pods.get(job.key, {}).values() if is_own(pod.metadata, job)]
@@ -78,6 +87,7 @@ class Jobs:
     # Changes
 
     def _mark(self, name: str) -> None:
+        self._touched.add(name)
         self._work_queue.mark(key_of(name))
 
     def _job_changed(self, old: Job | Unreadable | None, new: Job | Unreadable | None) -> None:
@@ -93,6 +103,8 @@ class Jobs:
         if isinstance(new, Unreadable):
             self._report(new)
         self._note_finished(name, job)
+        self._count(before, -1)
+        self._count(job, 1)
         self._mark(name)
         if _matters_to_plan(before, job):
             self._work_queue.plan_now()
@@ -106,6 +118,10 @@ class Jobs:
         if finished or name in self._finished:
             self.finished_version += 1
         (self._finished.add if finished else self._finished.discard)(name)
+
+    def _count(self, job: Job | None, change: int) -> None:
+        if job is not None:
+            self.phases[job.status.phase or "Queued"] += change
 
     def _class_changed(self, old: PriorityClass | None, new: PriorityClass | None) -> None:
         """Mark the jobs that name the class, whose templates the API server may accept by now, and plan."""

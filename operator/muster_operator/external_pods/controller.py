@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -88,7 +89,7 @@ class ExternalPods(Controller):
         self._waiting = self._grouped()
         self._told = {name: reason for name, reason in self._told.items() if name in self._waiting}
 
-    def gangs(self) -> Iterable[Gang]:
+    def gangs(self) -> Collection[Gang]:
         """Return the gangs that wait, and the ungated pods, which count against their queue's quota."""
         placed = [self._placed_gang(key, pod) for key, pod in self._pods.items()]
         return [*(each.gang.gang for each in self._waiting.values()), *(gang for gang in placed if gang is not None)]
@@ -108,7 +109,9 @@ class ExternalPods(Controller):
         if before is not None and before.away == away and _same(before.members, members):
             return before
         with self._reporter.contained(f"{name}: cannot be planned", about_pod(members[0].metadata)):
-            return _Grouped(members, away, pod_gang(name, members, away))
+            gang = pod_gang(name, members, away)
+            is_same = before is not None and before.gang.gang == gang.gang
+            return _Grouped(members, away, replace(gang, gang=before.gang.gang) if before is not None and is_same else gang)
         return None
 
     def _placed_gang(self, key: str, pod: Pod) -> Gang | None:
@@ -119,6 +122,7 @@ class ExternalPods(Controller):
         gang = None
         with self._reporter.contained(f"pod {key}: cannot be counted against its queue's quota", about_pod(pod.metadata)):
             gang = placed_gang(pod)
+        gang = before[1] if before is not None and before[1] == gang else gang
         self._placed[key] = pod, gang
         return gang
 

@@ -8,6 +8,8 @@ write that came too late, since its gang has changed. A gang with work in flight
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import assert_never
 
 from muster.kube.errors import Conflict, KubeError
@@ -46,25 +48,33 @@ Write = Callable[[], Work]
 
 
 async def carry_out(
-    context: Context, controllers: Sequence[Controller], decisions: Iterable[Decision], snapshot: Snapshot, now: float
+    context: Context, controllers: Sequence[Controller], decisions: Sequence[Decision], snapshot: Snapshot, now: float
 ) -> Sequence[Wait]:
     """Write everything that the decisions about a snapshot say; return which gangs wait then, and why."""
     execution = Execution(context, controllers, snapshot, now)
     for decision in decisions:
-        metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
-        with context.reporter.contained(f"{decision.gang.name}: a decision cannot be carried out"):
-            execution.add(decision)
-    return await execution.run()
+        if not isinstance(decision, Wait):
+            metrics.DECISIONS.labels(type(decision).__name__, decision.reason).inc()
+            with context.reporter.contained(f"{decision.gang.name}: a decision cannot be carried out"):
+                execution.add(decision)
+    await execution.run()
+    waits = execution.waits + [decision for decision in decisions if isinstance(decision, Wait)]
+    for reason, alike in groupby(waits, attrgetter("reason")):
+        metrics.DECISIONS.labels(Wait.__name__, reason).inc(sum(1 for _ in alike))
+    if ends := [wait.until for wait in waits if wait.until is not None]:
+        context.work_queue.plan_by(min(ends))
+    return waits
 
 
 class Execution:
-    """The writes of one plan, in a chain for each gang, and the gangs that wait."""
+    """The writes of one plan, in a chain for each gang."""
 
     def __init__(self, context: Context, controllers: Sequence[Controller], snapshot: Snapshot, now: float) -> None:
         self._work_queue, self._reporter, self._controllers = context.work_queue, context.reporter, controllers
         self._snapshot, self._now = snapshot, now
         self._chains: dict[str, list[Write]] = {}
-        self._waits: list[Wait] = []
+        self.waits: list[Wait] = []
+        """The gangs that wait because of what was decided about them or others."""
 
     def add(self, decision: Decision) -> None:
         """Have a decision carried out by `run`; raise NotExecutable if nobody can."""
@@ -80,7 +90,7 @@ class Execution:
             case Preempt():
                 self._preempt(decision)
             case Wait():
-                self._waits.append(decision)
+                pass  # told to people once everything is written
             case Join() | Resume() | Migrate() | Pack() | Unpack() | Grow() | Shrink() | Suspend():
                 raise NotExecutable(
                     f"gang {decision.gang.name}: the planner decided {type(decision).__name__}, which this operator cannot"
@@ -89,20 +99,16 @@ class Execution:
             case _:
                 assert_never(decision)
 
-    async def run(self) -> Sequence[Wait]:
-        """Write the chains concurrently, each in order; return the waits, and plan again when one ends by time alone."""
+    async def run(self) -> None:
+        """Write the chains concurrently, each in order."""
         await all_of(self._guarded(name, _in_order(writes)) for name, writes in self._chains.items())
-        for wait in self._waits:
-            if wait.until is not None:
-                self._work_queue.plan_by(wait.until)
-        return self._waits
 
     def _assign(self, decision: Place | Move | Resize, write: Callable[[Controller], Work]) -> None:
         """Write a placement if its GPUs are free by now, or the gang's own; else the gang waits for pods that stop."""
         gang = decision.gang
         if misfits(gpus_by_node(decision.placement), self._snapshot.nodes, own=gpus_by_node(gang.placement)):
             message = f"waits for pods that are stopping; then has {describe(decision.placement)}"
-            self._waits.append(Wait(gang, Reason.PODS_STOPPING, message))
+            self.waits.append(Wait(gang, Reason.PODS_STOPPING, message))
         else:
             self._write(gang, write)
 
@@ -115,7 +121,7 @@ class Execution:
         gang = decision.gang
         for victim in decision.victims:
             self._requeue(victim, Reason.PREEMPTED, f"preempted by {named(gang, victim.namespace)}, {_stronger(gang, victim)}")
-        self._waits.append(Wait(gang, decision.reason, decision.message))
+        self.waits.append(Wait(gang, decision.reason, decision.message))
 
     def _write(self, gang: Gang, write: Callable[[Controller], Work]) -> None:
         """Add a write to its gang's chain, unless the gang has work in flight: then it is planned again after that."""

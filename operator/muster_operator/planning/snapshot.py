@@ -1,13 +1,14 @@
 """From stores and controllers to the snapshot that the planner sees.
 
 The planner compares a snapshot with the last one by value. Objects that are the same as before compare at once, so what has not
-changed is the same object: the view sees to it for nodes, each controller for gangs whose API objects are the same, and this
-module for gangs that were translated again and are equal to what they were (only the status message of a job has changed, say).
+changed is the same object: the view sees to it for nodes, and each controller for its gangs, also for those that it translated
+again and that are equal to what they were (only the status message of a job has changed, say).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TypeVar
 
 from muster.allocation.view import ClusterView
@@ -29,19 +30,17 @@ class Snapshots:
 
     def __init__(self, view: ClusterView, controllers: Sequence[Controller], reporter: Reporter) -> None:
         self._view, self._controllers, self._reporter = view, controllers, reporter
-        self._gangs: dict[str, Gang] = {}
         self._last = Snapshot({}, (), profiles=NOTHING_MEASURED)
 
     def take(self) -> Snapshot:
         """Return the cluster as the stores have it now."""
-        gangs = [self._unchanged(gang) for controller in self._controllers for gang in self._gangs_of(controller)]
-        self._gangs = {gang.name: gang for gang in gangs}
+        gangs = tuple(chain.from_iterable(map(self._gangs_of, self._controllers)))
         queues: dict[str, Queue] = {}
         for controller in self._controllers:
             queues |= self._queues_of(controller)
         self._last = Snapshot(
             self._view.usable(),
-            _same(self._last.gangs, tuple(gangs)),
+            _same(self._last.gangs, gangs),
             _same(self._last.queues, queues),
             NOTHING_MEASURED,
             _same(self._last.ended, self._run_times(gangs)),
@@ -49,10 +48,10 @@ class Snapshots:
         )
         return self._last
 
-    def _gangs_of(self, controller: Controller) -> list[Gang]:
+    def _gangs_of(self, controller: Controller) -> Collection[Gang]:
         """The gangs of a controller; where it fails, those of the last snapshot."""
         with self._reporter.contained(f"gangs of {controller.kind}s"):
-            return list(controller.gangs())
+            return controller.gangs()
         return [gang for gang in self._last.gangs if controller.owns(gang.name)]
 
     def _queues_of(self, controller: Controller) -> Mapping[str, Queue]:
@@ -66,10 +65,6 @@ class Snapshots:
         with self._reporter.contained(f"resource quotas of {controller.kind}s"):
             return controller.resource_quotas(gangs)
         return self._last.resource_quotas
-
-    def _unchanged(self, gang: Gang) -> Gang:
-        """The gang object of the last snapshot if nothing about the gang has changed."""
-        return _same(self._gangs.get(gang.name, gang), gang)
 
     def _run_times(self, gangs: Sequence[Gang]) -> tuple[float, ...]:
         """How long gangs ran that ended lately; only gangs that share their time are ranked by it."""
