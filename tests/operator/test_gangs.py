@@ -10,6 +10,7 @@ import pytest
 from builders.dljobs import BORN, NOW, Json, condition, time
 from builders.external_pods import external_pods
 from muster.api import names
+from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Task
 from muster.scheduling.topology.links import gpu_set
 from muster_operator.external_pods import gangs, ungating
@@ -286,6 +287,56 @@ def test_patch_of_a_pod_without_gpus_names_none() -> None:
     patch = ungating.ungating_patch(external_pods("a", 0), None, Assigned(Task("a", 0), "n1", 0))
     assert patch["metadata"]["annotations"][names.GPUS] is None
     assert patch["spec"]["schedulingGates"] == []
+
+
+# Misplaced
+
+
+def ungated(name: str, gpus: str, pin: str = "n1", **more: Any) -> Pod:
+    """A pod of a labelled gang that was let go to the node `pin`."""
+    notes = {names.GPUS: gpus, names.RANK: "0", **more.pop("annotations", {})}
+    return external_pods(name, 2, gang="g", gated=False, pin=pin, annotations=notes, **more)
+
+
+RESERVED = {names.RESERVATION: ungating.reservation_text(assigned(("a", "n1", [0, 1], 0), ("b", "n2", [2, 3], 1)))}
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        ungated("b", "2,3", "n1"),
+        ungated("b", "2,3", "n1", node="n1"),
+        ungated("b", "0,1", "n2"),
+        ungated("b", "2,3", "n2", node="n7"),
+    ],
+)
+def test_pod_that_is_not_where_its_gang_has_a_reservation_is_misplaced(pod: Pod) -> None:
+    assert ungating.misplaced([ungated("a", "0,1", annotations=RESERVED), pod]) == [pod]
+
+
+def test_pod_bound_to_another_node_than_its_pin_is_misplaced() -> None:
+    pod = ungated("b", "2,3", "n2", node="n7")
+    assert ungating.misplaced([pod]) == [pod]
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        ungated("b", "2,3", "n2"),
+        ungated("b", "2,3", "n2", node="n2"),
+        ungated("c", "6,7", "n9"),
+        external_pods("b", 2, gang="g"),
+        external_pods("b", 2, gang="g", gated=False, node="n7"),
+        ungated("b", "2,3", "n2", node="n7", phase="Succeeded"),
+    ],
+)
+def test_pod_where_it_was_placed_is_let_be(pod: Pod) -> None:
+    assert ungating.misplaced([ungated("a", "0,1", annotations=RESERVED), pod]) == []
+
+
+@pytest.mark.parametrize("text", ["soon", "[]", '{"b": null}'])
+def test_unreadable_reservation_misplaces_nobody(text: str) -> None:
+    assert ungating.misplaced([ungated("a", "0,1", annotations={names.RESERVATION: text}), ungated("b", "2,3", "n2")]) == []
 
 
 # Stranded

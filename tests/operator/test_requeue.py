@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -51,6 +52,22 @@ def seen_for_long(harness: OperatorHarness) -> None:
     harness.now -= UNSCHEDULABLE_SECONDS
     harness.sync()
     harness.now += UNSCHEDULABLE_SECONDS
+
+
+async def test_gang_with_a_pod_that_is_not_where_it_was_placed_is_requeued(harness: OperatorHarness) -> None:
+    """Another operator, which did not know that it led no longer, had let p1 go by a placement of its own."""
+    placed = {"p0": {"node": "n1", "gpus": [0], "rank": 0}, "p1": {"node": "n2", "gpus": [0], "rank": 1}}
+    notes = {**GIVEN, names.RESERVATION: json.dumps(placed)}
+    harness.pod("p0", gang="g", size=2, **{**PINNED, "annotations": notes}, node="n1", phase="Running")
+    harness.pod("p1", gang="g", size=2, **PINNED, node="n1", phase="Running")
+    harness.pod("p2", gang="h", size=1, **PINNED, node="n1", phase="Running")
+    await harness.turn()
+    assert {name for name in harness.pods() if "deletionTimestamp" in harness.metadata(name)} == {"p0", "p1"}
+    assert kept(harness) == ["p0", "p1"]
+    harness.end_pods()
+    await harness.turn(3)
+    assert harness.pods() == ["p0", "p1", "p2"]
+    assert ("Warning", "p1", "Requeued") in await harness.events()
 
 
 async def test_pod_that_cannot_start_is_requeued_with_its_gang(harness: OperatorHarness) -> None:

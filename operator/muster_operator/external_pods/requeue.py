@@ -7,7 +7,7 @@ either the gang still there, or all of it parked, and carries on (see `templates
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 
 from muster.api import names
@@ -17,7 +17,7 @@ from muster_operator.controller import Context
 from muster_operator.external_pods import templates
 from muster_operator.external_pods.gangs import gang_name
 from muster_operator.external_pods.templates import POD_TEMPLATES, PodTemplate, Step, next_step
-from muster_operator.external_pods.ungating import stranded
+from muster_operator.external_pods.ungating import misplaced, stranded
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
 from muster_operator.sightings import Sightings
@@ -55,10 +55,10 @@ class Requeue:
         steps = ((parked, self._step(parked)) for parked in self._templates.values())
         return Counter(gang_name(parked.pod) for parked, step in steps if step in (Step.WAIT, Step.CREATE))
 
-    def _stuck(self, pods: Iterable[Pod], now: float) -> dict[str, Pod]:
-        """The gangs that cannot start, or whose requeue has begun, each with one pod that shows it."""
+    def _stuck(self, pods: Collection[Pod], now: float) -> dict[str, Pod]:
+        """The gangs that cannot start, are not as they were placed, or are being requeued, each with one pod that shows it."""
         begun = (parked.pod for parked in self._templates.values() if self._step(parked) is not Step.FORGET)
-        stuck = {gang_name(pod): pod for pod in begun}
+        stuck = {gang_name(pod): pod for pod in (*begun, *misplaced(pods))}
         for pod in pods:
             with self._reporter.contained(f"pod {pod.metadata.key}: whether it can start", about_pod(pod.metadata)):
                 is_stranded, until = stranded(self._sightings.dated(pod), self._stores.node_ready, now)
@@ -73,7 +73,10 @@ class Requeue:
         members = [pod for pod in gang if not (pod.gated or pod.leaving or pod.finished)]
         for pod in members:
             itself = pod.metadata.name == stuck.metadata.name
-            cause = "it cannot start on the node that it is pinned to" if itself else f"{stuck.metadata.name} cannot start"
+            where = (
+                "is not where its gang was placed" if stuck.spec.node_name else "cannot start on the node that it is pinned to"
+            )
+            cause = f"{'it' if itself else f'pod {stuck.metadata.name}'} {where}"
             self._reporter.event(about_pod(pod.metadata), "Warning", "Requeued", f"deleted and queued again: {cause}")
         reserving = (pod for pod in gang if pod.finished and pod.metadata.annotation(names.RESERVATION) is not None)
         try:

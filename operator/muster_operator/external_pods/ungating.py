@@ -38,11 +38,8 @@ def reservation(gang: PodGang) -> Placement | None:
     user can write a gang past its queue and quota.
     """
     text = next((t for pod in gang.members if (t := pod.metadata.annotation(names.RESERVATION))), None)
-    if text is None or all(pod.gated for pod in gang.members):
-        return None
-    try:
-        entries = msgspec.json.decode(text, type=dict[str, _Entry])
-    except msgspec.MsgspecError:
+    entries = _entries(text)
+    if entries is None or all(pod.gated for pod in gang.members):
         return None
     tasks = {task.name: task for task in gang.gang.tasks}
     return tuple(
@@ -50,6 +47,13 @@ def reservation(gang: PodGang) -> Placement | None:
         for name, entry in entries.items()
         if name in tasks and tasks[name].gpus == len(set(entry.gpus))
     )
+
+
+def _entries(text: str | None) -> dict[str, _Entry] | None:
+    try:
+        return msgspec.json.decode(text, type=dict[str, _Entry]) if text else None
+    except msgspec.MsgspecError:
+        return None
 
 
 def reservation_text(placement: Placement) -> str:
@@ -62,6 +66,26 @@ def fulfilled(pods: Collection[Pod]) -> list[Pod]:
     """Return the pods that still carry a gang's reservation although every pod of the gang is ungated."""
     waiting = {gang_name(pod) for pod in pods if pod.gated}
     return [pod for pod in pods if pod.metadata.annotation(names.RESERVATION) is not None and gang_name(pod) not in waiting]
+
+
+def misplaced(pods: Collection[Pod]) -> list[Pod]:
+    """Return the pods that are not where they were placed: bound to another node than their pin, or not as reserved.
+
+    Two operators of which one was stopped, and did not know, could ungate pods of one gang by two placements.
+    """
+    reserved: dict[tuple[str, str], _Entry] = {}
+    for pod in pods:
+        entries = _entries(pod.metadata.annotation(names.RESERVATION)) or {}
+        reserved |= {(gang_name(pod), name): entry for name, entry in entries.items()}
+    return [pod for pod in pods if _is_misplaced(pod, reserved.get((gang_name(pod), pod.metadata.name)))]
+
+
+def _is_misplaced(pod: Pod, entry: _Entry | None) -> bool:
+    pin, gpus = pinned_to(pod.spec), pod.metadata.annotation(names.GPUS)
+    if not is_external(pod) or pod.gated or pod.finished or pod.leaving or pin is None or not gpus:
+        return False
+    node = pod.spec.node_name or pin
+    return node != pin or (entry is not None and (node, gpus) != (entry.node, ",".join(map(str, sorted(entry.gpus)))))
 
 
 def ungating_patch(pod: Pod, affinity: dict[str, Any] | None, assigned: Assigned) -> dict[str, Any]:
