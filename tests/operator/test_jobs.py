@@ -17,7 +17,7 @@ from muster.scheduling.gang import Sensitivity
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.node import Level
-from muster_operator.dljob.job import Job, Unreadable, decode, gang_of, placement_of, tasks_of, written
+from muster_operator.dljob.job import MOST_BYTES, Job, Unreadable, decode, gang_of, placement_of, tasks_of, written
 from muster_operator.dljob.resources import Priorities, PriorityClass
 
 CLASSES = Priorities([PriorityClass(Meta("urgent"), 7), PriorityClass(Meta("patient"), 5, preemption_policy="Never")])
@@ -175,8 +175,6 @@ def decoded(obj: Json) -> Any:
         {"spec": {"roles": roles(), "colour": "red"}},
         {"spec": None},
         {"spec": []},
-        {"spec": {"roles": {"worker": {"template": {"spec": {"containers": [{"name": "a", "resources": 7}]}}}}}},
-        {"spec": {"roles": {"worker": {"template": template(nodeSelector=7)}}}},
         {"status": {"phase": "Dancing"}},
         {"status": {"placement": [{"pod": "a", "node": "n1"}]}},
     ],
@@ -203,11 +201,26 @@ def test_job_whose_reservation_cannot_be_read_stays_at_its_last_version(status: 
         decoded(dljob() | {"status": status})
 
 
-@pytest.mark.parametrize("amount", ["many", "1x", ""])
-def test_job_with_an_invalid_quantity_is_unreadable(amount: str) -> None:
+def asking(amount: str) -> Json:
     one = template()
     one["spec"]["containers"][0]["resources"]["requests"] = {"cpu": amount}
-    assert isinstance(decoded(dljob(roles={"worker": {"replicas": 1, "template": one}})), Unreadable)
+    return one
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *map(asking, ["many", "1x", ""]),
+        {"spec": {"containers": [{"name": "a", "resources": 7}]}},
+        template(nodeSelector=7),
+        template(volumes=[{"name": "x" * MOST_BYTES}]),
+    ],
+)
+def test_job_with_a_template_that_is_none_says_so_and_asks_for_nothing(wrong: Json) -> None:
+    found = decoded(dljob(roles={"worker": {"replicas": 1, "template": wrong}}))
+    assert isinstance(found, Job)
+    assert (found.gpus, found.replicas) == (0, {"worker": 1})
+    assert "roles" in found.flaw
 
 
 def test_status_of_a_newer_version_is_read() -> None:

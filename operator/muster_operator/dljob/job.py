@@ -7,7 +7,8 @@ nodes. So a job takes the same memory however long its templates are; they are r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ from muster.kube import paths
 from muster.kube.objects import DLJob, Meta, Pod, PodSpec, ReservationStatus, Reserved, Struct, decoder
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
 from muster.scheduling.resource_quota import Charge
-from muster.scheduling.topology.links import GpuSet, gpu_set, indices
+from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set, indices
 from muster.scheduling.topology.node import Level
 from muster_operator.dljob.resources import Priority
 from muster_operator.resources import Resource
@@ -29,10 +30,8 @@ from muster_operator.timestamps import stamp
 PLAIN = Priority()
 """The priority of a job where there is no PriorityClass."""
 _LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
-MOST_GPUS = 64
-"""The most GPUs of one node."""
-
-
+MOST_BYTES = 128 << 10
+"""Of all roles of a job, as JSON: room for a script or two, where templates have some thousand. Each pod is a copy of one."""
 Spec = SpecOf[dict[RoleName, int]]
 """The spec of a DLJob with the number of pods of each role in place of the roles."""
 
@@ -56,6 +55,8 @@ class Job:
     shapes: Mapping[RoleName, Task]
     charges: Mapping[RoleName, Charge]
     """What one pod of each role counts in the resource quotas of its namespace."""
+    flaw: str = ""
+    """Why no pod can be made of its templates, as far as muster sees; shapes and charges say nothing then."""
 
     @property
     def metadata(self) -> Meta:
@@ -122,21 +123,27 @@ class _Template(Struct, frozen=True):
     spec: PodSpec
 
 
-class _Role(Struct, frozen=True):
-    template: _Template
+class _Size(Struct, frozen=True):
     replicas: int = 1
 
 
-class _Roles(Struct, frozen=True):
+class _Role(Struct, frozen=True):
+    template: _Template
+
+
+R = TypeVar("R")
+
+
+class _Roles(Struct, Generic[R], frozen=True):
     """The roles as the operator reads them, in the order in which the planner sees them."""
 
-    worker: _Role
-    chief: _Role | None = None
-    ps: _Role | None = None
-    evaluator: _Role | None = None
+    worker: R
+    chief: R | None = None
+    ps: R | None = None
+    evaluator: R | None = None
 
-    def present(self) -> dict[RoleName, _Role]:
-        roles: dict[RoleName, _Role | None] = {
+    def present(self) -> dict[RoleName, R]:
+        roles: dict[RoleName, R | None] = {
             "chief": self.chief,
             "worker": self.worker,
             "ps": self.ps,
@@ -154,7 +161,8 @@ class _Object(msgspec.Struct):
 _decode_object = decoder(_Object)
 _decode_reserving = decoder(DLJob)
 _decode_fields = decoder(dict[str, msgspec.Raw])
-_decode_roles = decoder(_Roles)
+_decode_sizes = decoder(_Roles[_Size])
+_decode_roles = decoder(_Roles[_Role])
 
 
 def decode(body: bytes | msgspec.Raw) -> Job | Unreadable:
@@ -163,15 +171,35 @@ def decode(body: bytes | msgspec.Raw) -> Job | Unreadable:
     try:
         status = DLJobStatus.model_validate_json(bytes(obj.status)) if bytes(obj.status) != b"null" else DLJobStatus()
         fields = _decode_fields(obj.spec)
-        roles = _decode_roles(fields.pop("roles", b"null")).present()
-        sizes = msgspec.json.encode({name: role.replicas for name, role in roles.items()})
+        roles = fields.pop("roles", msgspec.Raw(b"null"))
+        sizes = msgspec.json.encode({name: size.replicas for name, size in _decode_sizes(roles).present().items()})
         spec = Spec.model_validate_json(msgspec.json.encode(fields | {"roles": msgspec.Raw(sizes)}))
-        pods = {name: Pod(Meta(name=""), role.template.spec) for name, role in roles.items()}
-        shapes = {name: _shape(name, pod) for name, pod in pods.items()}
-        return Job(obj.metadata, spec, status, shapes, {name: charge_of(pod) for name, pod in pods.items()})
+        return _with_shapes(Job(obj.metadata, spec, status, {}, {}), roles)
     except (ValidationError, msgspec.MsgspecError, ValueError) as error:
         problem = f"DLJob {obj.metadata.key} cannot be read ({error}); is the CRD of this muster version installed?"
         return Unreadable(obj.metadata, _decode_reserving(body).reserved, problem)
+
+
+def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:
+    """The job with what its pods ask for, or with what is wrong with its templates."""
+    size = len(bytes(roles))
+    if size > MOST_BYTES and not job.status.placement:
+        return replace(job, flaw=f"its roles have {size} bytes, more than the {MOST_BYTES} that muster takes", **_nothing(job))
+    try:
+        pods = {name: Pod(Meta(name=""), role.template.spec) for name, role in _decode_roles(roles).present().items()}
+        shapes = {name: _shape(name, pod) for name, pod in pods.items()}
+        return replace(job, shapes=shapes, charges={name: charge_of(pod) for name, pod in pods.items()})
+    except (msgspec.MsgspecError, ValueError) as error:
+        return replace(job, flaw=f"a template of its roles is no pod template: {error}", **_nothing(job))
+
+
+def _nothing(job: Job) -> dict[str, Any]:
+    """Shapes and charges of pods that ask for nothing."""
+    nothing = Pod(Meta(name=""), PodSpec())
+    return {
+        "shapes": {role: _shape(role, nothing) for role in job.replicas},
+        "charges": {role: charge_of(nothing) for role in job.replicas},
+    }
 
 
 DLJOBS: Resource[Job | Unreadable] = Resource(paths.MUSTER, "dljobs", decode)

@@ -11,7 +11,8 @@ from collections import Counter
 
 from muster.api import names
 from muster.api.status import RoleName, TaskPlacement
-from muster_operator.dljob.job import MOST_GPUS, Job
+from muster.scheduling.topology.links import MOST_GPUS
+from muster_operator.dljob.job import Job
 
 _NODE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", re.ASCII)
 """What a node can be called: a DNS subdomain."""

@@ -8,7 +8,7 @@ consent is not written down: a status in which the planner has spoken of the job
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from muster.api import names
@@ -26,6 +26,8 @@ from muster_operator.resources import PODS
 
 CHECK_AGAIN_SECONDS = 30.0
 """Before a template that quota or policy rejected is tried again."""
+MOST_CHARACTERS = 4096
+"""Of what is told about a template: the API server repeats what it rejects, however long that is."""
 QUOTA_EXCEEDED = "exceeded quota: "
 """How the API server's plugin ResourceQuota, which comes last, begins what is short; its answer has no other mark."""
 _UNCHECKED = frozenset({"TemplateRejected", "TemplateRefused", "Unplannable", "Resumed", "Suspended"})
@@ -59,7 +61,10 @@ class TemplateCheck:
         return job.status.phase in (None, "Queued")
 
     async def run(self, job: Job) -> None:
-        """Ask for one pod of each role, and note the answer."""
+        """Ask for one pod of each role, and note the answer. Nobody need be asked about a template that is none."""
+        if job.flaw:
+            await self._end(job, job.flaw)
+            return
         try:
             async with self._templates.of(job) as templates:
                 rejection = await self._ask(job, templates)
@@ -84,13 +89,23 @@ class TemplateCheck:
         ]
         placed = replace(job, status=job.status.model_copy(update={"placement": sample}))
         for me in sample:
-            manifest = _whole(templates[me.role], manifests.pod(placed, me, sample, templates[me.role]))
-            manifest["metadata"]["name"] += f"-{job.meta.uid[:8]}"
             try:
-                await self._try(manifest)
+                await self._try_one(placed, me, sample, templates[me.role])
             except ApiError as error:
                 return me.role, error
         return None
+
+    async def _try_one(self, job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: Manifest) -> None:
+        """Raise ApiError if a template could not become this pod; of one that is no template the API server says why."""
+        name = f"{me.pod}-{job.meta.uid[:8]}"
+        try:
+            manifest = _whole(template, manifests.pod(job, me, gang, template))
+        except (TypeError, ValueError, LookupError, AttributeError):
+            metadata = {"name": name, "namespace": job.meta.namespace}
+            await self._try({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+            raise
+        manifest["metadata"]["name"] = name
+        await self._try(manifest)
 
     async def _try(self, manifest: Manifest) -> None:
         """Raise ApiError if this could not become a pod. A quota that is used up now is checked by each plan, for the gang."""
@@ -107,14 +122,20 @@ class TemplateCheck:
 
     async def _rejected(self, job: Job, role: RoleName, error: ApiError) -> None:
         """A template that can never become a pod ends the job; one that quota or policy rejects today is tried again."""
-        record = Record(job, self._work_queue.clock())
         if isinstance(error, Invalid) or error.status == 400:
-            record.finish(False, "InvalidTemplate", f"roles.{role}.template: {error.message}")
+            await self._end(job, f"roles.{role}.template: {error.message}")
         elif error.status in (403, 409):
+            record = Record(job, self._work_queue.clock())
             record.wait("TemplateRejected", error.message)
             self._work_queue.mark_in(key_of(job.key), CHECK_AGAIN_SECONDS)
+            await self._writer.write(record)
         else:
             raise error
+
+    async def _end(self, job: Job, message: str) -> None:
+        """End a job whose pods can never be."""
+        record = Record(job, self._work_queue.clock())
+        record.finish(False, "InvalidTemplate", message[:MOST_CHARACTERS])
         await self._writer.write(record)
 
 

@@ -1,0 +1,81 @@
+"""A template that is wrong deep inside ends its job with a phase and the reason, at once and for good; others start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from builders.dljobs import Json, roles, template
+from builders.operator_harness import SPACE, OperatorHarness
+from muster.api import names
+from muster.kube import paths
+from muster_operator.dljob.job import MOST_BYTES
+
+WHOLE = roles(workers=1, gpus=4)
+
+
+def worker(**spec: Any) -> Json:
+    return {"worker": {"replicas": 1, "template": template(1, **spec)}}
+
+
+def container(**fields: Any) -> Json:
+    return worker(containers=[{"name": "train", "resources": {"limits": {names.GPU: 1}}, **fields}])
+
+
+UNREADABLE = {
+    "an amount": container(resources={"limits": {names.GPU: 1, "cpu": "lots"}}),
+    "an endless amount": container(resources={"limits": {names.GPU: 1, "memory": "1" * 5000}}),
+    "an affinity": worker(affinity=5),
+    "tolerations": worker(tolerations=[{"key": 5}]),
+    "an overhead": worker(overhead={"cpu": "much"}),
+    "too much": worker(volumes=[{"name": "x" * MOST_BYTES}]),
+}
+NOT_MADE = {
+    "variables": container(env=[5]),
+    "mounts": container(volumeMounts=["data"]),
+    "volumes": worker(volumes=5),
+    "labels": {"worker": {"replicas": 1, "template": {**template(1), "metadata": {"labels": [1]}}}},
+}
+
+
+@pytest.mark.parametrize("bad", UNREADABLE.values(), ids=UNREADABLE.keys())
+async def test_template_that_cannot_be_read_ends_its_job_and_costs_nothing_more(
+    harness: OperatorHarness, bad: Json, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.submit("bad", roles=bad)
+    harness.submit("good", roles=WHOLE)
+    await harness.turn(4)
+    assert harness.status("good")["phase"] == "Admitted"
+    assert (harness.status("bad")["phase"], harness.admitted("bad")[0]) == ("Failed", "Finished")
+    failed = next(condition for condition in harness.status("bad")["conditions"] if condition["type"] == "Failed")
+    assert failed["reason"] == "InvalidTemplate"
+    assert len(failed["message"]) > 20
+    asked = len(harness.server.asked)
+    await harness.turn(5, seconds=60)
+    assert len(harness.server.asked) == asked
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("bad", NOT_MADE.values(), ids=NOT_MADE.keys())
+async def test_template_of_which_no_pod_can_be_made_ends_its_job_in_the_api_servers_words(
+    harness: OperatorHarness, bad: Json, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.server.refuse("POST", paths.pods(SPACE), 400, "json: cannot unmarshal number into Go struct field")
+    harness.submit("bad", roles=bad)
+    await harness.turn(3)
+    harness.submit("good", roles=WHOLE)
+    await harness.turn(3)
+    assert harness.status("bad")["phase"] == "Failed"
+    assert "json: cannot unmarshal" in harness.status("bad")["message"]
+    assert harness.status("good")["phase"] == "Admitted"
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_long_template_of_a_job_that_holds_gpus_is_read(harness: OperatorHarness) -> None:
+    harness.submit(roles=WHOLE)
+    await harness.turn(3)
+    longer = {"worker": {**WHOLE["worker"], "template": template(4, volumes=[{"name": "x" * MOST_BYTES}])}}
+    harness.change(paths.dljobs(SPACE, "vgg16"), spec={"roles": longer})
+    await harness.turn(2)
+    assert (harness.job().flaw, harness.status()["phase"]) == ("", "Admitted")
