@@ -15,6 +15,7 @@ from builders.dljobs import dljob, job, placed, roles, template
 from builders.external_pods import external_json
 from builders.operator_harness import SPACE, OperatorHarness, opened
 from muster.api import names
+from muster.kube import paths
 from muster_operator.resources import Resource
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -58,6 +59,7 @@ async def beside(harness: OperatorHarness, plural: str, body: Any) -> None:
         return
     namespace = None if plural in ("nodes", "priorityclasses") else SPACE
     harness.server.put(resource.path(namespace), body)
+    harness.server.put(paths.dlqueues(SPACE), {"metadata": {"name": "default", "namespace": SPACE}, "spec": {}})
     for name in ("n7", "n8", "n9"):
         harness.node(name, 4)
     harness.submit("good", roles=WHOLE, priority=5)
