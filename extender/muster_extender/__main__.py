@@ -14,7 +14,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import uvicorn
@@ -22,6 +22,7 @@ import uvloop
 
 from muster.allocation.pods import gpus_of
 from muster.allocation.view import ClusterView
+from muster.allocation.vouching import Vouching
 from muster.kube import paths
 from muster.kube.access import NoAccess
 from muster.kube.client import Client
@@ -80,7 +81,7 @@ async def serve(options: argparse.Namespace) -> None:
         server = Server(config)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
-        running = (*(reflector.run() for reflector in reflectors.values()), waking.run(), _settle(view))
+        running = (_follow(Vouching(client, view), reflectors.values()), waking.run(), _settle(view))
         work = [asyncio.create_task(coroutine) for coroutine in running]
         for task in work:
             task.add_done_callback(lambda task: _check(task, server))
@@ -109,6 +110,12 @@ def _reflectors(client: Client, view: ClusterView) -> dict[str, Reflector[Any]]:
             client, paths.pods(), decoder(Pod), view.pods, keep=lambda pod: gpus_of(pod) > 0, field_selector=_UNFINISHED
         ),
     }
+
+
+async def _follow(vouching: Vouching, reflectors: Iterable[Reflector[Any]]) -> None:
+    """Feed the view, once it is known what counts of a pod's words."""
+    await vouching.settle()
+    await asyncio.gather(vouching.run(), *(reflector.run() for reflector in reflectors))
 
 
 async def _settle(view: ClusterView) -> None:

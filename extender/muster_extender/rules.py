@@ -99,11 +99,14 @@ def filter_nodes(cluster: Cluster, pod: Pod, nodes: list[str]) -> Verdict:
 
 def reservation_for(view: ClusterView, pod: Pod) -> Reservation | tuple[Rule, str] | None:
     """Return a DLJob's reservation for its pod, or why there is none; None for a pod that does not claim to be a DLJob's."""
-    owner = pod.metadata.controller
-    if pod.metadata.label(names.JOB) is None:
+    owner, job_name = pod.metadata.controller, pod.metadata.label(names.JOB)
+    if job_name is None:
         return None
-    if owner is None or owner.kind != "DLJob":
-        return Rule.WITHDRAWN, f"the label {names.JOB} is for pods of DLJobs, and no DLJob owns this pod: remove the label"
+    if owner is None or owner.kind != "DLJob" or owner.name != job_name:
+        return (
+            Rule.WITHDRAWN,
+            f"the label {names.JOB} is for pods of DLJobs, and no DLJob {job_name} owns this pod: remove the label",
+        )
     key = f"{pod.metadata.namespace}/{owner.name}"
     reservation = view.reservations.get(pod.metadata.key)
     attempt = _attempt(pod)

@@ -15,6 +15,7 @@ from typing import Any
 import kopf
 import uvloop
 
+from muster.allocation.vouching import Vouching
 from muster.kube.client import Client
 from muster.kube.events import Recorder
 from muster.kube.reflector import Reflector
@@ -118,7 +119,10 @@ async def _operate(options: argparse.Namespace, client: Client, endpoints: Endpo
     loop = Loop(context, parts, Planning(context, parts, _settings(options)))
     own = {resource: store for resource, store in stores.watched.items() if resource.custom}
     audit, reflectors = listeners.Audit(client, own), _reflectors(client, stores.watched)
+    vouching = Vouching(client, stores.view)
+    await vouching.settle()
     work = [
+        vouching.run(),
         *(reflector.run() for reflector in reflectors.values()),
         audit.run(),
         watch_health.report({**reflectors, " and ".join(each.plural for each in own): audit}, reporter, own_pod()),

@@ -50,6 +50,7 @@ class OperatorHarness:
         """Begin with empty stores, as a process does."""
         reporter = Reporter(self.recorder)
         self.stores = Stores()
+        self.stores.view.vouch(True)
         self.work_queue = WorkQueue(reporter.failed, clock=lambda: self.clock(), pace=lambda: self.pace())
         self.context = Context(self.stores, self.work_queue, ApiWriter(self.client, self.stores), reporter)
         self.controllers = controllers(self.context)

@@ -34,8 +34,9 @@ Json = dict[str, Any]
 class World:
     """A view of what the API server would hold, changed object by object."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, vouched: bool = True) -> None:
         self.view = ClusterView()
+        self.view.vouch(vouched)
         self.cluster = rules.cluster(self.view)
         self._revision = itertools.count(1)
 

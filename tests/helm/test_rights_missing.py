@@ -29,7 +29,7 @@ from builders.installed import (
     rob,
     uid,
 )
-from muster.api import names
+from muster.api import names, write_policies
 
 pytestmark = pytest.mark.cluster
 
@@ -183,6 +183,14 @@ def reading_the_published_topology(world: World) -> str:
         world.parts.stop("poor-reader")
 
 
+def asking_for_the_policy(world: World) -> str:
+    return seen_in_log(world, "operator", "annotations of pods count for nothing")
+
+
+def asking_for_the_policy_too(world: World) -> str:
+    return seen_in_log(world, "extender", "annotations of pods count for nothing")
+
+
 @pytest.mark.parametrize(
     ("part", "right", "provoke"),
     [
@@ -203,6 +211,8 @@ def reading_the_published_topology(world: World) -> str:
         ("operator", ("muster.dev", "dljobs/status", "patch"), reserving),
         ("operator", OWNING, seen_in_job),
         ("operator", ("muster.dev", "dlqueues/status", "patch"), counting_a_queue),
+        ("operator", (write_policies.GROUP, "validatingadmissionpolicies", "get"), asking_for_the_policy),
+        ("scheduler", (write_policies.GROUP, "validatingadmissionpolicybindings", "get"), asking_for_the_policy_too),
         ("scheduler", ("", "pods", "patch"), waking),
         ("agent", ("", "nodes", "patch"), publishing),
         ("agent", ("", "nodes", "get"), reading_the_published_topology),
@@ -384,7 +394,9 @@ def without(rule: dict[str, Any], right: Right) -> dict[str, Any]:
 def set_rules(world: World, part: str, changed: set[Right], rules: list[dict[str, Any]], *, allowed: bool) -> None:
     """Change a role, and wait until the API server enforces it."""
     world.cluster.api.patch(f"{RBAC}/clusterroles/{RELEASE}-{part}", {"rules": rules})
-    world.cluster.wait(lambda: all(may(world, part, right) is allowed for right in changed), f"the role {part} is in force")
+    named = {right: write_policies.PODS if right[0] == write_policies.GROUP else "" for right in changed}
+    in_force = f"the role {part} is in force"
+    world.cluster.wait(lambda: all(may(world, part, right, name=named[right]) is allowed for right in changed), in_force)
 
 
 def may(world: World, part: str, right: Right, namespace: str = TEAM, name: str = "") -> bool:

@@ -248,10 +248,10 @@ async def test_job_whose_work_fails_is_told_once_and_tried_less_and_less_often(
 async def test_pods_that_cannot_be_read_as_a_gang_are_told_and_the_others_start(
     harness: OperatorHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def faulty(name: str, members: Sequence[object], away: int = 0) -> PodGang:
+    def faulty(name: str, members: Sequence[object], away: int = 0, *, vouched: bool = True) -> PodGang:
         if name.endswith("bad"):
             raise RuntimeError("a fault of ours")
-        return pod_gang(name, members, away)  # type: ignore[arg-type]
+        return pod_gang(name, members, away, vouched=vouched)  # type: ignore[arg-type]
 
     monkeypatch.setattr(external_pods, "pod_gang", faulty)
     harness.pod("bad")

@@ -6,7 +6,7 @@ import pytest
 
 from builders.dljobs import NOW, Json, job, placed, pod_of, roles, time
 from builders.operator_harness import SPACE, OperatorHarness
-from muster.allocation.pods import pod_holding
+from muster.allocation.holding import Source
 from muster.api import names
 from muster.kube import paths
 from muster_operator.dljob.leftovers import in_the_way, job_of_pod
@@ -101,8 +101,7 @@ async def test_gpus_of_an_orphaned_pod_stay_its_own(harness: OperatorHarness) ->
     await harness.turn(4)
     assert harness.admitted()[0] == "InsufficientGPUs"
     assert harness.pods() == ["vgg16-worker-7", "vgg16-worker-8"]
-    (pod, _) = harness.stores.view.pods.values()
-    holding = pod_holding(pod)
+    holding = harness.stores.view.ledger.holding(f"{SPACE}/vgg16-worker-7", Source.POD)
     assert holding is not None
     assert (holding.size, holding.leaving) == (3, False)
 

@@ -40,6 +40,7 @@ class _Grouped(NamedTuple):
 
     members: tuple[Pod, ...]
     away: int
+    vouched: bool
     gang: PodGang
 
 
@@ -57,6 +58,7 @@ class ExternalPods(Controller):
         self._placed: dict[str, tuple[Pod, Gang | None]] = {}
         """Each pod as the gang that it was translated to."""
         self._told: dict[str, str] = {}
+        self._trust = context.stores.view.trust
         pods = context.stores.view.pods
         for pod in pods.values():
             self._changed(None, pod)
@@ -83,10 +85,12 @@ class ExternalPods(Controller):
             await self._clear_reservation(pod)
         for name, group in self._grouped().items():
             with self._reporter.contained(f"{name}: cannot go on as reserved"):
-                reserved = reservation(group.gang)
+                reserved = reservation(group.gang) if self._trust.vouched else None
                 if reserved:
                     await self._go_on(group.gang, reserved)
         self._waiting = self._grouped()
+        if (seconds := self._trust.lapses_in()) is not None:
+            self._work_queue.plan_by(now + seconds)
         self._told = {name: reason for name, reason in self._told.items() if name in self._waiting}
 
     def gangs(self) -> Collection[Gang]:
@@ -105,13 +109,14 @@ class ExternalPods(Controller):
 
     def _group(self, name: str, members: tuple[Pod, ...], away: int) -> _Grouped | None:
         """A gang of pods; None for one that cannot be read, whose first pod is told."""
-        before = self._waiting.get(name)
-        if before is not None and before.away == away and _same(before.members, members):
+        before, vouched = self._waiting.get(name), self._trust.vouched
+        if before is not None and before[1:3] == (away, vouched) and _same(before.members, members):
             return before
         with self._reporter.contained(f"{name}: cannot be planned", about_pod(members[0].metadata)):
-            gang = pod_gang(name, members, away)
-            is_same = before is not None and before.gang.gang == gang.gang
-            return _Grouped(members, away, replace(gang, gang=before.gang.gang) if before is not None and is_same else gang)
+            gang = pod_gang(name, members, away, vouched=vouched)
+            if before is not None and before.gang.gang == gang.gang:
+                gang = replace(gang, gang=before.gang.gang)
+            return _Grouped(members, away, vouched, gang)
         return None
 
     def _placed_gang(self, key: str, pod: Pod) -> Gang | None:
@@ -207,7 +212,9 @@ class ExternalPods(Controller):
         """Remove a pod's gate and pin it; return False if it has changed or is gone."""
         try:
             affinity = await self._affinity(pod) if pod.spec.affinity else None
-            return await self._api_writer.patch(PODS, pod.metadata, ungating_patch(pod, affinity, assigned)) is not None
+            patch = ungating_patch(pod, affinity, assigned)
+            self._trust.wrote(pod.metadata, patch["metadata"]["annotations"][names.GPUS])
+            return await self._api_writer.patch(PODS, pod.metadata, patch) is not None
         except (NotFound, Conflict):
             return False
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from muster.allocation.pods import constraint_of, gpus_of, pod_holding, resources_of
+from muster.allocation.pods import constraint_of, gpus_of, resources_of, stated_holding
+from muster.allocation.trust import PLANNED
 from muster.allocation.unplanned import queue_of
 from muster.api import names, texts
 from muster.kube.objects import Pod
@@ -64,18 +65,18 @@ def grouped(pods: Iterable[Pod]) -> dict[str, tuple[Pod, ...]]:
     }
 
 
-def gangs_of(pods: Iterable[Pod], away: Mapping[str, int] | None = None) -> list[PodGang]:
+def gangs_of(pods: Iterable[Pod], away: Mapping[str, int] | None = None, *, vouched: bool = True) -> list[PodGang]:
     """Return the gangs that still have a gated pod; `away` has how many pods of each gang are yet to be created again."""
-    return [pod_gang(name, members, (away or {}).get(name, 0)) for name, members in grouped(pods).items()]
+    return [pod_gang(name, members, (away or {}).get(name, 0), vouched=vouched) for name, members in grouped(pods).items()]
 
 
-def pod_gang(name: str, members: Sequence[Pod], away: int = 0) -> PodGang:
-    """Return a gang from all its pods."""
+def pod_gang(name: str, members: Sequence[Pod], away: int = 0, *, vouched: bool = True) -> PodGang:
+    """Return a gang from all its pods; `vouched`: nobody but muster can have written their first arrival."""
     gated = {pod.metadata.name: pod for pod in members if pod.gated}
     gang = Gang(
         name=name,
         queue=queue_of(members[0]),
-        arrived=min(_arrived(pod) for pod in members),
+        arrived=min(_arrived(pod, vouched) for pod in members),
         tasks=tuple(_task(pod) for pod in gated.values()),
         namespace=members[0].metadata.namespace or "",
         priority=max(pod.spec.priority or 0 for pod in members),
@@ -94,8 +95,11 @@ def with_first(gang: PodGang, first: Pod) -> PodGang:
 
 
 def placed_gang(pod: Pod) -> Gang | None:
-    """Return an ungated pod as a gang of one that holds what the pod holds; None for a pod that holds nothing."""
-    holding = None if pod.gated else pod_holding(pod)
+    """Return an ungated pod as a gang of one that holds what the pod says; None for a pod that says nothing.
+
+    Its queue's quota counts that, whether the cluster does or not: a pod that comes to it later was planned within the quota.
+    """
+    holding = None if pod.gated else stated_holding(pod, PLANNED)
     if holding is None:
         return None
     task = _task(pod)
@@ -113,10 +117,10 @@ def _size(pod: Pod) -> int:
     return size if size is not None and pod.metadata.label(names.GANG) else 1
 
 
-def _arrived(pod: Pod) -> float:
-    """When a pod first arrived. Users can write that annotation too; it gains them no more than the priority they may set."""
+def _arrived(pod: Pod, vouched: bool) -> float:
+    """When a pod first arrived: a requeued one keeps its place, where nobody else can have given it that."""
     created = stamp(pod.metadata.creation_timestamp)
-    queued = texts.time(pod.metadata.annotation(names.QUEUED_AT))
+    queued = texts.time(pod.metadata.annotation(names.QUEUED_AT)) if vouched else None
     return created if queued is None else min(created, queued)
 
 

@@ -1,7 +1,7 @@
 """A pod of the API server as the core sees it: what it asks for, where it may go, what it holds.
 
-A pod holds GPUs once it is bound, and already before that if the operator has pinned it. A pod that has ended or is still
-gated holds nothing.
+A pod holds GPUs once it is bound, and already before that if the operator has pinned it. A pod that has ended, or has any
+scheduling gate left, holds nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from muster.allocation.holding import Holding
+from muster.allocation.trust import Standing
 from muster.api import names
 from muster.kube.objects import Demand, Pod, PodSpec
 from muster.kube.quantity import BadQuantity, milli, whole
@@ -121,32 +122,31 @@ def annotated_gpus(pod: Pod, count: int) -> GpuSet:
     return gpus if gpus.bit_count() == count == len(parts) else 0
 
 
-def pod_holding(pod: Pod) -> Holding | None:
-    """Return what a pod holds.
+def pod_holding(pod: Pod, standing: Standing) -> Holding | None:
+    """Return what a pod holds, as far as its words count; nothing while kube-scheduler cannot act on it."""
+    return None if pod.spec.scheduling_gates else stated_holding(pod, standing)
 
-    A pod that is pinned but not bound only claims its GPUs, since anybody can write annotations: the claim counts while
-    kube-scheduler can act on it, and lapses once kube-scheduler calls the pod unschedulable. A bound pod whose amounts cannot
-    be read may hold everything on its node.
+
+def stated_holding(pod: Pod, standing: Standing) -> Holding | None:
+    """Return what a pod says that it holds, as far as its words count, gated or not.
+
+    A pod that is pinned but not bound only claims its GPUs: the claim lapses once kube-scheduler calls the pod unschedulable. A
+    bound pod whose amounts cannot be read may hold everything on its node.
     """
-    if pod.finished or pod.gated:
+    if pod.finished:
         return None
     try:
-        return _holding(pod)
+        return _holding(pod, standing)
     except BadQuantity:
         node = pod.spec.node_name
-        return Holding(node, count=MOST_GPUS, resources=PLENTY, leaving=pod.leaving) if node else None
+        return Holding(node, count=MOST_GPUS, resources=PLENTY, leaving=standing.leaving) if node else None
 
 
-def _holding(pod: Pod) -> Holding | None:
+def _holding(pod: Pod, standing: Standing) -> Holding | None:
     count = gpus_of(pod)
-    gpus = annotated_gpus(pod, count)
-    claims = gpus and pod.spec.scheduler_name == names.SCHEDULER and not pod.refused
+    gpus = annotated_gpus(pod, count) if standing.named else 0
+    claims = gpus and standing.claims and pod.spec.scheduler_name == names.SCHEDULER and not pod.refused
     node = pod.spec.node_name or (pinned_to(pod.spec) if claims else None)
     if node is None:
         return None
-    return Holding(node, gpus, count, resources_of(pod), pod.leaving or _is_dljobs(pod))
-
-
-def _is_dljobs(pod: Pod) -> bool:
-    """Whether a DLJob owns the pod. Its reservation keeps its GPUs; without one the pod is about to be deleted."""
-    return pod.metadata.controller is not None and pod.metadata.controller.kind == "DLJob"
+    return Holding(node, gpus, count, resources_of(pod), standing.leaving)

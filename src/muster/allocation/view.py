@@ -8,16 +8,19 @@ costs a look-up, and whoever caches by node sees only true changes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 import msgspec
 
-from muster.allocation.holding import Source
+from muster.allocation.holding import Holding, Source
 from muster.allocation.ledger import Ledger
 from muster.allocation.nodes import translate
 from muster.allocation.pods import pod_holding
 from muster.allocation.reservations import Reservations, Reserving
+from muster.allocation.trust import Trust
+from muster.api import names
 from muster.kube.objects import Node, Pod
 from muster.kube.store import Store
 from muster.scheduling.topology import node as core
@@ -28,7 +31,7 @@ log = logging.getLogger(__name__)
 class ClusterView:
     """Stores of nodes, pods and DLJobs, and the ledger that follows them."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.nodes: Store[Node] = Store()
         self.pods: Store[Pod] = Store()
         self.jobs: Store[Reserving] = Store()
@@ -36,9 +39,12 @@ class ClusterView:
         self.reservations = Reservations()
         self.problems: dict[str, str] = {}
         """What is the matter with nodes, by name: what cannot be used of them."""
+        self.trust = Trust(now)
         self._facts: dict[str, core.Node] = {}
         self._current: dict[str, core.Node] = {}
         self._stale: set[str] = set()
+        self._pods_of: dict[str, set[str]] = {}
+        """The pods that bear each DLJob's label."""
         self._node_listeners: list[Callable[[Collection[str]], None]] = []
         self._reservation_listeners: list[Callable[[Collection[str]], None]] = []
         self.nodes.subscribe(self._node_changed)
@@ -77,8 +83,15 @@ class ClusterView:
         """Call `listener` with the tasks whose reservations may have changed, at once on each change of a job."""
         self._reservation_listeners.append(listener)
 
+    def vouch(self, vouched: bool) -> None:
+        """Take in whether the admission policy keeps others from writing muster's own names."""
+        if vouched != self.trust.vouched:
+            self.trust.vouched = vouched
+            self._review(list(self.pods))
+
     def refresh(self) -> None:
         """Bring every node up to date; all readers do."""
+        self._review(self.trust.lapsed())
         changed, self._stale = self._stale, set()
         for name in changed:
             self._update(name)
@@ -117,10 +130,30 @@ class ClusterView:
             self.problems.pop(name, None)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        if new is not None:
-            self._stale |= self.ledger.put(new.metadata.key, Source.POD, pod_holding(new))
-        elif old is not None:
-            self._stale |= self.ledger.put(old.metadata.key, Source.POD, None)
+        pod = new or old
+        if pod is None:
+            return
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            self.trust.forget(old)
+        if (job := pod.metadata.label(names.JOB)) is not None:
+            self._note_pod(f"{pod.metadata.namespace}/{job}", pod.metadata.key, there=new is not None)
+        self._stale |= self.ledger.put(pod.metadata.key, Source.POD, self._holding(new) if new is not None else None)
+
+    def _note_pod(self, job: str, pod: str, *, there: bool) -> None:
+        pods = self._pods_of.setdefault(job, set())
+        (pods.add if there else pods.discard)(pod)
+        if not pods:
+            del self._pods_of[job]
+
+    def _review(self, pods: Iterable[str]) -> None:
+        """Work out anew what pods hold, whose words count more or less than before."""
+        for key in pods:
+            pod = self.pods.get(key)
+            if pod is not None:
+                self._stale |= self.ledger.put(key, Source.POD, self._holding(pod))
+
+    def _holding(self, pod: Pod) -> Holding | None:
+        return pod_holding(pod, self.trust.standing(pod, reserved=pod.metadata.key in self.reservations))
 
     def _job_changed(self, old: Reserving | None, new: Reserving | None) -> None:
         job = new or old
@@ -131,6 +164,9 @@ class ClusterView:
         except msgspec.MsgspecError as error:
             log.warning("DLJob %s: its status cannot be read, so what it reserved before counts: %s", job.metadata.key, error)
             return
+        metas = (each.metadata if each is not None else None for each in (old, new))
+        if self.trust.job_changed(*metas) or not self.trust.vouched:
+            self._review({*self._pods_of.get(job.metadata.key, ()), *tasks})
         for task in tasks:
             reservation = self.reservations.get(task)
             self._stale |= self.ledger.put(task, Source.RESERVATION, reservation.holding if reservation else None)

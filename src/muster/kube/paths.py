@@ -63,6 +63,11 @@ def events(namespace: str) -> str:
     return resource(CORE, "events", namespace)
 
 
+def admission(plural: str, name: str) -> str:
+    """Name an object of admissionregistration.k8s.io/v1."""
+    return resource("/apis/admissionregistration.k8s.io/v1", plural, None, name)
+
+
 def priorityclasses() -> str:
     """Name all PriorityClasses."""
     return resource(SCHEDULING, "priorityclasses")
