@@ -252,6 +252,21 @@ def test_program_has_its_image(helm: Helm) -> None:
     assert images == {name: f"registry.example.com/muster-{image}:next" for name, image in programs.items()}
 
 
+def test_image_with_a_digest_has_no_tag(helm: Helm) -> None:
+    digests = {name: f"sha256:{number:064x}" for number, name in enumerate(("operator", "extender", "agent", "kube-scheduler"))}
+    settings = [f"image.digests.{name}={digests[name]}" for name in ("operator", "extender", "agent")]
+    settings.append(f"scheduler.kubeScheduler.image.digest={digests['kube-scheduler']}")
+    objects = helm.template(*(part for setting in settings for part in ("--set", setting)))
+    images = {
+        name: container["image"]
+        for item in objects
+        if item["kind"] in ("Deployment", "DaemonSet")
+        for name, container in containers(item).items()
+    }
+    repositories = {name: f"muster-{name}" for name in digests} | {"kube-scheduler": "registry.k8s.io/kube-scheduler"}
+    assert images == {name: f"{repositories[name]}@{digest}" for name, digest in digests.items()}
+
+
 def test_fake_gpus_run_on_labelled_nodes_and_change_the_agent(helm: Helm) -> None:
     objects = helm.template("--set", "fakeGpus.enabled=true")
     pod = find(objects, "DaemonSet", "muster-fake-gpus")["spec"]["template"]["spec"]

@@ -20,7 +20,8 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 
 {{- /* The image of a program; takes (list . PROGRAM). */ -}}
 {{- define "muster.image" -}}
-{{- with index . 0 }}{{ .Values.image.repository }}{{ end }}-{{ index . 1 }}:{{ (index . 0).Values.image.tag | default (index . 0).Chart.AppVersion }}
+{{- $image := (index . 0).Values.image -}}
+{{ $image.repository }}-{{ index . 1 }}{{ with index $image.digests (index . 1) }}@{{ . }}{{ else }}:{{ $image.tag | default (index . 0).Chart.AppVersion }}{{ end }}
 {{- end -}}
 
 {{- /* The API version of the gate's policy, empty if there is none. `helm template` has no server and hence no list of kinds
@@ -82,7 +83,7 @@ true
 {{- define "muster.kubeSchedulerImage" -}}
 {{- $version := semver .Capabilities.KubeVersion.Version -}}
 {{- $own := printf "v%d.%d.%d" $version.Major $version.Minor $version.Patch -}}
-{{- with .Values.scheduler.kubeScheduler.image }}{{ .repository }}:{{ .tag | default $own }}{{ end -}}
+{{- with .Values.scheduler.kubeScheduler.image }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $own }}{{ end }}{{ end -}}
 {{- end -}}
 
 {{- /* Pod Security Standard "restricted", at the level of the pod. */ -}}
