@@ -13,6 +13,8 @@ from muster_extender.reasons import Refusal, too_few
 
 MOST_COUNTS = 64
 """Machines have up to 16 GPUs or so; pods that ask for odd numbers must not fill the memory."""
+MOST_READERS = 8
+"""Namespaces for which the refusals of a node are kept."""
 
 
 class Fit:
@@ -21,13 +23,17 @@ class Fit:
     def __init__(self, view: ClusterView, count: int) -> None:
         self._view, self._count = view, count
         self.fitting = {name for name, node in view.usable().items() if node.free.bit_count() >= count}
-        self.refusals: dict[str, Refusal] = {}
+        self.refusals: dict[str, dict[str, Refusal]] = {}
+        """By node, and by the namespace whose jobs are named."""
 
-    def refusal(self, name: str) -> Refusal:
-        """Return why a node is not among the `fitting` ones."""
-        refusal = self.refusals.get(name)
+    def refusal(self, name: str, reader: str) -> Refusal:
+        """Return why a node is not among the `fitting` ones, for readers of a namespace."""
+        refusals = self.refusals.setdefault(name, {})
+        refusal = refusals.get(reader)
         if refusal is None:
-            refusal = self.refusals[name] = self._why(name)
+            if len(refusals) >= MOST_READERS:
+                refusals.clear()
+            refusal = refusals[reader] = self._why(name, reader)
         return refusal
 
     def changed(self, nodes: Collection[str]) -> None:
@@ -40,9 +46,9 @@ class Fit:
             else:
                 self.fitting.discard(name)
 
-    def _why(self, name: str) -> Refusal:
+    def _why(self, name: str, reader: str) -> Refusal:
         node = self._view.node(name)
-        return unknown(self._view, name) if node is None else too_few(self._view, node, self._count)
+        return unknown(self._view, name) if node is None else too_few(self._view, node, self._count, reader)
 
 
 class FitCache:

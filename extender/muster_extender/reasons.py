@@ -11,6 +11,7 @@ from typing import NamedTuple
 from muster.allocation.holding import Holding, Source
 from muster.allocation.ledger import unheld
 from muster.allocation.view import ClusterView
+from muster.scheduling.naming import FOREIGN
 from muster.scheduling.topology.links import GpuSet, indices
 from muster.scheduling.topology.node import Node
 
@@ -27,8 +28,11 @@ class Refusal(NamedTuple):
     """Only assumed pods stand in the way: the refusal may end without any change of the node."""
 
 
-def too_few(view: ClusterView, node: Node, count: int) -> Refusal:
-    """Return why `node` has fewer than `count` free GPUs: how many are free, and who has the others."""
+def too_few(view: ClusterView, node: Node, count: int, reader: str) -> Refusal:
+    """Return why `node` has fewer than `count` free GPUs: how many are free, and who has the others.
+
+    Jobs of the namespace `reader` are named.
+    """
     reserved = [
         (task, holding)
         for task, _ in view.ledger.on_node(node.name)
@@ -37,7 +41,7 @@ def too_few(view: ClusterView, node: Node, count: int) -> Refusal:
     unreserved = unheld(node.machine, node.healthy, [holding for _, holding in reserved])
     parts = [f"{node.free.bit_count()} of {node.machine.gpus} free"]
     if taken := (node.healthy & ~unreserved).bit_count():
-        parts.append(f"{taken} reserved for {_jobs(view, reserved)}")
+        parts.append(f"{taken} reserved for {_jobs(view, reserved, reader)}")
     if held := unreserved.bit_count() - node.free.bit_count():
         parts.append(f"{held} held by other pods")
     if broken := node.machine.gpus - node.healthy.bit_count():
@@ -51,9 +55,9 @@ def plain(count: int, unresolvable: bool) -> str:
 
 
 def holders(view: ClusterView, node: str, wanted: GpuSet, task: str) -> str:
-    """Return who other than `task` holds any of the GPUs `wanted` of a node: "vision/vgg16 and 1 other", "" for nobody."""
+    """Return who other than `task` holds any of the GPUs `wanted` of a node, as the task's owner may read it; "" for nobody."""
     names = {_holder(view, other) for other, holding in view.ledger.on_node(node, but=task) if holding.gpus & wanted}
-    return _listed(sorted(names))
+    return _listed(sorted(names), _namespace(task)) if names else ""
 
 
 def gpus(count: int) -> str:
@@ -68,13 +72,13 @@ def numbered(which: GpuSet) -> str:
     return f"GPU{'s' if which.bit_count() > 1 else ''} {','.join(map(str, indices(which)))}"
 
 
-def _jobs(view: ClusterView, reserved: list[tuple[str, Holding]]) -> str:
+def _jobs(view: ClusterView, reserved: list[tuple[str, Holding]], reader: str) -> str:
     """The jobs that reserve, the one with the most GPUs first."""
     amounts: dict[str, int] = {}
     for task, holding in reserved:
         job = _holder(view, task)
         amounts[job] = amounts.get(job, 0) + holding.size
-    return _listed(sorted(amounts, key=lambda job: (-amounts[job], job)))
+    return _listed(sorted(amounts, key=lambda job: (-amounts[job], job)), reader)
 
 
 def _holder(view: ClusterView, task: str) -> str:
@@ -83,7 +87,12 @@ def _holder(view: ClusterView, task: str) -> str:
     return reservation.job.key if reservation else task
 
 
-def _listed(names: list[str]) -> str:
-    if len(names) < 2:
-        return "".join(names)
-    return f"{names[0]} and {len(names) - 1} other{'s' if len(names) > 2 else ''}"
+def _listed(names: list[str], reader: str) -> str:
+    """The first of the reader's namespace, and how many more there are: "vision/vgg16 and 1 other"."""
+    first = next((name for name in names if _namespace(name) == reader), FOREIGN)
+    others = len(names) - 1
+    return f"{first} and {others} other{'s' if others > 1 else ''}" if others else first
+
+
+def _namespace(key: str) -> str:
+    return key.partition("/")[0]

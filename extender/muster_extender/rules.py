@@ -185,12 +185,12 @@ def _claim(cluster: Cluster, name: str, pod: Pod, wanted: GpuSet, count: int, ow
 def _open(cluster: Cluster, verdict: Verdict, pod: Pod, nodes: list[str]) -> Verdict:
     """Pass the nodes with enough free GPUs, except where assumed pods may take them."""
     fit = cluster.fits.of(verdict.gpus)
-    fitting, refusal = fit.fitting, fit.refusal
+    fitting, refusal, reader = fit.fitting, fit.refusal, pod.metadata.namespace or ""
     verdict.passed = [name for name in nodes if name in fitting]
     if len(verdict.passed) < len(nodes):
         for name in nodes:
             if name not in fitting:
-                verdict.refuse(name, refusal(name))
+                verdict.refuse(name, refusal(name, reader))
     if len(cluster.assumed):
         _keep_back(cluster, verdict, pod)
     if len(verdict.failed) + len(verdict.unresolvable) > MOST_SENTENCES:

@@ -231,6 +231,25 @@ def test_reserved_gpus_cannot_be_preempted(world: World, gpus: int, unresolvable
     assert (verdict.unresolvable if unresolvable else verdict.failed) == {"n": sentence}
 
 
+def test_jobs_of_other_namespaces_are_not_named(world: World) -> None:
+    """What one namespace was told is not told to another, though it asks for as many GPUs of the same node."""
+    world.node("n")
+    world.job("big", {"big-worker-0": ("n", [0, 1, 2])})
+    world.job("secret", {"secret-worker-0": ("n", [3])}, namespace="other")
+    told = {
+        space: world.ask(world.pod("job", 5, namespace=space), "n").unresolvable["n"] for space in ("vision", "other", "third")
+    }
+    asked = "needs 5 GPUs: 4 of 8 free, 4 reserved for"
+    assert told == {
+        "vision": f"{asked} vision/big and 1 other",
+        "other": f"{asked} other/secret and 1 other",
+        "third": f"{asked} a gang of another namespace and 1 other",
+    }
+    claims = world.pod("claims", 1, namespace="vision", pin="n", claim="3")
+    held = "GPU 3 of node n, given to this pod, held by a gang of another namespace"
+    assert world.ask(claims, "n").unresolvable == {"n": held}
+
+
 @pytest.mark.parametrize(("gpus", "unresolvable"), [(3, False), (6, False), (7, True)])
 def test_gpus_held_by_pods_can_be_preempted(world: World, gpus: int, unresolvable: bool) -> None:
     world.node("n")

@@ -78,6 +78,7 @@ def a_job_runs_to_its_end(world: World) -> None:
     events = f"{world.path('events')}?fieldSelector=involvedObject.name=short"
     world.cluster.wait(lambda: world.cluster.api.get(events)["items"], "its Events are recorded")
     world.remove("dljobs", "short")
+    world.remove("dlqueues", "research")  # other jobs name none
 
 
 def a_job_is_removed_after_its_time(world: World) -> None:

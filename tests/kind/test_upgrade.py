@@ -31,6 +31,8 @@ LIMIT: Final[Object] = {
     "spec": {"limits": [{"type": "Container", "max": {names.GPU: "1"}}]},
 }
 """Of the recorded jobs, only "untried" has larger pods."""
+DEFAULT: Final[Object] = {"apiVersion": names.API_VERSION, "kind": "DLQueue", "metadata": {"name": "default"}}
+"""muster 0.1.0 let jobs name a queue that does not exist beside queues that do."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,10 @@ def upgraded(kind: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The recorded objects, after the operators have seen them."""
     objects: list[Object] = list(yaml.safe_load_all(RECORDED.read_text()))
     with namespace(kind, objects[0]["metadata"]["namespace"]) as jobs:
+        folder = tmp_path_factory.mktemp("recorded")
         with operators_stopped(kind):
-            restore(jobs, [LIMIT, *objects], tmp_path_factory.mktemp("recorded"))
+            kubectl(jobs, "create", [DEFAULT], folder)
+            restore(jobs, [LIMIT, *objects], folder)
             uids = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in jobs.pods("")}
         jobs.until_phase("refused", "Running")
         statuses = {item["metadata"]["name"]: item["status"] for item in objects if item["kind"] == "DLJob"}

@@ -23,6 +23,7 @@ def later(live: Live, job: str) -> None:
 
 def test_queue_holds_no_more_than_its_quota(live: Live) -> None:
     live.create("dlqueues", {"metadata": {"name": "small"}, "spec": {"gpus": 4}})
+    live.create("dlqueues", {"metadata": {"name": "other"}})
     live.job("first", 2, 2, queue="small")
     live.wait_running("first", 2)
     live.job("second", 1, 1, queue="small")
