@@ -1,4 +1,7 @@
-"""`muster-extender`: reflectors feed one view, an HTTP server answers from it, in one process and one event loop.
+"""`muster-extender`: reflectors feed one view, HTTP servers answer from it, in one process and one event loop.
+
+Each listener has a server of its own with limits of its own: "own" on loopback for muster's kube-scheduler, "status" for probes
+and Prometheus, and on request "service" for the cluster's own kube-scheduler. What fills one leaves the others alone.
 
 The process ends with status 0 on SIGTERM or SIGINT, once the requests in flight are answered, and with status 1 and a message
 if it cannot start. It serves at once: /readyz is 503 until the view is complete, and filter requests fail until then.
@@ -14,10 +17,10 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
-import uvicorn
 import uvloop
 
 from muster.allocation.pods import gpus_of
@@ -29,25 +32,17 @@ from muster.kube.client import Client
 from muster.kube.objects import DLJob, Node, Pod, decoder
 from muster.kube.reflector import Reflector
 from muster_extender import rules
-from muster_extender.app import create_app
-from muster_extender.guard import Guard
+from muster_extender.app import asking_app, status_app
+from muster_extender.connections import Config, Limits
+from muster_extender.guard import Asker, Guard
 from muster_extender.metrics import Metrics
 from muster_extender.scores import Policy
+from muster_extender.servers import Servers
 from muster_extender.waking import Waking, patcher
 
 log: Final = logging.getLogger("muster_extender")
 
-KEEP_ALIVE_SECONDS: Final = 120
-"""Longer than Go keeps idle connections (90 s), since Go does not repeat a POST that met a closing one."""
 _UNFINISHED: Final = "status.phase!=Succeeded,status.phase!=Failed"
-
-
-class Server(uvicorn.Server):
-    """uvicorn that leaves the signals to this module: it would end the process by the signal, not with status 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,42 +58,59 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; raise NoAccess or OSError where that cannot begin."""
-    listening = _listen(options.host, options.port)
-    async with await Client.connect(options.kubeconfig) as client:
-        view = ClusterView()
-        reflectors = _reflectors(client, view)
-        cluster = rules.cluster(view)
-        waking = Waking(cluster, patcher(client))
-        app = create_app(Guard(cluster, waking, Policy(options.policy)), Metrics(cluster, waking, reflectors))
-        config = uvicorn.Config(
-            app,
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=5,
-        )
-        server = Server(config)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
-        running = (_follow(Vouching(client, view), reflectors.values()), waking.run(), _settle(view))
-        work = [asyncio.create_task(coroutine) for coroutine in running]
+    with contextlib.ExitStack() as sockets:
+        listening = {listener: sockets.enter_context(_listen(*address)) for listener, address in _addresses(options).items()}
+        async with await Client.connect(options.kubeconfig) as client:
+            await _serve(options, client, listening)
+
+
+async def _serve(options: argparse.Namespace, client: Client, listening: dict[str, socket.socket]) -> None:
+    view = ClusterView()
+    reflectors = _reflectors(client, view)
+    cluster = rules.cluster(view)
+    waking = Waking(cluster, patcher(client))
+    guard = Guard(cluster, waking, Policy(options.policy))
+    metrics = Metrics(cluster, waking, reflectors)
+    apps = {
+        "own": asking_app(guard, metrics, Asker.OWN),
+        "status": status_app(view, metrics),
+        "service": asking_app(guard, metrics, Asker.SERVICE),
+    }
+    servers = Servers()
+    for name, bound in listening.items():
+        servers.add(bound, Config(apps[name], Limits(), partial(_count_closed, metrics, name)))
+        log.info("%s: listening on %s:%d", name, *bound.getsockname()[:2])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, servers.end)
+    running = (_follow(Vouching(client, view), reflectors.values()), waking.run(), _settle(view))
+    work = [asyncio.create_task(coroutine) for coroutine in running]
+    for task in work:
+        task.add_done_callback(lambda task: _check(task, servers))
+    try:
+        await servers.run()
+    finally:
         for task in work:
-            task.add_done_callback(lambda task: _check(task, server))
-        log.info("listening on http://%s:%d", *listening.getsockname()[:2])
-        try:
-            await server.serve([listening])
-        finally:
-            for task in work:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
 
 
-def _check(task: asyncio.Task[None], server: Server) -> None:
+def _count_closed(metrics: Metrics, listener: str, reason: str) -> None:
+    metrics.closed.labels(listener, reason).inc()
+
+
+def _addresses(options: argparse.Namespace) -> dict[str, tuple[str, int]]:
+    """Return host and port of each listener."""
+    found = {"own": ("127.0.0.1", options.port), "status": (options.metrics_host, options.metrics_port)}
+    if options.service_port is not None:
+        found["service"] = (options.service_host, options.service_port)
+    return found
+
+
+def _check(task: asyncio.Task[None], servers: Servers) -> None:
     """End the process when a task of it fails: a restart begins with a clean view."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("a part of the extender failed; ending", exc_info=error)
-        server.should_exit = True
+        servers.end()
 
 
 def _reflectors(client: Client, view: ClusterView) -> dict[str, Reflector[Any]]:
@@ -133,14 +145,21 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host or --port") from error
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port") from error
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="muster-extender", description="Filter and prioritize for muster's kube-scheduler.")
     parser.add_argument("--kubeconfig", help="default: $KUBECONFIG, the pod's service account, ~/.kube/config")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8888, help="port to listen on, 0 for any free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8888, help="port of loopback for muster's kube-scheduler (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--metrics-host", default="127.0.0.1", help="address of /metrics, /healthz and /readyz (default: %(default)s)"
+    )
+    parser.add_argument("--metrics-port", type=int, default=8082, help="port of the same (default: %(default)s)")
+    parser.add_argument("--service-port", type=int, help="port for the cluster's own kube-scheduler (default: none)")
+    parser.add_argument("--service-host", default="0.0.0.0", help="address of the same (default: %(default)s)")
     parser.add_argument("--policy", choices=[p.value for p in Policy], default="pack", help="default: %(default)s")
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     return parser

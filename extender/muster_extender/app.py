@@ -1,8 +1,9 @@
-"""The HTTP face: POST /filter and /prioritize as kube-scheduler sends them, GET /metrics, /healthz and /readyz.
+"""The HTTP face: POST /filter and /prioritize as kube-scheduler sends them; GET /metrics, /healthz and /readyz elsewhere.
 
 Raw routes: `wire` decodes and encodes the bodies, since models would cost milliseconds on 5,000 nodes. A body that is not JSON
-gets 400, one over the limit 413. JSON of the wrong shape, and an internal failure, get 200: with `Error` from filter (it fails
-one scheduling cycle and says why), with an empty list from prioritize (it leaves the choice to kube-scheduler).
+gets 400, one over the limit 413, one of unknown length 411; each ends the connection, so that the rest of it is not read.
+JSON of the wrong shape, and an internal failure, get 200: with `Error` from filter (it fails one scheduling cycle and says
+why), with an empty list from prioritize (it leaves the choice to kube-scheduler).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fastapi.requests import Request
 from fastapi.responses import PlainTextResponse, Response
 from starlette.requests import ClientDisconnect
 
+from muster.allocation.view import ClusterView
 from muster_extender import wire
 from muster_extender.guard import Asker, Guard, Undecided
 from muster_extender.metrics import CONTENT_TYPE, Metrics
@@ -49,8 +51,8 @@ class Unreadable(Exception):
         self.status = status
 
 
-def create_app(guard: Guard, metrics: Metrics, asker: Asker = Asker.OWN, *, body_limit: int = BODY_LIMIT) -> FastAPI:
-    """Return the ASGI application; `body_limit` in bytes."""
+def asking_app(guard: Guard, metrics: Metrics, asker: Asker = Asker.OWN, *, body_limit: int = BODY_LIMIT) -> FastAPI:
+    """Return the ASGI application that kube-schedulers ask; `body_limit` in bytes."""
 
     async def filter_verb(args: ExtenderArgs) -> Answer:
         verdict = await guard.filter(args.pod, args.names(), asker)
@@ -60,24 +62,35 @@ def create_app(guard: Guard, metrics: Metrics, asker: Asker = Asker.OWN, *, body
     async def prioritize_verb(args: ExtenderArgs) -> Answer:
         return Answer(wire.priorities(guard.prioritize(args.pod, args.names())), "scored")
 
+    app = _app()
+    app.add_route("/filter", _route("filter", filter_verb, wire.filter_error, metrics, body_limit), methods=["POST"])
+    nothing: Fallback = lambda _: wire.priorities([])  # noqa: E731
+    app.add_route("/prioritize", _route("prioritize", prioritize_verb, nothing, metrics, body_limit), methods=["POST"])
+    return app
+
+
+def status_app(view: ClusterView, metrics: Metrics) -> FastAPI:
+    """Return the ASGI application of probes and Prometheus."""
+
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        if guard.view.synced:
+        if view.synced:
             return PlainTextResponse("ok\n")
         return PlainTextResponse("nodes, pods and jobs have not all been read from the API server yet\n", 503)
 
     async def scrape(_: Request) -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    app = FastAPI(title="muster extender", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_route("/filter", _route("filter", filter_verb, wire.filter_error, metrics, body_limit), methods=["POST"])
-    nothing: Fallback = lambda _: wire.priorities([])  # noqa: E731
-    app.add_route("/prioritize", _route("prioritize", prioritize_verb, nothing, metrics, body_limit), methods=["POST"])
+    app = _app()
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", scrape)):
         app.add_route(path, endpoint, methods=["GET"])
     return app
+
+
+def _app() -> FastAPI:
+    return FastAPI(title="muster extender", docs_url=None, redoc_url=None, openapi_url=None)
 
 
 def _route(name: str, verb: Verb, fallback: Fallback, metrics: Metrics, limit: int) -> Callable[[Request], Awaitable[Response]]:
@@ -88,7 +101,7 @@ def _route(name: str, verb: Verb, fallback: Fallback, metrics: Metrics, limit: i
             answer = await _answered(body, verb, fallback)
         except Unreadable as error:
             metrics.requests.labels(name, "unreadable").inc()
-            return PlainTextResponse(f"{error}\n", error.status)
+            return PlainTextResponse(f"{error}\n", error.status, {"Connection": "close"})
         metrics.seconds.labels(name).observe(time.perf_counter() - began)
         metrics.requests.labels(name, answer.outcome).inc()
         return Response(answer.body, media_type="application/json")
@@ -111,21 +124,16 @@ async def _answered(body: bytes, verb: Verb, fallback: Fallback) -> Answer:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Read the body; raise Unreadable if it is too long, too slow, or breaks off."""
-    too_long = Unreadable(413, f"the body is longer than {limit} bytes; set nodeCacheCapable: true, so that names are sent")
+    """Read the body; raise Unreadable if it is too long, too slow, or breaks off. The server reads no more than its length."""
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length[:20]) > limit:
-        raise too_long
-    chunks, size = [], 0
+    if not length.isdecimal():
+        raise Unreadable(411, "the body's length is not known: send Content-Length, as kube-scheduler does")
+    if len(length) > 20 or int(length) > limit:
+        raise Unreadable(413, f"the body is longer than {limit} bytes; set nodeCacheCapable: true, so that names are sent")
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise too_long
-                chunks.append(chunk)
+            return await request.body()
     except TimeoutError:
         raise Unreadable(408, f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from None
     except ClientDisconnect:
         raise Unreadable(400, "the body broke off") from None
-    return b"".join(chunks)

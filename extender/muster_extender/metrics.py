@@ -6,7 +6,8 @@ than the view itself. Seconds and counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -19,6 +20,7 @@ from muster_extender.waking import Waking
 
 _BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+FRESH_SECONDS = 1.0
 
 
 class Counts(Protocol):
@@ -34,7 +36,15 @@ class Counts(Protocol):
 class Metrics:
     """One registry with everything in it."""
 
-    def __init__(self, cluster: Cluster, waking: Waking, reflectors: Mapping[str, Counts]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        waking: Waking,
+        reflectors: Mapping[str, Counts],
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now, self._made, self._text = now, float("-inf"), b""
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "muster_extender_requests", "Requests of kube-scheduler by outcome", ["verb", "outcome"], registry=self.registry
@@ -42,11 +52,19 @@ class Metrics:
         self.seconds = Histogram(
             "muster_extender_request_seconds", "Time to answer", ["verb"], buckets=_BUCKETS, registry=self.registry
         )
+        self.closed = Counter(
+            "muster_extender_connections_closed",
+            "Connections that the extender closed, by listener and reason",
+            ["listener", "reason"],
+            registry=self.registry,
+        )
         self.registry.register(_State(cluster, waking, reflectors))
 
     def text(self) -> bytes:
-        """Return everything in the text format of Prometheus."""
-        return generate_latest(self.registry)
+        """Return everything in the text format of Prometheus; made at most once a second, however often it is asked for."""
+        if self._now() - self._made >= FRESH_SECONDS:
+            self._text, self._made = generate_latest(self.registry), self._now()
+        return self._text
 
 
 class _State(Collector):

@@ -80,6 +80,8 @@ class Parts:
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
+        self._extender_ports: dict[str, int] = {}
+        """The ports on which extenders take requests of muster's kube-scheduler, by name."""
 
     def log(self, name: str) -> str:
         """Return what a process has said."""
@@ -91,20 +93,25 @@ class Parts:
 
     def start_operator(self, name: str = "operator", *, wait: bool = True) -> str:
         """Start the operator and return its URL, once it is ready unless told not to wait."""
-        return self._start_http(name, self._container("deployments", "operator", "operator"), "operator", wait)
+        (port,) = processes.free_ports(1)
+        own = ["--host=127.0.0.1", f"--port={port}"]
+        return self._start_http(name, self._container("deployments", "operator", "operator"), "operator", own, port, wait)
 
     def start_extender(self, name: str = "extender", *, wait: bool = True) -> str:
-        """Start the extender and return its URL, once it is ready unless told not to wait."""
-        return self._start_http(name, self._container("deployments", "scheduler", "extender"), "scheduler", wait)
+        """Start the extender and return the URL of its probes, once it is ready unless told not to wait."""
+        asked, port = processes.free_ports(2)
+        self._extender_ports[name] = asked
+        own = [f"--port={asked}", "--metrics-host=127.0.0.1", f"--metrics-port={port}"]
+        return self._start_http(name, self._container("deployments", "scheduler", "extender"), "scheduler", own, port, wait)
 
-    def start_scheduler(self, extender: str, name: str = "scheduler") -> None:
-        """Start the kube-scheduler that asks the extender at this URL, and wait until it is healthy."""
+    def start_scheduler(self, name: str = "scheduler") -> None:
+        """Start the kube-scheduler that asks the extender, which has been started, and wait until it is healthy."""
         (port,) = processes.free_ports(1)
         kubeconfig = self.kubeconfig("scheduler")
         text = self._get("/api/v1", "configmaps", f"{RELEASE}-scheduler")["data"]["config.yaml"]
         config = yaml.safe_load(text)
         config["clientConnection"]["kubeconfig"] = str(kubeconfig)
-        config["extenders"][0]["urlPrefix"] = extender
+        config["extenders"][0]["urlPrefix"] = f"http://127.0.0.1:{self._extender_ports['extender']}"
         container = self._container("deployments", "scheduler", "kube-scheduler")
         argv = [
             self._cluster.binaries[container["command"][0]],
@@ -155,11 +162,10 @@ class Parts:
         authority = self._cluster.files.certificate("ca.crt")
         return {"server": self._cluster.url, "certificate-authority": str(authority)}
 
-    def _start_http(self, name: str, container: dict[str, Any], component: str, wait: bool) -> str:
-        (port,) = processes.free_ports(1)
+    def _start_http(self, name: str, container: dict[str, Any], component: str, own: list[str], port: int, wait: bool) -> str:
         module = container["command"][0].replace("-", "_")
-        own = [f"--kubeconfig={self.kubeconfig(component)}", "--host=127.0.0.1", f"--port={port}"]
-        argv = [sys.executable, "-P", "-m", module, *container["args"], *own]
+        arguments = [*container["args"], f"--kubeconfig={self.kubeconfig(component)}", *own]
+        argv = [sys.executable, "-P", "-m", module, *arguments]
         url = f"http://127.0.0.1:{port}"
         env = {"PYTHONUNBUFFERED": "1", **_environment(container, self.pod(component))}
         self._cluster.run(Component(name, argv, env, f"{url}/readyz" if wait else None, port))

@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-import uvicorn
 
 from muster.allocation.view import ClusterView
 from muster.api import names, topology
@@ -21,14 +20,17 @@ from muster.kube.errors import NotFound
 from muster.kube.objects import DLJob, Node, Pod
 from muster.machines import machine
 from muster_extender import rules
-from muster_extender.app import create_app
+from muster_extender.app import asking_app, status_app
+from muster_extender.connections import Config, Limits
 from muster_extender.guard import POD_SECONDS, Guard
 from muster_extender.metrics import Metrics
 from muster_extender.rules import Verdict, filter_nodes
+from muster_extender.servers import Servers
 from muster_extender.waking import Waking
 
 Places = dict[str, tuple[str, list[int]]]
 Json = dict[str, Any]
+DEFAULT_LIMITS = Limits()
 
 
 class World:
@@ -165,38 +167,54 @@ class Patches:
 class Extender:
     """The extender over a world, and a client of it."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, guard: Guard, waking: Waking) -> None:
-        self.http, self.url, self.guard, self.waking = http, url, guard, waking
+    def __init__(self, http: aiohttp.ClientSession, ports: dict[str, int], guard: Guard, waking: Waking) -> None:
+        self.http, self.ports, self.guard, self.waking = http, ports, guard, waking
+        self.closed: list[str] = []
+        """Why the asking listener closed connections."""
 
     async def post(self, verb: str, body: bytes | Json) -> tuple[int, Any]:
         """Send a body; give the status, and the answer decoded where it is JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        async with self.http.post(f"{self.url}/{verb}", data=data) as answer:
+        async with self.http.post(f"http://127.0.0.1:{self.ports['asking']}/{verb}", data=data) as answer:
             text = await answer.text()
             return answer.status, json.loads(text) if answer.content_type == "application/json" else text
 
     async def get(self, path: str) -> tuple[int, str]:
-        async with self.http.get(f"{self.url}/{path}") as answer:
+        async with self.http.get(f"http://127.0.0.1:{self.ports['status']}/{path}") as answer:
             return answer.status, await answer.text()
 
 
 @asynccontextmanager
 async def serving(
-    world: World, patches: Patches, *, pod_seconds: float = POD_SECONDS, **options: Any
+    world: World,
+    patches: Patches,
+    *,
+    pod_seconds: float = POD_SECONDS,
+    limits: Limits = DEFAULT_LIMITS,
+    **options: Any,
 ) -> AsyncIterator[Extender]:
-    """Serve a world on loopback by a real uvicorn in this event loop."""
+    """Serve a world on loopback by the extender's own servers in this event loop."""
     waking = Waking(world.cluster, patches, apart=0.2, pause=0.001)
     guard = Guard(world.cluster, waking, pod_seconds=pod_seconds)
-    app = create_app(guard, Metrics(world.cluster, waking, {}), **options)
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None, lifespan="off"))
-    tasks = [asyncio.create_task(waking.run()), asyncio.create_task(server._serve([listening]))]
+    metrics = Metrics(world.cluster, waking, {})
+    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in ("asking", "status")}
+    servers = Servers()
+    ports = {name: listening.getsockname()[1] for name, listening in sockets.items()}
     async with aiohttp.ClientSession() as http:
-        yield Extender(http, f"http://127.0.0.1:{listening.getsockname()[1]}", guard, waking)
-    server.should_exit = True
-    tasks[0].cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    listening.close()
+        extender = Extender(http, ports, guard, waking)
+        asking = Config(asking_app(guard, metrics, **options), limits, extender.closed.append)
+        servers.add(sockets["asking"], asking)
+        servers.add(sockets["status"], Config(status_app(world.view, metrics), DEFAULT_LIMITS, lambda _: None))
+        tasks = [asyncio.create_task(waking.run()), asyncio.create_task(servers.run())]
+        try:
+            yield extender
+        finally:
+            await http.close()
+            servers.end()
+            tasks[0].cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for listening in sockets.values():
+                listening.close()
 
 
 Until = Callable[[Callable[[], object]], Awaitable[None]]

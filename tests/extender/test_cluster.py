@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from builders.guarded import bound, gpu_pod
+from builders.guarded import guarded as start_guarded
 from muster.api import names
-from muster_dev.local import commands, processes, stack
-from muster_dev.local.cluster import Component, LocalCluster
+from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
 
@@ -20,25 +20,8 @@ SCHEDULER = "guarded"
 @pytest.fixture(scope="module")
 def guarded(cluster: LocalCluster) -> Iterator[LocalCluster]:
     """The cluster with an extender and a kube-scheduler named "guarded" that asks it."""
-    stack.define_resources(cluster)
-    extender, scheduler = processes.free_ports(2)
-    url = f"http://127.0.0.1:{extender}"
-    config = cluster.files.write_config(SCHEDULER, commands.scheduler_config(cluster.kubeconfig, SCHEDULER, extender=url))
-    arguments = commands.scheduler(cluster.files, scheduler, config, cluster.options)
-    command = [sys.executable, "-m", "muster_extender", f"--kubeconfig={cluster.kubeconfig}", f"--port={extender}"]
-    parts = [
-        Component("tested-extender", command, ready_url=f"{url}/readyz"),
-        Component(
-            "guarded-scheduler",
-            [cluster.binaries["kube-scheduler"], *arguments],
-            ready_url=f"https://127.0.0.1:{scheduler}/healthz",
-        ),
-    ]
-    for part in parts:
-        cluster.run(part)
-    yield cluster
-    for part in reversed(parts):
-        cluster.processes.stop(part.name)
+    with start_guarded(cluster, SCHEDULER):
+        yield cluster
 
 
 def job(name: str) -> dict[str, Any]:
@@ -48,11 +31,7 @@ def job(name: str) -> dict[str, Any]:
 
 
 def pod(name: str, gpus: int, node: str, **meta: Any) -> dict[str, Any]:
-    """A pod for the node of the test, by its label: the scheduler is to ask about that node alone."""
-    container = {"name": "train", "image": "train", "resources": {"limits": {names.GPU: gpus}}}
-    selector = {"kubernetes.io/hostname": node}
-    spec = {"schedulerName": SCHEDULER, "nodeSelector": selector, "containers": [container], "restartPolicy": "Never"}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **meta}, "spec": spec}
+    return gpu_pod(name, gpus, SCHEDULER, node=node, **meta)
 
 
 def place(node: str) -> dict[str, Any]:
@@ -86,8 +65,8 @@ def test_reservation_keeps_others_off_and_its_end_lets_them_in(guarded: LocalClu
         "ownerReferences": [{**reference, "controller": True}],
     }
     guarded.api.create(pods, pod("gang-worker-0", 6, node, **meta))
-    guarded.wait(lambda: bound(guarded, pods, "gang-worker-0"), "the owner is bound")
-    assert not bound(guarded, pods, "external")
+    guarded.wait(lambda: bound(guarded, f"{pods}/gang-worker-0"), "the owner is bound")
+    assert not bound(guarded, f"{pods}/external")
 
 
 def test_release_that_only_the_extender_sees_wakes_the_pod(guarded: LocalCluster, namespace: str) -> None:
@@ -109,12 +88,8 @@ def woken_by_a_release(cluster: LocalCluster, namespace: str, name: str) -> bool
 
     cluster.wait(refused, "the pod is refused")
     reserve(cluster, f"{jobs}/{name}", [])
-    cluster.wait(lambda: bound(cluster, pods, name), "the pod is bound")
+    cluster.wait(lambda: bound(cluster, f"{pods}/{name}"), "the pod is bound")
     woken = names.WAKE in cluster.api.get(f"{pods}/{name}")["metadata"].get("annotations", {})
     cluster.api.delete(f"{pods}/{name}")
     cluster.wait(lambda: not cluster.exists(f"{pods}/{name}"), "the pod is gone")
     return woken
-
-
-def bound(cluster: LocalCluster, pods: str, name: str) -> bool:
-    return bool(cluster.api.get(f"{pods}/{name}")["spec"].get("nodeName"))

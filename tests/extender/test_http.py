@@ -155,16 +155,27 @@ async def test_failure_inside_is_logged_and_told(
 async def test_too_long_body_gets_413(world: World, patches: Patches, serve: Serving) -> None:
     world.sync()
     async with serve(world, patches, body_limit=1000) as extender:
-        assert (await extender.post("filter", b" " * 1001))[0] == 413
-
-        async def chunks() -> Any:
-            for _ in range(3):
-                yield b" " * 500
-
-        async with extender.http.post(f"{extender.url}/filter", data=chunks()) as answer:
-            assert answer.status == 413
-            assert "nodeCacheCapable" in await answer.text()
+        status, text = await extender.post("filter", b" " * 1001)
+        assert status == 413
+        assert "nodeCacheCapable" in text
         assert (await extender.post("filter", b" " * 1000))[0] == 400
+
+
+async def test_body_of_unknown_length_gets_411(extender: Extender) -> None:
+    async def chunks() -> Any:
+        yield b"{}"
+
+    async with extender.http.post(f"http://127.0.0.1:{extender.ports['asking']}/filter", data=chunks()) as answer:
+        assert (answer.status, answer.headers["Connection"]) == (411, "close")
+
+
+async def test_listeners_serve_their_own_paths_alone(extender: Extender) -> None:
+    for path in ("metrics", "healthz", "readyz"):
+        async with extender.http.get(f"http://127.0.0.1:{extender.ports['asking']}/{path}") as answer:
+            assert answer.status == 404
+    for path in ("filter", "prioritize"):
+        async with extender.http.post(f"http://127.0.0.1:{extender.ports['status']}/{path}", data=b"{}") as answer:
+            assert answer.status == 404
 
 
 json_values = st.recursive(

@@ -62,13 +62,14 @@ async def kubeconfig(tmp_path: Path) -> AsyncIterator[Path]:
     await runner.cleanup()
 
 
-async def address(process: Process) -> str:
-    """Read on in the log until it says where it listens."""
+async def address(process: Process, listener: str) -> str:
+    """Read on in the log until it says where a listener is."""
     assert process.stderr is not None
+    said = f"{listener}: listening on "
     async with asyncio.timeout(60):
         async for line in process.stderr:
-            if b"listening on " in line:
-                return line.decode().split("listening on ")[1].strip()
+            if said in line.decode():
+                return "http://" + line.decode().split(said)[1].strip()
     raise AssertionError("the extender ended")
 
 
@@ -83,25 +84,26 @@ async def ready(url: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_ends_cleanly_on_a_signal(start: Start, kubeconfig: Path, number: signal.Signals) -> None:
-    process = await start(f"--kubeconfig={kubeconfig}", "--port=0")
-    await ready(await address(process))
+    process = await start(f"--kubeconfig={kubeconfig}", "--port=0", "--metrics-port=0")
+    await ready(await address(process, "status"))
     process.send_signal(number)
     _, errors = await process.communicate()
     assert process.returncode == 0
     assert b"Traceback" not in errors
 
 
-async def test_taken_port_is_named(start: Start, kubeconfig: Path) -> None:
+@pytest.mark.parametrize("flag", ["port", "metrics-port"])
+async def test_taken_port_is_named(start: Start, kubeconfig: Path, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = await start(f"--kubeconfig={kubeconfig}", f"--port={port}")
+        process = await start(f"--kubeconfig={kubeconfig}", "--port=0", "--metrics-port=0", f"--{flag}={port}")
         _, errors = await process.communicate()
     assert process.returncode == 1
     assert errors.decode().startswith(f"muster-extender: cannot listen on 127.0.0.1:{port}: Address already in use")
 
 
 async def test_missing_kubeconfig_is_named(start: Start, tmp_path: Path) -> None:
-    process = await start(f"--kubeconfig={tmp_path}/none", "--port=0")
+    process = await start(f"--kubeconfig={tmp_path}/none", "--port=0", "--metrics-port=0")
     _, errors = await process.communicate()
     assert process.returncode == 1
     assert f"muster-extender: no kubeconfig at {tmp_path}/none" in errors.decode()

@@ -67,7 +67,8 @@ def world(audited: AuditedCluster, cluster_helm: Helm) -> Iterator[World]:
     cluster_helm("install", RELEASE, CHART, *options)
     audited.create_namespace(TEAM)
     parts = Parts(audited)
-    parts.start_scheduler(parts.start_extender())
+    parts.start_extender()
+    parts.start_scheduler()
     parts.start_operator()
     for number, (node, machine) in enumerate(NODES.items()):
         parts.start_agent(node, machine, f"agent-{number}")

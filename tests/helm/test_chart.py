@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from builders.chart import CHART, NAMESPACE, Helm, HelmFailed, containers, find
+from muster_dev.local.chart import EXTENDER_PORT
 
 pytestmark = pytest.mark.cluster
 
@@ -302,13 +303,23 @@ def test_extender_service_has_the_requested_address(helm: Helm) -> None:
     pod = find(objects, "Deployment", "muster-scheduler")
     assert service["clusterIP"] == "10.96.0.88"
     assert service["selector"].items() <= pod["spec"]["template"]["metadata"]["labels"].items()
-    assert {port["targetPort"]: port["port"]}.items() <= {item["name"]: item["containerPort"] for item in ports(pod)}.items()
+    assert port["port"] == EXTENDER_PORT, "kube-scheduler's configuration names it"
+    number = {item["name"]: item["containerPort"] for item in ports(pod)}[port["targetPort"]]
+    assert f"--service-port={number}" in containers(pod)["extender"]["args"]
     # With restricted metrics the extender stays reachable for a kube-scheduler on the host network.
     narrow = ("--set-json", 'networkPolicy.metricsFrom=[{"podSelector":{}}]')
     assert _extra_rule(helm.template(*address, *narrow)) == {"ports": [{"port": "extender"}]}
     node = '[{"ipBlock":{"cidr":"10.0.0.10/32"}}]'
     narrower = helm.template(*address, *narrow, "--set-json", f"scheduler.extenderService.from={node}")
     assert _extra_rule(narrower) == {"ports": [{"port": "extender"}], "from": json.loads(node)}
+
+
+def test_extender_is_asked_on_loopback_alone_without_a_service(helm: Helm) -> None:
+    objects = helm.template()
+    pod = find(objects, "Deployment", "muster-scheduler")
+    assert not any(argument.startswith("--service") for argument in containers(pod)["extender"]["args"])
+    assert {item["name"] for item in ports(pod)} == {"metrics", "kube-scheduler"}
+    assert len(find(objects, "NetworkPolicy", "muster")["spec"]["ingress"]) == 1
 
 
 def _extra_rule(objects: list[dict[str, Any]]) -> dict[str, Any]:

@@ -316,16 +316,16 @@ def test_kube_scheduler_without_lease_right_waits(world: World, verb: str) -> No
 
     for part in ("scheduler", "extender"):
         world.parts.stop(part)
-    extender = world.parts.start_extender()
+    world.parts.start_extender()
     try:
         with without_lease_right(world, "scheduler", verb) as right:
-            world.parts.start_scheduler(extender, candidate)
+            world.parts.start_scheduler(candidate)
             world.cluster.wait(lambda: logged(refusal(right).lower()), "the missing right is reported")
             assert not logged("successfully acquired lease")
         world.cluster.wait(lambda: logged("successfully acquired lease"), "kube-scheduler leads")
     finally:
         world.parts.stop(candidate)
-        world.parts.start_scheduler(extender)
+        world.parts.start_scheduler()
 
 
 @contextmanager

@@ -43,7 +43,8 @@ def parts(audited: AuditedCluster) -> Iterator[Parts]:
 
 
 def start(parts: Parts) -> None:
-    parts.start_scheduler(parts.start_extender())
+    parts.start_extender()
+    parts.start_scheduler()
     parts.start_operator()
 
 

@@ -36,7 +36,7 @@ def refusals(jobs: Jobs, name: str) -> list[str]:
 
 def extender_says(figure: str, jobs: Jobs) -> float:
     """Return a metric of the extender."""
-    path = f"/api/v1/namespaces/{NAMESPACE}/services/muster-extender:8888/proxy/metrics"
+    path = f"/api/v1/namespaces/{NAMESPACE}/services/muster-scheduler:8082/proxy/metrics"
     lines = jobs.cluster.kubectl("get", "--raw", path).splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(f"muster_extender_{figure} "))
 

@@ -14,7 +14,7 @@ release, namespace = sys.argv[1:]
 server = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
 checks = {
     "the operator is ready": f"http://{release}-operator.{namespace}:8081/readyz",
-    "the extender is ready": f"http://{release}-scheduler.{namespace}:8888/readyz",
+    "the extender is ready": f"http://{release}-scheduler.{namespace}:8082/readyz",
     "the API server serves DLJobs": f"{server}/apis/muster.dev/v1alpha1/namespaces/{namespace}/dljobs?limit=1",
 }
 

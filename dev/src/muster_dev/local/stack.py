@@ -68,8 +68,8 @@ def kubeconfig(cluster: LocalCluster, account: str) -> Path:
 
 
 def components(cluster: LocalCluster, ports: Sequence[int]) -> list[Component]:
-    """Return muster's parts in their order of starting; `ports` are those of extender, scheduler and operator."""
-    extender, scheduler, operator = ports
+    """Return muster's parts in their order of starting; `ports` are those of extender (two), scheduler and operator."""
+    extender, status, scheduler, operator = ports
     url = f"http://127.0.0.1:{extender}"
     operators, schedulers, agents = (
         kubeconfig(cluster, each) for each in (ACCOUNTS.operator, ACCOUNTS.scheduler, ACCOUNTS.agent)
@@ -77,7 +77,14 @@ def components(cluster: LocalCluster, ports: Sequence[int]) -> list[Component]:
     config = cluster.files.write_config(SCHEDULER, commands.scheduler_config(schedulers, names.SCHEDULER, extender=url))
     arguments = commands.scheduler(cluster.files, scheduler, config, cluster.options)
     return [
-        _part(schedulers, "extender", f"--port={extender}", port=extender, ready_url=f"{url}/readyz"),
+        _part(
+            schedulers,
+            "extender",
+            f"--port={extender}",
+            f"--metrics-port={status}",
+            port=status,
+            ready_url=f"http://127.0.0.1:{status}/readyz",
+        ),
         Component(
             SCHEDULER,
             [cluster.binaries["kube-scheduler"], *arguments],
@@ -91,7 +98,7 @@ def components(cluster: LocalCluster, ports: Sequence[int]) -> list[Component]:
 
 def _start(cluster: LocalCluster) -> None:
     for attempt in range(1, ATTEMPTS + 1):
-        parts = components(cluster, processes.free_ports(3))
+        parts = components(cluster, processes.free_ports(4))
         try:
             for part in parts:
                 cluster.run(part)
