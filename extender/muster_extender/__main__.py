@@ -19,6 +19,7 @@ import socket
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import uvloop
@@ -33,6 +34,7 @@ from muster.kube.objects import DLJob, Node, Pod, decoder
 from muster.kube.reflector import Reflector
 from muster_extender import rules
 from muster_extender.app import asking_app, status_app
+from muster_extender.certificates import BadCertificates, Certificates
 from muster_extender.connections import Config, Limits
 from muster_extender.guard import Asker, Guard
 from muster_extender.metrics import Metrics
@@ -52,19 +54,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(options))
-    except (NoAccess, OSError) as error:
+    except (NoAccess, BadCertificates, OSError) as error:
         sys.exit(f"muster-extender: {error}")
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT; raise NoAccess or OSError where that cannot begin."""
+    """Serve until SIGTERM or SIGINT; raise NoAccess, BadCertificates or OSError where that cannot begin."""
     with contextlib.ExitStack() as sockets:
         listening = {listener: sockets.enter_context(_listen(*address)) for listener, address in _addresses(options).items()}
+        certificates = Certificates(options.service_tls) if options.service_tls else None
         async with await Client.connect(options.kubeconfig) as client:
-            await _serve(options, client, listening)
+            await _serve(options, client, listening, certificates)
 
 
-async def _serve(options: argparse.Namespace, client: Client, listening: dict[str, socket.socket]) -> None:
+async def _serve(
+    options: argparse.Namespace, client: Client, listening: dict[str, socket.socket], certificates: Certificates | None
+) -> None:
     view = ClusterView()
     reflectors = _reflectors(client, view)
     cluster = rules.cluster(view)
@@ -78,7 +83,8 @@ async def _serve(options: argparse.Namespace, client: Client, listening: dict[st
     }
     servers = Servers()
     for name, bound in listening.items():
-        servers.add(bound, Config(apps[name], Limits(), partial(_count_closed, metrics, name)))
+        secured = certificates if name == "service" else None
+        servers.add(bound, Config(apps[name], Limits(), partial(_count_closed, metrics, name), secured))
         log.info("%s: listening on %s:%d", name, *bound.getsockname()[:2])
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, servers.end)
@@ -160,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics-port", type=int, default=8082, help="port of the same (default: %(default)s)")
     parser.add_argument("--service-port", type=int, help="port for the cluster's own kube-scheduler (default: none)")
     parser.add_argument("--service-host", default="0.0.0.0", help="address of the same (default: %(default)s)")
+    parser.add_argument(
+        "--service-tls",
+        type=Path,
+        metavar="FOLDER",
+        help="serve it by TLS with FOLDER/tls.crt and tls.key, to clients with a certificate of ca.crt alone",
+    )
     parser.add_argument("--policy", choices=[p.value for p in Policy], default="pack", help="default: %(default)s")
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     return parser

@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from muster_extender.certificates import Certificates
+
 _numbers: Final = itertools.count()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,9 @@ class Limits:
 class Config(uvicorn.Config):
     """uvicorn's settings for one listener."""
 
-    def __init__(self, app: FastAPI, limits: Limits, closed: Callable[[str], None]) -> None:
+    def __init__(
+        self, app: FastAPI, limits: Limits, closed: Callable[[str], None], certificates: Certificates | None = None
+    ) -> None:
         """`closed` is told why a connection was closed."""
         super().__init__(
             app,
@@ -52,7 +57,7 @@ class Config(uvicorn.Config):
             timeout_keep_alive=limits.idle_seconds,
             timeout_graceful_shutdown=5,
         )
-        self.limits, self.closed = limits, closed
+        self.limits, self.closed, self.certificates = limits, closed, certificates
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -152,7 +157,12 @@ class LimitedProtocol(HttpToolsProtocol):
         mine = cast("set[LimitedProtocol]", self.connections)
         if len(mine) <= self._limits.connections:
             return
-        held = Counter(connection._address for connection in mine)
-        most = max(held.values())
-        oldest = min((each for each in mine if held[each._address] == most), key=lambda each: each._number)
-        oldest._end("room")
+        by_age = sorted(mine, key=lambda connection: connection._number)
+        displaced([(connection._address, connection) for connection in by_age])._end("room")
+
+
+def displaced(held: Sequence[tuple[str, T]]) -> T:
+    """Return what makes room for a newcomer, of addresses and what they have, oldest first."""
+    count = Counter(address for address, _ in held)
+    most = max(count.values())
+    return next(each for address, each in held if count[address] == most)

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trustme import CA
 
 from builders.guarded import Guarded, bound, gpu_pod
 from builders.guarded import guarded as start_guarded
+from muster_dev.local import certificates
 from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
@@ -170,3 +172,23 @@ def test_slow_and_idle_connections_keep_nobody_out(victim: Guarded, namespace: s
     finally:
         for stream in streams:
             stream.close()
+
+
+def test_kube_scheduler_with_a_certificate_is_answered_and_others_are_not(
+    cluster: LocalCluster, namespace: str, tmp_path: Path
+) -> None:
+    """A real kube-scheduler asks by TLS; a stranger gets no answer, and may leave handshakes open."""
+    authority = CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    certificates.write(certificates.issue_server(authority, ["127.0.0.1"]), tmp_path, "tls")
+    certificate, key = certificates.write(certificates.issue_client(authority, "kube-scheduler"), tmp_path, "client")
+    files = {"certFile": str(certificate), "keyFile": str(key), "caFile": str(tmp_path / "ca.crt")}
+    secure = {"enableHTTPS": True, "tlsConfig": files}
+    with start_guarded(cluster, "secured", [f"--service-tls={tmp_path}"], tls=secure) as running:
+        open_handshakes = [connect(running.service) for _ in range(100)]
+        start_pods(running, namespace)
+        assert not post(running.service, b"{}").startswith(b"HTTP/1.1 2")
+        for stream in open_handshakes:
+            stream.close()
+        assert figure(running, OPEN) >= 3
+        assert figure(running, 'muster_extender_connections_closed_total{listener="service",reason="handshake"}') > 60

@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from builders.streams import STRANGER, Connect, Stream
 from muster.allocation.view import ClusterView
 from muster.api import names, topology
 from muster.kube.errors import NotFound
@@ -21,6 +22,7 @@ from muster.kube.objects import DLJob, Node, Pod
 from muster.machines import machine
 from muster_extender import rules
 from muster_extender.app import asking_app, status_app
+from muster_extender.certificates import Certificates
 from muster_extender.connections import Config, Limits
 from muster_extender.guard import POD_SECONDS, Guard
 from muster_extender.metrics import Metrics
@@ -191,6 +193,7 @@ async def serving(
     *,
     pod_seconds: float = POD_SECONDS,
     limits: Limits = DEFAULT_LIMITS,
+    certificates: Certificates | None = None,
     **options: Any,
 ) -> AsyncIterator[Extender]:
     """Serve a world on loopback by the extender's own servers in this event loop."""
@@ -202,7 +205,7 @@ async def serving(
     ports = {name: listening.getsockname()[1] for name, listening in sockets.items()}
     async with aiohttp.ClientSession() as http:
         extender = Extender(http, ports, guard, waking)
-        asking = Config(asking_app(guard, metrics, **options), limits, extender.closed.append)
+        asking = Config(asking_app(guard, metrics, **options), limits, extender.closed.append, certificates)
         servers.add(sockets["asking"], asking)
         servers.add(sockets["status"], Config(status_app(world.view, metrics), DEFAULT_LIMITS, lambda _: None))
         tasks = [asyncio.create_task(waking.run()), asyncio.create_task(servers.run())]
@@ -242,6 +245,22 @@ async def extender(world: World, patches: Patches) -> AsyncIterator[Extender]:
     world.sync()
     async with serving(world, patches) as running:
         yield running
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Open a connection to the asking listener from an address of loopback."""
+    opened: list[asyncio.StreamWriter] = []
+
+    async def open_one(extender: Extender, address: str = STRANGER, **more: Any) -> Stream:
+        port = extender.ports["asking"]
+        stream = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0), **more)
+        opened.append(stream[1])
+        return stream
+
+    yield open_one
+    for writer in opened:
+        writer.close()
 
 
 @pytest.fixture

@@ -2,62 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from builders.streams import KUBE_SCHEDULER, Connect, answered, ended
 from muster_extender.connections import Limits
 
 if TYPE_CHECKING:
-    from extender.conftest import Extender, Patches, Serving, World
-
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Connect = Callable[..., Awaitable[Stream]]
-KUBE_SCHEDULER, STRANGER = "127.0.0.1", "127.0.0.2"
-
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
-    """Open a connection to the asking listener from an address of loopback."""
-    opened: list[asyncio.StreamWriter] = []
-
-    async def open_one(extender: Extender, address: str = STRANGER, **more: Any) -> Stream:
-        port = extender.ports["asking"]
-        stream = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0), **more)
-        opened.append(stream[1])
-        return stream
-
-    yield open_one
-    for writer in opened:
-        writer.close()
-
-
-async def ended(reader: asyncio.StreamReader) -> bytes:
-    """Return all that comes until the connection ends, by a reset too."""
-    received = b""
-    async with asyncio.timeout(60):
-        try:
-            while chunk := await reader.read(1 << 16):
-                received += chunk
-        except ConnectionResetError:
-            pass
-    return received
-
-
-async def answered(stream: Stream, pod: Any, *nodes: str) -> Any:
-    """Ask filter on a connection that stays open."""
-    reader, writer = stream
-    body = json.dumps({"Pod": pod, "NodeNames": list(nodes)}).encode()
-    writer.write(b"POST /filter HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-    head = await reader.readuntil(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 ")
-    (length,) = (line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-    return json.loads(await reader.readexactly(int(length)))
-
+    from extender.conftest import Patches, Serving, World
 
 # How many
 

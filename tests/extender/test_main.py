@@ -107,3 +107,11 @@ async def test_missing_kubeconfig_is_named(start: Start, tmp_path: Path) -> None
     _, errors = await process.communicate()
     assert process.returncode == 1
     assert f"muster-extender: no kubeconfig at {tmp_path}/none" in errors.decode()
+
+
+async def test_missing_certificates_are_named(start: Start, kubeconfig: Path, tmp_path: Path) -> None:
+    ports = ("--port=0", "--metrics-port=0", "--service-port=0")
+    process = await start(f"--kubeconfig={kubeconfig}", *ports, f"--service-tls={tmp_path}/none")
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert f"muster-extender: cannot use tls.crt, tls.key and ca.crt in {tmp_path}/none" in errors.decode()

@@ -314,6 +314,18 @@ def test_extender_service_has_the_requested_address(helm: Helm) -> None:
     assert _extra_rule(narrower) == {"ports": [{"port": "extender"}], "from": json.loads(node)}
 
 
+def test_extender_service_has_the_certificates_of_its_secret(helm: Helm) -> None:
+    settings = "scheduler.extenderService.clusterIP=10.96.0.88,scheduler.extenderService.tlsSecret=extender-tls"
+    workload = find(helm.template("--set", settings), "Deployment", "muster-scheduler")
+    extender = containers(workload)["extender"]
+    (mount,) = extender["volumeMounts"]
+    assert f"--service-tls={mount['mountPath']}" in extender["args"]
+    volumes = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"]["volumes"]}
+    assert volumes[mount["name"]]["secret"] == {"secretName": "extender-tls"}
+    plain = find(helm.template("--set", settings.partition(",")[0]), "Deployment", "muster-scheduler")
+    assert not any(argument.startswith("--service-tls") for argument in containers(plain)["extender"]["args"])
+
+
 def test_extender_is_asked_on_loopback_alone_without_a_service(helm: Helm) -> None:
     objects = helm.template()
     pod = find(objects, "Deployment", "muster-scheduler")
