@@ -29,6 +29,7 @@ HOLD = "test/hold"
 POOL = "test/pool"
 """Label of the nodes that a test added for itself."""
 OPERATOR = "muster-operator"
+SCHEDULER = "muster-scheduler"
 
 
 def template(gpus: int, *, run: int | None = None, hold: bool = False, pool: str | None = None, **spec: Any) -> Json:
@@ -310,6 +311,26 @@ class Live:
 def _owner(pod: Json) -> str | None:
     """The DLJob that a pod belongs to."""
     return next((owner["name"] for owner in pod["metadata"].get("ownerReferences", ()) if owner["kind"] == "DLJob"), None)
+
+
+class Scheduler:
+    """The process of muster's kube-scheduler, to be stopped: what is ungated then stays Pending until it is started again."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster = cluster
+
+    def stop(self) -> None:
+        self._cluster.processes.stop(SCHEDULER)
+
+    def start(self) -> None:
+        """Start it, unless it runs, and wait until it is healthy."""
+        _, found = processes.recorded(self._cluster.directory)
+        running = {process.name: process for process in found if process.state == "running"}
+        extender = running["muster-extender"].port
+        assert extender is not None
+        if SCHEDULER not in running:
+            parts = stack.components(self._cluster, [extender, *processes.free_ports(2)])
+            self._cluster.run(next(part for part in parts if part.name == SCHEDULER))
 
 
 class Operator:

@@ -82,14 +82,6 @@ async def test_reservation_that_cannot_be_carried_out_holds_up_no_other_gang(har
     assert harness.work_queue.plan_at <= harness.now + RETRY_SECONDS
 
 
-@pytest.mark.parametrize("size", ["9" * 5000, "x", "-1"])
-async def test_unreadable_gang_size_holds_up_no_other_gang(harness: OperatorHarness, size: str) -> None:
-    harness.pod("odd", 1, gang="g", size=size)
-    harness.pod("b", 1)
-    await harness.turn()
-    assert gated(harness) == []
-
-
 @pytest.mark.parametrize("text", ["x", '{"odd": {"node": "n1", "gpus": [-1], "rank": 0}}'])
 async def test_unreadable_reservation_holds_up_no_other_gang(harness: OperatorHarness, text: str) -> None:
     harness.pod("odd", 1, annotations={names.RESERVATION: text})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from builders.dljobs import BORN, NOW, Json, condition, time
+from builders.dljobs import BORN, NOW, Json, condition, container, time
 from builders.external_pods import external_pods
 from muster.api import names
 from muster.kube.objects import Pod
@@ -343,8 +343,9 @@ def test_unreadable_reservation_misplaces_nobody(text: str) -> None:
 
 
 REFUSED = condition("PodScheduled", "False", reason="Unschedulable", since=NOW - 1)
-GIVEN = {names.GPUS: "0"}
+GIVEN = {names.GPUS: "0", names.RANK: "0"}
 LONG_AGO = condition("PodScheduled", "False", reason="Unschedulable", since=NOW - 60)
+NO_IMAGE = container(waiting={"reason": "ImagePullBackOff", "message": "no such image"})
 AFTER = NOW - 1 + UNSCHEDULABLE_SECONDS
 
 
@@ -361,6 +362,15 @@ AFTER = NOW - 1 + UNSCHEDULABLE_SECONDS
         ({"conditions": [{**REFUSED, "lastTransitionTime": time(NOW - UNSCHEDULABLE_SECONDS)}]}, False, (True, None)),
         ({"conditions": [LONG_AGO], "gated": True}, True, (False, None)),
         ({"conditions": [LONG_AGO], "node": "n1"}, True, (False, None)),
+        ({"conditions": [LONG_AGO], "annotations": {names.RANK: "0"}}, False, (True, None)),
+        ({"node": "n1", "gang": "g", "containerStatuses": [NO_IMAGE]}, False, (True, None)),
+        ({"node": "n1", "gang": "g", "annotations": {}, "containerStatuses": [NO_IMAGE]}, False, (False, None)),
+        ({"node": "n1", "containerStatuses": [NO_IMAGE]}, False, (False, None)),
+        (
+            {"node": "n1", "gang": "g", "containerStatuses": [container(waiting={"reason": "ContainerCreating"})]},
+            False,
+            (False, None),
+        ),
         ({"conditions": [LONG_AGO], "phase": "Failed"}, True, (False, None)),
         ({"conditions": [LONG_AGO], "metadata": {"deletionTimestamp": time(NOW)}}, True, (False, None)),
         ({"conditions": [LONG_AGO], "annotations": {}}, True, (False, None)),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from builders.dljobs import roles, time
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.kube import paths
+from muster.kube.objects import Pod
 from muster.scheduling import planner
 from muster.scheduling.admission.admission import admit
 from muster.scheduling.decisions import Admission, Decision, Place, Reason, Wait
@@ -248,10 +250,10 @@ async def test_job_whose_work_fails_is_told_once_and_tried_less_and_less_often(
 async def test_pods_that_cannot_be_read_as_a_gang_are_told_and_the_others_start(
     harness: OperatorHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def faulty(name: str, members: Sequence[object], away: int = 0, *, vouched: bool = True) -> PodGang:
+    def faulty(name: str, members: Sequence[Pod], *rest: Any, **more: Any) -> PodGang:
         if name.endswith("bad"):
             raise RuntimeError("a fault of ours")
-        return pod_gang(name, members, away, vouched=vouched)  # type: ignore[arg-type]
+        return pod_gang(name, members, *rest, **more)
 
     monkeypatch.setattr(external_pods, "pod_gang", faulty)
     harness.pod("bad")

@@ -9,9 +9,10 @@ import pytest
 from builders.dljobs import NOW, Json, after, changed, condition, container, job, placed, pod_of, pods_of, roles, started
 from builders.steps import look, step_of
 from muster_operator.dljob.job import Job
-from muster_operator.dljob.lifecycle import CANNOT_START, DISRUPTIONS
+from muster_operator.dljob.lifecycle import DISRUPTIONS
 from muster_operator.dljob.status import Record
 from muster_operator.pinning import UNSCHEDULABLE_SECONDS
+from muster_operator.pod_faults import CANNOT_START
 
 W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
 STAYS: Json = {"service": True}

@@ -108,9 +108,9 @@ async def test_bare_pods_are_created_again_and_ungated_as_a_gang(harness: Operat
     assert harness.server.writes("POST").count(f"POST {paths.pods(SPACE)}") == 2
 
 
-async def test_gang_without_a_size_waits_for_parked_pods(harness: OperatorHarness) -> None:
-    harness.pod("p0", gang="g", **GONE)
-    harness.pod("p1", gang="g", **PINNED, node="n1")
+async def test_gang_waits_for_parked_pods_that_its_size_leaves_out(harness: OperatorHarness) -> None:
+    harness.pod("p0", gang="g", size=1, **GONE)
+    harness.pod("p1", gang="g", size=1, **PINNED, node="n1")
     await harness.turn(3, seconds=60)
     assert (harness.pods(), gated(harness, "p0")) == (["p0", "p1"], True)
     assert "1 not created yet" in harness.metadata("p0")["annotations"][names.WAITING]
@@ -332,7 +332,7 @@ async def test_failed_creation_is_tried_again_later(harness: OperatorHarness) ->
 async def test_template_that_could_not_be_deleted_does_no_harm(harness: OperatorHarness) -> None:
     harness.server.refuse("DELETE", "podtemplates", 403, "not yours", times=1000)
     keep(harness, "p0", gang="g", **PINNED)
-    harness.pod("p0", gang="g", metadata={"uid": "later"})
+    harness.pod("p0", gang="g", size=1, metadata={"uid": "later"})
     await harness.turn(3)
     assert (harness.pods(), uid(harness, "p0"), gated(harness, "p0")) == (["p0"], "later", False)
 

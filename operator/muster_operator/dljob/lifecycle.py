@@ -20,22 +20,19 @@ from dataclasses import dataclass, field
 
 from muster.api import names, texts
 from muster.api.status import TaskPlacement
-from muster.kube.objects import ContainerStatus, Pod
+from muster.kube.objects import Pod
 from muster_operator.dljob import placement_check
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service, notes, stays
 from muster_operator.dljob.status import UNMET, Record
 from muster_operator.pinning import UNSCHEDULABLE_SECONDS
+from muster_operator.pod_faults import start_fault, statuses
 from muster_operator.timestamps import moment, stamp
 
 NOTICE_SECONDS = 1.0
 """Between the notice to a running pod and its deletion: the kubelet may take that long to show the annotation."""
 LONGEST_NOTICE_SECONDS = 5.0
 """A notice of a later time is not muster's, or was given by a clock that was wrong: another one is given."""
-CANNOT_START = frozenset(
-    {"ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull"}
-)
-"""Reasons of a waiting container that do not go away by waiting."""
 DISRUPTIONS = frozenset(
     {"NodeLost", "Evicted", "Preempting", "NodeShutdown", "Terminated", "UnexpectedAdmissionError", "NodeAffinity"}
 )
@@ -220,10 +217,8 @@ def _trouble(
             return "PodDisrupted", f"pod {place.pod} on node {place.node} was taken away: {_cause(pod)}", [place.node]
         if (elsewhere := _elsewhere(pod, place)) is not None:
             return "PodMisplaced", f"pod {place.pod} {elsewhere}", []
-        waiting = next((status for status in _statuses(pod) if _cannot_start(status)), None)
-        if waiting is not None and waiting.state.waiting is not None:
-            why = f"{waiting.state.waiting.reason} {waiting.state.waiting.message}".strip()
-            return "PodStartFailed", f"pod {place.pod} on node {place.node}: container {waiting.name}: {why}", []
+        if fault := start_fault(pod):
+            return "PodStartFailed", f"pod {place.pod} on node {place.node}: {fault}", []
         refused = pod.condition("PodScheduled")
         if refused and pod.refused:
             until = stamp(refused.last_transition_time) + UNSCHEDULABLE_SECONDS
@@ -291,17 +286,9 @@ def _to_blame(pod: Pod, alive: Callable[[str], bool]) -> bool:
 
 
 def _cause(pod: Pod) -> str:
-    ended = next((s for s in _statuses(pod) if s.state.terminated and s.state.terminated.exit_code != 0), None)
+    ended = next((s for s in statuses(pod) if s.state.terminated and s.state.terminated.exit_code != 0), None)
     if ended and ended.state.terminated:
         end = ended.state.terminated
         return " ".join(f"container {ended.name} exited with {end.exit_code} {end.reason} {end.message}".split())
     disrupted = pod.condition("DisruptionTarget")
     return pod.status.message or pod.status.reason or (disrupted.message if disrupted else "") or "no reason given"
-
-
-def _statuses(pod: Pod) -> list[ContainerStatus]:
-    return [*(pod.status.init_container_statuses or ()), *(pod.status.container_statuses or ())]
-
-
-def _cannot_start(status: ContainerStatus) -> bool:
-    return status.state.waiting is not None and status.state.waiting.reason in CANNOT_START

@@ -2,6 +2,7 @@
 
     controller  the front door: gangs for the planner, ungating, telling pods why they wait
     gangs       pure: gated pods as gangs, ungated pods as what they hold
+    membership  pure: who of a labelled gang has done its part, and what keeps a gang from being planned
     ungating    pure: the patch that ungates a pod, the reservation that makes many such patches safe
     requeue     gangs that cannot start: deleted, and their bare pods created again
     templates   pure: a parked bare pod, as a PodTemplate and as a pod again

@@ -20,12 +20,14 @@ from muster_operator.controller import Context, Controller, News
 from muster_operator.external_pods.gangs import (
     PodGang,
     counts,
+    gang_name,
     grouped,
     is_external,
     placed_gang,
     pod_gang,
     with_first,
 )
+from muster_operator.external_pods.membership import done, not_held, obstacle
 from muster_operator.external_pods.requeue import Requeue
 from muster_operator.external_pods.ungating import fulfilled, reservation, reservation_text, ungating_patch
 from muster_operator.reporting import about_pod
@@ -41,6 +43,8 @@ class _Grouped(NamedTuple):
     members: tuple[Pod, ...]
     away: int
     vouched: bool
+    done: int
+    unplannable: str
     gang: PodGang
 
 
@@ -59,6 +63,10 @@ class ExternalPods(Controller):
         """Each pod as the gang that it was translated to."""
         self._told: dict[str, str] = {}
         self._trust = context.stores.view.trust
+        self._ended: dict[str, dict[str, Pod]] = {}
+        """Pods of labelled gangs that have ended, by gang."""
+        self._strangers: dict[str, dict[str, Pod]] = {}
+        """Pods with a gang's label that name another scheduler, by gang."""
         pods = context.stores.view.pods
         for pod in pods.values():
             self._changed(None, pod)
@@ -66,7 +74,11 @@ class ExternalPods(Controller):
 
     def _changed(self, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
-        if pod is None or not is_external(pod):
+        if pod is None:
+            return
+        if pod.metadata.label(names.GANG) is not None:
+            self._note_labelled(pod, new)
+        if not is_external(pod):
             return
         if new is None or not counts(new):
             self._pods.pop(pod.metadata.key, None)
@@ -74,6 +86,17 @@ class ExternalPods(Controller):
         else:
             self._pods[pod.metadata.key] = new
         if old is None or new is None or _without_note(old) != _without_note(new):
+            self._work_queue.plan_now()
+
+    def _note_labelled(self, pod: Pod, new: Pod | None) -> None:
+        """Keep the pods of a labelled gang that are not planned, and tell a pod that names another scheduler."""
+        ours = is_external(pod)
+        _keep(self._ended, pod, new if new is not None and ours and new.finished else None)
+        stranger = new if new is not None and not ours and not new.finished and new.metadata.label(names.JOB) is None else None
+        _keep(self._strangers, pod, stranger)
+        if stranger is not None and new is not None:
+            self._reporter.event(about_pod(stranger.metadata), "Warning", Reason.UNPLANNABLE, not_held(stranger))
+        if pod.finished or not ours:
             self._work_queue.plan_now()
 
     # What planning sees
@@ -110,13 +133,16 @@ class ExternalPods(Controller):
     def _group(self, name: str, members: tuple[Pod, ...], away: int) -> _Grouped | None:
         """A gang of pods; None for one that cannot be read, whose first pod is told."""
         before, vouched = self._waiting.get(name), self._trust.vouched
-        if before is not None and before[1:3] == (away, vouched) and _same(before.members, members):
-            return before
         with self._reporter.contained(f"{name}: cannot be planned", about_pod(members[0].metadata)):
-            gang = pod_gang(name, members, away, vouched=vouched)
+            ended = done(members, self._ended.get(name, {}).values())
+            unplannable = obstacle(members, self._strangers.get(name, {}).values())
+            now = (away, vouched, ended, unplannable)
+            if before is not None and before[1:5] == now and _same(before.members, members):
+                return before
+            gang = pod_gang(name, members, away, ended, unplannable, vouched=vouched)
             if before is not None and before.gang.gang == gang.gang:
                 gang = replace(gang, gang=before.gang.gang)
-            return _Grouped(members, away, vouched, gang)
+            return _Grouped(members, *now, gang)
         return None
 
     def _placed_gang(self, key: str, pod: Pod) -> Gang | None:
@@ -234,7 +260,18 @@ def _without_note(pod: Pod) -> Pod:
 
 def _worth_telling(wait: Wait) -> str:
     """What people are told once."""
-    return wait.message if wait.reason is Reason.PODS_ABSENT else wait.reason
+    return wait.message if wait.reason in (Reason.PODS_ABSENT, Reason.UNPLANNABLE) else wait.reason
+
+
+def _keep(gangs: dict[str, dict[str, Pod]], pod: Pod, new: Pod | None) -> None:
+    """Enter a pod under its gang; take it out if it is not of these, or no more."""
+    name, key = gang_name(pod), pod.metadata.key
+    if new is not None:
+        gangs.setdefault(name, {})[key] = new
+    elif name in gangs:
+        gangs[name].pop(key, None)
+        if not gangs[name]:
+            del gangs[name]
 
 
 def _same(before: tuple[Pod, ...], after: tuple[Pod, ...]) -> bool:

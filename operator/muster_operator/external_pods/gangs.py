@@ -1,7 +1,7 @@
 """External pods as gangs.
 
 A pod alone is a gang of one. Pods of a namespace with the same label muster.dev/gang are one gang, complete when there are as
-many as the annotation muster.dev/gang-size says.
+many as the annotation muster.dev/gang-size says, those that have done their part included.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ from muster.api import names, texts
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Gang, Task
 from muster_operator.backoff import FIRST_BACKOFF, doubled
+from muster_operator.external_pods.membership import size_of
 from muster_operator.external_pods.templates import requeues
 from muster_operator.timestamps import stamp
-
-MOST_DIGITS = 6
-"""Of the size of a gang: more pods than any cluster runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,14 @@ def gangs_of(pods: Iterable[Pod], away: Mapping[str, int] | None = None, *, vouc
     return [pod_gang(name, members, (away or {}).get(name, 0), vouched=vouched) for name, members in grouped(pods).items()]
 
 
-def pod_gang(name: str, members: Sequence[Pod], away: int = 0, *, vouched: bool = True) -> PodGang:
-    """Return a gang from all its pods; `vouched`: nobody but muster can have written their first arrival."""
+def pod_gang(
+    name: str, members: Sequence[Pod], away: int = 0, done: int = 0, unplannable: str = "", *, vouched: bool = True
+) -> PodGang:
+    """Return a gang from its pods; `away` are yet to be created again, `done` have ended and do not come again.
+
+    `unplannable` is the sentence about what keeps it from being planned at all; `vouched`: nobody but muster can have written
+    the first arrival of its pods.
+    """
     gated = {pod.metadata.name: pod for pod in members if pod.gated}
     gang = Gang(
         name=name,
@@ -81,8 +85,9 @@ def pod_gang(name: str, members: Sequence[Pod], away: int = 0, *, vouched: bool 
         namespace=members[0].metadata.namespace or "",
         priority=max(pod.spec.priority or 0 for pod in members),
         preempts=all(pod.spec.preemption_policy != "Never" for pod in members),
-        absent=max(away, max(_size(pod) for pod in members) - len(members)),
+        absent=max(away, max(_size(pod) for pod in members) - len(members) - done),
         not_before=max(_not_before(pod) for pod in gated.values()),
+        unplannable=unplannable,
     )
     return PodGang(gang, gated, tuple(members))
 
@@ -113,8 +118,7 @@ def _task(pod: Pod) -> Task:
 
 
 def _size(pod: Pod) -> int:
-    size = texts.number(pod.metadata.annotation(names.GANG_SIZE), MOST_DIGITS)
-    return size if size is not None and pod.metadata.label(names.GANG) else 1
+    return size_of(pod) or 1 if pod.metadata.label(names.GANG) else 1
 
 
 def _arrived(pod: Pod, vouched: bool) -> float:

@@ -18,6 +18,7 @@ from muster_operator.external_pods import templates
 from muster_operator.external_pods.gangs import gang_name
 from muster_operator.external_pods.templates import POD_TEMPLATES, PodTemplate, Step, next_step
 from muster_operator.external_pods.ungating import misplaced, stranded
+from muster_operator.pod_faults import start_fault
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
 from muster_operator.sightings import Sightings
@@ -73,10 +74,7 @@ class Requeue:
         members = [pod for pod in gang if not (pod.gated or pod.leaving or pod.finished)]
         for pod in members:
             itself = pod.metadata.name == stuck.metadata.name
-            where = (
-                "is not where its gang was placed" if stuck.spec.node_name else "cannot start on the node that it is pinned to"
-            )
-            cause = f"{'it' if itself else f'pod {stuck.metadata.name}'} {where}"
+            cause = f"{'it' if itself else f'pod {stuck.metadata.name}'} {_cause(stuck)}"
             self._reporter.event(about_pod(pod.metadata), "Warning", "Requeued", f"deleted and queued again: {cause}")
         reserving = (pod for pod in gang if pod.finished and pod.metadata.annotation(names.RESERVATION) is not None)
         try:
@@ -142,3 +140,10 @@ class Requeue:
 
     async def _delete(self, pod: Pod) -> None:
         await self._api_writer.delete(PODS, pod.metadata, grace_seconds=0 if self._is_abandoned(pod) else None)
+
+
+def _cause(stuck: Pod) -> str:
+    """What is wrong with the pod that shows that its gang cannot start."""
+    if fault := start_fault(stuck):
+        return f"cannot start: {fault}"
+    return "is not where its gang was placed" if stuck.spec.node_name else "cannot start on the node that it is pinned to"

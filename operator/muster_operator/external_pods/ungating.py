@@ -22,6 +22,7 @@ from muster.scheduling.gang import Assigned, Placement
 from muster.scheduling.topology.links import gpu_set, indices
 from muster_operator.external_pods.gangs import PodGang, gang_name, is_external
 from muster_operator.pinning import UNSCHEDULABLE_SECONDS, pinned
+from muster_operator.pod_faults import start_fault
 from muster_operator.timestamps import stamp
 
 
@@ -99,11 +100,16 @@ def ungating_patch(pod: Pod, affinity: dict[str, Any] | None, assigned: Assigned
 
 
 def stranded(pod: Pod, alive: Callable[[str], bool], now: float) -> tuple[bool, float | None]:
-    """Return whether an ungated pod cannot start on its node; and if that is not certain yet, when to check again."""
-    if not is_external(pod) or pod.gated or pod.finished or pod.leaving or pod.spec.node_name:
+    """Return whether an ungated pod cannot start on its node; and if that is not certain yet, when to check again.
+
+    Once it is bound, that is its gang's matter: a pod alone may wait for its image as long as it likes.
+    """
+    if not is_external(pod) or pod.gated or pod.finished or pod.leaving or not pod.metadata.annotation(names.RANK):
         return False, None
+    if pod.spec.node_name:
+        return bool(pod.metadata.label(names.GANG) and start_fault(pod)), None
     node = pinned_to(pod.spec)
-    if node is None or not pod.metadata.annotation(names.GPUS):
+    if node is None:
         return False, None
     scheduled = pod.condition("PodScheduled")
     if alive(node) and not pod.refused:

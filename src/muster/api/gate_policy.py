@@ -1,8 +1,9 @@
 """Manifests of the admission policy that adds muster's scheduling gate to external GPU pods.
 
 A MutatingAdmissionPolicy (admissionregistration.k8s.io/v1, Kubernetes 1.36) runs inside the API server, without a webhook, its
-certificate or its downtime. It gates pods that name muster's scheduler and request GPUs, except pods of DLJobs, which are
-created pinned, and pods with spec.nodeName, which excludes a gate. A label selector excludes DLJobs' pods, since it is free for
+certificate or its downtime. It gates pods that name muster's scheduler and request GPUs or have the label of a gang, of which a
+launcher without GPUs is a part. It leaves out pods of DLJobs, which are created pinned, and pods with spec.nodeName, which
+excludes a gate. A label selector excludes DLJobs' pods, since it is free for
 the API server while CEL costs time for each pod. A pod that merely carries the label gains nothing: the extender rejects it for
 lack of a reservation.
 """
@@ -23,7 +24,8 @@ _ASKS_FOR_GPUS: Final = (
 _CONDITIONS: Final = {
     "names-our-scheduler": f"has(object.spec.schedulerName) && object.spec.schedulerName == '{names.SCHEDULER}'",
     "is-not-bound-by-hand": "!has(object.spec.nodeName) || object.spec.nodeName == ''",
-    "asks-for-gpus": f"(object.spec.containers + object.spec.?initContainers.orValue([])).exists(c, {_ASKS_FOR_GPUS})",
+    "is-of-a-gang-or-asks-for-gpus": f"(has(object.metadata.labels) && '{names.GANG}' in object.metadata.labels)"
+    f" || (object.spec.containers + object.spec.?initContainers.orValue([])).exists(c, {_ASKS_FOR_GPUS})",
 }
 _NO_DLJOBS: Final = {"key": names.JOB, "operator": "DoesNotExist"}
 _GATE: Final = f'Object{{spec: Object.spec{{schedulingGates: [Object.spec.schedulingGates{{name: "{names.GATE}"}}]}}}}'

@@ -146,6 +146,8 @@ class Gang:
     """Pods that the gang needs and that nobody has created yet."""
     missing: str = ""
     """What the gang refers to and is not there, in a sentence: it cannot start before that."""
+    unplannable: str = ""
+    """Why it is not to be planned as it is, in a sentence for its user: pods that contradict each other, say."""
     charges: tuple[tuple[str, Charge], ...] = ()
     """What a pod of each role will count in the resource quotas of the namespace; nothing for pods that exist."""
     preemptible: bool = False
@@ -235,7 +237,7 @@ class Gang:
 
     def is_ready(self, now: float) -> bool:
         """Say whether all of its pods are there, and it does not back off."""
-        return not self.absent and self.not_before <= now
+        return not (self.absent or self.unplannable) and self.not_before <= now
 
     def at_size(self, workers: int) -> Gang:
         """Return the gang with that many workers."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from builders.live import Live, Operator
+from builders.live import Live, Operator, Scheduler
 from muster_dev.local import stack
 from muster_dev.local.cluster import LocalCluster
 
@@ -41,3 +41,11 @@ def live(cluster: LocalCluster, operator: Operator) -> Iterator[Live]:
 def operator(cluster: LocalCluster) -> Operator:
     """The operator's process."""
     return Operator(cluster)
+
+
+@pytest.fixture
+def scheduler(cluster: LocalCluster) -> Iterator[Scheduler]:
+    """The kube-scheduler's process; it runs again after the test."""
+    found = Scheduler(cluster)
+    yield found
+    found.start()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from builders.live import HOLD, Json, Live, template
+from builders.live import HOLD, Json, Live, Scheduler, template
 from muster.api import names
 
 pytestmark = pytest.mark.cluster
@@ -57,23 +57,26 @@ def test_gang_that_does_not_fit_holds_nothing(live: Live) -> None:
     live.wait_pods(3, "Running")
 
 
-def test_owners_affinity_and_gates_stay(live: Live) -> None:
+def test_pod_with_another_gate_holds_nothing_until_that_is_gone(live: Live) -> None:
+    (node,) = live.add_nodes(1)
     term = {"matchExpressions": [{"key": names.MACHINE, "operator": "In", "values": ["pcie-8"]}]}
     affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
-    live.pod("picky", 2, hold=True, affinity=affinity)
-    live.wait(
-        lambda: live.get("pods", "picky")["spec"]["schedulingGates"] == [{"name": HOLD}], "muster's gate alone is dropped"
-    )
+    live.pod("picky", 8, hold=True, affinity=affinity, pool=live.namespace)
+    live.wait(lambda: HOLD in (annotation(live.get("pods", "picky"), names.WAITING) or ""), "it says for what it waits")
+    live.job("other", 1, 8, pool=live.namespace)
+    live.wait_running("other", 1)
+    live.delete("dljobs", "other")
     live.let_run()
     (pod,) = live.wait_pods(1, "Running")
-    assert pod["spec"]["nodeName"].startswith("pcie-8")
+    assert pod["spec"]["nodeName"] == node
     (found,) = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert found["matchExpressions"] == term["matchExpressions"]
 
 
-def test_pod_whose_node_is_lost_before_it_starts_is_created_again(live: Live) -> None:
+def test_pod_whose_node_is_lost_before_it_starts_is_created_again(live: Live, scheduler: Scheduler) -> None:
     live.add_nodes(1)
-    body = template(8, run=0, hold=True, pool=live.namespace, schedulerName=names.SCHEDULER)
+    scheduler.stop()
+    body = template(8, run=0, pool=live.namespace, schedulerName=names.SCHEDULER)
     live.create("jobs", batch("moved", 1, body))
     live.wait(lambda: [annotation(pod, names.GPUS) for pod in live.pods()] == ["0,1,2,3,4,5,6,7"], "it is pinned")
     before = live.pods()[0]["metadata"]["name"]
@@ -81,9 +84,34 @@ def test_pod_whose_node_is_lost_before_it_starts_is_created_again(live: Live) ->
     live.wait(lambda: before not in [pod["metadata"]["name"] for pod in live.pods()], "it is requeued")
     (other,) = live.add_nodes(1)
     live.wait(lambda: [annotation(pod, names.GPUS) for pod in live.pods()] == ["0,1,2,3,4,5,6,7"], "its successor is pinned")
-    live.let_run()
+    scheduler.start()
     live.wait(lambda: live.get("jobs", "moved")["status"].get("succeeded") == 1, "the Job has succeeded")
     assert live.pods()[0]["spec"]["nodeName"] == other
+
+
+def test_launcher_without_gpus_starts_with_its_gang(live: Live) -> None:
+    live.add_nodes(2)
+    launcher = live.member("launcher", 0, "mpi", 3, pool=live.namespace)
+    assert {"name": names.GATE} in launcher["spec"]["schedulingGates"]
+    live.member("worker-0", 8, "mpi", 3, pool=live.namespace)
+    live.wait(lambda: "1 not created yet" in (annotation(live.get("pods", "launcher"), names.WAITING) or ""), "it waits too")
+    live.member("worker-1", 8, "mpi", 3, pool=live.namespace)
+    live.wait_pods(3, "Running")
+
+
+def test_pod_of_a_batch_gang_that_is_created_again_runs_beside_those_that_are_done(live: Live) -> None:
+    live.add_nodes(1)
+    body = template(2, schedulerName=names.SCHEDULER, pool=live.namespace)
+    body["metadata"] |= {"labels": {names.GANG: "batch"}}
+    body["metadata"]["annotations"][names.GANG_SIZE] = "3"
+    live.create("jobs", batch("batch", 3, body))
+    first, second, _ = (pod["metadata"]["name"] for pod in live.wait_pods(3, "Running"))
+    live.annotate("pods", first, run_seconds="0")
+    live.wait(lambda: live.get("pods", first)["status"]["phase"] == "Succeeded", "one is done")
+    live.fail(second)
+    live.wait(
+        lambda: sum(pod["status"]["phase"] == "Running" for pod in live.pods()) == 2, "the other is created again and runs"
+    )
 
 
 BAD = {

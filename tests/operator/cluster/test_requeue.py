@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from builders.live import HOLD, Json, Live, Operator
+from builders.live import Json, Live, Operator, Scheduler
 from muster.api import names
 from muster_operator.external_pods import templates
 
@@ -21,11 +21,11 @@ PASSING = (names.WAITING, names.RESERVATION, names.RANK, names.GPUS)
 
 
 def gang(live: Live, name: str = "g", gpus: int = 8) -> list[Json]:
-    """Create a gang of bare pods that stay Pending once they are ungated; return them as they were created."""
+    """Create a gang of bare pods, wait until they are ungated; return them as they were created."""
     term = {"weight": 1, "preference": {"matchExpressions": [{"key": names.MACHINE, "operator": "Exists"}]}}
     preferred = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
     made = [
-        live.member(f"{name}{index}", gpus, name, SIZE, hold=True, pool=live.namespace, affinity=preferred, run=None)
+        live.member(f"{name}{index}", gpus, name, SIZE, pool=live.namespace, affinity=preferred, run=None)
         for index in range(SIZE)
     ]
     live.wait(lambda: all(pinned(live, pod["metadata"]["name"]) for pod in made), "the gang is ungated")
@@ -62,13 +62,14 @@ def wait_queued_again(live: Live, before: list[Json]) -> None:
         assert again["metadata"]["labels"] == first["metadata"]["labels"]
 
 
-def test_gang_whose_gpus_an_external_pod_takes_is_requeued_and_runs(live: Live) -> None:
+def test_gang_whose_gpus_an_external_pod_takes_is_requeued_and_runs(live: Live, scheduler: Scheduler) -> None:
+    scheduler.stop()
     live.add_nodes(SIZE)
     before = gang(live)
     robbed = node_of(live.get("pods", "g1"))
     live.pod("robber", 8, scheduler="default-scheduler", nodeName=robbed)
     live.wait(lambda: live.get("pods", "robber")["status"]["phase"] == "Running", "the external pod runs")
-    live.let_run()
+    scheduler.start()
 
     live.wait(
         lambda: uids(live).items().isdisjoint({(p["metadata"]["name"], p["metadata"]["uid"]) for p in before}), "requeued"
@@ -83,8 +84,7 @@ def test_gang_whose_gpus_an_external_pod_takes_is_requeued_and_runs(live: Live) 
     for first in before:
         again = live.get("pods", first["metadata"]["name"])
         assert again["spec"].get("nodeName") is None
-        gates = [gate for gate in first["spec"]["schedulingGates"] if gate["name"] != HOLD]
-        assert again["spec"] == first["spec"] | {"schedulingGates": gates}, "what the API server fills in is there once"
+        assert again["spec"] == first["spec"], "what the API server fills in is there once"
     live.delete("pods", "robber")
     pods = live.wait_pods(SIZE, "Running")
     assert {pod["metadata"]["annotations"][names.QUEUED_AT] for pod in pods} == {
@@ -98,8 +98,9 @@ def waiting(live: Live, name: str) -> str | None:
 
 
 @pytest.mark.parametrize("last", ["template-of-one", "templates", "one-deleted", "one-created", "one-forgotten"])
-def test_operator_killed_at_any_step_carries_on(live: Live, operator: Operator, last: str) -> None:
+def test_operator_killed_at_any_step_carries_on(live: Live, operator: Operator, scheduler: Scheduler, last: str) -> None:
     """Nothing is wrong with the gang any more when the operator is back, but it had begun to be requeued."""
+    scheduler.stop()
     live.add_nodes(SIZE)
     before = gang(live)
     operator.kill()
@@ -110,7 +111,7 @@ def test_operator_killed_at_any_step_carries_on(live: Live, operator: Operator, 
     if made:
         assert uids(live)["g0"] == made, "the pod was not created twice"
     live.wait(lambda: all(pinned(live, name) for name in ("g0", "g1")), "the gang is ungated again")
-    live.let_run()
+    scheduler.start()
     live.wait_pods(SIZE, "Running")
 
 
@@ -134,8 +135,9 @@ def requeue(live: Live, last: str) -> str | None:
 GANGS, KILLS = "abcd", 5
 
 
-def test_kills_at_random_moments(live: Live, operator: Operator) -> None:
+def test_kills_at_random_moments(live: Live, operator: Operator, scheduler: Scheduler) -> None:
     """All nodes of four gangs go at once while the operator is killed again and again."""
+    scheduler.stop()
     dice = random.Random(20261121)
     nodes = live.add_nodes(len(GANGS))
     before = [pod for name in GANGS for pod in gang(live, name, gpus=4)]
@@ -148,12 +150,13 @@ def test_kills_at_random_moments(live: Live, operator: Operator) -> None:
     wait_queued_again(live, before)
     live.add_nodes(len(GANGS))
     live.wait(lambda: all(pinned(live, pod["metadata"]["name"]) for pod in before), "all are ungated again")
-    live.let_run()
+    scheduler.start()
     live.wait_pods(len(GANGS) * SIZE, "Running")
 
 
-def test_pod_that_its_user_deletes_stays_deleted(live: Live, operator: Operator) -> None:
+def test_pod_that_its_user_deletes_stays_deleted(live: Live, operator: Operator, scheduler: Scheduler) -> None:
     """Before it is ungated, after that, and while the operator is down; a later pod goes through when all that was seen."""
+    scheduler.stop()
     live.add_nodes(SIZE)
     gang(live)
     live.pod("waits", 8, pool=live.namespace)
@@ -163,6 +166,7 @@ def test_pod_that_its_user_deletes_stays_deleted(live: Live, operator: Operator)
     live.delete("pods", "g1")
     operator.start()
     live.pod("later", 8, pool=live.namespace)
+    scheduler.start()
     live.wait_pods(1, "Running")
     assert list(uids(live)) == ["later"]
     assert not live.items("podtemplates")

@@ -51,7 +51,7 @@ class _Turn:
     def admit(self, gang: Gang) -> Admission:
         """Place the gang, make room for it, or say why it waits."""
         facts = self._facts(gang)
-        if gang.absent or gang.not_before > self._session.now or facts.infeasible or gang.missing:
+        if gang.absent or gang.not_before > self._session.now or facts.infeasible or gang.missing or gang.unplannable:
             return self._cannot_start(facts)
         if missing := self._quotas.missing(gang):
             return Wait(gang, Reason.QUEUE_NOT_FOUND, missing)
@@ -66,7 +66,8 @@ class _Turn:
         """Find a placement apart from the one that the gang has if there is one, else one that overlaps with it."""
         away = self._left_behind(gang)
         if not any(assigned.node in away for assigned in gang.placement):
-            return Wait(gang, Reason.NOT_THERE, f"does not move: it is not on {gang.leave}")
+            why = f"it is not on {gang.leave}" if away else f"there is no node or rack {gang.leave}"
+            return Wait(gang, Reason.NOT_THERE, f"does not move: {why}")
         return self._change(Move, Reason.MIGRATED, gang, self._elsewhere(gang, away))
 
     def resize(self, gang: Gang) -> Admission:
@@ -117,6 +118,8 @@ class _Turn:
     def _cannot_start(self, facts: GangFacts) -> Wait:
         """Say why the gang would not start even if nobody else ran: it is incomplete, backs off, or never fits."""
         gang = facts.gang
+        if gang.unplannable:
+            return Wait(gang, Reason.UNPLANNABLE, gang.unplannable)
         if gang.missing:
             return Wait(gang, Reason.NOT_FOUND, gang.missing)
         if gang.absent:
