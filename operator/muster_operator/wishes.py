@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from muster.api import names
+from muster.kube.events import Reference
 from muster.kube.objects import Meta
+from muster_operator.reporting import Reporter
 
 REASON = "UnknownWish"
 """The reason of an Event that answers an annotation without effect."""
@@ -15,9 +18,16 @@ MOST_ANSWERS = 8
 """Answers to one object: annotations may be many."""
 
 
+def answer(reporter: Reporter, about: Reference, before: Meta | None, after: Meta) -> None:
+    """Answer the wishes that an object has now, unless it had them before."""
+    if before is None or (before.uid, before.annotations) != (after.uid, after.annotations):
+        for text in answers(about.kind, after):
+            reporter.event(about, "Warning", REASON, text)
+
+
 def answers(kind: str, meta: Meta) -> list[str]:
     """Return the answers to annotations of a DLJob or pod that muster cannot understand."""
-    return [text for _, text in zip(range(MOST_ANSWERS), _answers(kind, meta), strict=False)]
+    return list(islice(_answers(kind, meta), MOST_ANSWERS))
 
 
 def _answers(kind: str, meta: Meta) -> Iterator[str]:

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import msgspec
 
+from muster.api import names
 from muster.api.status import TaskPlacement
 from muster.kube.errors import AlreadyExists, ApiError, Conflict, KubeError
 from muster.kube.objects import Meta
+from muster.scheduling.decisions import Reason
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests
 from muster_operator.dljob.job import DLJOBS, Job
@@ -23,6 +25,7 @@ from muster_operator.dljob.template_check import TemplateCheck
 from muster_operator.dljob.templates import JobGone, Templates
 from muster_operator.dljob.watch import Jobs, key_of
 from muster_operator.pinning import Manifest
+from muster_operator.reporting import about
 from muster_operator.resources import PODS
 from muster_operator.work_queue import Work, all_of
 
@@ -38,7 +41,7 @@ class Reconciler:
         self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
         self._jobs, self._check, self._writer, self._telling = jobs, check, writer, telling
         self._templates = Templates(context)
-        self._services = context.stores.of(SERVICES)
+        self._services, self._reporter = context.stores.of(SERVICES), context.reporter
 
     def reconcile(self, job: Job, now: float) -> None:
         """Start the job's next piece of work, if there is one; a fault of muster's own is told to the job, and raised."""
@@ -111,6 +114,9 @@ class Reconciler:
             annotated = await self._api_writer.annotate(DLJOBS, job.meta, step.annotate_job)
             if annotated is None:
                 return None
+            if step.annotate_job.get(names.MIGRATE, "") is None:
+                message = "does not move: the job has no placement"
+                self._reporter.event(about("DLJob", job.meta), "Warning", Reason.NOT_THERE, message)
             job = replace(job, meta=annotated.metadata)
         if step.status is None:
             return job

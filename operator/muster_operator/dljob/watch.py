@@ -18,8 +18,9 @@ from muster_operator.controller import Context
 from muster_operator.dljob.job import DLJOBS, Job, Unreadable
 from muster_operator.dljob.leftovers import in_the_way, is_own, job_of_pod
 from muster_operator.dljob.resources import PRIORITY_CLASSES, SERVICES, PriorityClass, Service
-from muster_operator.reporting import about
+from muster_operator.reporting import about, about_pod
 from muster_operator.sightings import Sightings
+from muster_operator.wishes import answer
 from muster_operator.work_queue import Key
 
 log = logging.getLogger("muster.operator")
@@ -98,6 +99,7 @@ class Jobs:
         before, job = self._jobs.get(name), None
         if isinstance(new, Job):
             job = self._jobs[name] = new
+            answer(self._reporter, about(KIND, new.meta), before.meta if before is not None else None, new.meta)
         else:
             self._jobs.pop(name, None)
         if isinstance(new, Unreadable):
@@ -137,6 +139,8 @@ class Jobs:
             self._mark(obj.metadata.key)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        if new is not None and new.metadata.label(names.JOB) is not None:
+            answer(self._reporter, about_pod(new.metadata), old.metadata if old is not None else None, new.metadata)
         concerned = _jobs_of(new) if new is not None else set()
         matters = _matters_to_job(old, new)
         for job in concerned | (_jobs_of(old) if old is not None and matters else set()):

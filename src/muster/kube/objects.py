@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from itertools import islice
 from typing import Final, TypeVar
 
 import msgspec
@@ -20,6 +21,9 @@ _LONG: Final = frozenset({names.TOPOLOGY, names.RESERVATION, names.WAITING})
 """Annotations of muster's own whose text may be long."""
 _READ: Final = frozenset({text for text in vars(names).values() if isinstance(text, str) and "/" in text}) - {names.HOSTFILE}
 """The annotations and labels that muster reads. Others can hold anything: `kubectl apply` leaves a copy of the whole object."""
+_KNOWN: Final = _READ | {names.HOSTFILE}
+_GROUP: Final = f"{names.GROUP}/"
+_MOST_UNKNOWN: Final = 8
 _LONGEST: Final = 1024
 """What is read of the text of an annotation that users write."""
 
@@ -57,7 +61,7 @@ class Meta(Struct, frozen=True):
     def __post_init__(self) -> None:
         keep = msgspec.structs.force_setattr
         if self.annotations is not None:
-            keep(self, "annotations", _read(self.annotations))
+            keep(self, "annotations", ((_read(self.annotations) or {}) | _unknown(self.annotations)) or None)
         if self.labels is not None:
             keep(self, "labels", self._read_labels(self.labels))
         if self.owner_references is not None:
@@ -83,6 +87,12 @@ class Meta(Struct, frozen=True):
 
 def _read(texts: dict[str, str]) -> dict[str, str] | None:
     return {name: text if name in _LONG else text[:_LONGEST] for name, text in texts.items() if name in _READ} or None
+
+
+def _unknown(annotations: dict[str, str]) -> dict[str, str]:
+    """Annotations of muster's group that it does not know, a few of them and without their text: somebody is told of them."""
+    unknown = (name for name in annotations if name.startswith(_GROUP) and name not in _KNOWN)
+    return dict.fromkeys(islice(unknown, _MOST_UNKNOWN), "")
 
 
 class NodeMeta(Meta, frozen=True):

@@ -159,6 +159,8 @@ def test_gang_not_on_the_node_to_leave_does_not_move() -> None:
     decisions = decide(world([node("n1", 2), node("n2", 2)], [mover("n2", ("n1", range(2)))]))
     assert reasons(decisions) == {"m": Reason.NOT_THERE}
     assert decisions["m"].message == "does not move: it is not on n2"
+    decisions = decide(world([node("n1", 2), node("n2", 2)], [mover("n9", ("n1", range(2)))]))
+    assert decisions["m"].message == "does not move: there is no node or rack n9"
 
 
 def test_gang_keeps_its_size_where_it_cannot_be_scaled_up() -> None:
