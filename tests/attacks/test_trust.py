@@ -101,6 +101,7 @@ def test_job_that_waits_for_its_own_quota_leaves_idle_gpus_to_others(user: Live,
     user.job("greedy", 15, 1, queue="small")
     told = user.wait_reason("greedy", "QuotaExhausted")
     assert told == f"needs 15 GPUs; queue {user.namespace}/small uses 1 of 15 GPUs"
+    user.wait_past("greedy")
     other.job("others", 15, 1)
     other.wait_running("others", 15)
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
@@ -236,6 +238,11 @@ class Live:
             jobs = {job["metadata"]["name"]: job.get("status", {}) for job in self.items("dljobs")}
             pods = {pod["metadata"]["name"]: (pod["spec"].get("nodeName"), pod["status"]["phase"]) for pod in self.pods()}
             raise AssertionError(f"{error}; jobs: {jobs}; pods: {pods}") from error
+
+    def wait_past(self, job: str) -> None:
+        """Wait until a new object gets a later creation time than a job's; the API server's clock counts seconds."""
+        came = datetime.fromisoformat(self.get("dljobs", job)["metadata"]["creationTimestamp"]).timestamp()
+        self.wait(lambda: time.time() >= came + 1, "the next second has begun")
 
     def wait_phase(self, job: str, *phases: str) -> Json:
         """Wait until a job is in one of these phases; return its status as it was then."""

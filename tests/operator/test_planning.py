@@ -206,7 +206,8 @@ async def test_job_that_waits_for_its_quota_holds_no_gpus_of_others(harness: Ope
     harness.submit("greedy", roles=roles(workers=7, gpus=1), queue="small")
     await harness.turn(2)
     assert harness.admitted("greedy") == ("QuotaExhausted", "needs 7 GPUs; queue vision/small uses 1 of 7 GPUs")
-    harness.server.put(paths.dljobs("other"), dljob("other", roles=roles(workers=7, gpus=1), metadata={"namespace": "other"}))
+    later: Json = {"namespace": "other", "creationTimestamp": time(harness.now)}
+    harness.server.put(paths.dljobs("other"), dljob("other", roles=roles(workers=7, gpus=1), metadata=later))
     await harness.turn(2)
     assert set(held(harness)) == {"first", "other"}
 

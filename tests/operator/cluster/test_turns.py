@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from datetime import datetime
-
 import pytest
 
 from builders.history import History
@@ -13,12 +10,6 @@ from builders.live import Live
 pytestmark = pytest.mark.cluster
 
 TEN_HOURS = 36_000.0
-
-
-def later(live: Live, job: str) -> None:
-    """Wait until a new object gets a later creation time than this job's; the API server's clock counts seconds."""
-    came = datetime.fromisoformat(live.get("dljobs", job)["metadata"]["creationTimestamp"]).timestamp()
-    live.wait(lambda: time.time() >= came + 1, "the next second has begun")
 
 
 def test_queue_holds_no_more_than_its_quota(live: Live) -> None:
@@ -57,7 +48,7 @@ def test_priority_goes_first_and_then_arrival(live: Live) -> None:
     live.job("runs", 1, 8, priority=9, pool=live.namespace)
     live.wait_running("runs", 1)
     live.job("z-early", 1, 8, run=0, pool=live.namespace)
-    later(live, "z-early")
+    live.wait_past("z-early")
     live.job("a-late", 1, 8, run=0, pool=live.namespace)
     live.job("m-urgent", 1, 8, run=0, priority=5, pool=live.namespace)
     for job in ("z-early", "a-late", "m-urgent"):
@@ -81,7 +72,7 @@ def test_backfill_cannot_delay_the_head(live: Live) -> None:
     message = live.wait_reason("head", "InsufficientGPUs")
     assert "needs 8 GPUs" in message
     assert "2 free on 1" in message
-    later(live, "head")
+    live.wait_past("head")
     live.job("small", 1, 2, pool=live.namespace)
     assert f"comes after {live.namespace}/head" in live.wait_reason("small", "BehindInQueue")
     live.job("apart", 1, 2)
@@ -98,7 +89,7 @@ def test_gang_of_higher_priority_preempts_lower_ones(live: Live) -> None:
     for name in ("low", "lower"):
         live.job(name, 1, 4, priority=-1, pool=live.namespace)
         live.wait_running(name, 1)
-    later(live, "lower")
+    live.wait_past("lower")
     live.job("equal", 1, 8, priority=-1, pool=live.namespace)
     live.wait_reason("equal", "InsufficientGPUs")
     with History(live.cluster) as history:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from muster.scheduling.decisions import Migrate, Pack, Place, Reason, Requeue
 from muster.scheduling.gang import Effect, Gang, Placement, Sensitivity, gpus_by_node
+from muster.scheduling.naming import named
 from muster.scheduling.packing.packing import can_pack
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
@@ -140,7 +141,7 @@ def _carry_out(session: Session, one: Site, other: Site, change: Change) -> bool
     if not all(placements) or not _pays(session, [move.gang for move in moves], effect.before, effect.after):
         return False
     for move in moves[1:]:
-        message = f"changes places with {moves[0].gang.name}"
+        message = f"changes places with {named(moves[0].gang, move.gang.namespace)}"
         session.apply(Requeue(move.gang, _reason(session, move.gang, move.to.gpus), message))
     for move, placement in zip(moves, placements, strict=True):
         _place(session, move, placement, effect)
@@ -156,9 +157,9 @@ def _place(session: Session, move: _Move, placement: Placement, effect: Effect) 
         session.apply(verb(gang, placement, _reason(session, gang, move.to.gpus), told, effect))
         return
     if session.gangs[gang.name].placement:
-        session.apply(Requeue(gang, Reason.PACKED, f"goes onto the GPUs of {host.name}"))
+        session.apply(Requeue(gang, Reason.PACKED, f"goes onto the GPUs of {named(host, gang.namespace)}"))
     onto = session.gangs[host.name].packed or host.name
-    session.apply(Pack(gang, placement, Reason.PACKED, f"with {host.name}: {told}", effect, onto))
+    session.apply(Pack(gang, placement, Reason.PACKED, f"with {named(host, gang.namespace)}: {told}", effect, onto))
 
 
 def _placement_on(session: Session, move: _Move) -> Placement:
