@@ -46,6 +46,7 @@ NAMED = {names.GPUS: "0,1"}
         ({"annotations": NAMED}, {}),
         ({"metadata": {"labels": {names.JOB: "vgg16"}}, "annotations": NAMED}, {"vision/default": 2}),
         ({"owner": "uid-forged", "spec": OTHER}, {"vision/default": 2}),
+        ({"owner": "uid-vgg16", "spec": OTHER}, {"vision/default": 2}),
         ({"owner": "uid-vgg16", "metadata": {"labels": {names.JOB: "vgg16"}}}, {}),
         ({"spec": OTHER, "node": None}, {}),
         ({"spec": OTHER, "phase": "Succeeded"}, {}),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from muster.allocation.pods import annotated_gpus, gpus_of
 from muster.allocation.view import ClusterView
 from muster.api import names
-from muster.kube.objects import Owner, Pod
+from muster.kube.objects import Pod
 from muster.kube.quantity import BadQuantity
 
 
@@ -23,8 +23,7 @@ def queue_of(pod: Pod) -> str:
 
 class _Bound(NamedTuple):
     queue: str
-    namespace: str
-    owner: Owner | None
+    pod: Pod
     gpus: int
 
 
@@ -32,7 +31,7 @@ class Unplanned:
     """Bound pods with GPUs that no plan named; follows a view by itself."""
 
     def __init__(self, view: ClusterView) -> None:
-        self._reservations = view.reservations
+        self._trust = view.trust
         self._bound: dict[str, _Bound] = {}
         for pod in view.pods.values():
             self._changed(None, pod)
@@ -42,22 +41,13 @@ class Unplanned:
         """Return the GPUs that count against each queue now."""
         gpus: Counter[str] = Counter()
         for bound in self._bound.values():
-            if not self._is_dljobs(bound):
+            if not self._trust.is_dljobs(bound.pod):
                 gpus[bound.queue] += bound.gpus
         return gpus
 
-    def _is_dljobs(self, bound: _Bound) -> bool:
-        """Whether a DLJob that exists owns the pod: anybody may write another owner."""
-        owner = bound.owner
-        if owner is None or owner.kind != "DLJob":
-            return False
-        job = self._reservations.job(f"{bound.namespace}/{owner.name}")
-        return job is not None and job.uid == owner.uid
-
     def _changed(self, old: Pod | None, new: Pod | None) -> None:
         if new is not None and (gpus := _unplanned(new)):
-            meta = new.metadata
-            self._bound[meta.key] = _Bound(queue_of(new), meta.namespace or "", meta.controller, gpus)
+            self._bound[new.metadata.key] = _Bound(queue_of(new), new, gpus)
         elif (pod := new or old) is not None:
             self._bound.pop(pod.metadata.key, None)
 

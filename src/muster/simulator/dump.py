@@ -69,6 +69,7 @@ def read(path: Path) -> tuple[Stores, float]:
         if dump.kind != KIND:
             raise msgspec.ValidationError(f"found kind {dump.kind!r}; expected {KIND!r}, as `muster snapshot` writes it")
         stores = Stores()
+        stores.view.vouch(True)  # what the operator believed is not in the dump
         _fill(stores, NODES, dump.nodes)
         _fill(stores, PODS, dump.pods)
         _fill(stores, DLQUEUES, dump.dlqueues)
