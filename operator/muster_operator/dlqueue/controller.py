@@ -32,7 +32,7 @@ class DLQueues(Controller):
     async def report(self, gangs: Sequence[Gang]) -> None:
         """Write each queue's status as of the plan that was just made."""
         by_queue: dict[str, list[Gang]] = {}
-        for gang in gangs:
+        for gang in gangs if len(self._queues) else ():
             by_queue.setdefault(gang.queue, []).append(gang)
         others = self._unplanned.by_queue() if len(self._queues) else {}
         for queue in list(self._queues.values()):

@@ -49,7 +49,7 @@ class Isolation:
         self._found = found
         self.gangs: Mapping[str, Fault] = {}
         self.nodes: Mapping[str, Fault] = {}
-        self._planned: Mapping[str, Gang] = {}
+        self._planned: Sequence[Gang] = ()
         """The gangs of the last pass that ended well."""
 
     def decide(self, snapshot: Snapshot, ask: Ask, trial: Ask, now: float) -> Sequence[Decision]:
@@ -63,7 +63,9 @@ class Isolation:
         except Exception as error:
             self._search(self._rest(snapshot), trial, error, now)
             decisions = ask(self._rest(snapshot))
-        self._planned = {gang.name: gang for gang in snapshot.gangs if gang.name not in self.gangs}
+        self._planned = self._rest(snapshot).gangs
+        if not self.gangs:
+            return decisions
         return [*decisions, *(_wait(gang, self.gangs[gang.name]) for gang in snapshot.gangs if gang.name in self.gangs)]
 
     @property
@@ -101,8 +103,9 @@ class Isolation:
                 self._found("node", node.name, error)
         rest = self._rest(snapshot)
         search: Culprits[Gang] = Culprits(lambda some: failure(trial, replace(rest, gangs=tuple(some))), MOST_TRIALS)
-        search.examine([gang for gang in rest.gangs if self._planned.get(gang.name) == gang])
-        search.examine([gang for gang in rest.gangs if self._planned.get(gang.name) != gang])
+        planned = {gang.name: gang for gang in self._planned}
+        search.examine([gang for gang in rest.gangs if planned.get(gang.name) == gang])
+        search.examine([gang for gang in rest.gangs if planned.get(gang.name) != gang])
         at_fault = {gang.name: Fault(error, gang, now + AGAIN_SECONDS) for gang, error in search.found}
         unexamined = {gang.name: Fault(first, gang, now + UNEXAMINED_SECONDS) for gang in search.unexamined}
         self.gangs = {**self.gangs, **at_fault, **unexamined}

@@ -8,6 +8,7 @@ and 121. The order in which gangs came makes no difference: passes order them by
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from muster.scheduling.gang import Gang
@@ -47,7 +48,7 @@ class GangIndex:
         came = [gang for name, gang in now.items() if (old := before.get(name)) is not gang and old != gang]
         for gang in gone:
             self._drop(gang)
-        for gang in came:
+        for gang in sorted(came, key=attrgetter("arrived", "name")):  # in queue order, as a rule: a pass has less to sort
             self._add(gang)
         return Changes(came, gone)
 

@@ -46,6 +46,8 @@ class GangFacts:
     """The nodes that it may use."""
     infeasible: str | None
     """What it would lack even if nobody else ran."""
+    alike: int
+    """The same number for gangs of one queue that may start and whose demands are equal; 0 for one that cannot start."""
     _behind: Wait | None = None
     _ahead: str = ""
 
@@ -66,6 +68,7 @@ class PlannerCache:
         """What the last snapshot changed."""
         self._fleet = Fleet({})
         self._facts: dict[str, GangFacts] = {}
+        self._alike: dict[object, int] = {}
         self._profiles: Mapping[str, Profile] = {}
         self._rates: Rates | None = None
         self._kept: dict[object, Any] = {}
@@ -79,7 +82,7 @@ class PlannerCache:
             self._facts.pop(gang.name, None)
         changed = self._fleet.follow(snapshot.nodes)
         if changed is None:
-            self._fleet, self._facts, self._rates = Fleet(snapshot.nodes), {}, None
+            self._fleet, self._facts, self._alike, self._rates = Fleet(snapshot.nodes), {}, {}, None
         if self._profiles is not snapshot.profiles and self._profiles != snapshot.profiles:
             self._profiles, self._rates = snapshot.profiles, None
         if changed or self._rates is None or self.changes.came or self.changes.gone:
@@ -105,8 +108,13 @@ class PlannerCache:
         if facts is None:
             demands = Fleet.demands(gang.tasks)
             eligible, infeasible = self._fleet.eligible[demands], _infeasible(gang, self._fleet)
-            facts = self._facts[gang.name] = GangFacts(gang, gang.gpus, gang.fewest_gpus, demands, eligible, infeasible)
+            alike = 0 if infeasible or gang.absent or gang.missing or gang.unplannable else self._number(demands, gang)
+            facts = GangFacts(gang, gang.gpus, gang.fewest_gpus, demands, eligible, infeasible, alike)
+            self._facts[gang.name] = facts
         return facts
+
+    def _number(self, demands: Demands, gang: Gang) -> int:
+        return self._alike.setdefault((demands, gang.queue, gang.namespace), len(self._alike) + 1)
 
 
 def _infeasible(gang: Gang, fleet: Fleet) -> str | None:

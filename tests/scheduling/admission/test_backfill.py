@@ -8,6 +8,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders.cluster import decide, gang, node, reasons, running, world
 from builders.contended import contended
 from builders.passes import NO_PREEMPTION, starts
 from muster.scheduling.admission.queue_order import in_order
@@ -15,6 +16,7 @@ from muster.scheduling.decisions import Decision, Place, Preempt, Reason, Wait
 from muster.scheduling.gang import Gang
 from muster.scheduling.planner import plan
 from muster.scheduling.snapshot import Snapshot
+from muster.scheduling.topology.eligibility import Constraint
 
 SEEDS = st.integers(0, 2**32)
 FOR_GPUS = {Reason.INSUFFICIENT_GPUS, Reason.PODS_STOPPING, Reason.PREEMPTING}
@@ -80,3 +82,32 @@ def test_gang_waiting_for_quota_changes_nothing_for_other_gangs(seed: int) -> No
     without = replace(snapshot, gangs=tuple(g for g in snapshot.gangs if g.name not in held))
     others = {name: d for name, d in decisions.items() if name not in held}
     assert {d.gang.name: d for d in plan(without, 0.0, NO_PREEMPTION)} == others
+
+
+def test_gangs_alike_come_after_the_same_gang_but_for_those_that_cannot_start_or_need_not_wait() -> None:
+    """Of gangs alike, each has its own reasons first; and what one asks for does not speak for another's queue or demands."""
+    taken = [running("r", ("n1", range(8)))]
+    first = gang("a", 1, 8, arrived=1.0)
+    behind = [gang(f"b{number}", 1, 8, arrived=2.0) for number in range(3)]
+    own_reasons = [
+        gang("c-absent", 1, 8, arrived=3.0, absent=1),
+        gang("c-backs-off", 1, 8, arrived=3.0, not_before=10.0),
+        gang("c-class", 1, 8, arrived=3.0, missing="PriorityClass x does not exist"),
+        gang("c-quota", 1, 8, arrived=3.0, queue="team/small"),
+        gang("c-large", 1, 16, arrived=3.0),
+    ]
+    free = gang("d", 1, 2, arrived=4.0, each={"where": Constraint((("disk", "ssd"),))})
+    last = gang("e", 1, 8, arrived=5.0)
+    nodes = [node("n1", free=0), node("n2", gpus=4, labels={"disk": "ssd"})]
+    found = reasons(decide(world(nodes, [*taken, last, free, *own_reasons, *behind, first], {"team/small": 1})))
+    assert found == {
+        "a": "InsufficientGPUs",
+        **{each.name: "BehindInQueue" for each in [*behind, last]},
+        "c-absent": "PodsAbsent",
+        "c-backs-off": "BackOff",
+        "c-class": found["c-class"],
+        "c-quota": "OverQuota",
+        "c-large": "NeverFits",
+        "d": "Placed",
+    }
+    assert found["c-class"] != "BehindInQueue"
