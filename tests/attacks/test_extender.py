@@ -138,10 +138,11 @@ def test_own_pending_pod_counts_on_one_node(victim: Guarded, namespace: str) -> 
     pod = victim.cluster.api.create(pods, gpu_pod("waiting", 8, "nobody"))
 
     def attack() -> None:
-        assert len(filtered(victim.service, pod, nodes)["NodeNames"]) == 1
+        assert len(filtered(victim.service, pod, nodes)["NodeNames"]) <= 1  # none where an honest pod may go to either
 
+    before = figure(victim, OPEN)
     with beside(attack):
-        victim.cluster.wait(lambda: figure(victim, OPEN) > 1, "the attack goes on")
+        victim.cluster.wait(lambda: figure(victim, OPEN) > before, "the attack goes on")
         start_pods(victim, namespace)
     victim.cluster.api.delete(f"{pods}/waiting")
 
