@@ -26,7 +26,7 @@ unexport PYTHONHOME
 # The same uv installs the Go toolchain of the local cluster if PATH has none.
 export UV
 
-.PHONY: help demo test kind kind-down kind-test images check workflows generate figures bench-gangs bench-start bench-backlog bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
+.PHONY: help demo test kind kind-down kind-test images check workflows generate figures attacks bench-gangs bench-start bench-backlog bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ bench-planner: $(STAMP) ## milliseconds of a planning pass over 5,000 nodes, and
 
 bench-simulator: $(STAMP) ## seconds, memory and cost per event of Philly's 82,247 jobs
 	@$(PYTHON) benchmarks/simulator.py
+
+attacks: $(STAMP) ## stop, continue and kill the leader ten times while 300 placements are written
+	@MUSTER_ATTACKS=10 $(PYTHON) -m pytest tests/attacks/test_leader.py
 
 binaries: $(STAMP) ## build the missing programs of the control plane
 	@$(PYTHON) -m muster_dev.local.prepare

@@ -350,11 +350,15 @@ class Operator:
     def running(self) -> bool:
         return self._process() is not None
 
-    def kill(self) -> None:
-        """Kill it as the kernel would, without a chance to finish anything, and wait until it is gone."""
+    @property
+    def pid(self) -> int:
         process = self._process()
         assert process is not None, f"{self._name} does not run"
-        os.kill(process.pid, signal.SIGKILL)
+        return process.pid
+
+    def kill(self) -> None:
+        """Kill it as the kernel would, without a chance to finish anything, and wait until it is gone."""
+        os.kill(self.pid, signal.SIGKILL)
         self.stop()
 
     def stop(self) -> None:

@@ -11,35 +11,19 @@ from functools import partial
 import pytest
 
 from builders.history import History
+from builders.leaders import PATH, leads, two_operators
 from builders.live import Live, Operator
 
 pytestmark = pytest.mark.cluster
 log = logging.getLogger(__name__)
 
-LEASE = "kube-system/muster-operator"
-PATH = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/muster-operator"
 JOBS = 50
 
 
 @pytest.fixture
-def pair(live: Live, operator: Operator) -> Iterator[tuple[Operator, Operator]]:
-    """Two operators in place of the one without a Lease: the first leads, the second stands by."""
-    operator.kill()
-    both = [Operator(live.cluster, f"operator-{name}", f"--lease={LEASE}") for name in "ab"]
-    for each in both:
-        each.start()
-    live.wait(lambda: leads(both[0]), "the first leads")
-    yield both[0], both[1]
-    for each in both:
-        each.stop()
-        assert "Traceback" not in each.log(), each.log()
-    if live.cluster.exists(PATH):
-        live.cluster.api.delete(PATH)
-    operator.start()
-
-
-def leads(operator: Operator) -> bool:
-    return operator.metric("muster_operator_leader") == 1.0
+def pair(live: Live) -> Iterator[tuple[Operator, Operator]]:
+    with two_operators(live.cluster) as both:
+        yield both
 
 
 def test_standby_takes_over_when_the_leader_is_killed(live: Live, pair: tuple[Operator, Operator]) -> None:
