@@ -112,11 +112,11 @@ async def _leading(options: argparse.Namespace, endpoints: Endpoints) -> AsyncIt
 async def _operate(options: argparse.Namespace, client: Client, endpoints: Endpoints) -> None:
     """Watch, reconcile and plan until kopf ends."""
     stores, recorder = Stores(), Recorder(client, "muster-operator")
-    endpoints.waits_for = lambda: "" if stores.synced else "waiting for the first lists"
     reporter = Reporter(recorder)
     context = Context(stores, WorkQueue(reporter.failed), ApiWriter(client, stores), reporter)
     parts = controllers(context)
     loop = Loop(context, parts, Planning(context, parts, _settings(options)))
+    endpoints.waits_for = lambda: loop.health.trouble if stores.synced else "waiting for the first lists"
     own = {resource: store for resource, store in stores.watched.items() if resource.custom}
     audit, reflectors = listeners.Audit(client, own), _reflectors(client, stores.watched)
     vouching = Vouching(client, stores.view)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from muster_operator.controller import Context, Controller
 from muster_operator.planning.planning import Planning
+from muster_operator.planning_health import PlanningHealth
 from muster_operator.work_queue import RETRY_SECONDS, Key
 
 log = logging.getLogger("muster.operator")
@@ -19,6 +20,7 @@ class Loop:
         self._stores, self._work_queue = context.stores, context.work_queue
         self._controllers = {controller.kind: controller for controller in (*controllers, planning.telling)}
         self._planning, self._reporter = planning, context.reporter
+        self.health = PlanningHealth(context.work_queue)
 
     async def run(self) -> None:
         """Work until cancelled. Nothing is decided before every first list is in."""
@@ -48,8 +50,12 @@ class Loop:
 
     async def _plan(self, now: float) -> None:
         self._work_queue.begin_plan()
+        self.health.begin()
         try:
             await self._planning.run(now)
         except Exception as error:
+            self.health.end(error)
             self._reporter.failed("planning", error)
             self._work_queue.plan_in(RETRY_SECONDS)
+        else:
+            self.health.end()

@@ -195,6 +195,11 @@ class WorkQueue:
         """When to plan next although nothing changes, by `pace`."""
         return self._plan_at
 
+    @property
+    def plan_due_at(self) -> float:
+        """When the next plan is due, by `pace`: as soon as it may be after the last one where it is due at once."""
+        return self._next_plan()
+
     def plan_is_due(self) -> bool:
         """Return whether to plan now."""
         return self._next_plan() <= self.pace()

@@ -31,6 +31,7 @@ def exported() -> dict[str, set[str]]:
     """Return the exported metrics of the three programs with their labels."""
     operator.WATCH_FAILED.labels("pods").set(0)
     operator.DECISIONS.labels("Place", "Placed")
+    operator.SET_ASIDE.labels("gang")
     operator.JOBS.labels("Running")
     cluster = rules.cluster(ClusterView())
     extender = Metrics(cluster, Waking(cluster, _never), {})
