@@ -268,6 +268,7 @@ async def test_pods_that_cannot_be_read_as_a_gang_are_told_and_the_others_start(
 
 async def test_queue_that_cannot_be_read_starts_nothing_and_leaves_other_queues_alone(harness: OperatorHarness) -> None:
     harness.server.put(paths.dlqueues(SPACE), {"metadata": {"name": "bad", "namespace": SPACE}, "spec": {"gpus": "many"}})
+    harness.server.put(paths.dlqueues(SPACE), {"metadata": {"name": "default", "namespace": SPACE}, "spec": {}})
     harness.submit("first", queue="bad", roles=WHOLE)
     harness.submit("second", roles=WHOLE, metadata={"creationTimestamp": time(harness.now)})
     await harness.turn(3)
