@@ -11,6 +11,7 @@ from typing import NamedTuple
 from muster.allocation.holding import Holding, Source
 from muster.allocation.ledger import unheld
 from muster.allocation.view import ClusterView
+from muster.scheduling.counting import counted
 from muster.scheduling.naming import FOREIGN
 from muster.scheduling.topology.links import GpuSet, indices
 from muster.scheduling.topology.node import Node
@@ -62,7 +63,7 @@ def holders(view: ClusterView, node: str, wanted: GpuSet, task: str) -> str:
 
 def gpus(count: int) -> str:
     """Return "1 GPU" or "4 GPUs"."""
-    return "1 GPU" if count == 1 else f"{count} GPUs"
+    return counted(count, "GPU")
 
 
 def numbered(which: GpuSet) -> str:

@@ -61,7 +61,7 @@ def test_suspension_gives_the_gpus_up_before_the_pods_are_gone() -> None:
     gang = again(started(job()), suspend=True)
     step = step_of(gang, pods_of(gang))
     assert step.status is not None
-    assert (step.status.status.placement, step.status.status.message) == ([], "suspending: 2 pods stop")
+    assert (step.status.status.placement, step.status.status.message) == ([], "suspending: 2 pods to stop")
 
 
 def test_suspended_gang_gets_a_notice_then_is_deleted_then_suspended() -> None:

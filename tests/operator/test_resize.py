@@ -103,7 +103,7 @@ async def test_job_that_is_scaled_back_is_as_before(harness: OperatorHarness) ->
     await harness.turn(3)
     scale(harness, 2)
     await harness.turn(3)
-    assert (harness.status()["message"], harness.admitted()[0]) == ("2 of 2 pods are running", "Placed")
+    assert (harness.status()["message"], harness.admitted()[0]) == ("2 pods running, the whole gang", "Placed")
 
 
 async def test_smaller_size_needs_no_consent(harness: OperatorHarness) -> None:

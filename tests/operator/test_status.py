@@ -196,7 +196,7 @@ def test_resuming_forgets_the_back_off() -> None:
 
 
 def test_suspension_takes_two_steps() -> None:
-    one = after(started(job()), lambda record: record.stop("suspending: 2 pods stop"))
+    one = after(started(job()), lambda record: record.stop("suspending: 2 pods to stop"))
     assert (one.status.phase, one.status.placement, told(one, "Running").status) == ("Suspending", [], "False")
     one = after(one, Record.suspend)
     assert (one.status.phase, told(one, "Suspended").status, told(one, "Admitted").status) == ("Suspended", "True", "False")

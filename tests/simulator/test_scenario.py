@@ -47,7 +47,7 @@ def load(folder: Path, text: str) -> Scenario:
         ("count: 2, ", "", 3, "cluster.groups[0].count", "is missing"),
         ("machine: dgx-a100", "machine: dgx-9", 3, "cluster.groups[0].machine", "'dgx-9' is no machine type"),
         ("machine: dgx-a100", "gpus: 2, links: NV", 3, "cluster.groups[0].links", "'NV' is no GPU link"),
-        ("machine: dgx-a100", "gpus: 2, links: [[X]]", 3, "cluster.groups[0].links", "a matrix of 1 GPUs; expected 2"),
+        ("machine: dgx-a100", "gpus: 2, links: [[X]]", 3, "cluster.groups[0].links", "a matrix of 1 GPU; expected 2"),
         ("machine: dgx-a100", "machine: p100, gpus: 2", 3, "cluster.groups[0]", "both or neither of machine and gpus"),
         (
             "- {count: 2,",

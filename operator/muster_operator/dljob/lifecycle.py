@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from muster.api import names, texts
 from muster.api.status import TaskPlacement
 from muster.kube.objects import Pod
+from muster.scheduling.counting import counted
 from muster_operator.dljob import placement_check
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service, notes, stays
@@ -140,7 +141,7 @@ def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float,
         step.annotate_job = wishes
         return  # the job's change leads back here
     if job.suspended:
-        _record(step, job, now).stop(f"suspending: {len(current)} pods stop")
+        _record(step, job, now).stop(f"suspending: {counted(len(current), 'pod')} to stop")
         return
     staying = _staying(job, [pod for pod in pods if pod not in mine], step)
     left_over = [pod for pod in pods if pod not in mine and pod not in staying]
@@ -187,7 +188,7 @@ def _requeued(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], n
     if own_failure is not None:
         message = f"pod {own_failure.metadata.name} failed on node {own_failure.spec.node_name}: {_cause(own_failure)}"
         if job.status.restarts >= job.spec.backoff_limit:
-            limit = f"{job.status.restarts} of {job.spec.backoff_limit} restarts used"
+            limit = f"{job.status.restarts} of {counted(job.spec.backoff_limit, 'restart')} used"
             _record(step, job, now).finish(False, "BackoffLimitExceeded", f"{message}; {limit}")
         else:
             _record(step, job, now).requeue("PodFailed", message, failed=True)
@@ -223,7 +224,7 @@ def _trouble(
         if refused and pod.refused:
             until = stamp(refused.last_transition_time) + UNSCHEDULABLE_SECONDS
             if until <= now:
-                return "PodUnschedulable", f"pod {place.pod} on node {place.node}: {refused.message}", [place.node]
+                return "PodUnschedulable", f"pod {place.pod} on node {place.node}: {_unstopped(refused.message)}", [place.node]
             step.check_by(until)
     return None
 
@@ -289,6 +290,12 @@ def _cause(pod: Pod) -> str:
     ended = next((s for s in statuses(pod) if s.state.terminated and s.state.terminated.exit_code != 0), None)
     if ended and ended.state.terminated:
         end = ended.state.terminated
-        return " ".join(f"container {ended.name} exited with {end.exit_code} {end.reason} {end.message}".split())
+        return _unstopped(f"container {ended.name} exited with {end.exit_code} {end.reason} {end.message}")
     disrupted = pod.condition("DisruptionTarget")
-    return pod.status.message or pod.status.reason or (disrupted.message if disrupted else "") or "no reason given"
+    words = pod.status.message or pod.status.reason or (disrupted.message if disrupted else "")
+    return _unstopped(words) or "no reason given"
+
+
+def _unstopped(words: str) -> str:
+    """Words of kubelet or kube-scheduler on one line and without their full stop, to stand within a sentence of muster's."""
+    return " ".join(words.split()).rstrip(".")

@@ -11,6 +11,7 @@ from collections import Counter
 
 from muster.api import names
 from muster.api.status import RoleName, TaskPlacement
+from muster.scheduling.counting import counted
 from muster.scheduling.topology.links import MOST_GPUS
 from muster_operator.dljob.job import Job
 
@@ -52,7 +53,7 @@ def _wrong(job: Job, place: TaskPlacement, limits: dict[RoleName, int]) -> str |
         return f"is on {place.node[:253]!r}, which is no name of a node"
     asked, gpus = job.shapes[place.role].gpus, set(place.gpus)
     if not len(gpus) == len(place.gpus) == asked:
-        return f"has {len(gpus)} GPUs and asks for {asked}"
+        return f"has {counted(len(gpus), 'GPU')} and asks for {asked}"
     if not all(0 <= gpu < MOST_GPUS for gpu in gpus):
         return f"has a GPU that no node has: {', '.join(map(str, sorted(gpus)))}"
     return None

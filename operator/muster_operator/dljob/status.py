@@ -12,6 +12,7 @@ from typing import Any
 
 from muster.api import names
 from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, Phase, TimelineEvent
+from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Reason
 from muster.scheduling.gang import Placement
 from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
@@ -46,14 +47,14 @@ class Record:
     def block(self, message: str) -> None:
         """The job is not planned while something else has its names; that ends a back-off."""
         self.status.not_before = None
-        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
+        self._arrive("Submitted", f"needs {counted(self.job.gpus, 'GPU')}")
         self.wait(NAME_TAKEN, message)
         self._event("Blocked", NAME_TAKEN, message)
 
     def admit(self, placement: Placement, reason: str, message: str) -> None:
         """The job is placed: this is its reservation."""
         status, moving = self.status, bool(self.status.placement)
-        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
+        self._arrive("Submitted", f"needs {counted(self.job.gpus, 'GPU')}")
         self._count_service()
         status.attempt += 1
         status.placement = written(placement)
@@ -126,7 +127,7 @@ class Record:
     def suspend(self) -> None:
         """The last pod of a job that its user suspended is gone."""
         message = f"suspended; annotate it with {names.SUSPEND}=false to queue it again"
-        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
+        self._arrive("Submitted", f"needs {counted(self.job.gpus, 'GPU')}")
         self._phase("Suspended", message)
         self._condition("Suspended", True, "Suspended", message)
         self._condition("Admitted", False, "Suspended", message)
@@ -143,7 +144,7 @@ class Record:
 
     def finish(self, succeeded: bool, reason: str, message: str) -> None:
         """The job has ended."""
-        self._arrive("Submitted", f"needs {self.job.gpus} GPUs")
+        self._arrive("Submitted", f"needs {counted(self.job.gpus, 'GPU')}")
         started = self.status.started_at
         self._release()
         self.status.started_at = started
@@ -179,7 +180,7 @@ class Record:
             )
 
     def _all_running(self) -> str:
-        return f"{len(self.status.placement)} of {len(self.status.placement)} pods are running"
+        return f"{counted(len(self.status.placement), 'pod')} running, the whole gang"
 
     def _release(self) -> None:
         if self.status.placement:

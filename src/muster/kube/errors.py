@@ -89,6 +89,7 @@ def api_error(body: bytes, status: int | None = None, retry_after: str | None = 
     """Build the error of a Status object (also the object of a watch's ERROR frame) or of any other body.
 
     `status` is the HTTP status where there is one, `retry_after` the header's text; a proxy's HTML or an empty body is quoted.
+    The server's words are to stand within sentences, so they lose a full stop at their end.
     """
     try:
         parsed = _decode_status(body)
@@ -99,7 +100,7 @@ def api_error(body: bytes, status: int | None = None, retry_after: str | None = 
     if wait is None and parsed.details is not None:
         wait = parsed.details.retry_after_seconds
     kind = AlreadyExists if parsed.reason == "AlreadyExists" else _BY_STATUS.get(code, ApiError)
-    return kind(code, parsed.reason or "Unknown", parsed.message or "no message", wait)
+    return kind(code, parsed.reason or "Unknown", (parsed.message or "no message").strip().rstrip("."), wait)
 
 
 def _seconds(header: str | None) -> float | None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import NamedTuple
 
+from muster.scheduling.counting import counted
 from muster.scheduling.resource_quota import Charge
 from muster.scheduling.resources import ONE_POD, WHOLE, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
@@ -75,9 +76,8 @@ def renumbered(placement: Iterable[Assigned]) -> Placement:
 def describe(placement: Placement) -> str:
     """Return "8 GPUs on 2 nodes (n1, n2)"."""
     nodes = sorted({assigned.node for assigned in placement})
-    gpus = gpus_of(placement)
     names = ", ".join(nodes[:4]) + (", ..." if len(nodes) > 4 else "")
-    return f"{gpus} GPU{'s' if gpus != 1 else ''} on {len(nodes)} node{'s' if len(nodes) != 1 else ''} ({names})"
+    return f"{counted(gpus_of(placement), 'GPU')} on {counted(len(nodes), 'node')} ({names})"
 
 
 @dataclass(frozen=True, slots=True)

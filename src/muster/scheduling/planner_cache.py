@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.gang import Gang
 from muster.scheduling.gang_index import Changes, GangIndex
@@ -54,7 +55,9 @@ class GangFacts:
     def behind(self, ahead: Gang) -> Wait:
         """Say that the gang comes after another."""
         if self._behind is None or self._ahead != ahead.name:
-            message = f"needs {self.gpus} GPUs; comes after {named(ahead, self.gang.namespace)}, which waits for GPUs"
+            message = (
+                f"needs {counted(self.gpus, 'GPU')}; comes after {named(ahead, self.gang.namespace)}, which waits for GPUs"
+            )
             self._behind, self._ahead = Wait(self.gang, Reason.BEHIND_IN_QUEUE, message), ahead.name
         return self._behind
 

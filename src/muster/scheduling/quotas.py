@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from muster.scheduling.counting import counted
 from muster.scheduling.gang import Gang, Placement, gpus_of
 from muster.scheduling.resource_quota import Budgets, ResourceQuota, Shortfall
 from muster.scheduling.snapshot import Queue
@@ -108,6 +109,6 @@ class Quotas:
 
     def usage(self, queue: str) -> str:
         """Say how much of a quota is used."""
-        used = f"queue {queue} uses {self._held.get(queue, 0)} of {self.limits[queue]} GPUs"
+        used = f"queue {queue} uses {self._held.get(queue, 0)} of {counted(self.limits[queue], 'GPU')}"
         reserved = self._reserved.get(queue, 0)
         return f"{used}, and {reserved} are reserved for gangs ahead" if reserved else used

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from muster import machines
 from muster.machines import UnknownMachine
+from muster.scheduling.counting import counted
 from muster.scheduling.topology.links import BadLinks, canonical, gpu_set, uniform
 from muster.scheduling.topology.machine import MachineType, machine_type, unknown_machine
 from muster.scheduling.topology.node import Node
@@ -66,7 +67,9 @@ class Group(Strict):
         except (UnknownMachine, BadLinks) as error:
             raise complaint("{error}", "machine" if self.machine else "links", error=str(error)) from None
         if self.gpus is not None and machine.gpus != self.gpus:
-            raise complaint("is a matrix of {found} GPUs; expected {gpus}", "links", found=machine.gpus, gpus=self.gpus)
+            raise complaint(
+                "is a matrix of {found}; expected {gpus}", "links", found=counted(machine.gpus, "GPU"), gpus=self.gpus
+            )
         return self
 
 

@@ -73,7 +73,7 @@ def test_printed_columns_show_phase_gpus_and_reason(live: Live) -> None:
     runs, waits = row("runs"), row("waits")
     assert (runs["PHASE"], runs["GPUS"], runs["WANTED"], runs["QUEUE"]) == ("Running", "4", "4", "default")
     assert runs["NODES"] == live.pods("runs")[0]["spec"]["nodeName"]
-    assert runs["MESSAGE"] == "1 of 1 pods are running"
+    assert runs["MESSAGE"] == "1 pod running, the whole gang"
     assert runs["STARTED"]
     assert (waits["PHASE"], waits["GPUS"], waits["WANTED"], waits["NODES"]) == ("Queued", "0", "800", "")
     assert (waits["STARTED"], waits["PRIORITY"]) == ("", "-5")

@@ -21,7 +21,7 @@ def test_queue_holds_no_more_than_its_quota(live: Live) -> None:
     live.job("never", 1, 5, queue="small")
     live.job("elsewhere", 1, 4, queue="other")
     message = live.wait_reason("second", "QuotaExhausted")
-    assert message == f"needs 1 GPUs; queue {live.namespace}/small uses 4 of 4 GPUs"
+    assert message == f"needs 1 GPU; queue {live.namespace}/small uses 4 of 4 GPUs"
     assert "may never hold more than 4" in live.wait_reason("never", "OverQuota")
     live.wait_running("elsewhere", 1)
     expected = {"gpusInUse": 4, "pending": 2, "running": 1}

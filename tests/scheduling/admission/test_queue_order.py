@@ -56,7 +56,7 @@ def test_small_gang_does_not_overtake_one_that_waits_for_gpus() -> None:
     decisions = decide(snapshot)
     assert reasons(decisions) == {"head": Reason.INSUFFICIENT_GPUS, "small": Reason.BEHIND_IN_QUEUE}
     assert decisions["head"].message == "needs 4 GPUs (4 pods of up to 1); 2 free on 1 of 1 nodes that it may use"
-    assert decisions["small"].message == "needs 1 GPUs; comes after head, which waits for GPUs"
+    assert decisions["small"].message == "needs 1 GPU; comes after head, which waits for GPUs"
 
 
 def test_small_gang_takes_nodes_that_the_head_could_not_use() -> None:

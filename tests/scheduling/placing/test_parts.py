@@ -149,7 +149,7 @@ def test_closed_node_takes_no_part() -> None:
     ("sizes", "message"),
     [
         ((600,), "needs 0.6 GPUs; 0.9 free on 2 of 2 nodes that it may use, at most 0.5 of one GPU"),
-        ((500, 500), "needs 1 GPUs (2 pods of up to 1); 0.9 free on 2 of 2 nodes that it may use"),
+        ((500, 500), "needs 1 GPU (2 pods of up to 1); 0.9 free on 2 of 2 nodes that it may use"),
     ],
 )
 def test_shortage_counts_parts(sizes: tuple[int, ...], message: str) -> None:

@@ -14,6 +14,7 @@ from muster.scheduling.admission.backfill import Backfill
 from muster.scheduling.admission.preemption import preempt, release, wait_for_stopping_pods
 from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.admission.resizing import in_place, span
+from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Admission, Move, Place, Preempt, Reason, Resize, Wait
 from muster.scheduling.gang import Gang, Placement, describe, gpus_of
 from muster.scheduling.placing.interference_avoidance import avoid_interference
@@ -146,7 +147,9 @@ class _Turn:
         """Hold the gang where its queue's quota is too small for it, or a gang ahead waits for the quota."""
         gang, least, limit = facts.gang, facts.fewest, self._quotas.limits[facts.gang.queue]
         if least > limit:
-            return Wait(gang, Reason.OVER_QUOTA, f"needs {least} GPUs; queue {gang.queue} may never hold more than {limit}")
+            return Wait(
+                gang, Reason.OVER_QUOTA, f"needs {counted(least, 'GPU')}; queue {gang.queue} may never hold more than {limit}"
+            )
         first = self._backfill.queues.get(gang.queue)
         if first:
             return Wait(gang, Reason.BEHIND_IN_QUEUE, f"comes after {first.name}, which waits for quota of {gang.queue}")
@@ -159,7 +162,9 @@ class _Turn:
         decision = None if self._backfill.ahead(facts.eligible) else self._preempt(gang)
         if decision:
             self._backfill.reserve_nodes(gang, facts.eligible)
-        return decision or Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {facts.fewest} GPUs; {quotas.usage(gang.queue)}")
+        return decision or Wait(
+            gang, Reason.QUOTA_EXHAUSTED, f"needs {counted(facts.fewest, 'GPU')}; {quotas.usage(gang.queue)}"
+        )
 
     def _within_quota(self, facts: GangFacts) -> Admission:
         """Admit a gang in the size that its queue's quota allows; where it waits for GPUs, reserve that much of the quota."""

@@ -94,7 +94,7 @@ def _shortage(gang: Gang, capacity: FreeCapacity, closed: Collection[str]) -> Sh
     }
     needed = gang.gpus * WHOLE - sum(WHOLE - task.share for task in gang.tasks)
     largest = max((task.gpus for task in gang.tasks), default=0)
-    needs = f"needs {_gpus(needed)} GPUs"
+    needs = f"needs {_gpus(needed)} GPU{'' if needed == WHOLE else 's'}"
     if len(gang.tasks) > 1:
         needs += f" ({len(gang.tasks)} pods of up to {largest})" if largest else f" ({len(gang.tasks)} pods)"
     if gang.required is not Level.CLUSTER:

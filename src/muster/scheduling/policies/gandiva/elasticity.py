@@ -6,6 +6,7 @@ for a while; it shrinks at once when another gang needs them.
 
 from __future__ import annotations
 
+from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Grow, Reason, Shrink
 from muster.scheduling.gang import Assigned, Gang, Placement, gpus_by_node, gpus_of, renumbered
 from muster.scheduling.session import Session
@@ -22,7 +23,7 @@ def grow(session: Session, after: float) -> None:
             continue
         larger = _larger(session, gang)
         if larger:
-            message = f"{gang.held} to {gpus_of(larger)} GPUs that stayed idle for {after:.0f} s"
+            message = f"{gang.held} to {counted(gpus_of(larger), 'GPU')} that stayed idle for {after:.0f} s"
             session.apply(Grow(gang, larger, Reason.GPUS_IDLE, message, session.rates.effect(gang, larger)))
 
 
@@ -33,7 +34,7 @@ def shrink(session: Session, node: str, gpus: int) -> bool:
         less = _smaller(gang, gpus) if gang.running and gpus > 0 and gang.grown else gang.placement
         if less != gang.placement:
             left = gpus_of(less)
-            message = f"{gang.held} to {left} GPUs: others need them"
+            message = f"{gang.held} to {counted(left, 'GPU')}: others need them"
             session.apply(Shrink(gang, less, Reason.GPUS_NEEDED, message, session.rates.effect(gang, less)))
             gpus -= gang.held - left
             shrunk_any = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Migrate, Reason
 from muster.scheduling.gang import Effect, Gang, Placement, gpus_by_node
 from muster.scheduling.placing.free_capacity import FreeCapacity
@@ -70,7 +71,7 @@ def defragment(session: Session) -> None:
             if placement and _relative_rate(session, gang, gpus_by_node(placement)) >= _relative_rate(
                 session, gang, gpus_by_node(gang.placement)
             ):
-                message = f"{node} has {_idle(session, node)} GPUs idle; without this gang it can take a whole one"
+                message = f"{node} has {counted(_idle(session, node), 'GPU')} idle; without this gang it can take a whole one"
                 session.apply(Migrate(gang, placement, Reason.DEFRAGMENTED, message))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Join, Migrate, Place, Reason, Wait
 from muster.scheduling.gang import Gang, Placement, describe, gpus_by_node
 from muster.scheduling.packing.packing import can_pack, hosts, is_profiled, judge, pack_onto, shared_gpus, utilisation
@@ -68,7 +69,9 @@ def _start(session: Session, gang: Gang, ahead: Gang | None) -> None:
         return
     allowed = session.quotas.within(gang)
     if allowed is None:
-        session.apply(Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {gang.fewest_gpus} GPUs; {session.quotas.usage(gang.queue)}"))
+        session.apply(
+            Wait(gang, Reason.QUOTA_EXHAUSTED, f"needs {counted(gang.fewest_gpus, 'GPU')}; {session.quotas.usage(gang.queue)}")
+        )
         return
     placement = _on_idle_shrinking_others(session, allowed)
     if placement:
@@ -78,7 +81,7 @@ def _start(session: Session, gang: Gang, ahead: Gang | None) -> None:
         message = f"takes turns with {len(residents)} others: {describe(placement)}"
         session.apply(Join(gang, placement, Reason.TIME_SLICED, message))
     else:
-        message = f"needs {gang.gpus} GPUs; none idle, and no server of its size takes turns"
+        message = f"needs {counted(gang.gpus, 'GPU')}; none idle, and no server of its size takes turns"
         session.apply(Wait(gang, Reason.INSUFFICIENT_GPUS, message))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Grow, Migrate, Place, Reason, Requeue, Shrink
 from muster.scheduling.gang import Gang, Placement, describe, gpus_by_node, gpus_of
 from muster.scheduling.placing.fit import misfit
@@ -50,7 +51,7 @@ def _bring(session: Session, gang: Gang, target: Placement) -> None:
 
 def _change(session: Session, gang: Gang, target: Placement) -> Grow | Shrink | Migrate:
     """The decision by what it means to the gang."""
-    change = f"{gang.held} GPUs to {describe(target)}"
+    change = f"{counted(gang.held, 'GPU')} to {describe(target)}"
     effect = session.rates.effect(gang, target)
     if gpus_of(target) > gang.held:
         return Grow(gang, target, Reason.GPUS_IDLE, f"{change}: it makes more of them than others would", effect)
