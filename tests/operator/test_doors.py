@@ -115,6 +115,7 @@ async def test_job_beside_a_node_of_any_kind_starts(body: Any) -> None:
 @given(damaged({"metadata": {"name": "odd", "namespace": SPACE}, "spec": {"gpus": 4}, "status": {"pending": 1}}, KEPT))
 async def test_job_beside_a_queue_of_any_kind_starts(body: Any) -> None:
     async with opened() as harness:
+        harness.server.put(paths.dlqueues(SPACE), {"metadata": {"name": "default", "namespace": SPACE}})
         await beside(harness, "dlqueues", body)
 
 
