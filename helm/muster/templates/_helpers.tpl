@@ -112,6 +112,23 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
 securityContext: {{- include "muster.podSecurity" . | nindent 2 }}
 {{- end -}}
 
+{{- /* The tolerations of a Deployment's pods; takes those of the values. On a node that is lost, a pod is replaced after 30
+     seconds, where Kubernetes would wait for 300, unless the values say otherwise. */ -}}
+{{- define "muster.tolerations" -}}
+{{- $given := . -}}
+{{- range list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" }}
+{{- $key := . }}
+{{- $own := false }}
+{{- range $given }}{{ if eq (.key | default "") $key }}{{ $own = true }}{{ end }}{{ end }}
+{{- if not $own }}
+- {key: {{ $key }}, operator: Exists, effect: NoExecute, tolerationSeconds: 30}
+{{- end }}
+{{- end }}
+{{- with $given }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- /* The startup probe of a container; takes its port. The kubelet's first probe precedes the start of Python; without a
      startup probe the next one would follow five to ten seconds later. */ -}}
 {{- define "muster.startupProbe" -}}
