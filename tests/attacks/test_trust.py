@@ -135,6 +135,6 @@ def test_gpus_of_pods_beside_muster_count_in_their_queue(user: Live, administrat
     user.wait(lambda: user.get("pods", "beside")["spec"].get("nodeName"), "it is bound")
     user.job("within", 1, 1)
     told = user.wait_reason("within", "QuotaExhausted")
-    assert told == f"needs 1 GPUs; queue {user.namespace}/default uses 2 of 2 GPUs"
+    assert told == f"needs 1 GPU; queue {user.namespace}/default uses 2 of 2 GPUs"
     user.delete("pods", "beside")
     user.wait_running("within", 1)

@@ -121,7 +121,7 @@ def test_job_fails_at_its_backoff_limit(limit: int, restarts: int, ends: bool) -
     assert step.status is not None
     if ends:
         assert (step.status.status.phase, step.status.status.timeline[-1].reason) == ("Failed", "BackoffLimitExceeded")
-        assert step.status.status.message.endswith(f"OOMKilled; {restarts} of {limit} restarts used")
+        assert step.status.status.message.endswith(f"OOMKilled; {restarts} of {limit} restart{'' if limit == 1 else 's'} used")
     else:
         assert (step.status.status.phase, step.status.status.restarts) == ("Queued", restarts + 1)
 

@@ -259,7 +259,7 @@ async def test_quota_lowered_below_what_runs_stops_nothing_and_starts_nothing(ha
     harness.submit("waits", roles=roles(workers=1, gpus=1))
     await harness.turn(3)
     assert set(held(harness)) == {"runs"}
-    assert harness.admitted("waits") == ("QuotaExhausted", "needs 1 GPUs; queue vision/default uses 4 of 2 GPUs")
+    assert harness.admitted("waits") == ("QuotaExhausted", "needs 1 GPU; queue vision/default uses 4 of 2 GPUs")
 
 
 async def test_time_slicing_job_with_least_service_goes_first(harness: OperatorHarness) -> None:

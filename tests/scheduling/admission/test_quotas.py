@@ -40,8 +40,8 @@ def test_no_gang_overtakes_one_of_its_queue_that_waits_for_quota() -> None:
 
 
 def test_gang_waiting_for_quota_leaves_idle_gpus_to_other_queues() -> None:
-    waiting = [gang("head", 95, queue="q"), gang("other", 94, queue="else", arrived=1.0)]
-    decisions = decide(world([node("n1", 96)], [running("r", ("n1", [0, 1]), queue="q"), *waiting], {"q": 96}))
+    waiting = [gang("head", 63, queue="q"), gang("other", 62, queue="else", arrived=1.0)]
+    decisions = decide(world([node("n1", 64)], [running("r", ("n1", [0, 1]), queue="q"), *waiting], {"q": 64}))
     assert reasons(decisions) == {"head": Reason.QUOTA_EXHAUSTED, "other": Reason.PLACED}
 
 
