@@ -79,3 +79,14 @@ async def test_long_template_of_a_job_that_holds_gpus_is_read(harness: OperatorH
     harness.change(paths.dljobs(SPACE, "vgg16"), spec={"roles": longer})
     await harness.turn(2)
     assert (harness.job().flaw, harness.status()["phase"]) == ("", "Admitted")
+
+
+async def test_template_nested_thousands_deep_stops_nobody(harness: OperatorHarness) -> None:
+    deep: Any = {}
+    for _ in range(5_000):
+        deep = {"a": deep}
+    harness.submit("bad", roles=worker(volumes=[{"name": "v", "emptyDir": deep}]))
+    harness.submit("good", roles=WHOLE)
+    await harness.turn(4)
+    assert harness.status("good")["phase"] == "Admitted"
+    assert harness.status("bad").get("phase") in ("Failed", "Admitted")

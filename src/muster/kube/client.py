@@ -23,7 +23,7 @@ import msgspec
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from muster.kube import configuration
+from muster.kube import configuration, depth
 from muster.kube.access import Access
 from muster.kube.backoff import Backoff
 from muster.kube.errors import ApiError, Gone, LeaseLost, TooMany, Unreachable, api_error
@@ -109,6 +109,7 @@ class Client:
         backoff: Backoff | None = None,
         may_write: Callable[[], None] | None = None,
     ) -> None:
+        depth.allow()  # whoever has a client reads what is in the API server
         self._access, self._may_write = where, may_write
         self._backoff = backoff or Backoff()
         connector = aiohttp.TCPConnector(
