@@ -103,8 +103,8 @@ class Controller:
     async def tell(self, wait: Wait, now: float) -> None:
         """Tell people why a gang waits, as it is now: they may have been told meanwhile."""
 
-    async def report(self, gangs: Sequence[Gang]) -> None:
-        """Bring statistics up to date after a plan over `gangs`."""
+    def report(self, gangs: Sequence[Gang], waits: Sequence[Wait]) -> None:
+        """Bring statistics up to date after a plan over `gangs`, of which those of `waits` wait, in queue order."""
 
 
 def owner_of(gang: str, controllers: Iterable[Controller]) -> Controller | None:

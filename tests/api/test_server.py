@@ -72,6 +72,7 @@ STATUS = {
     "gpus": 2,
     "wantedGpus": 8,
     "nodes": "n1",
+    "position": 7,
     "requeues": 3,
     "message": "needs 16 GPUs on 2 nodes, 11 free on 3",
     "startedAt": "2026-01-01T00:00:00Z",
@@ -96,10 +97,10 @@ def test_printer_columns_of_a_job(server: "Server") -> None:
     assert row.endswith("needs 16 GPUs on 2 nodes, 11 free on 3")
     wide = server.cluster.kubectl("get", "muster", "-n", server.namespace, "-o", "wide").splitlines()
     assert wide[0].split() == [
-        *("NAME", "PHASE", "GPUS", "WANTED", "STARTED", "AGE", "QUEUE", "PRIORITY", "NODES"),
+        *("NAME", "PHASE", "GPUS", "WANTED", "STARTED", "AGE", "QUEUE", "POSITION", "PRIORITY", "NODES"),
         *("RESTARTS", "REQUEUES", "MINI-BATCHES", "MESSAGE"),
     ]
-    assert wide[1].split()[6:12] == ["research", "100", "n1", "2", "3", "1200"]
+    assert wide[1].split()[6:13] == ["research", "7", "100", "n1", "2", "3", "1200"]
 
 
 def test_printer_columns_of_a_queue(server: "Server") -> None:

@@ -8,6 +8,8 @@ from builders.dljobs import Json, dljob, roles, time
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
+from muster_operator.dlqueue.controller import SAME_COUNTS_SECONDS
+from muster_operator.planning.telling import SAME_REASON_SECONDS
 from muster_operator.work_queue import RETRY_SECONDS
 
 CLASSES = paths.priorityclasses()
@@ -245,7 +247,7 @@ async def test_gpus_of_pods_of_other_schedulers_count_in_their_queue(harness: Op
     queue(harness, "default", 4)
     harness.pod("foreign", 2, gated=False, node="n1", spec={"schedulerName": "default-scheduler"})
     harness.submit(roles=roles(workers=1, gpus=3))
-    await harness.turn(2)
+    await harness.turn(3)
     assert harness.admitted() == ("QuotaExhausted", "needs 3 GPUs; queue vision/default uses 2 of 4 GPUs")
     status = harness.server.objects[paths.dlqueues(SPACE, "default")]["status"]
     assert (status["gpusInUse"], status["pending"]) == (2, 1)
@@ -350,9 +352,41 @@ async def test_queue_status_has_its_use(harness: OperatorHarness) -> None:
     harness.server.put(paths.dlqueues(SPACE), queue)
     harness.submit("a", roles=WHOLE)
     harness.submit("b", roles=WHOLE)
-    await harness.turn(3)
+    await harness.turn(4)
     status = harness.server.of("dlqueues")[0]["status"]
-    assert status == {"observedGeneration": 3, "gpusInUse": 4, "pending": 1, "running": 1}
+    message = "vision/b: needs 4 GPUs; queue vision/default uses 4 of 4 GPUs"
+    assert status == {"observedGeneration": 3, "gpusInUse": 4, "pending": 1, "running": 1, "message": message}
     done = harness.server.writes("PATCH").count(paths.dlqueues(SPACE, "default") + "/status")
     await harness.turn(3)
     assert harness.server.writes("PATCH").count(paths.dlqueues(SPACE, "default") + "/status") == done
+
+
+async def test_queue_message_alone_is_rewritten_at_leisure(harness: OperatorHarness) -> None:
+    def message() -> str:
+        return str(harness.server.of("dlqueues")[0]["status"]["message"])
+
+    queue(harness, "default", 8)
+    harness.submit("a", roles=WHOLE)
+    harness.submit("b", roles=WHOLE)
+    harness.submit("c", roles=WHOLE)
+    await harness.turn(4)
+    assert message() == "vision/c: needs 4 GPUs; queue vision/default uses 8 of 8 GPUs"
+    harness.server.put(paths.dlqueues(SPACE), {**harness.server.of("dlqueues")[0], "spec": {"gpus": 7}})
+    await harness.turn(2)
+    assert "8 of 8" in message()
+    await harness.turn(2, seconds=SAME_COUNTS_SECONDS)
+    assert message() == "vision/c: needs 4 GPUs; queue vision/default uses 8 of 7 GPUs"
+    harness.server.drop(paths.dljobs(SPACE, "c"))
+    await harness.turn(3)
+    assert message() == ""
+
+
+async def test_waiting_jobs_know_their_position_in_their_queue(harness: OperatorHarness) -> None:
+    for name in ("a", "b", "first", "second", "other"):
+        harness.submit(name, roles=WHOLE, queue="else" if name == "other" else "default")
+        await harness.turn(2)
+    await harness.turn(3, seconds=1)
+    assert [harness.status(name).get("position") for name in ("a", "first", "second", "other")] == [None, 1, 2, 1]
+    harness.server.drop(paths.dljobs(SPACE, "first"))
+    await harness.turn(4, seconds=SAME_REASON_SECONDS)
+    assert harness.status("second")["position"] == 1

@@ -188,7 +188,7 @@ class DLJobs(Controller):
         planned, job = self._gangs.get(wait.gang.name), self.jobs.get(wait.gang.name)
         return job if planned is not None and job is not None and planned.job.meta.uid == job.meta.uid else None
 
-    async def report(self, gangs: Sequence[Gang]) -> None:  # noqa: ARG002 (jobs that are not planned count as well)
+    def report(self, gangs: Sequence[Gang], waits: Sequence[Wait]) -> None:  # noqa: ARG002 (all jobs count, planned or not)
         metrics.observe_phases(self.jobs.phases)
 
     async def _admit(self, decision: Place | Move | Resize, now: float) -> None:

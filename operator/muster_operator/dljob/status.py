@@ -38,8 +38,9 @@ class Record:
         self.status.observed_generation = job.meta.generation
         self._summarise()
 
-    def wait(self, reason: str, message: str) -> None:
-        """The job waits, and why."""
+    def wait(self, reason: str, message: str, position: int | None = None) -> None:
+        """The job waits, and why; `position` is its place among those of its queue that wait."""
+        self.status.position = position
         self._arrive(reason, message)
         self._phase("Queued", message)
         self._condition("Admitted", False, reason, message)
@@ -205,6 +206,8 @@ class Record:
 
     def _phase(self, phase: Phase, message: str) -> None:
         self.status.phase = phase
+        if phase != "Queued":
+            self.status.position = None
         self.status.message = message
 
     def _condition(self, kind: ConditionType, holds: bool, reason: str, message: str) -> None:

@@ -25,7 +25,8 @@ def news(job: Job, wait: Wait) -> News:
     known, told = _told(job)
     if known != wait.reason:
         return News.REASON
-    return News.NUMBERS if told != wait.message else News.NONE
+    moved_up = wait.position and wait.position != job.status.position
+    return News.NUMBERS if told != wait.message or moved_up else News.NONE
 
 
 def _told(job: Job) -> tuple[str | None, str]:
@@ -54,7 +55,7 @@ class JobTelling:
         if job.status.placement:
             record.note(_PENDING, wait.reason, wait.message)
         else:
-            record.wait(wait.reason, wait.message)
+            record.wait(wait.reason, wait.message, wait.position or None)
         await self._writer.write(record)
 
     def fault(self, job: Job, error: Exception) -> None:

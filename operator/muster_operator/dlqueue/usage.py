@@ -10,6 +10,7 @@ import msgspec
 
 from muster.kube import paths
 from muster.kube.objects import Meta, decoder
+from muster.scheduling.decisions import Wait
 from muster.scheduling.gang import Gang
 from muster.scheduling.snapshot import Queue
 from muster_operator.resources import Resource
@@ -62,17 +63,27 @@ def quotas(queues: Iterable[DLQueue], others: Mapping[str, int]) -> dict[str, Qu
     return {key: Queue(key, queue.quota, queue.metadata.namespace or "", others.get(key, 0)) for queue, key in keys}
 
 
-def status_of(queue: DLQueue, gangs: Sequence[Gang], others: int = 0) -> dict[str, Any]:
-    """Return the status of a queue with these gangs, and with the GPUs of pods that are no gang's."""
+def heads_of(waits: Iterable[Wait]) -> dict[str, Wait]:
+    """Return the first gang that waits of each queue, and why; `waits` are in queue order."""
+    heads: dict[str, Wait] = {}
+    for wait in waits:
+        if not wait.gang.placement:
+            heads.setdefault(wait.gang.queue, wait)
+    return heads
+
+
+def status_of(queue: DLQueue, gangs: Sequence[Gang], others: int = 0, head: Wait | None = None) -> dict[str, Any]:
+    """Return the status of a queue with these gangs, with the GPUs of pods that are no gang's, and with why its head waits."""
     placed = [gang for gang in gangs if gang.placement]
     return {
         "observedGeneration": queue.metadata.generation,
         "gpusInUse": sum(gang.held for gang in placed) + others,
         "pending": len(gangs) - len(placed),
         "running": len(placed),
+        "message": queue.flaw or (f"{head.gang.name}: {head.message}" if head else ""),
     }
 
 
-def is_current(queue: DLQueue, status: dict[str, Any]) -> bool:
-    """Return whether a queue's status says so already."""
-    return all(queue.status.get(key) == value for key, value in status.items())
+def news(queue: DLQueue, status: Mapping[str, Any]) -> set[str]:
+    """Return the fields of which a queue's status says something else."""
+    return {key for key, value in status.items() if queue.status.get(key, "" if key == "message" else None) != value}

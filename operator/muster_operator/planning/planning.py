@@ -47,7 +47,7 @@ class Planning:
         self.telling.hear(waits, now)
         for controller in self._controllers:
             with self._reporter.contained(f"statistics of {controller.kind}s"):
-                await controller.report(snapshot.gangs)
+                controller.report(snapshot.gangs, waits)
 
     def _decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
         """Ask the planner: for an introspective pass when a slice ends, else for a reactive one if any gang wants something."""

@@ -8,7 +8,7 @@ void, and a newer plan replaces all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from muster.kube.errors import Conflict
 from muster.scheduling.decisions import Wait
@@ -36,6 +36,7 @@ class Telling(Controller):
     def __init__(self, context: Context, owner: Callable[[str], Controller | None]) -> None:
         self._work_queue, self._reporter, self._owner = context.work_queue, context.reporter, owner
         self._waits: Sequence[Wait] = ()
+        self._positions: Sequence[int] = ()
         self._next = self._left = 0
         """The number of the wait to look at next, and how many are left until all have been found told, one after the other."""
         self._look_at = 0.0
@@ -48,6 +49,7 @@ class Telling(Controller):
     def hear(self, waits: Sequence[Wait], now: float) -> None:
         """Tell people this from now on, and nothing of what earlier plans said."""
         self._waits, self._next = waits, self._next % max(1, len(waits))
+        self._positions = positions(waits)
         self._begin()
         pace = self._work_queue.pace()
         if self._look_at <= pace:
@@ -74,7 +76,7 @@ class Telling(Controller):
         for _ in range(min(self._left, MOST_LOOKED_AT)):
             if self._work_queue.telling >= MOST_AT_ONCE:
                 break
-            wait = self._waits[self._next]
+            wait = self._waits[self._next]._replace(position=self._positions[self._next])
             self._next, self._left = (self._next + 1) % len(self._waits), self._left - 1
             news = self._untold(wait, pace)
             if news is not News.NONE:
@@ -125,3 +127,15 @@ class Telling(Controller):
     def _rest(self, key: Key, seconds: float) -> None:
         self._rests.pop(key, None)
         self._rests[key] = self._work_queue.pace() + seconds
+
+
+def positions(waits: Iterable[Wait]) -> list[int]:
+    """Return the position of each gang among those of its queue that wait, from 1; 0 for a gang that has a placement."""
+    last: dict[str, int] = {}
+    found = []
+    for wait in waits:
+        position = 0 if wait.gang.placement else last.get(wait.gang.queue, 0) + 1
+        if position:
+            last[wait.gang.queue] = position
+        found.append(position)
+    return found

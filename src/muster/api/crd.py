@@ -31,6 +31,7 @@ JOB_COLUMNS = [
     column("Started", ".status.startedAt", "date"),
     AGE,
     column("Queue", ".spec.queue", wide=True),
+    column("Position", ".status.position", "integer", wide=True),
     column("Priority", ".spec.priority", "integer", wide=True),
     column("Nodes", ".status.nodes", wide=True),
     column("Restarts", ".status.restarts", "integer", wide=True),

@@ -91,6 +91,8 @@ class DLJobStatus(Reported):
     """The number of GPUs that the job holds: those of its placement."""
     wanted_gpus: int | None = None
     """The number of GPUs that the whole gang asks for."""
+    position: int | None = None
+    """The position of a waiting job among those of its queue that wait, from 1; brought up to date at leisure."""
     nodes: str = ""
     """The nodes of the placement, the first few by name."""
     attempt: int = 0

@@ -142,6 +142,8 @@ class Wait(NamedTuple):  # a pass makes thousands
     message: str
     until: float | None = None
     keeps: Placement = ()
+    position: int = 0
+    """The gang's position among those of its queue that wait, from 1; 0 where nobody has counted."""
 
 
 @dataclass(frozen=True, slots=True)
