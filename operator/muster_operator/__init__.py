@@ -21,7 +21,7 @@ What all of them use
 The process
     election       of several operators one leads: the holder of a Lease
     crd_check      waits until the API server knows muster's definitions as they are written here
-    listeners      kopf: feeds the stores of muster's own resources
+    listeners      kopf: feeds the store of DLQueues
     watch_health   reports a resource that cannot be watched
     endpoints, metrics   /metrics, /healthz, /readyz
 

@@ -26,6 +26,7 @@ from muster_operator import listeners, watch_health
 from muster_operator.api_writer import ApiWriter
 from muster_operator.controller import Context
 from muster_operator.crd_check import CrdCheck
+from muster_operator.dlqueue.usage import DLQUEUES
 from muster_operator.election import Election
 from muster_operator.endpoints import Endpoints
 from muster_operator.loop import Loop
@@ -117,20 +118,21 @@ async def _operate(options: argparse.Namespace, client: Client, endpoints: Endpo
     parts = controllers(context)
     loop = Loop(context, parts, Planning(context, parts, _settings(options)))
     endpoints.waits_for = lambda: loop.health.trouble if stores.synced else "waiting for the first lists"
-    own = {resource: store for resource, store in stores.watched.items() if resource.custom}
-    audit, reflectors = listeners.Audit(client, own), _reflectors(client, stores.watched)
+    queues = stores.of(DLQUEUES)
+    audit, reflectors = listeners.Audit(client, DLQUEUES, queues), _reflectors(client, stores.watched)
     vouching = Vouching(client, stores.view)
     await vouching.settle()
     work = [
         vouching.run(),
         *(reflector.run() for reflector in reflectors.values()),
         audit.run(),
-        watch_health.report({**reflectors, " and ".join(each.plural for each in own): audit}, reporter, own_pod()),
+        watch_health.report({**reflectors, DLQUEUES.plural: audit}, reporter, own_pod()),
         recorder.run(),
         loop.run(),
         _freeze(stores),
     ]
-    await _until_kopf_ends(kopf.operator(registry=listeners.registry(own), clusterwide=True, standalone=True), work)
+    registry = listeners.registry(DLQUEUES, queues)
+    await _until_kopf_ends(kopf.operator(registry=registry, clusterwide=True, standalone=True), work)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -138,11 +140,11 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _reflectors(client: Client, watched: Mapping[Resource[Any], Store[Any]]) -> dict[str, Reflector[Any]]:
-    """What feeds the stores, by resource; kopf listens to muster's own."""
+    """What feeds the stores, by resource; that of DLQueues is fed by kopf."""
     return {
         resource.plural: Reflector(client, resource.path(), resource.decode, store, label_selector=resource.label_selector)
         for resource, store in watched.items()
-        if not resource.custom
+        if resource is not DLQUEUES
     }
 
 

@@ -1,16 +1,19 @@
-"""kopf's part: it watches muster's own resources and feeds their stores.
+"""kopf's part: it owns signals and shutdown, watches DLQueues, and feeds their store.
 
-Only `on.event` handlers: they write nothing to the objects (no finalizers, no annotations), so ten thousand jobs cost ten
-thousand events and no patch. kopf does not report an object that was deleted while its watch was down; a list of our own now
-and then (`Audit`) finds those, and the first one says when everything has been heard. What kopf costs: docs/critiques.md.
+DLJobs are a Reflector's: anybody may write thousands of them, each as long as an object can be, and kopf decodes all that there
+is of an object. DLQueues are few and short, and administrators write them. What kopf costs: docs/critiques.md.
+
+There is only an `on.event` handler: it writes nothing to the objects (no finalizers, no annotations). kopf does not report an
+object that was deleted while its watch was down; a list of our own now and then (`Audit`) finds those, and the first one says
+when everything has been heard.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Generic
 
 import kopf
 import msgspec
@@ -19,46 +22,44 @@ from muster.api import names
 from muster.kube import configuration
 from muster.kube.client import Client
 from muster.kube.errors import KubeError
-from muster.kube.store import KubeObject, Store
+from muster.kube.store import Store, T
 from muster_operator.resources import Resource
 
 AUDIT_SECONDS = 60.0
 RETRY_SECONDS = 2.0
-T = TypeVar("T", bound=KubeObject)
-Watched = Mapping[Resource[Any], Store[Any]]
+PAGE = 100
+"""Objects in one page of kopf's lists; by default it asks for all at once."""
 
 
-def registry(watched: Watched) -> kopf.OperatorRegistry:
-    """Return kopf's handlers, which feed these stores of muster's own resources."""
+def registry(resource: Resource[T], store: Store[T]) -> kopf.OperatorRegistry:
+    """Return kopf's handlers, which feed the store of one of muster's own resources."""
     handlers = kopf.OperatorRegistry()
     kopf.on.login(registry=handlers)(login)
     kopf.on.startup(registry=handlers)(_configure)
-    for resource, store in watched.items():
-        kopf.on.event(names.GROUP, names.VERSION, resource.plural, registry=handlers)(_feed(resource, store))
+    kopf.on.event(names.GROUP, names.VERSION, resource.plural, registry=handlers)(_feed(resource, store))
     return handlers
 
 
-class Audit:
-    """Lists the resources now and then, to find objects that were deleted unnoticed. `trouble` says why it cannot."""
+class Audit(Generic[T]):
+    """Lists a resource now and then, to find objects that were deleted unnoticed. `trouble` says why it cannot."""
 
-    def __init__(self, client: Client, watched: Watched) -> None:
+    def __init__(self, client: Client, resource: Resource[T], store: Store[T]) -> None:
         self.trouble = ""
-        self._client, self._watched = client, watched
+        self._client, self._resource, self._store = client, resource, store
 
     async def run(self) -> None:
         """List for ever, at the start and after a failure until it works."""
         while True:
             try:
-                for resource, store in self._watched.items():
-                    await self._list(resource, store)
+                await self._list()
                 self.trouble = ""
             except (KubeError, msgspec.MsgspecError) as error:
                 self.trouble = str(error)
             await asyncio.sleep(RETRY_SECONDS if self.trouble else AUDIT_SECONDS)
 
-    async def _list(self, resource: Resource[T], store: Store[T]) -> None:
-        listing = await self._client.list(resource.path())
-        store.replace_all(map(resource.decode, listing.items), listing.resource_version)
+    async def _list(self) -> None:
+        listing = await self._client.list(self._resource.path())
+        self._store.replace_all(map(self._resource.decode, listing.items), listing.resource_version)
 
 
 def _feed(resource: Resource[T], store: Store[T]) -> Callable[..., Any]:
@@ -97,6 +98,7 @@ class _NoDiff(kopf.DiffBaseStorage):
 async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.posting.enabled = False
     settings.networking.error_backoffs = itertools.repeat(5.0)  # kopf would end after some minutes without its rights
+    settings.watching.chunk_size = PAGE
     settings.watching.server_timeout = 120
     settings.watching.client_timeout = 150
     settings.queueing.idle_timeout = 1.0

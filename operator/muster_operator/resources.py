@@ -31,11 +31,6 @@ class Resource(Generic[T]):
         """Return the path of the collection, of one object, or of a subresource of it."""
         return paths.resource(self.root, self.plural, namespace, name, subresource)
 
-    @property
-    def custom(self) -> bool:
-        """Whether it is one of muster's own kinds."""
-        return self.root == paths.MUSTER
-
 
 NODES = Resource(paths.CORE, "nodes", decoder(Node))
 PODS = Resource(paths.CORE, "pods", decoder(Pod))

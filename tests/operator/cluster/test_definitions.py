@@ -53,7 +53,7 @@ def test_operator_waits_for_its_definitions(live: Live, waiting: Operator) -> No
 
 
 def test_operator_survives_the_deletion_of_its_definitions(live: Live, waiting: Operator) -> None:
-    """kopf may hear of it by its watch of definitions, or by a watch of jobs that fails, on which it gives up."""
+    """kopf may hear of it by its watch of definitions, or by a watch of queues that fails, on which it gives up."""
     waiting.start()
     live.job("before", 2, 1)
     live.wait_running("before", 2)
@@ -66,5 +66,5 @@ def test_operator_survives_the_deletion_of_its_definitions(live: Live, waiting: 
 
 
 def told(operator: Operator) -> bool:
-    blind = operator.metric('muster_operator_watch_failed{resource="dljobs and dlqueues"}') == 1.0
+    blind = operator.metric('muster_operator_watch_failed{resource="dljobs"}') == 1.0
     return operator.running and (blind or "is not there" in operator.page("/readyz"))
