@@ -272,3 +272,18 @@ def test_job_takes_no_more_memory_for_what_is_not_read_of_it(what: str) -> None:
     short, long = json.dumps(dljob()).encode(), json.dumps(dljob(**LONG[what])).encode()
     assert len(long) > 20 * len(short)
     assert kept(long) < 2 * kept(short)
+
+
+def test_suspended_job_takes_no_more_memory_for_constraints_than_a_plain_one() -> None:
+    tolerations = [{"key": f"{'k' * 50}{number}", "operator": "Exists"} for number in range(500)]
+    workers = {"worker": {"replicas": 2, "template": template(2, tolerations=tolerations)}}
+    plain, constrained = (json.dumps(one).encode() for one in (dljob(suspend=True), dljob(suspend=True, roles=workers)))
+    assert kept(constrained) < 2 * kept(plain)
+
+
+def test_resumed_job_has_its_constraints() -> None:
+    one = template(2, nodeSelector={"pool": "a"})
+    asked: Json = {"roles": {"worker": {"replicas": 1, "template": one}}}
+    assert tasks_of(job(suspend=True, **asked))[0].where.labels == ()
+    resumed = job(suspend=True, annotations={names.SUSPEND: "false"}, **asked)
+    assert tasks_of(resumed)[0].where.labels == (("pool", "a"),)

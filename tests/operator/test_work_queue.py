@@ -8,7 +8,7 @@ import pytest
 
 from builders.dljobs import NOW
 from muster.kube.errors import Conflict
-from muster_operator.work_queue import NEVER, NEWS_SECONDS, PLAN_SECONDS, RETRY_SECONDS, Key, WorkQueue
+from muster_operator.work_queue import AT_ONCE, NEVER, NEWS_SECONDS, PLAN_SECONDS, RETRY_SECONDS, Key, WorkQueue, all_of
 
 KEY = Key("DLJob", "vision/vgg16")
 
@@ -204,3 +204,24 @@ async def test_waiting_ends_when_something_is_due(queue: WorkQueue, clock: Clock
     queue.mark_at(KEY, NOW + 5)
     clock.now = NOW + 5
     await asyncio.wait_for(queue.wait(), 30)
+
+
+async def test_parts_of_a_piece_of_work_run_so_many_at_once() -> None:
+    """Each may hold an object: of a gang of thousands they must not all do so at once."""
+    running, most, ended = 0, 0, []
+
+    async def part(number: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        ended.append(number)
+        if number == 1:
+            raise ValueError("the first of two")
+        if number == 2:
+            raise KeyError("the second")
+
+    with pytest.raises(ValueError, match="the first of two"):
+        await all_of(part(number) for number in range(5 * AT_ONCE))
+    assert (most, sorted(ended)) == (AT_ONCE, list(range(5 * AT_ONCE)))

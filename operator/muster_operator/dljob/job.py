@@ -21,6 +21,7 @@ from muster.kube import paths
 from muster.kube.objects import DLJob, Meta, Pod, PodSpec, ReservationStatus, Reserved, Struct, decoder
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
 from muster.scheduling.resource_quota import Charge
+from muster.scheduling.topology.eligibility import ANYWHERE
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set, indices
 from muster.scheduling.topology.node import Level
 from muster_operator.dljob.resources import Priority
@@ -174,7 +175,7 @@ def decode(body: bytes | msgspec.Raw) -> Job | Unreadable:
         roles = fields.pop("roles", msgspec.Raw(b"null"))
         sizes = msgspec.json.encode({name: size.replicas for name, size in _decode_sizes(roles).present().items()})
         spec = Spec.model_validate_json(msgspec.json.encode(fields | {"roles": msgspec.Raw(sizes)}))
-        return _with_shapes(Job(obj.metadata, spec, status, {}, {}), roles)
+        return _short(_with_shapes(Job(obj.metadata, spec, status, {}, {}), roles))
     except (ValidationError, msgspec.MsgspecError, ValueError) as error:
         problem = f"DLJob {obj.metadata.key} cannot be read ({error}); is the CRD of this muster version installed?"
         return Unreadable(obj.metadata, _decode_reserving(body).reserved, problem)
@@ -200,6 +201,14 @@ def _nothing(job: Job) -> dict[str, Any]:
         "shapes": {role: _shape(role, nothing) for role in job.replicas},
         "charges": {role: charge_of(nothing) for role in job.replicas},
     }
+
+
+def _short(job: Job) -> Job:
+    """Drop what only a plan asks about, constraints for one, where there is none: what changes that brings the JSON again."""
+    if job.plannable:
+        return job
+    shapes = {role: replace(shape, where=ANYWHERE) for role, shape in job.shapes.items()}
+    return replace(job, shapes=shapes, charges=dict.fromkeys(job.charges, Charge()))
 
 
 DLJOBS: Resource[Job | Unreadable] = Resource(paths.MUSTER, "dljobs", decode)
