@@ -16,8 +16,12 @@ def alive(pid: int) -> bool:
 
 def memory_mib(pid: int) -> float:
     """Return the resident memory of a process in MiB, 0 if it has ended."""
-    words = _field(pid, "VmRSS").split()
-    return int(words[0]) / 1024 if words else 0.0
+    return _mib(pid, "VmRSS")
+
+
+def peak_memory_mib(pid: int) -> float:
+    """Return the most resident memory that a process has had so far in MiB, 0 if it has ended."""
+    return _mib(pid, "VmHWM")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -27,6 +31,11 @@ def cpu_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _mib(pid: int, name: str) -> float:
+    words = _field(pid, name).split()
+    return int(words[0]) / 1024 if words else 0.0
 
 
 def _field(pid: int, name: str) -> str:
