@@ -99,6 +99,7 @@ class Attack:
             some = self._dice.randint(min(self._placed() + CONNECTIONS, most), most)
             self._history.wait(lambda now: placed(now) >= some, "the other has written placements")
         self._live.wait(lambda: not leader.running, "the former leader has ended")
+        leader.stop()  # waits until the supervisor knows, too
         assert "leads no longer, and ends" in leader.log()
 
     def kill(self, leader: Operator, other: Operator) -> None:
