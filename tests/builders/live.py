@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
@@ -325,19 +326,21 @@ class Scheduler:
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
+        self._stopped: Component | None = None
 
     def stop(self) -> None:
+        """Stop it, and remember how it was started."""
+        _, found = processes.recorded(self._cluster.directory)
+        process = next(each for each in found if each.name == SCHEDULER and each.state == "running")
+        argv = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")[:-1]
+        self._stopped = Component(SCHEDULER, argv, ready_url=f"https://127.0.0.1:{process.port}/healthz", port=process.port)
         self._cluster.processes.stop(SCHEDULER)
 
     def start(self) -> None:
-        """Start it, unless it runs, and wait until it is healthy."""
-        _, found = processes.recorded(self._cluster.directory)
-        running = {process.name: process for process in found if process.state == "running"}
-        extender = running["muster-extender"].port
-        assert extender is not None
-        if SCHEDULER not in running:
-            parts = stack.components(self._cluster, [extender, *processes.free_ports(2)])
-            self._cluster.run(next(part for part in parts if part.name == SCHEDULER))
+        """Start it as it was, unless it runs, and wait until it is healthy."""
+        if self._stopped is not None:
+            self._cluster.run(self._stopped)
+            self._stopped = None
 
 
 class Operator:
