@@ -87,19 +87,21 @@ def rights(cluster: AuditedCluster, role: str) -> set[Right]:
 
 
 def rob(world: World, name: str) -> str:
-    """Create a bare pod that is let go, and then finds a foreign pod on its GPUs; return its uid."""
-    pod = bare_pod(name, 8)
-    pod["spec"]["schedulingGates"] = [{"name": "example.com/hold"}]
-    world.cluster.api.create(world.path("pods"), pod)
+    """Create a bare pod that is let go, and then finds a foreign pod on its GPUs; return its uid.
+
+    kube-scheduler is stopped meanwhile, so that the foreign pod, which names its node, is there first.
+    """
+    world.parts.stop("scheduler")
     path = world.path("pods", name)
+    world.cluster.api.create(world.path("pods"), bare_pod(name, 8))
     world.cluster.wait(lambda: names.GPUS in world.cluster.api.get(path)["metadata"].get("annotations", {}), "it is let go")
     required = world.cluster.api.get(path)["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     node = required["nodeSelectorTerms"][0]["matchFields"][0]["values"][0]
     robber = template(8, schedulerName="default-scheduler", nodeName=node) | {"metadata": {"name": "robber"}}
+    before = uid(world, name)
     world.cluster.api.create(world.path("pods"), robber)
     world.cluster.wait(lambda: phase(world, "robber") == "Running", "the foreign pod runs")
-    before = uid(world, name)
-    world.cluster.api.patch(path, {"spec": {"schedulingGates": []}})
+    world.parts.start_scheduler()
     return before
 
 
