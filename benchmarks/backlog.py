@@ -38,7 +38,8 @@ PODS, GPUS = 4, 2
 RUNNING = NODES * GPUS_PER_NODE // (PODS * GPUS)
 FEW, MANY = 10, 10_000
 SPACE = "backlog"
-CONNECTIONS = 16
+CONNECTIONS, AT_ONCE = 16, 12
+"""Requests at a time are fewer than connections, since the watches have two, and one that waits for a connection may starve."""
 PAUSE_SECONDS = 0.5
 """Between a gang's start and the next end."""
 PATIENCE_SECONDS = 300.0
@@ -209,13 +210,13 @@ class Backlog:
 
 
 async def _all(requests: Iterator[Awaitable[object]]) -> None:
-    """Await all, no more at a time than there are connections."""
+    """Await all, some at a time."""
 
     async def some() -> None:
         for request in requests:
             await request
 
-    await asyncio.gather(*(some() for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
 
 def _key(name: str) -> str:
