@@ -305,3 +305,32 @@ def test_paths_name_their_resources() -> None:
 def test_name_cannot_lead_to_another_path(name: str) -> None:
     with pytest.raises(ValueError, match=r"metadata\.name"):
         paths.pods("ns", name)
+
+
+async def test_requests_that_wait_for_a_connection_are_sent_in_the_order_they_came(server: ApiServer) -> None:
+    async with Client(Access(server.url), connections=1) as client:
+        order: list[int] = []
+
+        async def ask(number: int) -> None:
+            await client.create(PATH, {"number": number})
+            order.append(number)
+            if number < 5:
+                order.append(await late(number))
+
+        async def late(number: int) -> int:
+            """A newcomer at the moment in which a connection comes free."""
+            await client.create(PATH, {"number": 100 + number})
+            return 100 + number
+
+        await asyncio.gather(*(ask(number) for number in range(20)))
+    sent = [json.loads(body)["number"] for body in server.bodies]
+    assert sent == [*range(20), *range(100, 105)]
+
+
+async def test_open_watch_keeps_no_request_waiting(server: ApiServer) -> None:
+    async with Client(Access(server.url), connections=1) as client:
+        watch = client.watch(PATH, str(server.revision))
+        server.put("a", 1)
+        assert json.loads(await anext(watch))["object"]["value"] == 1
+        await client.get(PATH)
+        await watch.aclose()

@@ -1,7 +1,8 @@
 """A small client of the API server: raw JSON bytes in and out over aiohttp, nothing modelled.
 
 Every call returns the answer's bytes, and the caller decodes the fields that it reads with a msgspec decoder
-(`POD.decode(await client.create(...))`). At most `connections` requests are in flight at once; the others wait.
+(`POD.decode(await client.create(...))`). At most `connections` requests are in flight at once; the others wait,
+first come, first served, and their time counts from when they are sent. Watches do not count: they stay open for minutes.
 
 Retries. GET, PUT, DELETE and the declarative patches are retried on 429, 500, 502, 503, 504 and broken connections (so a
 DELETE may say NotFound of what it deleted itself). POST and JSON patches are retried on 429 alone, which says that nothing
@@ -112,8 +113,9 @@ class Client:
         depth.allow()  # whoever has a client reads what is in the API server
         self._access, self._may_write = where, may_write
         self._backoff = backoff or Backoff()
+        self._turns = asyncio.Semaphore(connections)
         connector = aiohttp.TCPConnector(
-            limit=connections,
+            limit=0,  # aiohttp lets a newcomer have a connection ahead of those that wait for one, so `_turns` counts them
             keepalive_timeout=_KEEP_ALIVE,
             ssl=where.tls if where.tls is not None else True,
         )
@@ -283,7 +285,7 @@ class Client:
     async def _once(self, method: str, url: URL, data: bytes | None, headers: dict[str, str], most: int | None = None) -> bytes:
         body = _Write(data, self._may_write) if data is not None and self._may_write else data
         try:
-            async with await self._open(method, url, body, headers, _WHOLE_ANSWER) as response:
+            async with self._turns, await self._open(method, url, body, headers, _WHOLE_ANSWER) as response:
                 if response.status >= 300:
                     raise await _failure(response)
                 return await (response.read() if most is None else _read_up_to(response.content, most))
