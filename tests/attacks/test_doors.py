@@ -55,7 +55,7 @@ def test_job_beside_a_bad_template_starts(user: Live, spec: Json) -> None:
     user.job("good", 1, 2)
     user.wait_running("good", 1)
     if not refused:
-        assert user.wait_phase("bad", "Failed")["message"]
+        assert user.wait_phase("bad", "Failed", "Queued")["message"]
 
 
 ANNOTATIONS: dict[str, Json] = {

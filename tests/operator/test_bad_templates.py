@@ -81,6 +81,33 @@ async def test_long_template_of_a_job_that_holds_gpus_is_read(harness: OperatorH
     assert (harness.job().flaw, harness.status()["phase"]) == ("", "Admitted")
 
 
+ENDLESS = {
+    "memory": (
+        container(resources={"limits": {names.GPU: 1, "memory": "1e999999999"}}),
+        "containers[0].resources.limits.memory",
+    ),
+    "storage": (container(resources={"limits": {names.GPU: 1}, "requests": {"x.org/y": "1E-99999"}}), "requests.x.org/y"),
+    "a size": (worker(volumes=[{"name": "v", "emptyDir": {"sizeLimit": ".5e+0012345"}}]), "volumes[0].emptyDir.sizeLimit"),
+}
+
+
+@pytest.mark.parametrize(("bad", "path"), ENDLESS.values(), ids=ENDLESS)
+async def test_amount_that_the_api_server_would_calculate_for_ever_is_not_asked_about(
+    harness: OperatorHarness, bad: Json, path: str
+) -> None:
+    harness.submit("bad", roles=bad)
+    await harness.turn(3)
+    assert harness.status("bad")["phase"] == "Failed"
+    assert path in harness.status("bad")["message"]
+    assert not [asked for asked in harness.server.asked if "/pods" in asked[1]]
+
+
+async def test_text_that_only_looks_like_such_an_amount_is_none(harness: OperatorHarness) -> None:
+    harness.submit("good", roles=container(env=[{"name": "SHA", "value": "12e4567"}], command=["1e999999999"]))
+    await harness.turn(3)
+    assert harness.status("good")["phase"] == "Admitted"
+
+
 async def test_template_nested_thousands_deep_stops_nobody(harness: OperatorHarness) -> None:
     deep: Any = {}
     for _ in range(5_000):

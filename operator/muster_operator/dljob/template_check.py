@@ -16,6 +16,7 @@ from muster.api.status import RoleName, TaskPlacement
 from muster.kube.errors import ApiError, Forbidden, Invalid
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests
+from muster_operator.dljob.amounts import endless
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
@@ -67,6 +68,10 @@ class TemplateCheck:
             return
         try:
             async with self._templates.of(job) as templates:
+                flaws = (f"roles.{role}.{flaw}" for role, template in templates.items() if (flaw := endless(template)))
+                if flaw := next(flaws, ""):
+                    await self._end(job, flaw)
+                    return
                 rejection = await self._ask(job, templates)
         except JobGone:
             return
