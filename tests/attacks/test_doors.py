@@ -11,7 +11,7 @@ import pytest
 from builders.live import Json, Live, template
 from muster.api import names
 from muster.kube.errors import ApiError
-from muster_dev.local import nodes
+from muster_dev.local import nodes, stack
 from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
@@ -95,23 +95,9 @@ def test_job_beside_a_node_with_odd_links_starts(user: Live, cluster: LocalClust
     """Seen: an OverflowError ended every plan."""
     gpus = [{"uuid": f"GPU-{index}", "healthy": True} for index in range(2)]
     text = json.dumps({"gpus": gpus, "links": [["X", link], [link, "X"]]})
-    broken["metadata"]["annotations"] = {names.TOPOLOGY: text}
     cluster.api.create(NODES, broken)
+    agent = cluster.api_for(stack.ACCOUNTS.agent, "system:masters")
+    agent.patch(f"{NODES}/broken", {"metadata": {"annotations": {names.TOPOLOGY: text}}})
     cluster.wait(lambda: nodes.is_ready(cluster.api.get(f"{NODES}/broken")), "the node is ready")
     user.job("good", 1, 2)
     user.wait_running("good", 1)
-
-
-def test_job_made_again_in_another_shape_starts_as_it_is(user: Live) -> None:
-    """Seen: the placement of the first landed in the second, and `KeyError 'chief'` ended every plan."""
-    both = {role: {"template": template(1)} for role in ("chief", "worker")}
-    for _ in range(6):
-        user.create("dljobs", {"metadata": {"name": "again"}, "spec": {"roles": both}})
-        user.delete("dljobs", "again", propagation="Background")
-        user.create("dljobs", {"metadata": {"name": "again"}, "spec": {"roles": {"worker": both["worker"]}}})
-        user.job("good", 1, 1)
-        assert [place["role"] for place in user.wait_running("again", 1)["placement"]] == ["worker"]
-        user.wait_running("good", 1)
-        for name in ("again", "good"):
-            user.delete("dljobs", name, propagation="Background")
-            user.wait_no_pods(name)
