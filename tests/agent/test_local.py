@@ -89,7 +89,7 @@ async def test_unknown_machine_is_logged_once_and_affects_no_other_node(
     assert [name for name, _ in nodes.patches] == ["good", "odd"]
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 1
-    assert "label muster.dev/machine: 'dgx-9' is no machine type; expected one of dgx-a100" in warnings[0]
+    assert "label muster.dev/machine: 'dgx-9' is no machine type; expected one of a100-4" in warnings[0]
 
 
 async def test_expired_watch_lists_again_at_once(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from builders.live import Json, Live, template
+from builders.live import Json, Live
 from muster.api import names
 from muster.kube.errors import ApiError
 from muster_dev.local import nodes, stack

@@ -53,11 +53,12 @@ def test_gang_that_exceeds_a_quota_is_kept_out_whole(jobs: Jobs, tmp_path: Path)
     jobs.apply(allreduce("large", gpus=2, arguments=STEPS), folder=tmp_path)
 
     def reported() -> bool:
-        events = [event for event in timeline(jobs, "large") if event["reason"] == "FailedCreate"]
-        return any("exceeded quota: rule" in event["message"] for event in events)
+        admitted = condition(jobs, "large", "Admitted")
+        return admitted.get("reason") == "ExceedsResourceQuota" and "/rule " in admitted["message"]
 
     jobs.until(reported, "the job names the quota")
-    jobs.until(lambda: jobs.gang("large") == [], "the pods that the quota had admitted are removed")
+    assert jobs.gang("large") == [], "no pod of it was created"
+    assert not [event for event in timeline(jobs, "large") if event["event"] == "Admitted"]
     jobs.kubectl("patch", "resourcequota", "rule", f'--patch={{"spec": {{"hard": {{"requests.{names.GPU}": "8"}}}}}}')
     jobs.until_phase("large", "Succeeded")
 

@@ -118,7 +118,7 @@ def test_gang_with_a_failed_pod_restarts_until_the_limit(live: Live) -> None:
     live.wait_phase("brittle", "Failed")
     failed = live.condition("brittle", "Failed")
     assert failed["reason"] == "BackoffLimitExceeded"
-    assert "1 of 1 restarts used" in failed["message"]
+    assert "1 of 1 restart used" in failed["message"]
     live.wait_nothing_held("brittle")
 
 
