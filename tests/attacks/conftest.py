@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from builders.chart import Helm
-from builders.live import Live, Operator, template
+from builders.live import Live, template
+from builders.live_processes import Operator
 from muster.api import names
 from muster.kube.errors import Forbidden
 from muster_dev.local import stack

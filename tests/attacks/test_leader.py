@@ -16,7 +16,8 @@ import pytest
 
 from builders.history import History, State
 from builders.leaders import leads, paused, two_operators
-from builders.live import Json, Live, Operator
+from builders.live import Json, Live
+from builders.live_processes import Operator
 from muster.api import names
 from muster_dev.local.cluster import LocalCluster
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from builders.live import Operator
+from builders.live_processes import Operator
 from muster_dev.local.cluster import LocalCluster
 
 LEASE = "kube-system/muster-operator"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from builders.live import Live, Operator
+from builders.live import Live
+from builders.live_processes import Operator
 from muster.api import crd
 from muster_dev.local import stack
 from muster_dev.local.cluster import LocalCluster

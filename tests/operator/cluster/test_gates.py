@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from builders.live import HOLD, Json, Live, Scheduler, template
+from builders.live import HOLD, Json, Live, template
+from builders.live_processes import Scheduler
 from muster.api import names
 
 pytestmark = pytest.mark.cluster

@@ -12,7 +12,8 @@ import pytest
 
 from builders.history import History
 from builders.leaders import PATH, leads, two_operators
-from builders.live import Live, Operator
+from builders.live import Live
+from builders.live_processes import Operator
 
 pytestmark = pytest.mark.cluster
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from builders.live import Json, Live, Operator, Scheduler
+from builders.live import Json, Live
+from builders.live_processes import Operator, Scheduler
 from muster.api import names
 from muster_operator.external_pods import templates
 

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from builders.history import History
-from builders.live import HOLD, Json, Live, Operator
+from builders.live import HOLD, Json, Live
+from builders.live_processes import Operator
 from muster.api import names
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Task
