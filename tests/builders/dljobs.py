@@ -19,7 +19,9 @@ from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Placement
 from muster.scheduling.topology.links import gpu_set
 from muster_operator.dljob import manifests
-from muster_operator.dljob.job import Job, decode, tasks_of
+from muster_operator.dljob.decoding import decode
+from muster_operator.dljob.gang import tasks_of
+from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 
 NOW = 1_800_000_000.0

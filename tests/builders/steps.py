@@ -8,8 +8,9 @@ from typing import Any
 from builders.dljobs import NOW, Json
 from muster.kube.objects import Pod
 from muster_operator.dljob.job import Job
-from muster_operator.dljob.lifecycle import Step, next_step
+from muster_operator.dljob.lifecycle import next_step
 from muster_operator.dljob.status import Record
+from muster_operator.dljob.step import Step
 
 
 def step_of(job: Job, pods: Mapping[str, Pod] | None = None, *, dead: Collection[str] = (), now: float = NOW) -> Step:

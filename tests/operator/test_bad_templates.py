@@ -10,7 +10,7 @@ from builders.dljobs import Json, roles, template
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
-from muster_operator.dljob.job import MOST_BYTES
+from muster_operator.dljob.decoding import MOST_BYTES
 
 WHOLE = roles(workers=1, gpus=4)
 

@@ -21,7 +21,8 @@ from muster.scheduling.snapshot import Queue, Snapshot
 from muster.scheduling.topology.machine import unknown_machine
 from muster.scheduling.topology.node import Node
 from muster_operator.dljob import controller, manifests
-from muster_operator.dljob.job import Job, gang_of
+from muster_operator.dljob.gang import gang_of
+from muster_operator.dljob.job import Job
 from muster_operator.external_pods import controller as external_pods
 from muster_operator.external_pods.gangs import PodGang, pod_gang
 from muster_operator.planning.culprits import Culprits

@@ -17,7 +17,9 @@ from muster.scheduling.gang import Sensitivity
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.node import Level
-from muster_operator.dljob.job import MOST_BYTES, Job, Unreadable, decode, gang_of, placement_of, tasks_of, written
+from muster_operator.dljob.decoding import MOST_BYTES, decode
+from muster_operator.dljob.gang import gang_of, placement_of, tasks_of, written
+from muster_operator.dljob.job import Job, Unreadable
 from muster_operator.dljob.resources import Priorities, PriorityClass
 
 CLASSES = Priorities([PriorityClass(Meta("urgent"), 7), PriorityClass(Meta("patient"), 5, preemption_policy="Never")])

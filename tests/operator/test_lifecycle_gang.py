@@ -8,8 +8,8 @@ import pytest
 
 from builders.dljobs import NOW, Json, after, changed, condition, container, job, placed, pod_of, pods_of, roles, started
 from builders.steps import look, step_of
+from muster_operator.dljob.faults import DISRUPTIONS
 from muster_operator.dljob.job import Job
-from muster_operator.dljob.lifecycle import DISRUPTIONS
 from muster_operator.dljob.status import Record
 from muster_operator.pinning import UNSCHEDULABLE_SECONDS
 from muster_operator.pod_faults import CANNOT_START

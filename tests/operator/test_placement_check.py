@@ -16,7 +16,8 @@ from builders.steps import look
 from muster.api.status import DLJobStatus, TaskPlacement
 from muster.kube import paths
 from muster.scheduling.topology.links import gpu_set
-from muster_operator.dljob.job import Job, gang_of, held_gang, placement_of
+from muster_operator.dljob.gang import gang_of, held_gang, placement_of
+from muster_operator.dljob.job import Job
 from muster_operator.dljob.lifecycle import next_step
 from muster_operator.dljob.placement_check import misfit
 from muster_operator.dljob.status import Record

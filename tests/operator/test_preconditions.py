@@ -16,7 +16,7 @@ from muster.scheduling.decisions import Place, Reason, Requeue, Wait
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
 from muster_operator.controller import News
-from muster_operator.dljob.job import DLJOBS
+from muster_operator.dljob.decoding import DLJOBS
 from muster_operator.planning import executors
 from muster_operator.planning.snapshot import Snapshots
 from muster_operator.resources import PODS

@@ -15,7 +15,8 @@ from builders.steps import look
 from muster.api import names
 from muster.kube import paths
 from muster.scheduling.gang import renumbered
-from muster_operator.dljob.job import Job, placement_of
+from muster_operator.dljob.gang import placement_of
+from muster_operator.dljob.job import Job
 from muster_operator.dljob.resize_check import ASK_AGAIN_SECONDS, together
 from muster_operator.dljob.status import Record
 

@@ -13,7 +13,9 @@ from muster.scheduling.decisions import Move, Place, Reason, Resize, Wait
 from muster.scheduling.gang import Gang
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller, News
-from muster_operator.dljob.job import DLJOBS, Job, gang_of, held_gang
+from muster_operator.dljob.decoding import DLJOBS
+from muster_operator.dljob.gang import gang_of, held_gang
+from muster_operator.dljob.job import Job
 from muster_operator.dljob.reconcile import Reconciler
 from muster_operator.dljob.resize_check import ResizeCheck
 from muster_operator.dljob.resources import PRIORITY_CLASSES, Priorities, Priority, PriorityClass

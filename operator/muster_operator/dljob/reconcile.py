@@ -14,12 +14,14 @@ from muster.kube.objects import Meta
 from muster.scheduling.decisions import Reason
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests
-from muster_operator.dljob.job import DLJOBS, Job
+from muster_operator.dljob.decoding import DLJOBS
+from muster_operator.dljob.job import Job
 from muster_operator.dljob.leftovers import is_own, sentence
-from muster_operator.dljob.lifecycle import Step, next_step
+from muster_operator.dljob.lifecycle import next_step
 from muster_operator.dljob.resources import SERVICES
 from muster_operator.dljob.status import NAME_TAKEN, Record
 from muster_operator.dljob.status_writer import StatusWriter
+from muster_operator.dljob.step import Step
 from muster_operator.dljob.telling import JobTelling
 from muster_operator.dljob.template_check import TemplateCheck
 from muster_operator.dljob.templates import JobGone, Templates

@@ -14,7 +14,8 @@ from muster.kube.errors import AlreadyExists, ApiError, Forbidden, Invalid
 from muster.scheduling.gang import Placement
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests
-from muster_operator.dljob.job import Job, written
+from muster_operator.dljob.gang import written
+from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.templates import JobGone, Templates

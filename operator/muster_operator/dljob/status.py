@@ -8,6 +8,7 @@ Reasons follow Kubernetes' and Kueue's words where these have one: machines read
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from muster.api import names
@@ -16,7 +17,8 @@ from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Reason
 from muster.scheduling.gang import Placement
 from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
-from muster_operator.dljob.job import Job, written
+from muster_operator.dljob.gang import written
+from muster_operator.dljob.job import Job
 from muster_operator.timestamps import moment, stamp
 
 NAME_TAKEN = "NameTaken"
@@ -92,7 +94,7 @@ class Record:
         self._condition("Running", True, "GangRunning", message)
         self._event("Running", "GangRunning", message)
 
-    def requeue(self, reason: str, message: str, *, failed: bool = False, avoid: list[str] | None = None) -> None:
+    def requeue(self, reason: str, message: str, *, failed: bool = False, avoid: Sequence[str] = ()) -> None:
         """The job is off its GPUs and in the queue again, with back-off; `failed` if the gang itself is to blame."""
         in_a_row = 1 + self._requeued_in_a_row()
         self._release()
@@ -103,7 +105,7 @@ class Record:
             self.status.requeues += 1
             pause = doubled(FIRST_BACKOFF, in_a_row - 1)
         self.status.not_before = moment(self.now + pause + 0.999)
-        self.status.avoid = sorted(avoid or [])
+        self.status.avoid = sorted(avoid)
         self._event("Restarting" if failed else "Requeued", reason, message)
         self._phase("Queued", message)
         self._condition("Admitted", False, reason, message)

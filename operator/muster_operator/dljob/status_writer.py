@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from muster.kube.events import EventType
 from muster_operator.controller import Context
-from muster_operator.dljob.job import DLJOBS, Job
+from muster_operator.dljob.decoding import DLJOBS
+from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 from muster_operator.reporting import about
 

@@ -8,7 +8,8 @@ from muster.api import names
 from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.gang import Gang
 from muster_operator.controller import Context, News
-from muster_operator.dljob.job import DLJOBS, Job
+from muster_operator.dljob.decoding import DLJOBS
+from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.watch import key_of

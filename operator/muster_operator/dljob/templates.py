@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 from muster.api.status import RoleName
 from muster.kube.errors import NotFound
 from muster_operator.controller import Context
-from muster_operator.dljob.job import DLJOBS, Job
+from muster_operator.dljob.decoding import DLJOBS
+from muster_operator.dljob.job import Job
 from muster_operator.pinning import Manifest
 
 JOBS_AT_ONCE = 8

@@ -15,7 +15,8 @@ from muster.api import names
 from muster.api.status import RoleName
 from muster.kube.objects import Node, Pod
 from muster_operator.controller import Context
-from muster_operator.dljob.job import DLJOBS, Job, Unreadable
+from muster_operator.dljob.decoding import DLJOBS
+from muster_operator.dljob.job import Job, Unreadable
 from muster_operator.dljob.leftovers import in_the_way, is_own, job_of_pod
 from muster_operator.dljob.resources import PRIORITY_CLASSES, SERVICES, PriorityClass, Service
 from muster_operator.reporting import about, about_pod

@@ -16,7 +16,7 @@ from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.store import T
 from muster.simulator.yaml_errors import BadInput, Problem
-from muster_operator.dljob.job import DLJOBS
+from muster_operator.dljob.decoding import DLJOBS
 from muster_operator.dljob.resources import PRIORITY_CLASSES
 from muster_operator.dlqueue.usage import DLQUEUES
 from muster_operator.resource_quotas.counting import RESOURCE_QUOTAS

@@ -27,7 +27,9 @@ from muster.simulator.physics import Ideal
 from muster.simulator.policies.muster import Muster
 from muster.simulator.records import Records
 from muster.simulator.yaml_errors import BadInput, Problem
-from muster_operator.dljob.job import DLJOBS, Job, Unreadable, gang_of
+from muster_operator.dljob.decoding import DLJOBS
+from muster_operator.dljob.gang import gang_of
+from muster_operator.dljob.job import Job, Unreadable
 from muster_operator.dljob.resources import PRIORITY_CLASSES, Priorities
 from muster_operator.dlqueue.usage import DLQUEUES, quotas
 from muster_operator.external_pods.gangs import counts, gangs_of, is_external, placed_gang

@@ -19,7 +19,9 @@ from muster.api import names
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Task
 from muster_operator.dljob import manifests
-from muster_operator.dljob.job import Job, decode, tasks_of
+from muster_operator.dljob.decoding import decode
+from muster_operator.dljob.gang import tasks_of
+from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 from muster_operator.external_pods import ungating
 

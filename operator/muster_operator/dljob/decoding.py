@@ -1,0 +1,120 @@
+"""From the JSON of a DLJob to what the operator keeps of it; whatever is wrong with one is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from muster.allocation.pods import charge_of, constraint_of, gpus_of, resources_of
+from muster.api.status import DLJobStatus, RoleName
+from muster.kube import paths
+from muster.kube.objects import DLJob, Meta, Pod, PodSpec, Struct, decoder
+from muster.scheduling.gang import Task
+from muster.scheduling.resource_quota import Charge
+from muster.scheduling.topology.eligibility import ANYWHERE
+from muster_operator.dljob.job import Job, Spec, Unreadable
+from muster_operator.resources import Resource
+
+MOST_BYTES = 128 << 10
+"""Of all roles of a job, as JSON: room for a script or two, where templates have some thousand. Each pod is a copy of one."""
+
+
+class _Template(Struct, frozen=True):
+    spec: PodSpec
+
+
+class _Size(Struct, frozen=True):
+    replicas: int = 1
+
+
+class _Role(Struct, frozen=True):
+    template: _Template
+
+
+R = TypeVar("R")
+
+
+class _Roles(Struct, Generic[R], frozen=True):
+    """The roles as the operator reads them, in the order in which the planner sees them."""
+
+    worker: R
+    chief: R | None = None
+    ps: R | None = None
+    evaluator: R | None = None
+
+    def present(self) -> dict[RoleName, R]:
+        roles: dict[RoleName, R | None] = {
+            "chief": self.chief,
+            "worker": self.worker,
+            "ps": self.ps,
+            "evaluator": self.evaluator,
+        }
+        return {name: role for name, role in roles.items() if role}
+
+
+class _Object(msgspec.Struct):
+    metadata: Meta
+    spec: msgspec.Raw = msgspec.Raw(b"null")
+    status: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_object = decoder(_Object)
+_decode_reserving = decoder(DLJob)
+_decode_fields = decoder(dict[str, msgspec.Raw])
+_decode_sizes = decoder(_Roles[_Size])
+_decode_roles = decoder(_Roles[_Role])
+
+
+def decode(body: bytes | msgspec.Raw) -> Job | Unreadable:
+    """Decode a DLJob; raise MsgspecError where not even what it reserves can be read."""
+    obj = _decode_object(body)
+    try:
+        status = DLJobStatus.model_validate_json(bytes(obj.status)) if bytes(obj.status) != b"null" else DLJobStatus()
+        fields = _decode_fields(obj.spec)
+        roles = fields.pop("roles", msgspec.Raw(b"null"))
+        sizes = msgspec.json.encode({name: size.replicas for name, size in _decode_sizes(roles).present().items()})
+        spec = Spec.model_validate_json(msgspec.json.encode(fields | {"roles": msgspec.Raw(sizes)}))
+        return _short(_with_shapes(Job(obj.metadata, spec, status, {}, {}), roles))
+    except (ValidationError, msgspec.MsgspecError, ValueError) as error:
+        problem = f"DLJob {obj.metadata.key} cannot be read ({error}); is the CRD of this muster version installed?"
+        return Unreadable(obj.metadata, _decode_reserving(body).reserved, problem)
+
+
+def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:
+    """The job with what its pods ask for, or with what is wrong with its templates."""
+    size = len(bytes(roles))
+    if size > MOST_BYTES and not job.status.placement:
+        return replace(job, flaw=f"its roles have {size} bytes, more than the {MOST_BYTES} that muster takes", **_nothing(job))
+    try:
+        pods = {name: Pod(Meta(name=""), role.template.spec) for name, role in _decode_roles(roles).present().items()}
+        shapes = {name: _shape(name, pod) for name, pod in pods.items()}
+        return replace(job, shapes=shapes, charges={name: charge_of(pod) for name, pod in pods.items()})
+    except (msgspec.MsgspecError, ValueError) as error:
+        return replace(job, flaw=f"a template of its roles is no pod template: {error}", **_nothing(job))
+
+
+def _nothing(job: Job) -> dict[str, Any]:
+    """Shapes and charges of pods that ask for nothing."""
+    nothing = Pod(Meta(name=""), PodSpec())
+    return {
+        "shapes": {role: _shape(role, nothing) for role in job.replicas},
+        "charges": {role: charge_of(nothing) for role in job.replicas},
+    }
+
+
+def _short(job: Job) -> Job:
+    """Drop what only a plan asks about, constraints for one, where there is none: what changes that brings the JSON again."""
+    if job.plannable:
+        return job
+    shapes = {role: replace(shape, where=ANYWHERE) for role, shape in job.shapes.items()}
+    return replace(job, shapes=shapes, charges=dict.fromkeys(job.charges, Charge()))
+
+
+DLJOBS: Resource[Job | Unreadable] = Resource(paths.MUSTER, "dljobs", decode)
+
+
+def _shape(role: RoleName, pod: Pod) -> Task:
+    return Task("", gpus_of(pod), resources_of(pod), constraint_of(pod.spec), role)

@@ -1,0 +1,107 @@
+"""A DLJob as the gang that the planner sees, and a gang's placement as the status has it."""
+
+from __future__ import annotations
+
+from muster.api import names
+from muster.api.status import RoleName, TaskPlacement
+from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
+from muster.scheduling.resource_quota import Charge
+from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set, indices
+from muster.scheduling.topology.node import Level
+from muster_operator.dljob.job import Job
+from muster_operator.dljob.resources import Priority
+from muster_operator.timestamps import stamp
+
+PLAIN = Priority()
+"""The priority of a job where there is no PriorityClass."""
+_LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
+
+
+def tasks_of(job: Job) -> tuple[Task, ...]:
+    """Return the pods that the job wants, as tasks."""
+    return tuple(_task(job, role, index) for role, count in job.replicas.items() for index in range(count))
+
+
+def _task(job: Job, role: RoleName, index: int) -> Task:
+    shape = job.shapes[role]
+    return Task(names.pod_name(job.meta.name, role, index), shape.gpus, shape.resources, shape.where, role, index)
+
+
+def placement_of(job: Job) -> Placement:
+    """Return the placement in the job's status, whether it fits the job or not (see `placement_check`); never raises."""
+    return tuple(Assigned(_placed_task(job, place), place.node, _gpus(place), place.rank) for place in job.status.placement)
+
+
+def _placed_task(job: Job, place: TaskPlacement) -> Task:
+    if place.role in job.shapes:
+        return _task(job, place.role, place.index)
+    return Task(place.pod, len(place.gpus), role=place.role, index=place.index)
+
+
+def _gpus(place: TaskPlacement) -> GpuSet:
+    return gpu_set([gpu for gpu in place.gpus if 0 <= gpu < MOST_GPUS])
+
+
+def written(placement: Placement) -> list[TaskPlacement]:
+    """Return a placement as status.placement has it, by rank."""
+    return [
+        TaskPlacement(
+            pod=place.task.name,
+            role=place.task.role,  # type: ignore[arg-type]
+            index=place.task.index,
+            rank=place.rank,
+            node=place.node,
+            gpus=list(indices(place.gpus)),
+        )
+        for place in placement
+    ]
+
+
+def held_gang(job: Job) -> Gang | None:
+    """Return what a job holds by its status alone, as a gang that stays as it is; None if it holds nothing."""
+    placement = tuple(
+        Assigned(Task(place.pod, len(place.gpus), role=place.role), place.node, _gpus(place), place.rank)
+        for place in job.status.placement
+    )
+    namespace, tasks = job.meta.namespace or "", tuple(assigned.task for assigned in placement)
+    return Gang(job.key, f"{namespace}/{job.spec.queue}", 0.0, tasks, namespace, placement=placement) if placement else None
+
+
+def _classed(charge: Charge, job: Job, priority: Priority) -> Charge:
+    """What a pod counts, under the PriorityClass that it will have."""
+    return charge._replace(priority_class=job.spec.priority_class_name or charge.priority_class or priority.name)
+
+
+def gang_of(job: Job, priority: Priority = PLAIN) -> Gang:
+    """Return the gang that a job is to the planner. Against other namespaces only its PriorityClass counts."""
+    spec, status, placement = job.spec, job.status, job.spec.placement
+    leave = job.meta.annotation(names.MIGRATE)
+    arrived = status.queued_at or job.meta.creation_timestamp
+    return Gang(
+        name=job.key,
+        queue=f"{job.meta.namespace}/{spec.queue}",
+        arrived=stamp(arrived),
+        tasks=tasks_of(job),
+        namespace=job.meta.namespace or "",
+        priority=priority.value,
+        local_priority=spec.priority,
+        preempts=priority.preempts,
+        missing="" if status.placement else priority.missing,
+        charges=tuple((role, _classed(charge, job, priority)) for role, charge in job.charges.items()),
+        placement=placement_of(job),
+        spread=placement.policy == "Spread",
+        required=_LEVELS[placement.required],
+        preferred=_LEVELS[placement.preferred],
+        sensitivity=Sensitivity(placement.sensitivity),
+        fewest=spec.elastic.min_replicas if spec.elastic else None,
+        not_before=stamp(status.not_before),
+        started=stamp(status.started_at),
+        preemptible=True,
+        leave=leave.strip() if leave is not None else None,
+        resize=job.is_resized,
+        avoid=frozenset(status.avoid),
+        sharing=Sharing(slices=spec.sharing.time_slicing),
+        running=not status.placement or status.started_at is not None,
+        since=stamp(status.started_at if status.placement else status.released_at or arrived),
+        attained=status.gpu_seconds,
+    )

@@ -1,0 +1,145 @@
+"""A pod: what it asks of its node, and how it fares."""
+
+from __future__ import annotations
+
+import msgspec
+
+from muster.api import names
+from muster.kube.objects.metadata import Condition, Meta, Struct
+
+
+class Demand(Struct, frozen=True):
+    """resources of a container."""
+
+    requests: dict[str, str | int] | None = None
+    limits: dict[str, str | int] | None = None
+
+    def of(self, name: str) -> str | int:
+        for amounts in (self.requests, self.limits):
+            if amounts and name in amounts:
+                return amounts[name]
+        return 0
+
+    def limit(self, name: str) -> str | int:
+        return self.limits.get(name, 0) if self.limits else 0
+
+
+NO_DEMAND = Demand()
+
+
+class Container(Struct, frozen=True):
+    resources: Demand = NO_DEMAND
+    restart_policy: str | None = None
+
+
+class Gate(Struct, frozen=True):
+    name: str
+
+
+class Expression(Struct, frozen=True):
+    key: str
+    operator: str
+    values: list[str] | None = None
+
+
+class Term(Struct, frozen=True):
+    match_expressions: list[Expression] | None = None
+    match_fields: list[Expression] | None = None
+
+
+class Terms(Struct, frozen=True):
+    node_selector_terms: list[Term] = msgspec.field(default_factory=list)
+
+
+class NodeAffinity(Struct, frozen=True):
+    required: Terms | None = msgspec.field(name="requiredDuringSchedulingIgnoredDuringExecution", default=None)
+
+
+class Affinity(Struct, frozen=True):
+    node_affinity: NodeAffinity | None = None
+
+
+class PodToleration(Struct, frozen=True):
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+class PodSpec(Struct, frozen=True):
+    containers: list[Container] = msgspec.field(default_factory=list)
+    init_containers: list[Container] | None = None
+    node_name: str | None = None
+    node_selector: dict[str, str] | None = None
+    affinity: Affinity | None = None
+    tolerations: list[PodToleration] | None = None
+    scheduler_name: str = ""
+    scheduling_gates: list[Gate] | None = None
+    priority: int | None = None
+    priority_class_name: str = ""
+    preemption_policy: str = ""
+    active_deadline_seconds: int | None = None
+    overhead: dict[str, str | int] | None = None
+
+
+class Waiting(Struct, frozen=True):
+    reason: str = ""
+    message: str = ""
+
+
+class Terminated(Struct, frozen=True):
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerState(Struct, frozen=True):
+    waiting: Waiting | None = None
+    terminated: Terminated | None = None
+
+
+NO_STATE = ContainerState()
+
+
+class ContainerStatus(Struct, frozen=True):
+    name: str
+    state: ContainerState = NO_STATE
+
+
+class PodStatus(Struct, frozen=True):
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition] | None = None
+    container_statuses: list[ContainerStatus] | None = None
+    init_container_statuses: list[ContainerStatus] | None = None
+
+
+NO_POD_STATUS = PodStatus()
+
+
+class Pod(Struct, frozen=True):
+    metadata: Meta
+    spec: PodSpec
+    status: PodStatus = NO_POD_STATUS
+
+    @property
+    def finished(self) -> bool:
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def leaving(self) -> bool:
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def gated(self) -> bool:
+        return any(gate.name == names.GATE for gate in self.spec.scheduling_gates or ())
+
+    @property
+    def refused(self) -> bool:
+        """Whether kube-scheduler has found no node for the pod."""
+        said = self.condition("PodScheduled")
+        return said is not None and said.status == "False" and said.reason == "Unschedulable"
+
+    def condition(self, kind: str) -> Condition | None:
+        return next((c for c in self.status.conditions or () if c.type == kind), None)
