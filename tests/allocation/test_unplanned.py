@@ -27,7 +27,9 @@ def pod(name: str = "a", gpus: int = 2, *, owner: str = "", **fields: Any) -> Js
     """A pod that is bound to n1."""
     body = external_json(name, gpus, gated=False, **{"node": "n1", **fields})
     if owner:
-        body["metadata"]["ownerReferences"] = [{"kind": "DLJob", "name": "vgg16", "uid": owner, "controller": True}]
+        body["metadata"]["ownerReferences"] = [
+            {"apiVersion": names.API_VERSION, "kind": "DLJob", "name": "vgg16", "uid": owner, "controller": True}
+        ]
     return body
 
 
@@ -57,6 +59,14 @@ def test_bound_pod_counts_unless_a_gang_or_job_counts_its_gpus(fields: Json, cou
     view = view_of(pod(**fields))
     view.jobs.put(msgspec.json.decode(json.dumps(dljob(metadata={"resourceVersion": "1"})), type=DLJob))
     assert Unplanned(view).by_queue() == counts
+
+
+def test_pod_of_a_job_deleted_before_this_process_began_counts_only_where_nobody_vouches_for_its_label() -> None:
+    view = view_of(pod(owner="uid-gone", metadata={"labels": {names.JOB: "vgg16"}}))
+    unplanned = Unplanned(view)
+    assert unplanned.by_queue() == {"vision/default": 2}
+    view.vouch(True)
+    assert unplanned.by_queue() == {}
 
 
 def test_count_follows_the_pods() -> None:

@@ -150,10 +150,10 @@ class OperatorHarness:
         self.endless.pop(name).set()
         await self.idle()
 
-    def sync(self, but: str = "") -> None:
-        """Bring the stores, save one, to what a list of the server would say now."""
+    def sync(self, only: str = "", *, but: str = "") -> None:
+        """Bring the stores, or one, or all save one, to what a list of the server would say now."""
         for resource, store in self.stores.watched.items():
-            if resource.plural != but:
+            if resource.plural != but and only in ("", resource.plural):
                 objects = [resource.decode(json.dumps(obj).encode()) for obj in self.server.of(resource.plural)]
                 store.replace_all((obj for obj in objects if _selected(obj, resource.label_selector)), self.server.revision)
 

@@ -78,11 +78,15 @@ class Trust:
         """Return whether a pod is that of a DLJob: by its label, its controller's name, and the uid of that very DLJob.
 
         The operator deletes such a pod where no placement names it. A DLJob that was deleted counts: its pods go after it.
+        Of one that was deleted before this process began nobody knows the uid; then the label counts, where the policy vouches
+        for it: the pod was made by muster, and Kubernetes' garbage collector deletes what names an owner that is not there.
         """
         owner, job = pod.metadata.controller, pod.metadata.label(names.JOB)
         if owner is None or owner.kind != "DLJob" or owner.name != job:
             return False
-        return owner.uid in self._deleted or self._owners.get(f"{pod.metadata.namespace}/{job}") == owner.uid
+        if owner.uid in self._deleted or self._owners.get(f"{pod.metadata.namespace}/{job}") == owner.uid:
+            return True
+        return self.vouched and owner.api_version == names.API_VERSION  # another group's the collector may not know
 
     def job_changed(self, old: Meta | None, new: Meta | None) -> bool:
         """Take in a DLJob that came, changed or went; return whether the standing of its pods may have changed."""

@@ -33,6 +33,7 @@ class Struct(msgspec.Struct, rename="camel", frozen=True, gc=False):
 
 
 class Owner(Struct, frozen=True):
+    api_version: str = ""
     kind: str = ""
     name: str = ""
     uid: str = ""
