@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from builders.dljobs import BORN, NOW, Json, after, dljob, job, placed, roles, spots, started, template
+from builders.dljobs import BORN, NOW, Json, after, dljob, job, placed, pods_of, roles, spots, started, template
 from muster.api import names
 from muster.kube.objects import DLJob, Meta
 from muster.scheduling.gang import Sensitivity
@@ -18,7 +19,7 @@ from muster.scheduling.resources import Resources
 from muster.scheduling.topology.links import gpu_set
 from muster.scheduling.topology.node import Level
 from muster_operator.dljob.decoding import MOST_BYTES, decode
-from muster_operator.dljob.gang import gang_of, placement_of, tasks_of, written
+from muster_operator.dljob.gang import gang_of, placement_of, priority_of, tasks_of, written
 from muster_operator.dljob.job import Job, Unreadable
 from muster_operator.dljob.resources import Priorities, PriorityClass
 
@@ -27,7 +28,7 @@ CLASSES = Priorities([PriorityClass(Meta("urgent"), 7), PriorityClass(Meta("pati
 
 def gang(**fields: Any) -> Any:
     one = job(**fields)
-    return gang_of(one, CLASSES.of(one.spec.priority_class_name))
+    return gang_of(one, priority_of(one, CLASSES, ()))
 
 
 def test_tasks_are_the_pods_by_role() -> None:
@@ -91,13 +92,30 @@ def test_priority_comes_from_the_class_alone(fields: Json, priority: int, preemp
 
 def test_job_without_a_class_has_the_default_one() -> None:
     classes = [PriorityClass(Meta("b"), 9, global_default=True), PriorityClass(Meta("a"), 3, global_default=True)]
-    found = gang_of(job(), Priorities(classes).of(None))
+    one = job()
+    found = gang_of(one, priority_of(one, Priorities(classes), ()))
     assert (found.priority, dict(found.charges)["worker"].priority_class) == (3, "a")
 
 
 def test_running_job_whose_class_is_gone_goes_on() -> None:
     one = placed(job(priorityClassName="none"))
-    assert gang_of(one, CLASSES.of("none")).missing == ""
+    assert gang_of(one, priority_of(one, CLASSES, ())).missing == ""
+
+
+@pytest.mark.parametrize(("classes", "priority"), [(("urgent", "urgent"), 7), (("urgent", "patient"), 5), (("urgent", ""), 0)])
+def test_gang_whose_templates_name_classes_has_the_lowest(classes: tuple[str, str], priority: int) -> None:
+    named = [template(priorityClassName=name) if name else template() for name in classes]
+    found = gang(roles={role: {"replicas": 1, "template": one} for role, one in zip(("worker", "ps"), named, strict=True)})
+    assert found.priority == priority
+    assert [charge.priority_class for _, charge in found.charges] == list(classes)
+
+
+def test_running_gang_counts_the_lowest_priority_that_its_pods_were_admitted_with() -> None:
+    one = placed(job(priorityClassName="urgent", roles=roles(workers=2)))
+    for admitted, priority in (((9, 8), 8), ((None, 8), 8), ((None, None), 7)):
+        pods = zip(pods_of(one).values(), admitted, strict=True)
+        seen = [replace(pod, spec=replace(pod.spec, priority=value)) for pod, value in pods]
+        assert priority_of(one, CLASSES, seen).value == priority
 
 
 def test_pod_is_charged_as_the_api_server_counts_it() -> None:

@@ -196,6 +196,27 @@ async def test_job_whose_priority_class_does_not_exist_waits_and_says_so(harness
     assert set(held(harness)) == {"vgg16"}
 
 
+async def test_running_job_keeps_the_priority_that_its_pods_were_admitted_with(harness: OperatorHarness) -> None:
+    """As in Kubernetes: its class may be deleted, even made anew with another value."""
+    for name, value in (("urgent", 1000), ("usual", 10)):
+        harness.server.put(CLASSES, {"metadata": {"name": name}, "value": value})
+    harness.submit("runs", roles=roles(workers=2, gpus=4), priorityClassName="urgent")
+    await harness.turn(3)
+    for name in harness.pods():
+        harness.change(paths.pods(SPACE, name), spec={"priority": 1000})
+    harness.run_pods()
+    await harness.turn()
+    harness.server.drop(f"{CLASSES}/urgent")
+    harness.submit("next", roles=WHOLE, priorityClassName="usual")
+    await harness.turn(3)
+    harness.restart()
+    await harness.turn(3)
+    harness.server.put(CLASSES, {"metadata": {"name": "urgent"}, "value": 1})
+    await harness.turn(3)
+    assert (harness.status("runs")["phase"], harness.status("runs")["attempt"]) == ("Running", 1)
+    assert harness.admitted("next")[0] == "InsufficientGPUs"
+
+
 def queue(harness: OperatorHarness, name: str, gpus: int | None) -> None:
     harness.server.put(paths.dlqueues(SPACE), {"metadata": {"name": name, "namespace": SPACE}, "spec": {"gpus": gpus}})
 

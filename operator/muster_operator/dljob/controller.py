@@ -14,7 +14,7 @@ from muster.scheduling.gang import Gang
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller, News
 from muster_operator.dljob.decoding import DLJOBS
-from muster_operator.dljob.gang import gang_of, held_gang
+from muster_operator.dljob.gang import gang_of, held_gang, priority_of
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.reconcile import Reconciler
 from muster_operator.dljob.resize_check import ResizeCheck
@@ -138,7 +138,7 @@ class DLJobs(Controller):
         Wishes of the user (to move, to be resized) are left out while work is in flight: they may be met by then. So is a size
         that the API server refused a moment ago.
         """
-        priority = self._priorities.of(job.spec.priority_class_name)
+        priority = priority_of(job, self._priorities, self.jobs.pods_of(job) if job.status.placement else ())
         without_wishes = job.has_wishes and self._changes(job)
         without_wishes = without_wishes or (job.is_resized and self._resizes.is_refused(job))
         before = self._gangs.get(job.key)

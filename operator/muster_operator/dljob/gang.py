@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from muster.api import names
 from muster.api.status import RoleName, TaskPlacement
+from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
 from muster.scheduling.resource_quota import Charge
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set, indices
 from muster.scheduling.topology.node import Level
 from muster_operator.dljob.job import Job
-from muster_operator.dljob.resources import Priority
+from muster_operator.dljob.resources import Priorities, Priority
 from muster_operator.timestamps import stamp
 
 PLAIN = Priority()
@@ -69,7 +72,26 @@ def held_gang(job: Job) -> Gang | None:
 
 def _classed(charge: Charge, job: Job, priority: Priority) -> Charge:
     """What a pod counts, under the PriorityClass that it will have."""
-    return charge._replace(priority_class=job.spec.priority_class_name or charge.priority_class or priority.name)
+    return charge._replace(priority_class=job.spec.priority_class_name or charge.priority_class or priority.default)
+
+
+def priority_of(job: Job, classes: Priorities, pods: Iterable[Pod]) -> Priority:
+    """Return the lowest priority of the gang's pods, so that no pod lends its own to the others.
+
+    A pod that exists has what it was admitted with, whatever has become of its class since.
+    """
+    named = job.spec.priority_class_name
+    priority = classes.lowest({named} if named else {charge.priority_class for charge in job.charges.values()})
+    placed = {place.pod for place in job.status.placement}
+    admitted = [
+        (pod.spec.priority, pod.spec.preemption_policy != "Never")
+        for pod in pods
+        if pod.metadata.name in placed and pod.spec.priority is not None
+    ]
+    if not admitted:
+        return priority
+    value, preempts = min(admitted)
+    return priority._replace(value=value, preempts=preempts)
 
 
 def gang_of(job: Job, priority: Priority = PLAIN) -> Gang:

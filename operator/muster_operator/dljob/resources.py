@@ -33,13 +33,14 @@ PRIORITY_CLASSES = Resource(paths.SCHEDULING, "priorityclasses", decoder(Priorit
 
 
 class Priority(NamedTuple):
-    """What the PriorityClass of a gang says; without one, what Kubernetes gives such a pod."""
+    """What counts of the PriorityClasses of a gang; without any, what Kubernetes gives such pods."""
 
     value: int = 0
     preempts: bool = True
-    name: str = ""
+    default: str = ""
+    """The class that a pod gets that names none."""
     missing: str = ""
-    """That the class does not exist, in a sentence."""
+    """That a class does not exist, in a sentence."""
 
 
 class Priorities:
@@ -50,9 +51,13 @@ class Priorities:
         defaults = [each for each in self._classes.values() if each.global_default]
         self._default = min(defaults, key=lambda each: (each.value, each.metadata.name), default=None)  # as Kubernetes does
 
-    def of(self, name: str | None) -> Priority:
-        """Return what a pod has that names this class, or none."""
+    def lowest(self, names: Iterable[str]) -> Priority:
+        """Return what counts for pods that name these classes ("": none); a class that does not exist goes first."""
+        return min((self._of(name) for name in names), key=lambda each: (not each.missing, each.value, each.preempts))
+
+    def _of(self, name: str) -> Priority:
+        default = self._default.metadata.name if self._default is not None else ""
         found = self._classes.get(name) if name else self._default
         if found is not None:
-            return Priority(found.value, found.preemption_policy != "Never", found.metadata.name)
-        return Priority(name=name, missing=f"PriorityClass {name} does not exist") if name else Priority()
+            return Priority(found.value, found.preemption_policy != "Never", default)
+        return Priority(default=default, missing=f"PriorityClass {name} does not exist" if name else "")

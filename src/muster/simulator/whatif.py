@@ -28,7 +28,7 @@ from muster.simulator.policies.muster import Muster
 from muster.simulator.records import Records
 from muster.simulator.yaml_errors import BadInput, Problem
 from muster_operator.dljob.decoding import DLJOBS
-from muster_operator.dljob.gang import gang_of
+from muster_operator.dljob.gang import gang_of, priority_of
 from muster_operator.dljob.job import Job, Unreadable
 from muster_operator.dljob.resources import PRIORITY_CLASSES, Priorities
 from muster_operator.dlqueue.usage import DLQUEUES, quotas
@@ -80,7 +80,7 @@ def gangs(stores: Stores) -> list[Gang]:
     placed = [placed_gang(pod) for pod in pods if is_external(pod) and counts(pod)]
     classes = Priorities(stores.of(PRIORITY_CLASSES).values())
     return [
-        *(gang_of(job, classes.of(job.spec.priority_class_name)) for job in ready),
+        *(gang_of(job, priority_of(job, classes, owned.get(job.meta.uid, ()))) for job in ready),
         *(external.gang for external in gangs_of(pods)),
         *(gang for gang in placed if gang is not None),
     ]
