@@ -145,6 +145,37 @@ def test_disrupted_pod_costs_no_restart(status: str, blamed: bool) -> None:
     assert look(gang, pods) == {"status": ("Queued", "Restarting", "PodFailed") if blamed else (*REQUEUED, "PodDisrupted")}
 
 
+@pytest.mark.parametrize(
+    "reason", ["OutOfcpu", "OutOfpods", "OutOfnvidia.com/gpu", "TopologyAffinityError", "AppArmor", "Novel"]
+)
+def test_pod_that_the_kubelet_rejected_costs_no_restart(reason: str) -> None:
+    """It failed before any of its containers ran, whatever the kubelet's word for that is."""
+    gang = started(job(backoffLimit=0))
+    waiting = [container(waiting={"reason": "ContainerCreating"})]
+    for statuses in (None, waiting):
+        pods = failed(gang, 1, reason=reason, message="Pod was rejected", containerStatuses=statuses)
+        step = step_of(gang, pods)
+        assert look(gang, pods) == {"status": (*REQUEUED, "PodDisrupted")}
+        assert step.status is not None
+        assert (step.status.status.avoid, step.status.status.restarts) == (["n2"], 0)
+
+
+def test_program_that_failed_is_to_blame_whatever_else_is_said_of_its_pod() -> None:
+    gang = started(job())
+    pods = failed(gang, reason="Novel")
+    assert look(gang, pods) == {"status": ("Queued", "Restarting", "PodFailed")}
+
+
+@pytest.mark.parametrize(("others", "blamed"), [([], False), ([("Completed", 0)], False), ([("Error", 1)], True)])
+def test_container_that_its_node_lost_costs_no_restart(others: list[tuple[str, int]], blamed: bool) -> None:
+    """After a reboot the kubelet says so of what ran before; a container beside it may have failed by itself."""
+    gang = started(job())
+    ends = [("ContainerStatusUnknown", 137), *others]
+    statuses = [container(f"c{n}", terminated={"exitCode": code, "reason": why}) for n, (why, code) in enumerate(ends)]
+    pods = failed(gang, containerStatuses=statuses)
+    assert look(gang, pods) == {"status": ("Queued", "Restarting", "PodFailed") if blamed else (*REQUEUED, "PodDisrupted")}
+
+
 def test_failed_pod_that_is_leaving_or_never_bound_is_not_to_blame() -> None:
     gang = started(job())
     leaving = {name: changed(pod, leaving=True) if name == W0 else pod for name, pod in failed(gang).items()}
@@ -161,8 +192,8 @@ def test_pod_that_failed_with_its_node_is_not_to_blame() -> None:
 @pytest.mark.parametrize(
     ("status", "cause"),
     [
-        ({"message": "no space", "reason": "X"}, "no space"),
-        ({"reason": "Evicted2"}, "Evicted2"),
+        ({"message": "Pod was active too long", "reason": "DeadlineExceeded"}, "Pod was active too long"),
+        ({"reason": "DeadlineExceeded"}, "DeadlineExceeded"),
         ({"conditions": [condition("DisruptionTarget", "False", message="by a taint")]}, "by a taint"),
         ({}, "no reason given"),
         ({"containerStatuses": [container(terminated={"exitCode": 0, "reason": "Completed"})]}, "no reason given"),

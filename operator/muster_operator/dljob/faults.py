@@ -15,9 +15,25 @@ from muster_operator.pod_faults import start_fault, statuses
 from muster_operator.timestamps import stamp
 
 DISRUPTIONS = frozenset(
-    {"NodeLost", "Evicted", "Preempting", "NodeShutdown", "Terminated", "UnexpectedAdmissionError", "NodeAffinity"}
+    {
+        "NodeLost",
+        "Evicted",
+        "Preempting",
+        "NodeShutdown",
+        "Terminated",
+        "UnexpectedAdmissionError",
+        "TopologyAffinityError",
+        "NodeAffinity",
+        "NodePorts",
+    }
 )
-"""Reasons of a failed pod that are not its own fault."""
+"""Reasons of a failed pod that are not its own fault, even if it has run: a kubelet that starts anew admits its pods again."""
+SHORTAGE = "OutOf"
+"""Begins the reason of a pod for which the kubelet has too little of something: OutOfcpu, OutOfnvidia.com/gpu."""
+UNKNOWN_END = "ContainerStatusUnknown"
+"""Of a container that its node does not know any more: the node was started anew, or lost it in an eviction."""
+OWN_REASONS = frozenset({"", "DeadlineExceeded"})
+"""Reasons of a failed pod that are no word of a kubelet against it: none, and the deadline of its own template."""
 
 
 class Trouble(NamedTuple):
@@ -68,11 +84,21 @@ def _elsewhere(pod: Pod, place: TaskPlacement) -> str | None:
 
 
 def to_blame(pod: Pod, alive: Callable[[str], bool]) -> bool:
-    """Say whether it is the program's own doing that a pod failed."""
-    disrupted = pod.condition("DisruptionTarget")
-    if pod.status.reason in DISRUPTIONS or (disrupted is not None and disrupted.status == "True"):
+    """Say whether it is the program's own doing that a pod failed.
+
+    A program that ended by itself left an exit code. Where no container did, the kubelet rejected the pod or lost it.
+    """
+    if _is_disrupted(pod) or pod.leaving or pod.spec.node_name is None or not alive(pod.spec.node_name):
         return False
-    return not pod.leaving and pod.spec.node_name is not None and alive(pod.spec.node_name)
+    ends = [status.state.terminated for status in statuses(pod)]
+    failures = [end.reason for end in ends if end is not None and end.exit_code != 0]
+    return any(reason != UNKNOWN_END for reason in failures) if failures else pod.status.reason in OWN_REASONS
+
+
+def _is_disrupted(pod: Pod) -> bool:
+    disrupted, reason = pod.condition("DisruptionTarget"), pod.status.reason
+    named = reason in DISRUPTIONS or reason.startswith(SHORTAGE)
+    return named or (disrupted is not None and disrupted.status == "True")
 
 
 def cause(pod: Pod) -> str:
