@@ -25,6 +25,8 @@ LONGEST_RETRY_SECONDS = 120.0
 """The longest such pause. A change of the object ends it at once."""
 PLAN_SECONDS = 0.05
 """Least time between two plans: what arrives in between is planned together."""
+PLAN_SHARE = 0.2
+"""Of the time, for plans that only gangs ask for which have come to wait: thousands that arrive leave the loop to others."""
 NEWS_SECONDS = 0.2
 """Before work that came too late is done again although no news has come; as a rule the watch brings them sooner."""
 NEVER = float("inf")
@@ -57,7 +59,7 @@ class WorkQueue:
         self._telling: set[Key] = set()
         """Those whose work in flight only tells people something."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._plan_at = self._planned_at = 0.0
+        self._plan_at = self._planned_at = self._plan_took = 0.0
         self._plan_after: set[Key] = set()
         self._changed = asyncio.Event()
 
@@ -167,6 +169,10 @@ class WorkQueue:
         """Have everything planned as soon as possible."""
         self._plan(0.0)
 
+    def plan_soon(self) -> None:
+        """Have everything planned for the sake of gangs that have come to wait: the later, the longer a plan takes."""
+        self._plan(self._planned_at + self._plan_took / PLAN_SHARE)
+
     def plan_by(self, at: float) -> None:
         """Have everything planned by a date."""
         self.plan_in(at - self.clock())
@@ -207,6 +213,10 @@ class WorkQueue:
     def begin_plan(self) -> None:
         """Note that a plan begins: what asks for a plan from here on asks for the next one."""
         self._plan_at, self._planned_at = NEVER, self.pace()
+
+    def decided(self) -> None:
+        """Note that the plan that has begun is made; it is still to be carried out."""
+        self._plan_took = self.pace() - self._planned_at
 
     def _next_plan(self) -> float:
         return max(self._plan_at, self._planned_at + PLAN_SECONDS)

@@ -8,7 +8,17 @@ import pytest
 
 from builders.dljobs import NOW
 from muster.kube.errors import Conflict
-from muster_operator.work_queue import AT_ONCE, NEVER, NEWS_SECONDS, PLAN_SECONDS, RETRY_SECONDS, Key, WorkQueue, all_of
+from muster_operator.work_queue import (
+    AT_ONCE,
+    NEVER,
+    NEWS_SECONDS,
+    PLAN_SECONDS,
+    PLAN_SHARE,
+    RETRY_SECONDS,
+    Key,
+    WorkQueue,
+    all_of,
+)
 
 KEY = Key("DLJob", "vision/vgg16")
 
@@ -161,6 +171,23 @@ def test_two_plans_are_apart(queue: WorkQueue, clock: Clock) -> None:
     assert not queue.plan_is_due()
     clock.now = NOW + PLAN_SECONDS
     assert queue.plan_is_due()
+
+
+def test_plan_for_arrivals_is_the_later_the_longer_a_plan_takes(queue: WorkQueue, clock: Clock) -> None:
+    queue.begin_plan()
+    clock.now = NOW + 0.5
+    queue.decided()
+    queue.plan_soon()
+    assert queue.plan_due_at == NOW + 0.5 / PLAN_SHARE
+    queue.plan_now()
+    assert queue.plan_is_due()
+
+
+def test_plan_for_arrivals_is_due_like_any_other_where_a_plan_takes_no_time(queue: WorkQueue) -> None:
+    queue.begin_plan()
+    queue.decided()
+    queue.plan_soon()
+    assert queue.plan_due_at == NOW + PLAN_SECONDS
 
 
 async def test_object_left_out_of_a_plan_is_planned_after_its_work(queue: WorkQueue) -> None:

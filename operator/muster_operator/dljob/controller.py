@@ -95,7 +95,11 @@ class DLJobs(Controller):
             self._planned[name] = gang
         else:
             self._planned.pop(name, None)
-        return job is not None and (not is_sound or job.has_wishes or self._work_queue.is_busy(key_of(name)))
+        return job is not None and (not is_sound or job.has_wishes or self._is_held_up(job))
+
+    def _is_held_up(self, job: Job) -> bool:
+        """Whether the planner may see a job once its work in flight has ended; that its templates pass marks it anyway."""
+        return self.check.has_passed(job) and self._work_queue.is_changing(key_of(job.key))
 
     def run_times(self) -> Sequence[float]:
         version = self.jobs.finished_version

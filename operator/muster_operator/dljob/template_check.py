@@ -123,7 +123,7 @@ class TemplateCheck:
     def _pass(self, job: Job) -> None:
         self._passed[job.key] = job.meta.uid
         self._work_queue.mark(key_of(job.key))  # something else may be in its way
-        self._work_queue.plan_now()
+        self._work_queue.plan_soon()
 
     async def _rejected(self, job: Job, role: RoleName, error: ApiError) -> None:
         """A template that can never become a pod ends the job; one that quota or policy rejects today is tried again."""

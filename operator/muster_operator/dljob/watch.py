@@ -110,7 +110,14 @@ class Jobs:
         self._count(job, 1)
         self._mark(name)
         if _matters_to_plan(before, job):
+            self._plan(before, job)
+
+    def _plan(self, before: Job | None, job: Job | None) -> None:
+        """Have everything planned: at once where a job gets or has GPUs or had some, for one that only waits at leisure."""
+        if any(each is not None and each.status.placement for each in (before, job)):
             self._work_queue.plan_now()
+        else:
+            self._work_queue.plan_soon()
 
     def _report(self, unreadable: Unreadable) -> None:
         log.error("%s", unreadable.problem)

@@ -85,7 +85,9 @@ class ExternalPods(Controller):
             self._placed.pop(pod.metadata.key, None)
         else:
             self._pods[pod.metadata.key] = new
-        if old is None or new is None or _without_note(old) != _without_note(new):
+        if old is None and new is not None and new.gated:
+            self._work_queue.plan_soon()
+        elif old is None or new is None or _without_note(old) != _without_note(new):
             self._work_queue.plan_now()
 
     def _note_labelled(self, pod: Pod, new: Pod | None) -> None:

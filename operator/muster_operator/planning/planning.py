@@ -43,6 +43,7 @@ class Planning:
         metrics.observe_gangs(snapshot.gangs)
         with metrics.PLAN_SECONDS.time():
             decisions = self._decide(snapshot, now)
+        self._work_queue.decided()
         waits = await carry_out(self._context, self._controllers, decisions, snapshot, now)
         self.telling.hear(waits, now)
         for controller in self._controllers:
