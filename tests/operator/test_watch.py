@@ -61,6 +61,64 @@ async def test_unreadable_job_leaves_the_others_alone(harness: OperatorHarness) 
     assert ("Warning", "bad", "Unreadable") in await harness.events()
 
 
+def writes_of(harness: OperatorHarness, name: str) -> int:
+    return harness.server.writes("PATCH").count(f"PATCH {paths.dljobs(SPACE, name)}/status")
+
+
+async def test_unreadable_job_says_so_in_its_status_once(harness: OperatorHarness) -> None:
+    harness.submit("bad", colour="red")
+    await harness.turn(3)
+    told = (
+        "DLJob vision/bad cannot be read (colour: Extra inputs are not permitted); is the CRD of this muster version installed?"
+    )
+    assert (harness.status("bad")["phase"], harness.status("bad")["message"]) == ("Queued", told)
+    assert harness.admitted("bad") == ("Unreadable", told)
+    harness.restart()
+    await harness.turn(3)
+    assert writes_of(harness, "bad") == 1
+
+
+@pytest.mark.parametrize("code", [422, 409])
+async def test_unreadable_job_whose_status_cannot_be_written_is_not_tried_for_ever(harness: OperatorHarness, code: int) -> None:
+    harness.server.refuse("PATCH", "bad/status", code, "no such field", times=1 if code == 409 else 99)
+    harness.submit("bad", colour="red")
+    await harness.turn(6, seconds=10)
+    assert writes_of(harness, "bad") == (2 if code == 409 else 1)
+
+
+async def test_job_that_becomes_unreadable_keeps_what_its_status_says_of_what_it_holds(harness: OperatorHarness) -> None:
+    harness.submit()
+    await harness.turn(3)
+    harness.run_pods()
+    await harness.turn(2)
+    before = harness.status()
+    harness.change(paths.dljobs(SPACE, JOB), spec={"colour": "red"}, metadata={"generation": 2})
+    await harness.turn(3)
+    now = harness.status()
+    assert {key for key in now if now[key] != before[key]} == {"conditions", "message"}
+    others = [[each for each in status["conditions"] if each["type"] != "Admitted"] for status in (before, now)]
+    admitted = next(each for each in now["conditions"] if each["type"] == "Admitted")
+    assert (others[0], admitted["status"], admitted["reason"]) == (others[1], "True", "Unreadable")
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_job_that_can_be_read_again_is_brought_on(harness: OperatorHarness, held: bool) -> None:
+    fields = {} if held else {"colour": "red"}
+    bad = harness.submit("bad", **fields)
+    await harness.turn(3)
+    if held:
+        harness.change(paths.dljobs(SPACE, "bad"), spec={"colour": "red"}, metadata={"generation": 2})
+        await harness.turn(3)
+        assert harness.admitted("bad")[0] == "Unreadable"
+    found = harness.server.objects[paths.dljobs(SPACE, "bad")]
+    spec = {key: value for key, value in bad["spec"].items() if key != "colour"}
+    harness.server.put(paths.dljobs(SPACE), {**found, "spec": spec})
+    await harness.turn(4)
+    assert (harness.status("bad")["phase"], harness.status("bad")["attempt"]) == ("Admitted", 1)
+    assert harness.admitted("bad")[0] == ("Readable" if held else "Placed")
+    assert len(harness.pods()) == 2
+
+
 async def test_job_that_becomes_unreadable_keeps_its_gpus_from_others(harness: OperatorHarness) -> None:
     harness.submit(roles=roles(workers=2, gpus=4))
     await harness.turn(3)

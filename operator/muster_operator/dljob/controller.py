@@ -23,6 +23,7 @@ from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.telling import JobTelling, news
 from muster_operator.dljob.template_check import TemplateCheck
+from muster_operator.dljob.unreadable import UnreadableJobs
 from muster_operator.dljob.watch import KIND, Jobs, key_of
 from muster_operator.timestamps import stamp
 
@@ -55,6 +56,7 @@ class DLJobs(Controller):
         self._resizes = ResizeCheck(context, self.jobs, self._writer)
         self._telling = JobTelling(context, self._writer)
         self._reconciler = Reconciler(context, self.jobs, self.check, self._writer, self._telling)
+        self._unreadable = UnreadableJobs(context)
         self._gangs: dict[str, _Translated] = {}
         self._planned: dict[str, Gang] = {}
         """The gangs of the last plan. Kept, a plan over 10,000 queued jobs takes 80 ms less than with each looked at anew."""
@@ -68,6 +70,7 @@ class DLJobs(Controller):
 
     def reconcile(self, name: str, now: float) -> None:
         self._stale.add(name)  # work may begin, or have ended
+        self._unreadable.reconcile(name, now)
         job = self.jobs.get(name)
         if job is not None:
             self._reconciler.reconcile(job, now)

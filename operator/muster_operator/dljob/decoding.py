@@ -22,6 +22,10 @@ MOST_BYTES = 128 << 10
 """Of all roles of a job, as JSON: room for a script or two, where templates have some thousand. Each pod is a copy of one."""
 
 
+MOST_CHARACTERS = 300
+"""Of what is told about a job that cannot be read."""
+
+
 class _Template(Struct, frozen=True):
     spec: PodSpec
 
@@ -79,8 +83,16 @@ def decode(body: bytes | msgspec.Raw) -> Job | Unreadable:
         spec = Spec.model_validate_json(msgspec.json.encode(fields | {"roles": msgspec.Raw(sizes)}))
         return _short(_with_shapes(Job(obj.metadata, spec, status, {}, {}), roles))
     except (ValidationError, msgspec.MsgspecError, ValueError) as error:
-        problem = f"DLJob {obj.metadata.key} cannot be read ({error}); is the CRD of this muster version installed?"
+        problem = f"DLJob {obj.metadata.key} cannot be read ({_in_words(error)}); is the CRD of this muster version installed?"
         return Unreadable(obj.metadata, _decode_reserving(body).reserved, problem)
+
+
+def _in_words(error: Exception) -> str:
+    """What is wrong, of several things the first, in bounded length."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:MOST_CHARACTERS]
+    return str(error)[:MOST_CHARACTERS]
 
 
 def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:

@@ -22,7 +22,7 @@ from muster_operator.dljob import placement_check
 from muster_operator.dljob.faults import cause, to_blame, trouble
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service, notes, stays
-from muster_operator.dljob.status import UNMET
+from muster_operator.dljob.status import UNMET, UNREADABLE
 from muster_operator.dljob.step import Step, record, stop
 from muster_operator.timestamps import stamp
 
@@ -39,6 +39,8 @@ def next_step(job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: 
             step.destroy.append(pod)
     if job.meta.deletion_timestamp is not None:
         return step
+    if _was_unreadable(job):
+        record(step, job, now).read_again()
     if job.finished:
         _finished(job, mine, alive, now, step)
     elif _overdue(job, now, step):
@@ -52,6 +54,10 @@ def next_step(job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: 
         if blocked and step.status is None and not job.suspended and job.status.phase != "Suspended":
             record(step, job, now).block(blocked)
     return step
+
+
+def _was_unreadable(job: Job) -> bool:
+    return any((condition.type, condition.reason) == ("Admitted", UNREADABLE) for condition in job.status.conditions)
 
 
 def _finished(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step) -> None:

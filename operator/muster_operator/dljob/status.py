@@ -25,6 +25,10 @@ NAME_TAKEN = "NameTaken"
 """The reason of a job that is not planned because something that is not its own has the name of a pod or of its Service."""
 RESIZE_REFUSED = "ResizeRefused"
 """The reason of a job that keeps its size because the API server would refuse the pods of another."""
+UNREADABLE = "Unreadable"
+"""The reason of a job that this version of the operator cannot read, or could not before another one did."""
+READABLE = "Readable"
+"""The reason of a job that is read again, until there is more to say of it."""
 UNMET = frozenset({RESIZE_REFUSED, Reason.NO_OTHER_PLACE, Reason.QUOTA_EXHAUSTED})
 """Reasons for which a running gang does not change as its user wishes, as long as the wish stands."""
 MOST_NODES = 4
@@ -157,6 +161,12 @@ class Record:
         self._condition("Running", False, reason, message)
         self._condition("Succeeded" if succeeded else "Failed", True, reason, message)
         self._event("Succeeded" if succeeded else "Failed", reason, message)
+
+    def read_again(self) -> None:
+        """The job can be read, which it could not before."""
+        message = "can be read again"
+        self._condition("Admitted", bool(self.status.placement), READABLE, message)
+        self.status.message = message
 
     def give_up(self) -> None:
         """A job that has ended holds nothing, whatever its status says."""

@@ -18,7 +18,7 @@ from muster_operator.controller import Context
 from muster_operator.dljob import manifests
 from muster_operator.dljob.amounts import endless
 from muster_operator.dljob.job import Job
-from muster_operator.dljob.status import Record
+from muster_operator.dljob.status import READABLE, UNREADABLE, Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.templates import JobGone, Templates
 from muster_operator.dljob.watch import key_of
@@ -31,7 +31,7 @@ MOST_CHARACTERS = 4096
 """Of what is told about a template: the API server repeats what it rejects, however long that is."""
 QUOTA_EXCEEDED = "exceeded quota: "
 """How the API server's plugin ResourceQuota, which comes last, begins what is short; its answer has no other mark."""
-_UNCHECKED = frozenset({"TemplateRejected", "TemplateRefused", "Unplannable", "Resumed", "Suspended"})
+_UNCHECKED = frozenset({"TemplateRejected", "TemplateRefused", "Unplannable", "Resumed", "Suspended", UNREADABLE, READABLE})
 """Reasons of the condition Admitted of a job whose templates may be unchecked. TemplateRefused is what muster 0.1 wrote."""
 
 

@@ -1,11 +1,10 @@
 """The DLJobs as last read, their pods, and what a change marks.
 
-A job that cannot be read is reported and left out, which harms no other; its reservation still counts in the view.
+A job that cannot be read is left out, which harms no other (see `unreadable`); its reservation still counts in the view.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Collection
 from typing import get_args
@@ -23,8 +22,6 @@ from muster_operator.reporting import about, about_pod
 from muster_operator.sightings import Sightings
 from muster_operator.wishes import answer
 from muster_operator.work_queue import Key
-
-log = logging.getLogger("muster.operator")
 
 KIND = "DLJob"
 ROLES = frozenset(get_args(RoleName))
@@ -103,8 +100,6 @@ class Jobs:
             answer(self._reporter, about(KIND, new.meta), before.meta if before is not None else None, new.meta)
         else:
             self._jobs.pop(name, None)
-        if isinstance(new, Unreadable):
-            self._report(new)
         self._note_finished(name, job)
         self._count(before, -1)
         self._count(job, 1)
@@ -118,10 +113,6 @@ class Jobs:
             self._work_queue.plan_now()
         else:
             self._work_queue.plan_soon()
-
-    def _report(self, unreadable: Unreadable) -> None:
-        log.error("%s", unreadable.problem)
-        self._reporter.event(about(KIND, unreadable.metadata), "Warning", "Unreadable", unreadable.problem)
 
     def _note_finished(self, name: str, job: Job | None) -> None:
         finished = job is not None and job.finished
