@@ -6,8 +6,8 @@ Times are in seconds on any clock that `plan` gets `now` from.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import NamedTuple
@@ -132,7 +132,7 @@ class Gang:
     local_priority: int = 0
     """What anybody may write: it orders the gangs of a queue, and preempts within the namespace."""
     preempts: bool = True
-    """Whether gangs of lower priority make way for it (preemptionPolicy)."""
+    """Whether gangs of lower priority make way for it: not by preemptionPolicy Never, nor after a start that failed."""
     placement: Placement = ()
     spread: bool = False
     required: Level = Level.CLUSTER
@@ -157,7 +157,9 @@ class Gang:
     resize: bool = False
     """The gang was scaled since it was placed: `tasks` are what it wants, `placement` what it has."""
     avoid: frozenset[str] = frozenset()
-    """Nodes on which the gang's last attempt failed: taken only where there is no other place."""
+    """Nodes on which the gang's last attempts failed: taken only where there is no other place."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that refused its pods more than once, each with the words of kube-scheduler or the kubelet: never taken."""
     kind: str = ""
     """Gangs of one kind train alike (one model, one image): what is measured of one holds for all. Empty: its own kind."""
     asked: int | None = None

@@ -14,7 +14,7 @@ these change. The gain of each part is told where it stands: median CPU ms of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,6 +33,9 @@ from muster.scheduling.topology.node import Node
 
 T = TypeVar("T")
 
+MayUse = tuple[Demands, frozenset[str]]
+"""Demands, and the nodes that refused the gang. Gangs for which both are equal may use the same nodes."""
+
 
 @dataclass(slots=True)
 class GangFacts:
@@ -42,13 +45,13 @@ class GangFacts:
     gpus: int
     fewest: int
     """The GPUs of the smallest size in which it can start."""
-    demands: Demands
+    may_use: MayUse
     eligible: tuple[str, ...]
     """The nodes that it may use."""
     infeasible: str | None
     """What it would lack even if nobody else ran."""
     alike: int
-    """The same number for gangs of one queue that may start and whose demands are equal; 0 for one that cannot start."""
+    """The same number for gangs of one queue that may start and that may use the same nodes; 0 for one that cannot start."""
     _behind: Wait | None = None
     _ahead: str = ""
 
@@ -110,14 +113,18 @@ class PlannerCache:
         facts = self._facts.get(gang.name)
         if facts is None:
             demands = Fleet.demands(gang.tasks)
-            eligible, infeasible = self._fleet.eligible[demands], _infeasible(gang, self._fleet)
-            alike = 0 if infeasible or gang.absent or gang.missing or gang.unplannable else self._number(demands, gang)
-            facts = GangFacts(gang, gang.gpus, gang.fewest_gpus, demands, eligible, infeasible, alike)
+            may_use, infeasible = (demands, frozenset(gang.refused)), _infeasible(gang, self._fleet)
+            alike = 0 if infeasible or gang.absent or gang.missing or gang.unplannable else self._number(may_use, gang)
+            facts = GangFacts(gang, gang.gpus, gang.fewest_gpus, may_use, self._eligible(*may_use), infeasible, alike)
             self._facts[gang.name] = facts
         return facts
 
-    def _number(self, demands: Demands, gang: Gang) -> int:
-        return self._alike.setdefault((demands, gang.queue, gang.namespace), len(self._alike) + 1)
+    def _eligible(self, demands: Demands, refused: Collection[str]) -> tuple[str, ...]:
+        eligible = self._fleet.eligible[demands]
+        return tuple(name for name in eligible if name not in refused) if refused else eligible
+
+    def _number(self, may_use: MayUse, gang: Gang) -> int:
+        return self._alike.setdefault((may_use, gang.queue, gang.namespace), len(self._alike) + 1)
 
 
 def _infeasible(gang: Gang, fleet: Fleet) -> str | None:

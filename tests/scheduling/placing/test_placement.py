@@ -183,6 +183,14 @@ def test_node_where_the_gang_failed_is_the_last_resort() -> None:
     assert sizes(find(wanted, node("n1"), node("n2", 8, free=1))) == {"n1": 2}
 
 
+def test_node_that_refused_the_gang_is_never_taken() -> None:
+    wanted = gang("g", 2, refused={"n1": "no such device"})
+    assert list(gpus_by_node(find(wanted, node("n1", 8, free=2), node("n2")))) == ["n2"]
+    assert lacks(wanted, node("n1"), node("n2", 8, free=1)) == (
+        "needs 2 GPUs (2 pods of up to 1); 1 free on 1 of 1 nodes that it may use"
+    )
+
+
 @pytest.mark.parametrize("resources", [Resources(3000, 64, 9), Resources(9000, 32, 9), Resources(9000, 64, 1)])
 def test_cpu_memory_and_pods_bound_what_a_node_takes(resources: Resources) -> None:
     each = {"resources": Resources(2000, 32, 1)}

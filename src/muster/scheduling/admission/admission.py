@@ -19,6 +19,7 @@ from muster.scheduling.decisions import Admission, Move, Place, Preempt, Reason,
 from muster.scheduling.gang import Gang, Placement, describe, gpus_of
 from muster.scheduling.placing.interference_avoidance import avoid_interference
 from muster.scheduling.placing.placement import Shortage, place
+from muster.scheduling.placing.refusals import refusals
 from muster.scheduling.planner_cache import GangFacts
 from muster.scheduling.session import Session
 
@@ -62,7 +63,7 @@ class _Turn:
             return Wait(gang, Reason.QUEUE_NOT_FOUND, missing)
         if gang.queue in self._quotas.limits:
             return self._behind_in_quota(facts) or self._over_budget(gang) or self._within_quota(facts)
-        blocking = self._backfill.blocking(facts.demands, facts.eligible)  # spares the search
+        blocking = self._backfill.blocking(facts.may_use, facts.eligible)  # spares the search
         if blocking:
             self._ahead[facts.alike] = blocking
             return facts.behind(blocking)
@@ -108,7 +109,7 @@ class _Turn:
         ahead = self._backfill.ahead(facts.eligible)
         decision = facts.behind(ahead) if ahead else wait_for_stopping_pods(session, gang) or self._preempt(gang)
         self._backfill.reserve_nodes(gang, facts.eligible)
-        return decision or Wait(gang, Reason.INSUFFICIENT_GPUS, shortage.message)
+        return decision or Wait(gang, Reason.INSUFFICIENT_GPUS, shortage.message + refusals(gang))
 
     def _preempt(self, gang: Gang) -> Preempt | None:
         if Preempt not in self._session.settings.verbs:
@@ -134,7 +135,7 @@ class _Turn:
         if gang.not_before > self._session.now:
             message = f"tries again in {gang.not_before - self._session.now:.0f} s"
             return Wait(gang, Reason.BACK_OFF, message, until=gang.not_before)
-        return Wait(gang, Reason.NEVER_FITS, facts.infeasible or "")
+        return Wait(gang, Reason.NEVER_FITS, (facts.infeasible or "") + refusals(gang))
 
     # Quotas
 
@@ -172,7 +173,7 @@ class _Turn:
         allowed = self._quotas.within(gang)
         if allowed is None:
             return self._wait_for_quota(facts)
-        blocking = self._backfill.blocking(facts.demands, facts.eligible)
+        blocking = self._backfill.blocking(facts.may_use, facts.eligible)
         decision = facts.behind(blocking) if blocking else self._search(facts, allowed)
         if not isinstance(decision, Place):
             self._quotas.reserve(gang.queue, allowed.gpus)

@@ -11,10 +11,9 @@ one that it needs, so a later gang may only have what the waiting one could not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from muster.scheduling.gang import Gang
-from muster.scheduling.topology.fleet import Demands
 
 
 class Backfill:
@@ -25,18 +24,18 @@ class Backfill:
         """The gang that reserves a node, by node."""
         self.queues: dict[str, Gang] = {}
         """The gang that waits for the quota of a queue, by queue."""
-        self._blocking: dict[Demands, Gang] = {}
-        """For demands whose every node is reserved, the gang that blocks them."""
-        self._reserved_when_asked: dict[Demands, int] = {}
-        """For demands that were open, how many nodes were reserved at that time."""
+        self._blocking: dict[Hashable, Gang] = {}
+        """By what stands for nodes that are all reserved, the gang that blocks them."""
+        self._reserved_when_asked: dict[Hashable, int] = {}
+        """By what stands for nodes of which some were open, how many nodes were reserved at that time."""
 
-    def blocking(self, demands: Demands, nodes: tuple[str, ...]) -> Gang | None:
-        """Return the gang that reserves the first of these nodes, where each of them is reserved."""
-        gang = self._blocking.get(demands)
-        if gang is None and len(self.nodes) > self._reserved_when_asked.get(demands, 0):
-            self._reserved_when_asked[demands] = len(self.nodes)
+    def blocking(self, may_use: Hashable, nodes: tuple[str, ...]) -> Gang | None:
+        """Return the gang that reserves the first of these nodes, where each is reserved; `may_use` stands for the nodes."""
+        gang = self._blocking.get(may_use)
+        if gang is None and len(self.nodes) > self._reserved_when_asked.get(may_use, 0):
+            self._reserved_when_asked[may_use] = len(self.nodes)
             if nodes and all(name in self.nodes for name in nodes):
-                gang = self._blocking[demands] = self.nodes[nodes[0]]
+                gang = self._blocking[may_use] = self.nodes[nodes[0]]
         return gang
 
     def ahead(self, nodes: Iterable[str]) -> Gang | None:

@@ -58,6 +58,7 @@ def find(
     rate: Rate | None = None,
 ) -> Placement | None:
     """Return what `place` does, without a sentence where the gang does not fit."""
+    closed = {*closed, *gang.refused} if gang.refused else closed
     for tasks in _versions(gang):
         for avoid in ({*gang.avoid, *closed}, closed) if gang.avoid else (closed,):
             placement = Search(gang, tasks, capacity, avoid=avoid, fragmentation=fragmentation, rate=rate).run()
@@ -76,7 +77,7 @@ def _versions(gang: Gang) -> Iterable[Sequence[Task]]:
 def fit_key(gang: Gang) -> Hashable:
     """Return what decides whether a gang fits: of gangs with the same key all fit on free capacity, or none does."""
     tasks = tuple([(task.role, task.index, task.gpus, task.share, task.resources, task.where) for task in gang.tasks])
-    return (gang.spread, gang.required, gang.fewest, gang.asked, tasks)
+    return (gang.spread, gang.required, gang.fewest, gang.asked, tasks, frozenset(gang.refused))
 
 
 # What a gang lacks
@@ -84,7 +85,7 @@ def fit_key(gang: Gang) -> Hashable:
 
 def _shortage(gang: Gang, capacity: FreeCapacity, closed: Collection[str]) -> Shortage:
     """Return the shortage of the gang on the nodes that are not closed."""
-    names = capacity.fleet.eligible[Fleet.demands(gang.tasks)]
+    names = [name for name in capacity.fleet.eligible[Fleet.demands(gang.tasks)] if name not in gang.refused]
     usable = frozenset(names).difference(closed)
     free = {
         name: state.free.bit_count() * WHOLE + sum(part for _, part in state.parts)
