@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builders.dljobs import NOW, Json, condition, roles
+from builders.dljobs import NOW, Json, condition, roles, time
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
@@ -56,3 +56,38 @@ async def test_refusal_of_an_external_pod_counts_from_when_it_is_seen_here(harne
     assert harness.server.writes("POST", "DELETE") == []
     await harness.turn(seconds=UNSCHEDULABLE_SECONDS)
     assert f"DELETE {paths.pods(SPACE, 'p')}" in harness.server.writes("DELETE")
+
+
+@pytest.mark.parametrize("gang", [None, "g"])
+@pytest.mark.parametrize("skew", [-HOUR, -120.0, 0.0, 120.0, HOUR])
+async def test_back_off_of_a_requeued_pod_counts_from_when_it_is_seen_here(
+    harness: OperatorHarness, skew: float, gang: str | None
+) -> None:
+    harness.node("n1", 4)
+    born = {"creationTimestamp": time(NOW + skew)}
+    harness.pod("first", gang=gang, size=2, annotations={names.REQUEUES: "1"}, metadata=born)
+    harness.pod("p", gang=gang, size=2, annotations={names.REQUEUES: "3"}, metadata=born)
+    await harness.turn(2)
+    assert harness.work_queue.plan_at == NOW + (1 if gang is None else 4)
+    await harness.turn(seconds=3.9)
+    assert is_gated(harness, "p")
+    await harness.turn(seconds=0.2)
+    assert not is_gated(harness, "p")
+
+
+@pytest.mark.parametrize("step", [-120.0, 120.0])
+async def test_back_off_of_a_requeued_pod_outlasts_a_step_of_the_clock(harness: OperatorHarness, step: float) -> None:
+    wrong = [0.0]
+    harness.pace = lambda: harness.now - wrong[0]
+    harness.node("n1", 4)
+    harness.pod("p", annotations={names.REQUEUES: "3"})
+    await harness.turn()
+    wrong[0] = step
+    await harness.turn(seconds=step + 3.9)
+    assert is_gated(harness, "p")
+    await harness.turn(seconds=0.2)
+    assert not is_gated(harness, "p")
+
+
+def is_gated(harness: OperatorHarness, pod: str) -> bool:
+    return bool(harness.server.objects[paths.pods(SPACE, pod)]["spec"]["schedulingGates"])

@@ -19,6 +19,7 @@ from muster.scheduling.gang import Assigned, Gang, Placement
 from muster_operator.controller import Context, Controller, News
 from muster_operator.external_pods.gangs import (
     PodGang,
+    back_off,
     counts,
     gang_name,
     grouped,
@@ -32,6 +33,7 @@ from muster_operator.external_pods.requeue import Requeue
 from muster_operator.external_pods.ungating import fulfilled, reservation, reservation_text, ungating_patch
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
+from muster_operator.sightings import Sightings
 from muster_operator.work_queue import Key
 
 log = logging.getLogger("muster.operator")
@@ -45,6 +47,7 @@ class _Grouped(NamedTuple):
     vouched: bool
     done: int
     unplannable: str
+    not_before: float
     gang: PodGang
 
 
@@ -55,7 +58,8 @@ class ExternalPods(Controller):
 
     def __init__(self, context: Context) -> None:
         self._work_queue, self._api_writer, self._reporter = context.work_queue, context.api_writer, context.reporter
-        self._requeue = Requeue(context)
+        self._sightings = Sightings(context.stores, context.work_queue)
+        self._requeue = Requeue(context, self._sightings)
         self._pods: dict[str, Pod] = {}
         self._waiting: dict[str, _Grouped] = {}
         """Gangs with a gated pod, by name."""
@@ -138,10 +142,11 @@ class ExternalPods(Controller):
         with self._reporter.contained(f"{name}: cannot be planned", about_pod(members[0].metadata)):
             ended = done(members, self._ended.get(name, {}).values())
             unplannable = obstacle(members, self._strangers.get(name, {}).values())
-            now = (away, vouched, ended, unplannable)
-            if before is not None and before[1:5] == now and _same(before.members, members):
+            rests = max(self._sightings.lapse(pod, back_off(pod)) for pod in members if pod.gated)
+            now = (away, vouched, ended, unplannable, rests)
+            if before is not None and before[1:6] == now and _same(before.members, members):
                 return before
-            gang = pod_gang(name, members, away, ended, unplannable, vouched=vouched)
+            gang = pod_gang(name, members, away, ended, unplannable, rests, vouched=vouched)
             if before is not None and before.gang.gang == gang.gang:
                 gang = replace(gang, gang=before.gang.gang)
             return _Grouped(members, *now, gang)

@@ -44,6 +44,12 @@ def counts(pod: Pod) -> bool:
     return not pod.finished or pod.metadata.annotation(names.RESERVATION) is not None
 
 
+def back_off(pod: Pod) -> float:
+    """Return for how many seconds a pod that was requeued is not planned; 0 for one that was not."""
+    times = requeues(pod.metadata.annotations or {})
+    return doubled(FIRST_BACKOFF, times - 1) if times else 0.0
+
+
 def gang_name(pod: Pod) -> str:
     """Return the name of the gang that a pod belongs to."""
     label = pod.metadata.label(names.GANG)
@@ -69,12 +75,19 @@ def gangs_of(pods: Iterable[Pod], away: Mapping[str, int] | None = None, *, vouc
 
 
 def pod_gang(
-    name: str, members: Sequence[Pod], away: int = 0, done: int = 0, unplannable: str = "", *, vouched: bool = True
+    name: str,
+    members: Sequence[Pod],
+    away: int = 0,
+    done: int = 0,
+    unplannable: str = "",
+    not_before: float = 0.0,
+    *,
+    vouched: bool = True,
 ) -> PodGang:
     """Return a gang from its pods; `away` are yet to be created again, `done` have ended and do not come again.
 
-    `unplannable` is the sentence about what keeps it from being planned at all; `vouched`: nobody but muster can have written
-    the first arrival of its pods.
+    `unplannable` is the sentence about what keeps it from being planned at all; `not_before` the date of our clock at which its
+    back-off ends; `vouched`: nobody but muster can have written the first arrival of its pods.
     """
     gated = {pod.metadata.name: pod for pod in members if pod.gated}
     gang = Gang(
@@ -86,7 +99,7 @@ def pod_gang(
         priority=max(pod.spec.priority or 0 for pod in members),
         preempts=all(pod.spec.preemption_policy != "Never" for pod in members),
         absent=max(away, max(_size(pod) for pod in members) - len(members) - done),
-        not_before=max(_not_before(pod) for pod in gated.values()),
+        not_before=not_before,
         unplannable=unplannable,
     )
     return PodGang(gang, gated, tuple(members))
@@ -126,8 +139,3 @@ def _arrived(pod: Pod, vouched: bool) -> float:
     created = stamp(pod.metadata.creation_timestamp)
     queued = texts.time(pod.metadata.annotation(names.QUEUED_AT)) if vouched else None
     return created if queued is None else min(created, queued)
-
-
-def _not_before(pod: Pod) -> float:
-    times = requeues(pod.metadata.annotations or {})
-    return stamp(pod.metadata.creation_timestamp) + doubled(FIRST_BACKOFF, times - 1) if times else 0.0

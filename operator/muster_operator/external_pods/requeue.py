@@ -31,11 +31,11 @@ REJECTED_SECONDS = 30.0
 class Requeue:
     """Gangs on their way back into the queue."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, sightings: Sightings) -> None:
         self._stores, self._work_queue = context.stores, context.work_queue
         self._api_writer, self._reporter = context.api_writer, context.reporter
         self._templates = context.stores.of(POD_TEMPLATES)
-        self._sightings = Sightings(context.stores, context.work_queue)
+        self._sightings = sightings
         self._not_before: dict[str, float] = {}
         """When to create a parked pod again whose creation was rejected, by uid."""
         self._templates.subscribe(lambda *_: self._work_queue.plan_now())
