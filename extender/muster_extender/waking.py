@@ -4,7 +4,8 @@ kube-scheduler retries a refused pod on events of the cluster. The release of a 
 that has caught up with the API server. So refused pods are remembered; when a GPU comes free that some of them could use, or
 their own reservation arrives, each gets a new value of the annotation muster.dev/wake: a change of the pod is an event.
 
-Invariant: a pod is patched only while it is pending and refused, and at most once in `apart` seconds.
+Invariant: a pod is patched only while it is pending and refused, and at most once in `apart` seconds; a pod that was created
+again under its name, never for a refusal of the earlier one.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from typing import Final
 from muster.api import names
 from muster.kube import paths
 from muster.kube.client import Client
-from muster.kube.errors import ApiError, KubeError, NotFound
-from muster.kube.objects import Pod
+from muster.kube.errors import ApiError, Conflict, Invalid, KubeError, NotFound
+from muster.kube.objects import Meta, Pod
 from muster.scheduling.topology.links import GpuSet
 from muster_extender.rules import Cluster, Rule, Verdict, filter_nodes
 
@@ -31,7 +32,7 @@ log: Final = logging.getLogger(__name__)
 MOST_REMEMBERED: Final = 20_000
 AT_ONCE: Final = 16
 """Patches in flight at the same time."""
-Patch = Callable[[str, str, str], Awaitable[object]]
+Patch = Callable[[Meta, str], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,11 @@ class Refused:
 
 
 def patcher(client: Client) -> Patch:
-    """Return the function that writes a value of muster.dev/wake to a pod, by namespace and name."""
+    """Return the function that writes a value of muster.dev/wake to a pod of that uid; it raises Invalid for another's."""
 
-    async def patch(namespace: str, name: str, value: str) -> object:
-        return await client.patch(paths.pods(namespace, name), {"metadata": {"annotations": {names.WAKE: value}}})
+    async def patch(pod: Meta, value: str) -> object:
+        metadata = {"uid": pod.uid, "annotations": {names.WAKE: value}}
+        return await client.patch(paths.pods(pod.namespace or "", pod.name), {"metadata": metadata})
 
     return patch
 
@@ -135,12 +137,11 @@ class Waking:
         refused = self._refused[task]
         del self._due[task]
         self._refused[task] = replace(refused, woken=self._now())
-        meta = refused.pod.metadata
         try:
-            await self._patch(meta.namespace or "", meta.name, f"{self._cluster.view.jobs.watermark}.{self.woken}")
+            await self._patch(refused.pod.metadata, f"{self._cluster.view.jobs.watermark}.{self.woken}")
             self.woken += 1
-        except NotFound:
-            self._forget(task)
+        except (NotFound, Conflict, Invalid):  # the pod is gone, or another one has its name
+            self._forget(task, refused.pod.metadata.uid)
         except (KubeError, ValueError) as error:  # ValueError: the name cannot be that of an API object
             self.failures += 1
             log.warning("cannot wake pod %s: %s", task, error)
@@ -152,10 +153,15 @@ class Waking:
         pod = new or old
         if pod is not None and (new is None or pod.spec.node_name or pod.finished or pod.leaving):
             self._forget(pod.metadata.key)
+        elif old is not None and new is not None and old.metadata.uid != new.metadata.uid:
+            self._forget(old.metadata.key, old.metadata.uid)
 
-    def _forget(self, task: str) -> None:
-        self._refused.pop(task, None)
-        self._due.pop(task, None)
+    def _forget(self, task: str, uid: str | None = None) -> None:
+        """Forget a refused pod: only that of `uid`, if one is given."""
+        refused = self._refused.get(task)
+        if refused is not None and uid in (None, refused.pod.metadata.uid):
+            del self._refused[task]
+            self._due.pop(task, None)
 
     def _free_now(self) -> dict[str, GpuSet]:
         return {name: node.free for name, node in self._cluster.view.usable().items()}

@@ -17,8 +17,8 @@ import pytest
 from builders.streams import STRANGER, Connect, Stream
 from muster.allocation.view import ClusterView
 from muster.api import names, topology
-from muster.kube.errors import NotFound
-from muster.kube.objects import DLJob, Node, Pod
+from muster.kube.errors import Invalid, NotFound
+from muster.kube.objects import DLJob, Meta, Node, Pod
 from muster.machines import machine
 from muster_extender import rules
 from muster_extender.app import asking_app, status_app
@@ -145,20 +145,29 @@ class World:
 
 
 class Patches:
-    """What would be written to the API server: `made` by pod, in order; pods in `gone` are not found."""
+    """What would be written to the API server: `made` by pod, in order; pods in `gone` are not found.
+
+    `uids` has those of pods that were created again: a patch with another uid is Invalid.
+    """
 
     def __init__(self) -> None:
         self.made: list[tuple[str, str]] = []
         self.gone: set[str] = set()
+        self.uids: dict[str, str] = {}
         self.failures: list[Exception] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+        """What happens while a patch is on its way."""
 
-    async def __call__(self, namespace: str, name: str, value: str) -> object:
+    async def __call__(self, pod: Meta, value: str) -> object:
         await asyncio.sleep(0)
+        self.meanwhile()
         if self.failures:
             raise self.failures.pop()
-        if name in self.gone:
-            raise NotFound(404, "NotFound", f'pods "{name}" not found')
-        self.made.append((f"{namespace}/{name}", value))
+        if pod.name in self.gone:
+            raise NotFound(404, "NotFound", f'pods "{pod.name}" not found')
+        if self.uids.get(pod.name, pod.uid) != pod.uid:
+            raise Invalid(422, "Invalid", "metadata.uid: field is immutable")
+        self.made.append((pod.key, value))
         return b"{}"
 
     @property

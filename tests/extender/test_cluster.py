@@ -10,7 +10,11 @@ import pytest
 from builders.guarded import bound, gpu_pod
 from builders.guarded import guarded as start_guarded
 from muster.api import names
+from muster.kube.client import Client
+from muster.kube.errors import Invalid
+from muster.kube.objects import Meta
 from muster_dev.local.cluster import LocalCluster
+from muster_extender.waking import patcher
 
 pytestmark = pytest.mark.cluster
 
@@ -93,3 +97,14 @@ def woken_by_a_release(cluster: LocalCluster, namespace: str, name: str) -> bool
     cluster.api.delete(f"{pods}/{name}")
     cluster.wait(lambda: not cluster.exists(f"{pods}/{name}"), "the pod is gone")
     return woken
+
+
+async def test_wake_of_an_earlier_pod_of_the_name_is_refused(cluster: LocalCluster, namespace: str) -> None:
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    created = cluster.api.create(pods, gpu_pod("again", 1, "nobody"))
+    async with await Client.connect(str(cluster.kubeconfig)) as client:
+        wake = patcher(client)
+        await wake(Meta("again", created["metadata"]["uid"], namespace), "1")
+        with pytest.raises(Invalid, match="field is immutable"):
+            await wake(Meta("again", "00000000-0000-0000-0000-000000000000", namespace), "2")
+    assert cluster.api.get(f"{pods}/again")["metadata"]["annotations"][names.WAKE] == "1"

@@ -52,10 +52,17 @@ def reserved(world: World) -> World:
     return world
 
 
-def refuse(world: World, waking: Waking, pod: Json) -> None:
+def created_again(world: World) -> Json:
+    """Another pod of the name "job"."""
+    pod = world.pod("job", 4)
+    pod["metadata"]["uid"] = "again"
+    return pod
+
+
+def refuse(world: World, waking: Waking, pod: Json, *nodes: str) -> None:
     """kube-scheduler asks for a pending pod, and every node is refused."""
     world.store(pod)
-    verdict = world.ask(pod)
+    verdict = world.ask(pod, *nodes)
     assert verdict.passed == []
     waking.note(msgspec.convert(pod, Pod), verdict)
 
@@ -135,6 +142,40 @@ async def test_pod_that_is_not_found_is_forgotten(reserved: World, waking: Wakin
     reserved.job("gang", {})
     await until(lambda: not len(waking))
     assert (waking.woken, waking.failures) == (0, 0)
+
+
+async def test_refusal_of_an_earlier_pod_of_the_name_wakes_no_pod(
+    reserved: World, waking: Waking, patches: Patches, until: Until
+) -> None:
+    """The watch has not brought the pod that was created again."""
+    refuse(reserved, waking, reserved.pod("job", 4))
+    patches.uids["job"] = "again"
+    reserved.job("gang", {})
+    await until(lambda: not len(waking))
+    assert (patches.made, waking.woken, waking.failures) == ([], 0, 0)
+
+
+async def test_refusal_ends_with_its_pod(reserved: World, waking: Waking) -> None:
+    refuse(reserved, waking, reserved.pod("job", 4))
+    reserved.store(created_again(reserved))
+    assert len(waking) == 0
+
+
+@pytest.mark.parametrize("answer", ["another uid", "not found"])
+async def test_wake_that_came_too_late_leaves_the_next_pod_of_the_name_remembered(
+    reserved: World, waking: Waking, patches: Patches, until: Until, answer: str
+) -> None:
+    reserved.node("n3", 2)
+    refuse(reserved, waking, reserved.pod("job", 4))
+    if answer == "another uid":
+        patches.uids["job"] = "again"
+    else:
+        patches.gone.add("job")
+    patches.meanwhile = lambda: refuse(reserved, waking, created_again(reserved), "n3")
+    reserved.job("other", {"other-worker-0": ("n2", [0, 1, 2])})
+    await until(lambda: not waking._due)
+    await idle()
+    assert (patches.made, len(waking), waking.failures) == ([], 1, 0)
 
 
 async def test_wake_that_did_not_reach_the_server_is_tried_again(
