@@ -26,6 +26,7 @@ from muster_operator import listeners, watch_health
 from muster_operator.api_writer import ApiWriter
 from muster_operator.controller import Context
 from muster_operator.crd_check import CrdCheck
+from muster_operator.dljob.gang import resources_of
 from muster_operator.dlqueue.usage import DLQUEUES
 from muster_operator.election import Election
 from muster_operator.endpoints import Endpoints
@@ -112,7 +113,7 @@ async def _leading(options: argparse.Namespace, endpoints: Endpoints) -> AsyncIt
 
 async def _operate(options: argparse.Namespace, client: Client, endpoints: Endpoints) -> None:
     """Watch, reconcile and plan until kopf ends."""
-    stores, recorder = Stores(), Recorder(client, "muster-operator")
+    stores, recorder = Stores(resources_of), Recorder(client, "muster-operator")
     reporter = Reporter(recorder)
     context = Context(stores, WorkQueue(reporter.failed), ApiWriter(client, stores), reporter)
     parts = controllers(context)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from muster.allocation.reservations import ResourcesOf, not_known
 from muster.allocation.view import ClusterView
 from muster.kube import paths
 from muster.kube.store import Store, T
@@ -18,8 +19,8 @@ from muster_operator.resources import NODES, PODS, Resource
 class Stores:
     """Stores by resource; `view` has nodes, pods and DLJobs, and who holds which GPUs."""
 
-    def __init__(self) -> None:
-        self.view = ClusterView()
+    def __init__(self, resources: ResourcesOf = not_known) -> None:
+        self.view = ClusterView(resources=resources)
         self._by_resource: dict[Resource[Any], Store[Any]] = {NODES: self.view.nodes, PODS: self.view.pods}
 
     def of(self, resource: Resource[T]) -> Store[T]:

@@ -21,6 +21,7 @@ from muster.scheduling.settings import Settings
 from muster_operator.api_writer import ApiWriter
 from muster_operator.controller import Context
 from muster_operator.dljob.controller import DLJobs
+from muster_operator.dljob.gang import resources_of
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.watch import key_of
 from muster_operator.external_pods.controller import ExternalPods
@@ -49,7 +50,7 @@ class OperatorHarness:
     def start(self) -> None:
         """Begin with empty stores, as a process does."""
         reporter = Reporter(self.recorder)
-        self.stores = Stores()
+        self.stores = Stores(resources_of)
         self.stores.view.vouch(True)
         self.work_queue = WorkQueue(reporter.failed, clock=lambda: self.clock(), pace=lambda: self.pace())
         self.context = Context(self.stores, self.work_queue, ApiWriter(self.client, self.stores), reporter)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from muster.allocation.reservations import Reserving
 from muster.api import names
 from muster.api.status import RoleName, TaskPlacement
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
 from muster.scheduling.resource_quota import Charge
+from muster.scheduling.resources import NOTHING, Resources
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set, indices
 from muster.scheduling.topology.node import Level
 from muster_operator.dljob.job import Job
@@ -28,6 +30,12 @@ def tasks_of(job: Job) -> tuple[Task, ...]:
 def _task(job: Job, role: RoleName, index: int) -> Task:
     shape = job.shapes[role]
     return Task(names.pod_name(job.meta.name, role, index), shape.gpus, shape.resources, shape.where, role, index)
+
+
+def resources_of(job: Reserving, role: str) -> Resources:
+    """Return what a pod of a job takes besides GPUs: a gang has it from its placement on, before there are pods."""
+    shape = next((shape for name, shape in job.shapes.items() if name == role), None) if isinstance(job, Job) else None
+    return shape.resources if shape is not None else NOTHING
 
 
 def placement_of(job: Job) -> Placement:

@@ -50,7 +50,7 @@ class Job:
     @property
     def reserved(self) -> ReservationStatus:
         """What the status reserves, as the view asks for it."""
-        entries = [Reserved(place.pod, place.node, place.gpus) for place in self.status.placement]
+        entries = [Reserved(place.pod, place.node, place.gpus, place.role) for place in self.status.placement]
         return ReservationStatus(self.status.attempt, entries)
 
     @property

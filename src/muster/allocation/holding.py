@@ -36,12 +36,11 @@ class Holding:
 
     def joined(self, other: Holding) -> Holding:
         """Return the union with another holding of the same task on the same node; it stays if either does."""
-        resources = Resources(*map(max, self.resources, other.resources))
         return Holding(
             self.node,
             self.gpus | other.gpus,
             max(self.count, other.count),
-            resources,
+            self.resources.union(other.resources),
             self.leaving and other.leaving,
             max(self.share, other.share),
         )

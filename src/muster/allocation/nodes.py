@@ -5,14 +5,16 @@ Anybody with the right to nodes may write anything into one. What cannot be used
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
+from muster.allocation.pods import COUNTED_APART
 from muster.api import names, topology
 from muster.kube.objects import Node
 from muster.kube.quantity import BadQuantity, milli, whole
-from muster.scheduling.resources import Resources
+from muster.scheduling.resources import Amounts, Resources
 from muster.scheduling.topology import node as core
 from muster.scheduling.topology.eligibility import Taint
 from muster.scheduling.topology.links import MOST_GPUS, BadLinks, GpuSet, gpu_set
@@ -45,7 +47,10 @@ def _translate(node: Node) -> Translation:
     hardware = _hardware(node, whole(allocatable.get(names.GPU, 0)))
     labels = node.metadata.labels or {}
     resources = Resources(
-        milli(allocatable.get("cpu", 0)), whole(allocatable.get("memory", 0)), whole(allocatable.get("pods", 110))
+        milli(allocatable.get("cpu", 0)),
+        whole(allocatable.get("memory", 0)),
+        whole(allocatable.get("pods", 110)),
+        _others(allocatable),
     )
     facts = core.Node(
         name=node.metadata.name,
@@ -60,6 +65,12 @@ def _translate(node: Node) -> Translation:
         taints=tuple(Taint(t.key, t.value, t.effect) for t in node.spec.taints or ()),
     )
     return Translation(facts, hardware.problem)
+
+
+def _others(allocatable: Mapping[str, str | int]) -> Amounts:
+    """What the node has by name."""
+    amounts = ((name, whole(amount)) for name, amount in allocatable.items() if name not in COUNTED_APART)
+    return tuple(sorted((name, amount) for name, amount in amounts if amount))
 
 
 def _hardware(node: Node, offered: int) -> _Hardware:

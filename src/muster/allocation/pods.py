@@ -7,19 +7,22 @@ scheduling gate left, holds nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from muster.allocation.holding import Holding
 from muster.allocation.trust import Standing
 from muster.api import names
-from muster.kube.objects import Demand, Pod, PodSpec
+from muster.kube.objects import Demand, NodeAffinity, Pod, PodSpec, Term
 from muster.kube.quantity import BadQuantity, milli, whole
 from muster.scheduling.resource_quota import Charge
-from muster.scheduling.resources import PLENTY, Resources
+from muster.scheduling.resources import HOST_PORT, PLENTY, Amounts, Resources
 from muster.scheduling.topology.eligibility import Constraint, Requirement, Toleration
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set
 
 _INDEX = re.compile("[0-9]{1,2}")
+COUNTED_APART = frozenset({"cpu", "memory", "pods", names.GPU})
+"""Resources that have a place of their own in the core."""
 
 
 def gpus_of(pod: Pod) -> int:
@@ -65,15 +68,51 @@ def _over(spec: PodSpec, name: str) -> int:
 
 
 def resources_of(pod: Pod) -> Resources:
-    """Return the CPU and memory that a pod asks for, its overhead included, and one pod."""
-    cpu, memory = (_amount(pod.spec, name, _reader(name)) + _over(pod.spec, name) for name in ("cpu", "memory"))
-    return Resources(cpu, memory, 1)
+    """Return all that a pod asks for besides GPUs, its overhead and its host ports included."""
+    spec = pod.spec
+    return Resources(_asked(spec, "cpu"), _asked(spec, "memory"), 1, _others(spec))
+
+
+def _asked(spec: PodSpec, name: str) -> int:
+    return _amount(spec, name, _reader(name)) + _over(spec, name)
+
+
+def _others(spec: PodSpec) -> Amounts:
+    """What a pod asks for by name."""
+    asked = set(chain.from_iterable(_names(demand) for demand in _demands(spec))).union(spec.overhead or ())
+    amounts = {name: _asked(spec, name) for name in asked - COUNTED_APART} | dict.fromkeys(_host_ports(spec), 1)
+    return tuple(sorted((name, amount) for name, amount in amounts.items() if amount)) if amounts else ()
+
+
+def _demands(spec: PodSpec) -> Iterator[Demand]:
+    yield from (container.resources for container in chain(spec.containers, spec.init_containers or ()))
+    if spec.resources:
+        yield spec.resources
+
+
+def _names(demand: Demand) -> Iterable[str]:
+    return chain(demand.requests or (), demand.limits or ())
+
+
+def _host_ports(spec: PodSpec) -> Iterator[str]:
+    """The ports that a pod takes of its node. On whichever address: two pods seldom share a port by different ones."""
+    sidecars = (container for container in spec.init_containers or () if container.restart_policy == "Always")
+    for container in chain(spec.containers, sidecars):
+        for port in container.ports or ():
+            number = port.host_port or (port.container_port if spec.host_network else 0)
+            if number:
+                yield f"{HOST_PORT}{port.protocol}/{number}"
 
 
 def _amount(
     spec: PodSpec, name: str, read: Callable[[str | int], int], of: Callable[[Demand, str], str | int] = Demand.of
 ) -> int:
-    """The larger of what containers and sidecars need together and what an init container needs before them (KEP-753)."""
+    """The larger of what containers and sidecars need together and what an init container needs before them (KEP-753).
+
+    What the pod asks for as a whole stands in place of that (KEP-2837).
+    """
+    if spec.resources is not None and (whole_pod := of(spec.resources, name)):
+        return read(whole_pod)
     sidecars = most = 0
     for container in spec.init_containers or ():
         amount = read(of(container.resources, name))
@@ -85,20 +124,21 @@ def _amount(
 
 
 def constraint_of(spec: PodSpec) -> Constraint:
-    """Return what a pod asks of its node: selector, required affinity, tolerations."""
-    required = spec.affinity.node_affinity.required if spec.affinity and spec.affinity.node_affinity else None
-    terms = tuple(
-        tuple(
-            Requirement(e.key, e.operator, tuple(e.values or ()))
-            for e in [*(term.match_expressions or ()), *(term.match_fields or ())]
-        )
-        for term in (required.node_selector_terms if required else ())
-    )
+    """Return what a pod asks of its node: selector, affinity, tolerations."""
+    affinity = (spec.affinity.node_affinity if spec.affinity else None) or NodeAffinity()
+    required = affinity.required
+    terms = tuple(_requirements(term) for term in (required.node_selector_terms if required else ()))
     return Constraint(
         tuple(sorted((spec.node_selector or {}).items())),
         terms,
         tuple(Toleration(t.key, t.operator, t.value, t.effect) for t in spec.tolerations or ()),
+        tuple((choice.weight, _requirements(choice.preference)) for choice in affinity.preferred or ()),
     )
+
+
+def _requirements(term: Term) -> tuple[Requirement, ...]:
+    expressions = chain(term.match_expressions or (), term.match_fields or ())
+    return tuple(Requirement(e.key, e.operator, tuple(e.values or ())) for e in expressions)
 
 
 def pinned_to(spec: PodSpec) -> str | None:

@@ -6,12 +6,13 @@ its pod: "NAMESPACE/NAME".
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
 from muster.allocation.holding import Holding
 from muster.kube.objects import Meta, ReservationStatus, Reserved
+from muster.scheduling.resources import NOTHING, Resources
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set
 
 
@@ -22,6 +23,14 @@ class Reserving(Protocol):
     def metadata(self) -> Meta: ...
     @property
     def reserved(self) -> ReservationStatus: ...
+
+
+ResourcesOf = Callable[[Reserving, str], Resources]
+"""What a pod of a job takes besides GPUs, by its role."""
+
+
+def not_known(job: Reserving, role: str) -> Resources:  # noqa: ARG001 (whoever reads no templates knows nothing)
+    return NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +49,20 @@ class Reservation:
     job: JobAttempt
     node: str
     gpus: GpuSet
+    resources: Resources = NOTHING
+    """What the pod will take besides GPUs, as far as it is known before the pod is there."""
 
     @property
     def holding(self) -> Holding:
         """The reservation as the ledger counts it."""
-        return Holding(self.node, self.gpus, self.gpus.bit_count())
+        return Holding(self.node, self.gpus, self.gpus.bit_count(), self.resources)
 
 
 class Reservations:
     """Reservations by task. Where two jobs reserve for a task of the same name, the one written last counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, resources: ResourcesOf = not_known) -> None:
+        self._resources = resources
         self._by_task: dict[str, Reservation] = {}
         self._jobs: dict[str, JobAttempt] = {}
         self._tasks: dict[str, Collection[str]] = {}
@@ -90,7 +102,8 @@ class Reservations:
         meta = job.metadata
         owner = self._jobs[meta.key] = JobAttempt(meta.key, meta.uid, reserved.attempt)
         entries = {
-            f"{meta.namespace}/{place.pod}": Reservation(owner, place.node, _gpus(place)) for place in reserved.placement
+            f"{meta.namespace}/{place.pod}": Reservation(owner, place.node, _gpus(place), self._resources(job, place.role))
+            for place in reserved.placement
         }
         self._by_task.update(entries)
         if entries:

@@ -18,7 +18,7 @@ from muster.allocation.holding import Holding, Source
 from muster.allocation.ledger import Ledger
 from muster.allocation.nodes import translate
 from muster.allocation.pods import pod_holding
-from muster.allocation.reservations import Reservations, Reserving
+from muster.allocation.reservations import Reservations, Reserving, ResourcesOf, not_known
 from muster.allocation.trust import Trust
 from muster.api import names
 from muster.kube.objects import Node, Pod
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 class ClusterView:
     """Stores of nodes, pods and DLJobs, and the ledger that follows them."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, resources: ResourcesOf = not_known) -> None:
         self.nodes: Store[Node] = Store()
         self.pods: Store[Pod] = Store()
         self.jobs: Store[Reserving] = Store()
         self.ledger = Ledger()
-        self.reservations = Reservations()
+        self.reservations = Reservations(resources)
         self.problems: dict[str, str] = {}
         """What is the matter with nodes, by name: what cannot be used of them."""
         self.trust = Trust(now)

@@ -17,6 +17,7 @@ from muster.kube.client import Client
 from muster.kube.store import T
 from muster.simulator.yaml_errors import BadInput, Problem
 from muster_operator.dljob.decoding import DLJOBS
+from muster_operator.dljob.gang import resources_of
 from muster_operator.dljob.resources import PRIORITY_CLASSES
 from muster_operator.dlqueue.usage import DLQUEUES
 from muster_operator.resource_quotas.counting import RESOURCE_QUOTAS
@@ -68,7 +69,7 @@ def read(path: Path) -> tuple[Stores, float]:
         dump = msgspec.json.decode(path.read_bytes(), type=Dump)
         if dump.kind != KIND:
             raise msgspec.ValidationError(f"found kind {dump.kind!r}; expected {KIND!r}, as `muster snapshot` writes it")
-        stores = Stores()
+        stores = Stores(resources_of)
         stores.view.vouch(True)  # what the operator believed is not in the dump
         _fill(stores, NODES, dump.nodes)
         _fill(stores, PODS, dump.pods)

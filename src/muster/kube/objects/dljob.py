@@ -13,6 +13,7 @@ class Reserved(Struct, frozen=True):
     pod: str
     node: str
     gpus: list[int] = msgspec.field(default_factory=list)
+    role: str = ""
 
 
 class ReservationStatus(Struct, frozen=True):

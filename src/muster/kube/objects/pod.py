@@ -27,8 +27,15 @@ class Demand(Struct, frozen=True):
 NO_DEMAND = Demand()
 
 
+class Port(Struct, frozen=True):
+    container_port: int = 0
+    host_port: int = 0
+    protocol: str = "TCP"
+
+
 class Container(Struct, frozen=True):
     resources: Demand = NO_DEMAND
+    ports: list[Port] | None = None
     restart_policy: str | None = None
 
 
@@ -51,8 +58,14 @@ class Terms(Struct, frozen=True):
     node_selector_terms: list[Term] = msgspec.field(default_factory=list)
 
 
+class PreferredTerm(Struct, frozen=True):
+    weight: int = 0
+    preference: Term = Term()
+
+
 class NodeAffinity(Struct, frozen=True):
     required: Terms | None = msgspec.field(name="requiredDuringSchedulingIgnoredDuringExecution", default=None)
+    preferred: list[PreferredTerm] | None = msgspec.field(name="preferredDuringSchedulingIgnoredDuringExecution", default=None)
 
 
 class Affinity(Struct, frozen=True):
@@ -80,6 +93,8 @@ class PodSpec(Struct, frozen=True):
     preemption_policy: str = ""
     active_deadline_seconds: int | None = None
     overhead: dict[str, str | int] | None = None
+    resources: Demand | None = None
+    host_network: bool = False
 
 
 class Waiting(Struct, frozen=True):

@@ -96,6 +96,8 @@ class NodeKey(NamedTuple):
     nic_gbps: float = UNLIMITED
     admits: int = 0
     """The constraints of tasks to come that admit the node, as a bit set."""
+    preference: int = 0
+    """How much the tasks prefer the node."""
 
 
 class FillKey(NamedTuple):

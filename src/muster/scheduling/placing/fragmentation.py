@@ -5,7 +5,8 @@ cannot use are fragments, and a task goes where the expected fragments grow leas
 
 - several tasks come, a geometric number of mean `horizon`: a part of a GPU that one task in twenty fits is no fragment, since
   such a task will come;
-- the CPU and memory of a task count as well: if a node has enough for one task, that task uses one of its free GPUs, not all.
+- the CPU and memory of a task (not what it asks for by name) count as well: if a node has enough for one task, that task
+  uses one of its free GPUs, not all.
 
 Parts of GPUs are in thousandths, results in GPUs. Each is worked out once for each state of a node.
 """
@@ -65,7 +66,8 @@ class Free(NamedTuple):
 
     @classmethod
     def of(cls, state: State, admits: int) -> Free:
-        return cls(state.free.bit_count(), tuple(sorted(part for _, part in state.parts)), state.resources, admits)
+        resources = state.resources._replace(others=()) if state.resources.others else state.resources
+        return cls(state.free.bit_count(), tuple(sorted(part for _, part in state.parts)), resources, admits)
 
     def after(self, ask: Ask | Task) -> list[Free]:
         """Return what a task may leave: one result for each free amount of a GPU that it may share, the fullest GPU first."""
@@ -154,7 +156,7 @@ class Fragmentation:
 
 def _chance(free: Free, tasks: Iterable[tuple[float, Resources, int]], gpus: int, able: int) -> float:
     """The chance that the next task is one of these and can use a certain one of `able` GPUs."""
-    cpu, memory, pods = free.resources
+    cpu, memory, pods, _ = free.resources
     chance = 0.0
     for weight, each, bit in tasks:
         if free.admits & bit and cpu >= each.cpu and memory >= each.memory and pods >= each.pods:
@@ -166,5 +168,5 @@ def _chance(free: Free, tasks: Iterable[tuple[float, Resources, int]], gpus: int
 
 
 def _times(resources: Resources, each: Resources) -> int:
-    """How many tasks the scarcest resource is enough for."""
-    return min(has // needs for has, needs in zip(resources, each, strict=True) if needs)
+    """How many tasks the scarcest of CPU, memory and pods is enough for."""
+    return min(has // needs for has, needs in zip(resources[:3], each[:3], strict=True) if needs)

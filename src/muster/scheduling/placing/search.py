@@ -60,10 +60,12 @@ class Search:
         self._by_speed = gang.sensitive and not gang.spread and not self._batches.parts
         """Whether the fastest nodes are the best. On a node, every sensitive gang gets the fastest GPUs."""
         self._rate = rate if self._by_speed else None
+        preferences = map(capacity.fleet.preference.__getitem__, {ask.where for ask in self._batches.asks})
+        self._preferences = [preference for preference in preferences if preference]
         self._common_key: NodeKey | None = None
         """The key of all nodes, if they have the same."""
         hardware = capacity.fleet.uniform_hardware if self._rate else ("", UNLIMITED)
-        if hardware and (fragmentation is None or fragmentation.uniform):
+        if hardware and not self._preferences and (fragmentation is None or fragmentation.uniform):
             self._common_key = NodeKey(*hardware, fragmentation.everything if fragmentation else 0)
 
     def run(self) -> Placement | None:
@@ -102,21 +104,23 @@ class Search:
     def _domains(self, level: Level) -> Iterator[list[str]]:
         """The nodes of each domain that has enough free GPUs: the emptiest first when spreading, else the fullest.
 
-        By speed, the domains in which the gang may need the fewest nodes come first.
+        By speed, the domains in which the gang may need the fewest nodes come first; then those of the node preferred most.
         """
         domain_of = self._capacity.fleet.domains[level]
         domains: dict[str, list[tuple[str, int]]] = {}
         for candidate in self._candidates:
             domains.setdefault(domain_of[candidate[0]], []).append(candidate)
-        order: list[tuple[int, int, str]] = []
+        order: list[tuple[int, int, int, int, str]] = []
         for domain, members in domains.items():
             counts = sorted([free for _, free in members], reverse=True)
             total = sum(counts)
             if total >= self._gpus:
                 fewest = bisect_left(list(accumulate(counts)), self._gpus)
-                order.append((fewest, total, domain) if self._by_speed else (total, fewest, domain))
+                liking = max(self._preference(name) for name, _ in members) if self._preferences else 0
+                links = fewest if self._by_speed else 0
+                order.append((links, liking if self._spread else -liking, total, fewest, domain))
         order.sort(reverse=self._spread)
-        return ([name for name, _ in domains[domain]] for _, _, domain in order)
+        return ([name for name, _ in domains[domain]] for *_, domain in order)
 
     def _layouts(self, members: Sequence[str]) -> list[_Judged]:
         """The layout on the fewest nodes, then others, each the best that stays below one limit of the last."""
@@ -150,14 +154,24 @@ class Search:
         if self._rate:
             gpus = {name: gpus for name, counts in layout.items() if (gpus := self._chosen(name, counts))}
             shape = shape_of(gpus, capacity.nodes)
-            return (-self._rate(self._gang, shape), len(shape.counts))
+            return (-self._rate(self._gang, shape), len(shape.counts), -self._liking(layout))
         if self._by_speed:
-            return (sum(whole(counts) > 0 for counts in layout.values()), -self._slowest_ring(layout))
+            return (sum(whole(counts) > 0 for counts in layout.values()), -self._slowest_ring(layout), -self._liking(layout))
         if self._fragmentation:
             growth, load = self._fragmentation.growth, self._batches.load
             grown = (growth(capacity.state(name), self._key(name).admits, load(counts)) for name, counts in layout.items())
-            return (len(layout), sum(grown))
-        return (len(layout), sum(capacity.free[name].bit_count() - whole(counts) for name, counts in layout.items()))
+            return (len(layout), -self._liking(layout), sum(grown))
+        spare = sum(capacity.free[name].bit_count() - whole(counts) for name, counts in layout.items())
+        return (len(layout), -self._liking(layout), spare)
+
+    def _liking(self, layout: Layout) -> int:
+        """How much its tasks prefer the nodes of a layout."""
+        if not self._preferences:
+            return 0
+        return sum(self._preference(name) * sum(counts) for name, counts in layout.items())
+
+    def _preference(self, name: str) -> int:
+        return sum(preference.get(name, 0) for preference in self._preferences)
 
     def _slowest_ring(self, layout: Layout) -> float:
         nodes = self._capacity.nodes
@@ -194,7 +208,7 @@ class Search:
             return self._common_key
         node = self._capacity.nodes[name]
         model, nic_gbps = (node.model, node.nic_gbps) if self._rate else ("", UNLIMITED)
-        return NodeKey(model, nic_gbps, self._fragmentation.admits(name) if self._fragmentation else 0)
+        return NodeKey(model, nic_gbps, self._fragmentation.admits(name) if self._fragmentation else 0, self._preference(name))
 
     def _fill(self, nodes: _NodesByKey, limits: Limits) -> Layout | None:
         """Put every task on one of the nodes, largest first and within limits, or return None."""
@@ -242,16 +256,16 @@ class Search:
         gpus = self._batches.whole(counts)
         spare = state.free.bit_count() - gpus
         if self._spread:
-            return (-spare,)
+            return (-node.preference, -spare)
         # by fragmentation, ties go to the first name: nodes fill in one order, and others of each kind stay empty
         waste = self._fragmentation.growth(state, node.admits, self._batches.load(counts)) if self._fragmentation else spare
         if not complete:
-            return (1.0, -gpus, waste)
+            return (1.0, -gpus, -node.preference, waste)
         ring = state.machine.speed(state.free, gpus)
         if not self._by_speed:
-            return (0.0, waste, spare, ring)
+            return (0.0, -node.preference, waste, spare, ring)
         slowness = -self._rate(self._gang, Shape(node.model, (gpus,), ring)) if self._rate else -ring
-        return (0.0, slowness, waste, spare)
+        return (0.0, slowness, -node.preference, waste, spare)
 
     # GPUs of a node
 

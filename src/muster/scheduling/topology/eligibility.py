@@ -1,4 +1,4 @@
-"""Which nodes a task may use: node selector, required node affinity, taints and tolerations.
+"""Which nodes a task may use, and which it prefers: node selector, node affinity, taints and tolerations.
 
 The rules are those of kube-scheduler (NodeAffinity, TaintToleration), so that no gang is pinned to a node that would refuse
 it. Constraints are hashable: a pass checks each once, not once a task.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,14 @@ class Requirement:
         return False
 
 
+AVERSION: Final = 100
+"""How much a taint PreferNoSchedule counts against a node: as much as the largest weight of a preferred node affinity."""
+
+
 class Constraint(NamedTuple):
     """What a task requires of a node: every label of `labels`, one of `terms` (each a conjunction), and its tolerations.
+
+    Of the nodes that it may use it prefers those of the terms in `preferred`, by the sum of their weights.
 
     A requirement on the key metadata.name is about the node's name (matchFields).
     """
@@ -69,6 +75,7 @@ class Constraint(NamedTuple):
     labels: tuple[tuple[str, str], ...] = ()
     terms: tuple[tuple[Requirement, ...], ...] = ()
     tolerations: tuple[Toleration, ...] = ()
+    preferred: tuple[tuple[int, tuple[Requirement, ...]], ...] = ()
 
     def admits(self, name: str, labels: Mapping[str, str], taints: tuple[Taint, ...]) -> bool:
         """Say whether a node with this name, these labels and these taints is allowed."""
@@ -78,7 +85,17 @@ class Constraint(NamedTuple):
             named = {**labels, "metadata.name": name}
             if not any(term and all(requirement.matches(named) for requirement in term) for term in self.terms):
                 return False
-        return all(taint.effect == "PreferNoSchedule" or any(t.tolerates(taint) for t in self.tolerations) for taint in taints)
+        return all(taint.effect == "PreferNoSchedule" or self._tolerates(taint) for taint in taints)
+
+    def preference(self, name: str, labels: Mapping[str, str], taints: tuple[Taint, ...]) -> int:
+        """Return how much a node is preferred: weights of preferred terms less those of taints that say PreferNoSchedule."""
+        named = {**labels, "metadata.name": name}
+        likes = sum(weight for weight, term in self.preferred if term and all(each.matches(named) for each in term))
+        dislikes = sum(taint.effect == "PreferNoSchedule" and not self._tolerates(taint) for taint in taints)
+        return likes - AVERSION * dislikes
+
+    def _tolerates(self, taint: Taint) -> bool:
+        return any(toleration.tolerates(taint) for toleration in self.tolerations)
 
 
 ANYWHERE = Constraint()

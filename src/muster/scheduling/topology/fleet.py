@@ -36,6 +36,8 @@ class Fleet:
         self._nodes = dict(nodes)
         self.admitted: Memo[Constraint, frozenset[str]] = Memo(self._admitted)
         """The nodes that a constraint allows."""
+        self.preference: Memo[Constraint, Mapping[str, int]] = Memo(self._preference)
+        """How much a constraint prefers each node, of those to which it is not all the same."""
         self.eligible: Memo[Demands, tuple[str, ...]] = Memo(self._eligible)
         """The nodes, by name, that meet at least one of the demands, with enough healthy GPUs for it."""
         self.domains: Memo[Level, Mapping[str, str]] = Memo(
@@ -68,6 +70,11 @@ class Fleet:
 
     def _admitted(self, where: Constraint) -> frozenset[str]:
         return frozenset(node.name for node in self._nodes.values() if where.admits(node.name, node.labels, node.taints))
+
+    def _preference(self, where: Constraint) -> Mapping[str, int]:
+        nodes = (node for node in self._nodes.values() if where.preferred or node.taints)
+        preferences = ((node.name, where.preference(node.name, node.labels, node.taints)) for node in nodes)
+        return {name: preference for name, preference in preferences if preference}
 
     def _eligible(self, demands: Demands) -> tuple[str, ...]:
         admitted = [(self.admitted[where], gpus) for where, gpus in demands]

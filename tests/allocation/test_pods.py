@@ -1,0 +1,71 @@
+"""What a pod asks for, by name, as kube-scheduler counts it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from muster.allocation.pods import constraint_of, resources_of
+from muster.kube.objects import Pod
+from muster.scheduling.resources import HOST_PORT, Resources
+
+
+def container(ports: Any = None, sidecar: bool = False, **requests: Any) -> dict[str, Any]:
+    restarts = {"restartPolicy": "Always"} if sidecar else {}
+    asked = {name.replace("_", "-"): amount for name, amount in requests.items()}
+    return {"name": "c", "resources": {"requests": asked}, "ports": ports, **restarts}
+
+
+def pod(*containers: dict[str, Any], **spec: Any) -> Pod:
+    return msgspec.convert({"metadata": {"name": "p"}, "spec": {"containers": containers, **spec}}, Pod)
+
+
+@pytest.mark.parametrize(
+    ("one", "others"),
+    [
+        (pod(container(ephemeral_storage="1Ki"), container(ephemeral_storage=24)), {"ephemeral-storage": 1048}),
+        (pod(container(), initContainers=[container(hugepages_2Mi="4Mi")]), {"hugepages-2Mi": 4 << 20}),
+        (
+            pod(
+                container(hugepages_2Mi=2),
+                initContainers=[container(sidecar=True, hugepages_2Mi=4), container(hugepages_2Mi=5)],
+            ),
+            {"hugepages-2Mi": 9},
+        ),
+        (pod(container(hugepages_2Mi=2), resources={"requests": {"hugepages-2Mi": 7}}), {"hugepages-2Mi": 7}),
+        (pod(container(), overhead={"ephemeral-storage": 9}), {"ephemeral-storage": 9}),
+        (pod(container()), {}),
+    ],
+    ids=["containers add up", "init container", "sidecar and init container", "pod level", "overhead", "nothing"],
+)
+def test_resources_by_name_are_counted_as_kubernetes_does(one: Pod, others: dict[str, int]) -> None:
+    assert resources_of(one) == Resources(0, 0, 1, tuple(others.items()))
+
+
+def test_pod_level_amounts_stand_in_place_of_those_of_containers() -> None:
+    one = pod(container(cpu=1, memory=5), resources={"requests": {"cpu": "3"}}, overhead={"cpu": "1m"})
+    assert resources_of(one) == Resources(3001, 5, 1)
+
+
+def test_device_of_another_plugin_is_counted_by_its_limit() -> None:
+    one = pod({"name": "c", "resources": {"limits": {"rdma/hca": "1", "nvidia.com/gpu": 8}}})
+    assert resources_of(one).others == (("rdma/hca", 1),)
+
+
+def test_host_ports_are_resources_of_the_node() -> None:
+    host = {"containerPort": 80, "hostPort": 8080}
+    one = pod(container([host, {"containerPort": 81}]), initContainers=[container([host | {"hostPort": 1}])])
+    assert resources_of(one).others == ((f"{HOST_PORT}TCP/8080", 1),)
+    networked = pod(container([{"containerPort": 81, "protocol": "UDP"}]), hostNetwork=True)
+    assert resources_of(networked).others == ((f"{HOST_PORT}UDP/81", 1),)
+
+
+def test_preferred_terms_keep_their_weights() -> None:
+    term = {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}
+    preferred = [{"weight": 7, "preference": term}, {"weight": 9, "preference": {"matchFields": []}}]
+    where = constraint_of(pod(affinity={"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}).spec)
+    assert where.preference("n", {"disk": "ssd"}, ()) == 7
+    assert where.preference("n", {"disk": "hdd"}, ()) == 0
+    assert where.admits("n", {}, ())
