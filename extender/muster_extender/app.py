@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 from fastapi import FastAPI
@@ -23,6 +24,7 @@ from muster.allocation.view import ClusterView
 from muster_extender import wire
 from muster_extender.guard import Asker, Guard, Undecided
 from muster_extender.metrics import CONTENT_TYPE, Metrics
+from muster_extender.turns import InTurn, Turn, Turns, address_of, at_once
 from muster_extender.wire import ExtenderArgs
 
 log: Final = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class Answer(NamedTuple):
     outcome: str
 
 
-Verb = Callable[[ExtenderArgs], Awaitable[Answer]]
+Verb = Callable[[ExtenderArgs, Turn], Awaitable[Answer]]
 Fallback = Callable[[str], bytes]
 
 
@@ -52,20 +54,23 @@ class Unreadable(Exception):
 
 
 def asking_app(guard: Guard, metrics: Metrics, asker: Asker = Asker.OWN, *, body_limit: int = BODY_LIMIT) -> FastAPI:
-    """Return the ASGI application that kube-schedulers ask; `body_limit` in bytes."""
+    """Return the ASGI application that kube-schedulers ask; `body_limit` in bytes. Over the Service each is asked in turn."""
 
-    async def filter_verb(args: ExtenderArgs) -> Answer:
-        verdict = await guard.filter(args.pod, args.names(), asker)
+    async def filter_verb(args: ExtenderArgs, turn: Turn) -> Answer:
+        verdict = await guard.filter(args, asker, turn)
         body = wire.filter_result(verdict.passed, verdict.failed, verdict.unresolvable)
         return Answer(body, f"{verdict.rule}-{'passed' if verdict.passed else 'refused'}")
 
-    async def prioritize_verb(args: ExtenderArgs) -> Answer:
-        return Answer(wire.priorities(guard.prioritize(args.pod, args.names())), "scored")
+    async def prioritize_verb(args: ExtenderArgs, _: Turn) -> Answer:
+        return Answer(wire.priorities(guard.prioritize(args)), "scored")
 
-    app = _app()
-    app.add_route("/filter", _route("filter", filter_verb, wire.filter_error, metrics, body_limit), methods=["POST"])
+    turns = Turns() if asker is Asker.SERVICE else None
     nothing: Fallback = lambda _: wire.priorities([])  # noqa: E731
-    app.add_route("/prioritize", _route("prioritize", prioritize_verb, nothing, metrics, body_limit), methods=["POST"])
+    app = _app()
+    for name, verb, fallback in (("filter", filter_verb, wire.filter_error), ("prioritize", prioritize_verb, nothing)):
+        app.add_route(f"/{name}", _route(name, verb, fallback, metrics, body_limit, turns), methods=["POST"])
+    if turns is not None:
+        app.add_middleware(InTurn, turns)
     return app
 
 
@@ -93,12 +98,16 @@ def _app() -> FastAPI:
     return FastAPI(title="muster extender", docs_url=None, redoc_url=None, openapi_url=None)
 
 
-def _route(name: str, verb: Verb, fallback: Fallback, metrics: Metrics, limit: int) -> Callable[[Request], Awaitable[Response]]:
+def _route(
+    name: str, verb: Verb, fallback: Fallback, metrics: Metrics, limit: int, turns: Turns | None
+) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        turn = partial(turns.take, address_of(request.scope)) if turns is not None else at_once
         try:
             body = await _body(request, limit)
+            await turn()
             began = time.perf_counter()
-            answer = await _answered(body, verb, fallback)
+            answer = await _answered(body, verb, turn, fallback)
         except Unreadable as error:
             metrics.requests.labels(name, "unreadable").inc()
             return PlainTextResponse(f"{error}\n", error.status, {"Connection": "close"})
@@ -109,9 +118,9 @@ def _route(name: str, verb: Verb, fallback: Fallback, metrics: Metrics, limit: i
     return endpoint
 
 
-async def _answered(body: bytes, verb: Verb, fallback: Fallback) -> Answer:
+async def _answered(body: bytes, verb: Verb, turn: Turn, fallback: Fallback) -> Answer:
     try:
-        return await verb(wire.decode(body))
+        return await verb(wire.decode(body), turn)
     except wire.NoJson as error:
         raise Unreadable(400, str(error)) from error
     except wire.WrongShape as error:

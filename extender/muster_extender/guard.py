@@ -1,8 +1,8 @@
 """The filter over time: which pod is meant, a brief wait for what must be on its way, and which pods are assumed.
 
-Anybody may send a request, so nothing of the pod in it counts but its name and uid: the view's own copy is judged. The watch
-may bring a pod, or its reservation, milliseconds after kube-scheduler asks for it; kube-scheduler's cycle stands still
-meanwhile, so each wait is short.
+Anybody may send a request, so nothing of the pod in it counts but its name and uid: the view's own copy is judged, and no node
+is looked at before the view has it. The watch may bring a pod, or its reservation, milliseconds after kube-scheduler asks for
+it; kube-scheduler's cycle stands still meanwhile, so each wait is short.
 
 Invariant: a request about a pod that the view does not know changes nothing. Over the Service, where the cluster's own
 kube-scheduler cannot be told from a stranger, a request changes only what is known of a pod of other kube-schedulers, and the
@@ -18,18 +18,21 @@ from enum import Enum
 from typing import Final
 from weakref import WeakValueDictionary
 
-from muster.allocation.pods import gpus_of
 from muster.allocation.reservations import Reserving
 from muster.api import names
-from muster.kube.objects import Pod
+from muster.kube.objects import Meta, Pod
 from muster_extender.rules import Cluster, Rule, Verdict, filter_nodes
 from muster_extender.scores import Policy, prioritize
+from muster_extender.turns import Turn, at_once
 from muster_extender.waking import Waking
+from muster_extender.wire import AskedMeta, AskedPod, ExtenderArgs
 
 POD_SECONDS: Final = 0.5
 """The longest wait for the pod itself."""
 WAIT_SECONDS: Final = 1.0
 """The longest wait for a pod's reservation; kube-scheduler gives the extender 5 s."""
+LONGEST_SPEC: Final = 64 << 10
+"""Bytes: whether a pod that the view does not know asks for GPUs is read of no longer spec over the Service."""
 
 
 class Asker(Enum):
@@ -84,38 +87,40 @@ class Guard:
         self.view.jobs.subscribe(self._job_changed)
         self.view.pods.subscribe(self._pod_changed)
 
-    async def filter(self, asked: Pod, nodes: list[str], asker: Asker = Asker.OWN) -> Verdict:
-        """Judge each of `nodes`; raise Undecided, or ValueError if an amount in the pod is not a quantity."""
+    async def filter(self, args: ExtenderArgs, asker: Asker = Asker.OWN, turn: Turn = at_once) -> Verdict:
+        """Judge each of the nodes; raise Undecided or WrongShape. After each wait it waits for its turn to go on."""
         if not self.view.synced:
             raise NotSynced("the extender has not read all nodes, pods and jobs from the API server yet; try again")
-        if gpus_of(asked) <= 0:
-            return Verdict(Rule.FREE, 0, passed=list(nodes))
-        pod = await self._arrived(asked, asker)
+        if self._known(args.pod.metadata) is None and _is_free(args.pod, asker):
+            return Verdict(Rule.FREE, 0, passed=args.names())
+        pod = await self._arrived(args.pod.metadata, asker, turn)
+        nodes = args.names()
         self._cluster.assumed.expire(self._now())
         if asker is Asker.OWN:
             return self._remember_own(pod, await self._settled(pod, nodes))
         return self._remember_other(pod, filter_nodes(self._cluster, pod, nodes))
 
-    def prioritize(self, asked: Pod, nodes: list[str]) -> list[tuple[str, int]]:
-        """Score each of `nodes` from 0 to 10; all 0 for a pod that the view does not know."""
-        pod = self._known(asked)
+    def prioritize(self, args: ExtenderArgs) -> list[tuple[str, int]]:
+        """Score each of the nodes from 0 to 10, all 0 for a pod that the view does not know; raise WrongShape."""
+        pod, nodes = self._known(args.pod.metadata), args.names()
         return prioritize(self.view, pod, nodes, self._policy) if pod else [(name, 0) for name in nodes]
 
-    def _known(self, asked: Pod) -> Pod | None:
+    def _known(self, asked: Meta | AskedMeta) -> Pod | None:
         """The view's own copy of a pod, if a kube-scheduler could place it."""
-        pod = self.view.pods.get(asked.metadata.key)
-        if pod is None or pod.metadata.uid != asked.metadata.uid:
+        pod = self.view.pods.get(asked.key)
+        if pod is None or pod.metadata.uid != asked.uid:
             return None
         return None if pod.spec.node_name or pod.spec.scheduling_gates or pod.leaving else pod
 
-    async def _arrived(self, asked: Pod, asker: Asker) -> Pod:
+    async def _arrived(self, asked: AskedMeta, asker: Asker, turn: Turn) -> Pod:
         """The view's own copy of a pod, once the watch has brought it; raise UnknownPod."""
         try:
             async with asyncio.timeout(self._pod_seconds):
                 while (pod := self._known(asked)) is None:
-                    await self._next_change(asked.metadata.key)
+                    await self._next_change(asked.key)
+                    await turn()
         except TimeoutError:
-            key, uid = asked.metadata.key[:320], asked.metadata.uid[:40]
+            key, uid = asked.key[:320], asked.uid[:40]
             raise UnknownPod(f"the extender has seen no pod {key} with uid {uid!r} that waits for a node; try again") from None
         if asker is Asker.SERVICE and pod.spec.scheduler_name == names.SCHEDULER:
             raise UnknownPod(f"the scheduler {names.SCHEDULER} asks about its pods within its own pod; name another in the pod")
@@ -141,7 +146,7 @@ class Guard:
         return verdict
 
     def _remember_own(self, pod: Pod, verdict: Verdict) -> Verdict:
-        if self._known(pod) is not None:  # it may have gone during a wait
+        if self._known(pod.metadata) is not None:  # it may have gone during a wait
             self._assume(pod, verdict)
             self._waking.note(pod, verdict)
         return verdict
@@ -182,3 +187,8 @@ class Guard:
         """Wake every request that waits, and begin a new wait for those that come after."""
         waiting, self._jobs_changed = self._jobs_changed, asyncio.Event()
         waiting.set()
+
+
+def _is_free(pod: AskedPod, asker: Asker) -> bool:
+    """Whether a pod that the view does not know asks for no GPUs by its own word; a stranger's is not read at any length."""
+    return not (asker is Asker.SERVICE and len(pod.spec) > LONGEST_SPEC) and pod.gpus() <= 0

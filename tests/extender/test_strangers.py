@@ -142,13 +142,15 @@ async def test_body_of_a_known_pod_is_not_believed(world: World, impatient: Exte
     assert not world.cluster.assumed.any_of_others("")
 
 
-async def test_body_without_gpus_passes_and_forgets_nothing(world: World, service: Extender, impatient: Extender) -> None:
+async def test_body_without_gpus_passes_for_an_unknown_pod_alone(world: World, service: Extender, impatient: Extender) -> None:
     world.node("n1")
     world.job("gang", {"gang-worker-0": ("n1", [0])})
     pod = world.pending("job", 8)
     assert (await ask(impatient, pod, "n1"))["NodeNames"] == []
     for extender in (service, impatient):
-        assert (await ask(extender, world.pod("job", 0), "n1"))["NodeNames"] == ["n1"]
+        assert (await ask(extender, world.pod("job", 0), "n1"))["NodeNames"] == []
+        another = world.pod("job", 0) | {"metadata": pod["metadata"] | {"uid": "another"}}
+        assert (await ask(extender, another, "n1"))["NodeNames"] == ["n1"]
     assert len(impatient.waking) == 1
 
 
