@@ -126,7 +126,24 @@ async def test_pod_that_ends_in_a_namespace_with_quotas_is_planned_after(harness
 
 
 async def test_quota_of_other_kinds_of_objects_holds_nobody(harness: OperatorHarness) -> None:
-    quota(harness, {"services": "0", "count/configmaps": "0", "requests.storage": "1Gi"})
+    quota(harness, {"services.nodeports": "0", "count/configmaps": "0", "requests.storage": "1Gi"})
     harness.submit()
     await harness.turn(3)
     assert harness.status()["phase"] == "Admitted"
+
+
+@pytest.mark.parametrize("name", ["services", "count/services"])
+async def test_service_of_a_gang_counts_with_its_pods_from_its_admission_on(harness: OperatorHarness, name: str) -> None:
+    """Seen: the Service was refused once others had made way for the gang."""
+    quota(harness, {name: "1"})
+    harness.submit("low", roles=roles(workers=2, gpus=3), rendezvous="None")
+    await harness.turn(3)
+    harness.submit("first", roles=roles(workers=1, gpus=1))
+    await harness.turn(3)
+    harness.submit("second", roles=roles(workers=1, gpus=4), priority=5)
+    for used in ("0", "1"):  # the watch may bring the Service later than the quota counts it
+        quota(harness, {name: "1"}, {name: used})
+        await harness.turn(3)
+        assert harness.admitted("second")[0] == "ExceedsResourceQuota"
+    assert harness.admitted("second")[1] == f"needs 1 {name}; ResourceQuota vision/team has 0 of 1 left"
+    assert [harness.status(job)["phase"] for job in ("low", "first")] == ["Admitted", "Admitted"]

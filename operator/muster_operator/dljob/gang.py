@@ -14,6 +14,7 @@ from muster.scheduling.resources import NOTHING, Resources
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set, indices
 from muster.scheduling.topology.node import Level
 from muster_operator.dljob.job import Job
+from muster_operator.dljob.manifests import has_service
 from muster_operator.dljob.resources import Priorities, Priority
 from muster_operator.timestamps import stamp
 
@@ -118,6 +119,7 @@ def gang_of(job: Job, priority: Priority = PLAIN) -> Gang:
         preempts=priority.preempts,
         missing="" if status.placement else priority.missing,
         charges=tuple((role, _classed(charge, job, priority)) for role, charge in job.charges.items()),
+        service=has_service(job),
         placement=placement_of(job),
         spread=placement.policy == "Spread",
         required=_LEVELS[placement.required],

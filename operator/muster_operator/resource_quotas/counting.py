@@ -2,7 +2,7 @@
 
 The API server counts a pod in `status.used` as it creates it, and discounts it some time after its end. Its watch may bring
 that later than the pods themselves, so of what the status says and what the pods add up to the larger counts. Pods of placed
-gangs that are not created yet are added.
+gangs that are not created yet are added. The Service of a gang is there once the first of its pods is.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from muster.allocation.pods import charge_of
 from muster.kube import paths
 from muster.kube.objects import Meta, Pod, decoder
 from muster.kube.quantity import BadQuantity, milli, whole
-from muster.scheduling.gang import Gang
-from muster.scheduling.resource_quota import Amounts, Charge, ResourceQuota, Scope
+from muster.scheduling.gang import Gang, Task
+from muster.scheduling.resource_quota import SERVICE, Amounts, Charge, ResourceQuota, Scope
 from muster_operator.resources import Resource
 
 _PLAIN = ("cpu", "memory", "ephemeral-storage")
 """Resources whose requests a quota may name without "requests."."""
-_CONCERNS_PODS = ("requests.", "limits.", "pods", "count/pods")
+_CONCERNS_GANGS = ("requests.", "limits.", "pods", "count/pods", "services", "count/services")
 ENDED = Charge((("count/pods", 1),))
 """What a pod that has ended still counts."""
 
@@ -71,7 +71,7 @@ def read(quota: QuotaObject) -> ResourceQuota:
 
 def _amounts(amounts: Mapping[str, str | int] | None) -> Amounts:
     named = {f"requests.{name}" if name in _PLAIN else name: amount for name, amount in (amounts or {}).items()}
-    counted = ((name, _amount(name, amount)) for name, amount in sorted(named.items()) if name.startswith(_CONCERNS_PODS))
+    counted = ((name, _amount(name, amount)) for name, amount in sorted(named.items()) if name.startswith(_CONCERNS_GANGS))
     return tuple((name, amount) for name, amount in counted if amount is not None)
 
 
@@ -106,27 +106,29 @@ def as_planned(
     """Return the quotas with all that is used or promised; `pods` has all pods by namespace and key."""
     known = [read(quota) for quota in quotas]
     there = {quota.namespace: pods.get(quota.namespace, {}) for quota in known}
-    to_come = promised(gangs, there)
     present = {name: Counter(filter(None, map(charge, own.values()))) for name, own in there.items()}
-    return tuple(counted(quota, present[quota.namespace], to_come.get(quota.namespace, {})) for quota in known)
+    to_come: dict[str, Counter[Charge]] = {name: Counter() for name in there}
+    for gang in gangs:
+        if gang.placement and gang.charges and gang.namespace in there:
+            missing = promised(gang, there[gang.namespace])
+            to_come[gang.namespace].update(gang.charged(missing))
+            if gang.service:
+                services = to_come if len(missing) == len(gang.placement) else present
+                services[gang.namespace][SERVICE] += 1
+    return tuple(counted(quota, present[quota.namespace], to_come[quota.namespace]) for quota in known)
 
 
-def counted(quota: ResourceQuota, pods: Mapping[Charge, int], promised: Mapping[Charge, int]) -> ResourceQuota:
-    """Return a quota with what these pods use of it, if the status does not say so yet, and with pods that are promised."""
-    used, there, to_come = dict(quota.used), quota.needs(pods), quota.needs(promised)
+def counted(quota: ResourceQuota, present: Mapping[Charge, int], promised: Mapping[Charge, int]) -> ResourceQuota:
+    """Return a quota with what these objects use of it, if the status does not say so yet, and with those that are promised."""
+    used, there, to_come = dict(quota.used), quota.needs(present), quota.needs(promised)
     total = ((name, max(used.get(name, 0), there[name]) + to_come[name]) for name, _ in quota.hard)
     return replace(quota, used=tuple(total))
 
 
-def promised(gangs: Iterable[Gang], pods: Mapping[str, Mapping[str, Pod]]) -> dict[str, Counter[Charge]]:
-    """Return, by namespace, the pods of placed gangs that are not created yet; `pods` has all of some namespaces by key."""
-    to_come: dict[str, Counter[Charge]] = {}
-    for gang in gangs:
-        if gang.placement and gang.charges and gang.namespace in pods:
-            there = pods[gang.namespace]
-            missing = (a.task for a in gang.placement if _is_to_come(gang, there.get(f"{gang.namespace}/{a.task.name}")))
-            to_come.setdefault(gang.namespace, Counter()).update(gang.charged(missing))
-    return to_come
+def promised(gang: Gang, pods: Mapping[str, Pod]) -> list[Task]:
+    """Return the tasks of a placed gang whose pods are not created yet; `pods` has those of its namespace by key."""
+    tasks = [assigned.task for assigned in gang.placement]
+    return [task for task in tasks if _is_to_come(gang, pods.get(f"{gang.namespace}/{task.name}"))]
 
 
 def _is_to_come(gang: Gang, pod: Pod | None) -> bool:

@@ -6,14 +6,14 @@ Times are in seconds on any clock that `plan` gets `now` from.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import NamedTuple
 
 from muster.scheduling.counting import counted
-from muster.scheduling.resource_quota import Charge
+from muster.scheduling.resource_quota import SERVICE, Charge
 from muster.scheduling.resources import ONE_POD, WHOLE, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
 from muster.scheduling.topology.links import GpuSet
@@ -150,6 +150,8 @@ class Gang:
     """Why it is not to be planned as it is, in a sentence for its user: pods that contradict each other, say."""
     charges: tuple[tuple[str, Charge], ...] = ()
     """What a pod of each role will count in the resource quotas of the namespace; nothing for pods that exist."""
+    service: bool = False
+    """Whether a Service comes with the pods, and goes with them; resource quotas count it too."""
     preemptible: bool = False
     """Whether a gang of higher priority may take its place: DLJobs, but not pods that other controllers created."""
     leave: str | None = None
@@ -224,9 +226,13 @@ class Gang:
         charges = dict(self.charges)
         return Counter(charges[task.role] for task in tasks if task.role in charges)
 
+    def charged_whole(self, tasks: Sequence[Task]) -> Counter[Charge]:
+        """Return what the gang counts if it has these tasks: the pods, and its Service once there are any."""
+        return self.charged(tasks) + Counter({SERVICE: 1} if self.service and tasks else {})
+
     def added(self, placement: Placement) -> Counter[Charge]:
-        """Return the pods of a new placement beyond those of the present one."""
-        before, after = (self.charged(assigned.task for assigned in each) for each in (self.placement, placement))
+        """Return what a new placement counts beyond the present one."""
+        before, after = (self.charged_whole([assigned.task for assigned in each]) for each in (self.placement, placement))
         return after - before
 
     def ran(self, now: float) -> float:

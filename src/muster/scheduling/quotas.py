@@ -85,7 +85,7 @@ class Quotas:
         """Return what a resource quota lacks for a placement of the gang, or for the gang in its smallest size."""
         if not gang.charges or gang.namespace not in self._budgets:
             return None
-        pods = gang.charged(gang.at_fewest().tasks) if placement is None else gang.added(placement)
+        pods = gang.charged_whole(gang.at_fewest().tasks) if placement is None else gang.added(placement)
         return self._budgets.shortfall(gang.namespace, pods)
 
     def allows(self, gang: Gang, gpus: int) -> bool:
@@ -105,7 +105,7 @@ class Quotas:
     def _allow(self, gang: Gang) -> bool:
         if not self.allows(gang, gang.gpus):
             return False
-        return not gang.charges or self._budgets.shortfall(gang.namespace, gang.charged(gang.tasks)) is None
+        return not gang.charges or self._budgets.shortfall(gang.namespace, gang.charged_whole(gang.tasks)) is None
 
     def usage(self, queue: str) -> str:
         """Say how much of a quota is used."""

@@ -1,4 +1,4 @@
-"""Resource quotas: what the pods of a namespace may ask for together (Kubernetes' ResourceQuota), counted before they exist.
+"""Resource quotas: what gangs of a namespace may ask for together (Kubernetes' ResourceQuota), counted before their pods exist.
 
 Kubernetes counts a pod when it is created. A gang is counted here as a whole before it is admitted, so that it neither starts
 in part nor has others make way for pods that would be refused. Amounts are whole: CPU in thousandths, all else in units.
@@ -16,7 +16,7 @@ Amounts = tuple[tuple[str, int], ...]
 
 
 class Charge(NamedTuple):
-    """What one pod counts in the resource quotas of its namespace, and what their scopes ask about it."""
+    """What one pod, or a gang's Service, counts in the resource quotas of the namespace, and what their scopes ask about it."""
 
     amounts: Amounts = ()
     priority_class: str = ""
@@ -24,6 +24,11 @@ class Charge(NamedTuple):
     """It has an activeDeadlineSeconds."""
     best_effort: bool = False
     """It asks for no CPU and no memory."""
+    is_pod: bool = True
+    """Only pods are in scopes."""
+
+
+SERVICE = Charge((("count/services", 1), ("services", 1)), is_pod=False)
 
 
 class Scope(NamedTuple):
@@ -35,6 +40,8 @@ class Scope(NamedTuple):
 
     def has(self, pod: Charge) -> bool:
         """Say whether a pod is in the scope; none is in a scope that is not known here."""
+        if not pod.is_pod:
+            return False
         match self.name:
             case "Terminating" | "NotTerminating":
                 return pod.terminating is (self.name == "Terminating")

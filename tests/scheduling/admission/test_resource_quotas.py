@@ -90,6 +90,20 @@ def test_growing_gang_needs_resource_quota_for_its_further_pods_only(hard: int, 
     )
 
 
+def test_service_counts_once_for_the_whole_gang_and_in_no_scope() -> None:
+    one, two = job("a", 2, service=True), job("b", 2, arrived=1.0, service=True)
+    snapshot = world([node("n1")], [one, two])
+    assert reasons(decided(snapshot, quota({"services": 1}))) == {"a": Reason.PLACED, "b": Reason.RESOURCE_QUOTA}
+    for scope in ("NotTerminating", "NotBestEffort", "PriorityClass"):
+        assert set(reasons(decided(snapshot, quota({"services": 0}, {}, Scope(scope)))).values()) == {Reason.PLACED}
+
+
+def test_growing_gang_needs_no_further_service() -> None:
+    grows = running("a", ("n1", [0]), namespace="team", charges=(("worker", ONE_GPU),), service=True, resize=True)
+    grows = replace(grows, tasks=tasks("a", 2))
+    assert type(decided(world([node("n1", 8)], [grows]), quota({"services": 1}, {"services": 1}))["a"]).__name__ == "Resize"
+
+
 BEST_EFFORT = Charge((("pods", 1),), best_effort=True)
 CLASSED = Charge((("pods", 1),), priority_class="urgent", terminating=True)
 
