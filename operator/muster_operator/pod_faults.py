@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from muster.kube.objects import ContainerStatus, Pod
+import re
+
+from muster.api import names
+from muster.kube.objects import ContainerStatus, Pod, Terminated
 
 CANNOT_START = frozenset(
     {"ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull"}
 )
 """Reasons of a waiting container that do not go away by waiting."""
+
+
+REJECTIONS = frozenset({"UnexpectedAdmissionError", "TopologyAffinityError", "NodeAffinity", "NodePorts"})
+"""Reasons of a pod that its kubelet did not admit."""
+SHORTAGE = "OutOf"
+"""Begins the reason of a pod for which the kubelet has too little of something: OutOfcpu, OutOfnvidia.com/gpu."""
+CRASH_LOOP = "CrashLoopBackOff"
+"""Of a container that ends again and again, and that the kubelet starts again ever later."""
+_ALL_NODES = re.compile(r"0/\d+ nodes are available: (?P<parts>.*?)\.?(?: preemption: .*| no new claims .*)?$")
+_OTHER_NODES = "didn't match Pod's node affinity/selector"
+"""What kube-scheduler says of every node but the one to which a pod is pinned."""
 
 
 def statuses(pod: Pod) -> list[ContainerStatus]:
@@ -22,3 +36,47 @@ def start_fault(pod: Pod) -> str:
         if waiting is not None and waiting.reason in CANNOT_START:
             return f"container {status.name}: {f'{waiting.reason} {waiting.message}'.strip()}"
     return ""
+
+
+def one_line(words: str) -> str:
+    """Return words of kubelet or kube-scheduler on one line and without their full stop, to stand within a sentence."""
+    return " ".join(words.split()).rstrip(".")
+
+
+def scheduler_words(pod: Pod) -> str:
+    """Return why kube-scheduler does not bind a pinned pod, without what it says of other nodes; empty if it has not said."""
+    said = pod.condition("PodScheduled")
+    words = one_line(said.message) if said is not None and said.status == "False" else ""
+    parts = found["parts"].split(", ") if (found := _ALL_NODES.match(words)) else []
+    of_the_node = [re.sub(r"^\d+ ", "", part) for part in parts if _OTHER_NODES not in part]
+    return ", ".join(of_the_node) or words
+
+
+def is_rejected(pod: Pod) -> bool:
+    """Say whether a pod failed because its kubelet did not admit it."""
+    return pod.status.phase == "Failed" and (pod.status.reason in REJECTIONS or pod.status.reason.startswith(SHORTAGE))
+
+
+def hold_up(pod: Pod) -> str:
+    """Return what a pod that has not started waits for, in the words of those who know."""
+    for status in statuses(pod):
+        if (waiting := status.state.waiting) is not None:
+            return one_line(f"container {status.name}: {waiting.reason} {waiting.message}") or f"container {status.name} waits"
+    if pod.spec.node_name:
+        return "the kubelet says nothing of its containers"
+    gates = [gate.name for gate in pod.spec.scheduling_gates or () if gate.name != names.GATE]
+    if gates:
+        return f"it has the scheduling gate {gates[0]}"
+    return scheduler_words(pod) or "kube-scheduler has not bound it, and does not say why"
+
+
+def crash(pod: Pod) -> tuple[ContainerStatus, Terminated] | None:
+    """Return the container of a pod that failed most often and was started again, and its last end; None if none was."""
+    ends = [(status, status.last_state.terminated or status.state.terminated) for status in statuses(pod)]
+    failed = [(status, end) for status, end in ends if status.restart_count and end is not None and end.exit_code != 0]
+    return max(failed, key=lambda each: each[0].restart_count, default=None)
+
+
+def loops(pod: Pod) -> bool:
+    """Say whether the kubelet waits before it starts a container of the pod again."""
+    return any(status.state.waiting is not None and status.state.waiting.reason == CRASH_LOOP for status in statuses(pod))

@@ -13,6 +13,7 @@ from muster.allocation.reservations import ResourcesOf, not_known
 from muster.allocation.view import ClusterView
 from muster.kube import paths
 from muster.kube.store import Store, T
+from muster_operator.node_digest import digest
 from muster_operator.resources import NODES, PODS, Resource
 
 
@@ -43,6 +44,11 @@ class Stores:
         """Wait until every first list is in: before that nothing may be decided."""
         for store in list(self._by_resource.values()):
             await store.synced.wait()
+
+    def node_digest(self, name: str) -> str:
+        """Return the digest of what decides which pods a node takes; "" if it is gone."""
+        node = self.view.nodes.get(name)
+        return digest(node) if node is not None else ""
 
     def node_ready(self, name: str) -> bool:
         """Return whether a node is there and ready."""

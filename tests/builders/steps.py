@@ -9,18 +9,30 @@ from builders.dljobs import NOW, Json
 from muster.kube.objects import Pod
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.lifecycle import next_step
+from muster_operator.dljob.starting import UNCHANGED, Digest
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.step import Step
+from muster_operator.timestamps import stamp
 
 
-def step_of(job: Job, pods: Mapping[str, Pod] | None = None, *, dead: Collection[str] = (), now: float = NOW) -> Step:
+def step_of(
+    job: Job,
+    pods: Mapping[str, Pod] | None = None,
+    *,
+    dead: Collection[str] = (),
+    now: float = NOW,
+    digest: Digest = UNCHANGED,
+) -> Step:
     """The next step of a job with these pods; every node lives but the `dead`."""
-    return next_step(job, (pods or {}).values(), lambda node: node not in dead, now)
+    return next_step(job, (pods or {}).values(), lambda node: node not in dead, now, digest=digest)
 
 
 def look(job: Job, pods: Mapping[str, Pod] | None = None, *, dead: Collection[str] = (), now: float = NOW) -> Json:
-    """The same, as `told` tells it."""
-    return told(step_of(job, pods, dead=dead, now=now))
+    """The same, as `told` tells it, without the check at the deadline of a start, which every placed gang has."""
+    step = step_of(job, pods, dead=dead, now=now)
+    if step.check_at == stamp(job.status.admitted_at) + job.spec.start_deadline_seconds:
+        step.check_at = None
+    return told(step)
 
 
 def told(step: Step) -> Json:

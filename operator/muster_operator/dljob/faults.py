@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from muster.api import names
 from muster.api.status import TaskPlacement
 from muster.kube.objects import Pod
+from muster.scheduling.counting import counted
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.step import Step
 from muster_operator.pinning import UNSCHEDULABLE_SECONDS
-from muster_operator.pod_faults import start_fault, statuses
+from muster_operator.pod_faults import SHORTAGE, crash, is_rejected, loops, one_line, scheduler_words, start_fault, statuses
 from muster_operator.timestamps import stamp
 
 DISRUPTIONS = frozenset(
@@ -28,20 +29,27 @@ DISRUPTIONS = frozenset(
     }
 )
 """Reasons of a failed pod that are not its own fault, even if it has run: a kubelet that starts anew admits its pods again."""
-SHORTAGE = "OutOf"
-"""Begins the reason of a pod for which the kubelet has too little of something: OutOfcpu, OutOfnvidia.com/gpu."""
 UNKNOWN_END = "ContainerStatusUnknown"
 """Of a container that its node does not know any more: the node was started anew, or lost it in an eviction."""
 OWN_REASONS = frozenset({"", "DeadlineExceeded"})
 """Reasons of a failed pod that are no word of a kubelet against it: none, and the deadline of its own template."""
 
 
+NOWHERE: Mapping[str, str] = {}
+
+
 class Trouble(NamedTuple):
-    """What keeps a gang from being complete without its own fault, in a word and in a sentence, and the nodes to avoid."""
+    """What keeps a gang from being complete without its program's fault, in a word and in a sentence."""
 
     reason: str
     message: str
     avoid: Sequence[str] = ()
+    """Nodes to avoid at the next start."""
+    pod: str = ""
+    refused: Mapping[str, str] = NOWHERE
+    """Nodes that do not take the gang's pods, each with the words of kube-scheduler or its kubelet."""
+    is_start: bool = False
+    """Whether the gang could not start, wherever it is placed: then trying again and again helps little."""
 
 
 def trouble(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now: float, step: Step) -> Trouble | None:
@@ -56,21 +64,41 @@ def trouble(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now
             if job.status.phase == "Running":
                 return Trouble("PodDeleted", f"pod {place.pod} on node {place.node} was deleted")
             continue
+        on = f"pod {place.pod} on node {place.node}"
+        if is_rejected(pod) and job.status.phase == "Admitted":
+            words = {place.node: cause(pod)}
+            return Trouble("PodRejected", f"{on} was rejected by its kubelet: {cause(pod)}", [place.node], place.pod, words)
         if pod.leaving or pod.status.phase == "Failed":
-            return Trouble("PodDisrupted", f"pod {place.pod} on node {place.node} was taken away: {cause(pod)}", [place.node])
+            return Trouble("PodDisrupted", f"{on} was taken away: {cause(pod)}", [place.node])
         if (elsewhere := _elsewhere(pod, place)) is not None:
             return Trouble("PodMisplaced", f"pod {place.pod} {elsewhere}")
         if fault := start_fault(pod):
-            return Trouble("PodStartFailed", f"pod {place.pod} on node {place.node}: {fault}")
-        refused = pod.condition("PodScheduled")
-        if refused and pod.refused:
-            until = stamp(refused.last_transition_time) + UNSCHEDULABLE_SECONDS
-            if until <= now:
-                return Trouble(
-                    "PodUnschedulable", f"pod {place.pod} on node {place.node}: {_unstopped(refused.message)}", [place.node]
-                )
+            return Trouble("PodStartFailed", f"{on}: {fault}", pod=place.pod, is_start=True)
+        if pod.refused and (until := _believed_at(pod)) <= now:
+            words = {node: scheduler_words(other) for node, other in _refused(job, current, now)}
+            return Trouble("PodUnschedulable", f"{on}: {_scheduled(pod)}", [place.node, *words], place.pod, words)
+        if pod.refused:
             step.check_by(until)
     return None
+
+
+def _refused(job: Job, current: Mapping[str, Pod], now: float) -> Iterator[tuple[str, Pod]]:
+    """The pods of the gang that kube-scheduler does not bind, each with the node to which it is pinned."""
+    for place in job.status.placement:
+        pod = current.get(place.pod)
+        if pod is not None and pod.refused and _believed_at(pod) <= now:
+            yield place.node, pod
+
+
+def _believed_at(pod: Pod) -> float:
+    """When kube-scheduler's refusal of a pod has lasted for long enough to be believed."""
+    said = pod.condition("PodScheduled")
+    return stamp(said.last_transition_time if said is not None else None) + UNSCHEDULABLE_SECONDS
+
+
+def _scheduled(pod: Pod) -> str:
+    said = pod.condition("PodScheduled")
+    return one_line(said.message) if said is not None else ""
 
 
 def _elsewhere(pod: Pod, place: TaskPlacement) -> str | None:
@@ -81,6 +109,19 @@ def _elsewhere(pod: Pod, place: TaskPlacement) -> str | None:
     if placed and annotated != placed:
         return f"on node {place.node} has the GPUs {annotated or 'none'}, not {placed} as placed"
     return None
+
+
+def fails(job: Job, pod: Pod, alive: Callable[[str], bool]) -> bool:
+    """Say whether the program fails in a pod: it has ended, or the kubelet starts it again and again (OnFailure, Always)."""
+    if pod.status.phase == "Failed":
+        return to_blame(pod, alive)
+    again = restarts(pod) > job.spec.backoff_limit or (loops(pod) and crash(pod) is not None)
+    return again and not pod.leaving and not pod.finished and pod.spec.node_name is not None and alive(pod.spec.node_name)
+
+
+def restarts(pod: Pod) -> int:
+    """Return how often the kubelet has started a failing container of a pod again: the most of its containers."""
+    return found[0].restart_count if (found := crash(pod)) is not None else 0
 
 
 def to_blame(pod: Pod, alive: Callable[[str], bool]) -> bool:
@@ -103,15 +144,14 @@ def _is_disrupted(pod: Pod) -> bool:
 
 def cause(pod: Pod) -> str:
     """Return why a pod failed, in the words of the kubelet."""
+    if pod.status.phase != "Failed" and (crashed := crash(pod)) is not None:
+        container, end = crashed
+        again = f"and was started again {counted(container.restart_count, 'time')}"
+        return one_line(f"container {container.name} exited with {end.exit_code} {end.reason} {again}")
     ended = next((s for s in statuses(pod) if s.state.terminated and s.state.terminated.exit_code != 0), None)
     if ended and ended.state.terminated:
         end = ended.state.terminated
-        return _unstopped(f"container {ended.name} exited with {end.exit_code} {end.reason} {end.message}")
+        return one_line(f"container {ended.name} exited with {end.exit_code} {end.reason} {end.message}")
     disrupted = pod.condition("DisruptionTarget")
     words = pod.status.message or pod.status.reason or (disrupted.message if disrupted else "")
-    return _unstopped(words) or "no reason given"
-
-
-def _unstopped(words: str) -> str:
-    """Words of kubelet or kube-scheduler on one line and without their full stop, to stand within a sentence of muster's."""
-    return " ".join(words.split()).rstrip(".")
+    return one_line(words) or "no reason given"

@@ -89,6 +89,11 @@ class Job:
             return False
         return bool(self.status.placement) or not (self.suspended or self.status.phase in ("Suspending", "Suspended"))
 
+    def was_refused_by(self, node: str) -> bool:
+        """Whether a change of this node may help the job to start."""
+        failed = self.status.failed_start
+        return any(each.node == node for each in self.status.refusals) or (failed is not None and failed.node == node)
+
     @property
     def waits_for(self) -> str | None:
         """The reason for which the job was last said to wait."""

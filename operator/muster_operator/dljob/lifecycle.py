@@ -7,6 +7,8 @@ It looks at what is there, never at what happened, so it does not matter how oft
   program can read) and is then deleted.
 - Missing pods are created once nothing is left over, all together.
 - A job whose names something else has, an earlier job's orphans for one, says so and is not planned until that is gone.
+- A gang that has not started by its deadline, or whose program the kubelet starts again and again, gives its GPUs back too; one
+  that fails to start time after time is suspended (see `starting`).
 - A gang that cannot be complete (a pod failed, was deleted or is unschedulable, a node is gone) is requeued as a whole. So is
   one with a pod that is not on the node and GPUs of its placement, and one whose placement cannot be its own.
 """
@@ -18,19 +20,23 @@ from collections.abc import Callable, Iterable
 from muster.api import names
 from muster.kube.objects import Pod
 from muster.scheduling.counting import counted
-from muster_operator.dljob import placement_check
-from muster_operator.dljob.faults import cause, to_blame, trouble
+from muster_operator.dljob import placement_check, starting
+from muster_operator.dljob.faults import cause, fails, restarts, trouble
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service, notes, stays
+from muster_operator.dljob.starting import UNCHANGED, Digest
 from muster_operator.dljob.status import UNMET, UNREADABLE
 from muster_operator.dljob.step import Step, record, stop
 from muster_operator.timestamps import stamp
 
 
-def next_step(job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: float, blocked: str = "") -> Step:
+def next_step(
+    job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: float, blocked: str = "", digest: Digest = UNCHANGED
+) -> Step:
     """Return the next step for a job with these pods; `alive` says of a node whether it is there and ready.
 
-    `blocked` is the sentence about what has the job's names and is not its own; empty if nothing has.
+    `blocked` is the sentence about what has the job's names and is not its own; empty if nothing has. `digest` tells of a node
+    whether it has changed since it refused a pod.
     """
     step = Step()
     mine = sorted(pods, key=lambda pod: pod.metadata.name)
@@ -48,9 +54,9 @@ def next_step(job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: 
     elif job.status.placement and (misfit := placement_check.misfit(job)) is not None:
         record(step, job, now).requeue("PlacementInvalid", f"the placement in the status is not this job's: {misfit}")
     elif job.status.placement:
-        _placed(job, mine, alive, now, step)
+        _placed(job, mine, alive, now, step, digest)
     else:
-        _unplaced(job, mine, alive, now, step)
+        _unplaced(job, mine, alive, now, step, digest)
         if blocked and step.status is None and not job.suspended and job.status.phase != "Suspended":
             record(step, job, now).block(blocked)
     return step
@@ -83,7 +89,7 @@ def _overdue(job: Job, now: float, step: Step) -> bool:
     return end <= now
 
 
-def _unplaced(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step) -> None:
+def _unplaced(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> None:
     """Stop the pods of an earlier placement; then the job is suspended, or waits in its queue."""
     step.service = False
     if job.meta.annotation(names.MIGRATE) is not None:
@@ -94,9 +100,23 @@ def _unplaced(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: floa
         record(step, job, now).suspend()
     elif not job.suspended and job.status.phase in ("Suspending", "Suspended"):
         record(step, job, now).resume()
+    elif not job.suspended:
+        _learnt(job, now, step, digest)
 
 
-def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step) -> None:
+def _learnt(job: Job, now: float, step: Step, digest: Digest) -> None:
+    """Forget of earlier starts what does not hold any more; set a job aside that has failed to start too often."""
+    refusals, failed = starting.standing(job, digest, now)
+    if (refusals, failed) != (job.status.refusals, job.status.failed_start):
+        record(step, job, now).forgive(refusals, failed)
+    elif starting.exhausted(job):
+        step.annotate_job |= {names.SUSPEND: "true"}  # the job's change leads to its suspension
+    for refusal in refusals:
+        if refusal.until is not None:
+            step.check_by(stamp(refusal.until))
+
+
+def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> None:
     attempt = str(job.status.attempt)
     placed = {place.pod for place in job.status.placement}
     mine = [pod for pod in pods if pod.metadata.name in placed and pod.metadata.annotation(names.ATTEMPT) == attempt]
@@ -113,7 +133,7 @@ def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float,
     stop(step, left_over, alive, now, names.MIGRATE)
     if _succeeded(job, current):
         record(step, job, now).finish(True, "Completed", "the gang ran to its end")
-    elif not _requeued(job, current, alive, now, step) and not left_over and not staying:
+    elif not _requeued(job, current, alive, now, step, digest) and not left_over and not staying:
         _complete(job, current, now, step)
 
 
@@ -147,21 +167,28 @@ def _succeeded(job: Job, current: dict[str, Pod]) -> bool:
     return all(name in current and current[name].status.phase == "Succeeded" for name in deciding)
 
 
-def _requeued(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now: float, step: Step) -> bool:
+def _requeued(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> bool:
     """Requeue the gang, or fail the job, if the gang cannot be complete any more."""
-    own_failure = next((pod for pod in current.values() if pod.status.phase == "Failed" and to_blame(pod, alive)), None)
+    own_failure = next((pod for pod in current.values() if fails(job, pod, alive)), None)
     if own_failure is not None:
-        message = f"pod {own_failure.metadata.name} failed on node {own_failure.spec.node_name}: {cause(own_failure)}"
-        if job.status.restarts >= job.spec.backoff_limit:
-            limit = f"{job.status.restarts} of {counted(job.spec.backoff_limit, 'restart')} used"
-            record(step, job, now).finish(False, "BackoffLimitExceeded", f"{message}; {limit}")
-        else:
-            record(step, job, now).requeue("PodFailed", message, failed=True)
+        _fail(job, own_failure, now, step)
         return True
-    found = trouble(job, current, alive, now, step)
+    found = trouble(job, current, alive, now, step) or starting.overdue(job, current, now, step)
     if found is not None:
-        record(step, job, now).requeue(found.reason, found.message, avoid=found.avoid)
+        refusals, failed = starting.refused(job, found, digest, now), starting.failed(job, found, digest)
+        record(step, job, now).requeue(found.reason, found.message, avoid=found.avoid, refusals=refusals, start=failed)
     return found is not None
+
+
+def _fail(job: Job, pod: Pod, now: float, step: Step) -> None:
+    """Restart a gang whose program has failed in a pod, or fail the job; restarts by the kubelet count as the gang's do."""
+    message = f"pod {pod.metadata.name} failed on node {pod.spec.node_name}: {cause(pod)}"
+    used = max(job.status.restarts, restarts(pod))
+    if job.status.restarts >= job.spec.backoff_limit or used > job.spec.backoff_limit:
+        limit = f"{used} of {counted(job.spec.backoff_limit, 'restart')} used"
+        record(step, job, now).finish(False, "BackoffLimitExceeded", f"{message}; {limit}")
+    else:
+        record(step, job, now).requeue("PodFailed", message, failed=True)
 
 
 def _complete(job: Job, current: dict[str, Pod], now: float, step: Step) -> None:

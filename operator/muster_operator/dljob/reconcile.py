@@ -13,7 +13,7 @@ from muster.kube.errors import AlreadyExists, ApiError, Conflict, KubeError
 from muster.kube.objects import Meta
 from muster.scheduling.decisions import Reason
 from muster_operator.controller import Context
-from muster_operator.dljob import manifests
+from muster_operator.dljob import manifests, starting
 from muster_operator.dljob.decoding import DLJOBS
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.leftovers import is_own, sentence
@@ -55,7 +55,7 @@ class Reconciler:
 
     def _next(self, job: Job, now: float) -> None:
         blocked = self._jobs.in_the_way(job) if self._check.has_passed(job) else ""
-        step = next_step(job, self._jobs.pods_of(job), self._stores.node_ready, now, blocked)
+        step = next_step(job, self._jobs.pods_of(job), self._stores.node_ready, now, blocked, self._stores.node_digest)
         if step.check_at is not None:
             self._work_queue.mark_at(key_of(job.key), step.check_at)
         if self._has_work(job, step):
@@ -128,7 +128,7 @@ class Reconciler:
     async def _requeue(self, job: Job, message: str) -> None:
         """A pod or the Service could not be created: the whole gang is requeued, with the API server's words."""
         record = Record(job, self._work_queue.clock())
-        record.requeue("FailedCreate", message)
+        record.requeue("FailedCreate", message, start=starting.not_created(job, message))
         await self._writer.write(record)
 
     async def _create_pods(self, job: Job, places: Sequence[TaskPlacement]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from muster.api import names
-from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, Phase, TimelineEvent
+from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, FailedStart, Phase, Refusal, TimelineEvent
 from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Reason
 from muster.scheduling.gang import Placement
@@ -25,6 +25,8 @@ NAME_TAKEN = "NameTaken"
 """The reason of a job that is not planned because something that is not its own has the name of a pod or of its Service."""
 RESIZE_REFUSED = "ResizeRefused"
 """The reason of a job that keeps its size because the API server would refuse the pods of another."""
+SET_ASIDE = "StartRetriesExceeded"
+"""The reason of a job that muster suspended because it failed to start too often in a row."""
 UNREADABLE = "Unreadable"
 """The reason of a job that this version of the operator cannot read, or could not before another one did."""
 READABLE = "Readable"
@@ -71,6 +73,7 @@ class Record:
         status.wanted_replicas = self.job.replicas["worker"]
         status.selector = f"{names.JOB}={self.job.meta.name},{names.ROLE}=worker"
         status.not_before = status.started_at = None
+        status.admitted_at = moment(self.now)
         self._phase("Admitted", message)
         self._condition("Admitted", True, reason, message)
         self._condition("Running", False, "Starting", "the gang's pods are being started")
@@ -93,27 +96,52 @@ class Record:
         """The whole gang runs."""
         self.status.started_at = moment(self.now)
         self.status.avoid = []
+        self.status.refusals = [refusal for refusal in self.status.refusals if refusal.until is not None]
+        self.status.failed_start = None
         message = self._all_running()
         self._phase("Running", message)
         self._condition("Running", True, "GangRunning", message)
         self._event("Running", "GangRunning", message)
 
-    def requeue(self, reason: str, message: str, *, failed: bool = False, avoid: Sequence[str] = ()) -> None:
-        """The job is off its GPUs and in the queue again, with back-off; `failed` if the gang itself is to blame."""
-        in_a_row = 1 + self._requeued_in_a_row()
+    def requeue(
+        self,
+        reason: str,
+        message: str,
+        *,
+        failed: bool = False,
+        avoid: Sequence[str] = (),
+        refusals: Sequence[Refusal] | None = None,
+        start: FailedStart | None = None,
+    ) -> None:
+        """The job is off its GPUs and in the queue again, with back-off; `failed` if the gang itself is to blame.
+
+        `refusals` are the nodes that refuse the gang by now; `start` is what there is to know of a start that failed.
+        """
+        pause = self._pause(failed, start)
         self._release()
-        if failed:
-            self.status.restarts += 1
-            pause = doubled(FAILURE_BACKOFF, self.status.restarts - 1)
-        else:
-            self.status.requeues += 1
-            pause = doubled(FIRST_BACKOFF, in_a_row - 1)
+        self.status.restarts += failed
+        self.status.requeues += not failed
         self.status.not_before = moment(self.now + pause + 0.999)
-        self.status.avoid = sorted(avoid)
+        self.status.avoid = sorted(set(avoid))
+        self.status.refusals = list(refusals) if refusals is not None else self.status.refusals
+        self.status.failed_start = start or self.status.failed_start
         self._event("Restarting" if failed else "Requeued", reason, message)
         self._phase("Queued", message)
         self._condition("Admitted", False, reason, message)
         self._condition("Running", False, reason, message)
+
+    def _pause(self, failed: bool, start: FailedStart | None) -> float:
+        """The seconds of back-off: longer where the gang itself is to blame, or cannot start wherever it is placed."""
+        before = self.status.failed_start.times if self.status.failed_start is not None else 0
+        if failed:
+            return doubled(FAILURE_BACKOFF, self.status.restarts)
+        if start is not None and start.times > before:
+            return doubled(FAILURE_BACKOFF, before)
+        return doubled(FIRST_BACKOFF, self._requeued_in_a_row())
+
+    def forgive(self, refusals: Sequence[Refusal], start: FailedStart | None) -> None:
+        """The spec or a node has changed, or a node was left out for long enough: what else earlier starts taught holds."""
+        self.status.refusals, self.status.failed_start = list(refusals), start
 
     def preempt(self, message: str) -> None:
         """Another gang takes the GPUs; the job is queued again as of its arrival, without back-off."""
@@ -132,18 +160,23 @@ class Record:
         self._event("Suspending", "Suspended", message)
 
     def suspend(self) -> None:
-        """The last pod of a job that its user suspended is gone."""
-        message = f"suspended; annotate it with {names.SUSPEND}=false to queue it again"
+        """The last pod is gone of a job that its user suspended, or that muster sets aside because it does not start."""
+        failed, resuming = self.status.failed_start, f"annotate it with {names.SUSPEND}=false to queue it again"
+        event, reason, message = "Suspended", "Suspended", f"suspended; {resuming}"
+        if failed is not None and failed.times > self.job.spec.start_retries:
+            tries = f"set aside after {counted(failed.times, 'start')} that failed; the last: {failed.message}"
+            event, reason, message = "SetAside", SET_ASIDE, f"{tries}; {resuming}"
         self._arrive("Submitted", f"needs {counted(self.job.gpus, 'GPU')}")
         self._phase("Suspended", message)
-        self._condition("Suspended", True, "Suspended", message)
+        self._condition("Suspended", True, reason, message)
         self._condition("Admitted", False, "Suspended", message)
-        self._event("Suspended", "Suspended", message)
+        self._event(event, reason, message)
 
     def resume(self) -> None:
         """The user resumes the job: it is queued again as of its arrival."""
         message = "resumed; waits in its queue"
         self.status.not_before = None
+        self.forgive((), None)
         self._phase("Queued", message)
         self._condition("Suspended", False, "Resumed", message)
         self._condition("Admitted", False, "Resumed", message)

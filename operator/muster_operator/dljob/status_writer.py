@@ -11,7 +11,7 @@ from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 from muster_operator.reporting import about
 
-_WARNINGS = frozenset({"Failed", "Restarting", "Requeued", "Preempted", "Blocked"})
+_WARNINGS = frozenset({"Failed", "Restarting", "Requeued", "Preempted", "Blocked", "SetAside"})
 """Timeline events that are posted as Warnings."""
 
 

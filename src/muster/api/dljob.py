@@ -224,6 +224,10 @@ class SpecOf(Strict, Generic[RolesT]):
     """How the job saves its state; without it a suspended job restarts from its beginning."""
     backoff_limit: Annotated[int, Field(ge=0, le=2**31 - 1)] = 3
     """The number of the gang's own failures after which the job fails. A lost node does not count."""
+    start_deadline_seconds: Annotated[int, Field(ge=1, le=2**31 - 1)] = 600
+    """The seconds from the placement of the gang until all of it runs; then it gives its GPUs back and is queued again."""
+    start_retries: Annotated[int, Field(ge=0, le=2**31 - 1)] = 3
+    """The number of failed starts in a row after which the next one has the job set aside: suspended, until it is resumed."""
     suspend: bool = False
     """While true, the gang holds no GPUs."""
     active_deadline_seconds: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None

@@ -16,6 +16,8 @@ RoleName = Literal["worker", "chief", "ps", "evaluator"]
 ConditionType = Literal["Admitted", "Running", "Suspended", "Succeeded", "Failed"]
 TIMELINE_LIMIT = 50
 """The number of events of a timeline; the operator drops the oldest except the first."""
+REFUSALS_LIMIT = 64
+"""The number of nodes whose refusals are remembered; the operator drops the oldest."""
 
 Number = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0})]
 GpuIndex = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MOST_GPUS - 1})]
@@ -54,6 +56,38 @@ class TaskPlacement(Reported):
     """The node to which the pod is pinned."""
     gpus: list[GpuIndex] = Field(default_factory=list)
     """The pod's GPUs, by index on the node."""
+
+
+class Refusal(Reported):
+    """A node that refused a pod of the gang: kube-scheduler did not bind it there, or the kubelet did not admit it."""
+
+    node: str
+    """The node to which the pod was pinned."""
+    message: str = ""
+    """The words of kube-scheduler or the kubelet."""
+    times: Number = 1
+    """How often the node has refused the gang."""
+    until: AwareDatetime | None = None
+    """The gang does not go to the node before this time; unset after the first refusal, when others are only preferred."""
+    digest: str = ""
+    """The generation of the spec and a digest of the node's labels, taints and resources: a change ends the refusal."""
+
+
+class FailedStart(Reported):
+    """The last start of the gang, which failed. Until another succeeds, the gang preempts nobody."""
+
+    reason: str
+    """Why it failed, in one word for programs."""
+    message: str
+    """Why it failed, in one sentence."""
+    pod: str = ""
+    """The pod that did not start."""
+    node: str = ""
+    """The node on which it did not start."""
+    times: Number = 0
+    """The starts in a row that count against startRetries; a node that refuses a pod does not, others may take it."""
+    digest: str = ""
+    """What the failure holds for, as in a refusal: a change of it ends the failure."""
 
 
 class Progress(Reported):
@@ -103,6 +137,8 @@ class DLJobStatus(Reported):
     """The number of requeues for external reasons: a lost node, a deleted pod, a preemption."""
     queued_at: AwareDatetime | None = None
     """The arrival of the job, which determines its position in the queue even after a requeue."""
+    admitted_at: AwareDatetime | None = None
+    """The time of the present placement, from which startDeadlineSeconds counts."""
     started_at: AwareDatetime | None = None
     """The time at which the whole gang first ran in its present placement."""
     released_at: AwareDatetime | None = None
@@ -125,6 +161,10 @@ class DLJobStatus(Reported):
     """roles.worker.replicas at the time of the present placement; a different value there now requests a resize."""
     avoid: list[str] = Field(default_factory=list)
     """Nodes on which the last attempt failed; they are used again only if no other placement exists."""
+    refusals: list[Refusal] = Field(default_factory=list, max_length=REFUSALS_LIMIT)
+    """The nodes that refused the gang, the newest last."""
+    failed_start: FailedStart | None = None
+    """The last start, if it failed."""
     selector: str | None = None
     """The label selector of the worker pods (for the scale subresource)."""
     progress: Progress | None = None

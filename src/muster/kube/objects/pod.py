@@ -119,6 +119,8 @@ NO_STATE = ContainerState()
 class ContainerStatus(Struct, frozen=True):
     name: str
     state: ContainerState = NO_STATE
+    last_state: ContainerState = NO_STATE
+    restart_count: int = 0
 
 
 class PodStatus(Struct, frozen=True):
