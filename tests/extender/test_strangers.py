@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from muster.api import names
-from muster_extender.guard import Asker
+from muster_extender.guard import LONGEST_SPEC, Asker
 
 if TYPE_CHECKING:
     from extender.conftest import Extender, Json, Patches, Serving, Until, World
@@ -116,6 +116,16 @@ async def test_pod_that_no_scheduler_can_place_gets_an_error(world: World, impat
     world.store(pod)
     assert "that waits for a node" in (await ask(impatient, asked, "n1"))["Error"]
     assert len(world.cluster.assumed) == 0
+
+
+async def test_long_spec_of_an_unknown_pod_is_not_read_over_the_service(
+    world: World, service: Extender, impatient: Extender
+) -> None:
+    world.node("n1")
+    pod = world.pod("job", 0)
+    pod["spec"]["hostname"] = "h" * LONGEST_SPEC
+    assert (await ask(impatient, pod, "n1"))["NodeNames"] == ["n1"]
+    assert "no pod vision/job" in (await ask(service, pod, "n1"))["Error"]
 
 
 # Known pods with a forged body
