@@ -31,6 +31,7 @@ from muster_operator.dlqueue.usage import DLQUEUES
 from muster_operator.election import Election
 from muster_operator.endpoints import Endpoints
 from muster_operator.loop import Loop
+from muster_operator.node_loss import GRACE_SECONDS, NodeLoss
 from muster_operator.planning.executors import VERBS
 from muster_operator.planning.planning import Planning
 from muster_operator.registration import controllers
@@ -59,6 +60,12 @@ def arguments() -> argparse.Namespace:
         type=float,
         default=60.0,
         help="how often jobs with sharing.timeSlicing take turns (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--node-loss-grace-seconds",
+        type=float,
+        default=GRACE_SECONDS,
+        help="how long a node may be NotReady before its gangs are started elsewhere (default: %(default)s)",
     )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser.parse_args()
@@ -115,7 +122,9 @@ async def _operate(options: argparse.Namespace, client: Client, endpoints: Endpo
     """Watch, reconcile and plan until kopf ends."""
     stores, recorder = Stores(resources_of), Recorder(client, "muster-operator")
     reporter = Reporter(recorder)
-    context = Context(stores, WorkQueue(reporter.failed), ApiWriter(client, stores), reporter)
+    work_queue = WorkQueue(reporter.failed)
+    node_loss = NodeLoss(stores.view.nodes, work_queue.pace, options.node_loss_grace_seconds)
+    context = Context(stores, work_queue, ApiWriter(client, stores), reporter, node_loss)
     parts = controllers(context)
     loop = Loop(context, parts, Planning(context, parts, _settings(options)))
     endpoints.waits_for = lambda: loop.health.trouble if stores.synced else "waiting for the first lists"

@@ -16,6 +16,7 @@ from muster.scheduling.gang import Gang
 from muster.scheduling.resource_quota import ResourceQuota
 from muster.scheduling.snapshot import Queue
 from muster_operator.api_writer import ApiWriter
+from muster_operator.node_loss import NodeLoss
 from muster_operator.reporting import Reporter
 from muster_operator.stores import Stores
 from muster_operator.work_queue import WorkQueue
@@ -29,6 +30,7 @@ class Context:
     work_queue: WorkQueue
     api_writer: ApiWriter
     reporter: Reporter
+    node_loss: NodeLoss
 
 
 class News(Enum):

@@ -49,8 +49,3 @@ class Stores:
         """Return the digest of what decides which pods a node takes; "" if it is gone."""
         node = self.view.nodes.get(name)
         return digest(node) if node is not None else ""
-
-    def node_ready(self, name: str) -> bool:
-        """Return whether a node is there and ready."""
-        node = self.view.nodes.get(name)
-        return node is not None and node.ready

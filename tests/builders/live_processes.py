@@ -67,7 +67,7 @@ class Operator:
         """Start it, and wait until it has read the cluster, or stands by."""
         (port,) = processes.free_ports(1)
         kubeconfig = f"--kubeconfig={stack.kubeconfig(self._cluster, stack.ACCOUNTS.operator)}"
-        argv = [sys.executable, "-P", "-m", "muster_operator", kubeconfig, f"--port={port}", *self._args]
+        argv = [sys.executable, "-P", "-m", "muster_operator", kubeconfig, f"--port={port}", stack.NODE_LOSS, *self._args]
         ready = f"http://127.0.0.1:{port}/readyz" if wait else None
         self._cluster.run(Component(self._name, argv, {"PYTHONUNBUFFERED": "1"}, ready, port))
 

@@ -26,6 +26,7 @@ from muster_operator.dljob.job import Job
 from muster_operator.dljob.watch import key_of
 from muster_operator.external_pods.controller import ExternalPods
 from muster_operator.loop import Loop
+from muster_operator.node_loss import NodeLoss
 from muster_operator.planning.executors import VERBS
 from muster_operator.planning.planning import Planning
 from muster_operator.registration import controllers
@@ -34,6 +35,8 @@ from muster_operator.stores import Stores
 from muster_operator.work_queue import NEVER, WorkQueue
 
 SPACE = "vision"
+NODE_LOSS_GRACE = 20.0
+"""Seconds that a node may be NotReady here."""
 
 
 class OperatorHarness:
@@ -53,7 +56,8 @@ class OperatorHarness:
         self.stores = Stores(resources_of)
         self.stores.view.vouch(True)
         self.work_queue = WorkQueue(reporter.failed, clock=lambda: self.clock(), pace=lambda: self.pace())
-        self.context = Context(self.stores, self.work_queue, ApiWriter(self.client, self.stores), reporter)
+        node_loss = NodeLoss(self.stores.view.nodes, self.work_queue.pace, NODE_LOSS_GRACE)
+        self.context = Context(self.stores, self.work_queue, ApiWriter(self.client, self.stores), reporter, node_loss)
         self.controllers = controllers(self.context)
         self.planning = Planning(self.context, self.controllers, Settings(verbs=VERBS))
         self.loop = Loop(self.context, self.controllers, self.planning)

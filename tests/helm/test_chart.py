@@ -41,6 +41,8 @@ def test_lint_passes(helm: Helm) -> None:
         ("networkPolicy.apiServer[0].cidr=10.0.0.1", "/networkPolicy/apiServer/0", "missing property 'port'"),
         ("networkPolicy.apiServer[0].port=70000", "/networkPolicy/apiServer/0/port", "got 70,000, want 65,535"),
         ("networkPolicy.metricsFrom[0].namespace=x", "/networkPolicy/metricsFrom/0", "'namespace' not allowed"),
+        ("operator.nodeLossGraceSeconds=-1", "/operator/nodeLossGraceSeconds", "got -1, want 0"),
+        ("operator.nodeLossGraceSeconds=1m", "/operator/nodeLossGraceSeconds", "want number"),
         ("operatr.logLevel=INFO", "''", "'operatr' not allowed"),
         ("operator.logLevel=info", "/operator/logLevel", "'DEBUG', 'INFO'"),
         ("scheduler.policy=packed", "/scheduler/policy", "'pack', 'spread'"),
@@ -204,6 +206,7 @@ def test_required_gate_without_the_policy_fails_with_a_remedy(helm: Helm) -> Non
     [
         ("operator.preemption=false", "Deployment", "operator", "operator", "--no-preemption"),
         ("operator.logLevel=DEBUG", "Deployment", "operator", "operator", "--log-level=DEBUG"),
+        ("operator.nodeLossGraceSeconds=7", "Deployment", "operator", "operator", "--node-loss-grace-seconds=7"),
         ("scheduler.policy=spread", "Deployment", "scheduler", "extender", "--policy=spread"),
         ("scheduler.logLevel=debug", "Deployment", "scheduler", "extender", "--log-level=debug"),
         ("agent.interval=7", "DaemonSet", "agent", "agent", "--interval=7"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders.dljobs import NOW, Json, roles, template, time
-from builders.operator_harness import SPACE, OperatorHarness
+from builders.operator_harness import NODE_LOSS_GRACE, SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
 from muster_operator.dljob import manifests
@@ -101,6 +101,8 @@ async def test_pods_on_a_lost_node_are_deleted_without_grace(harness: OperatorHa
     for node in on:
         harness.node(node, ready=False)
     await harness.turn(2)
+    assert harness.status()["phase"] == "Running"
+    await harness.turn(2, seconds=NODE_LOSS_GRACE)
     assert harness.pods() == []
     assert (harness.status()["phase"], harness.admitted()[0]) == ("Queued", "NodeLost")
 

@@ -24,6 +24,7 @@ def test_torchrun_variables() -> None:
         "MUSTER_ROLE": "worker",
         "MUSTER_RANK": "1",
         "MUSTER_SIZE": "2",
+        "MUSTER_ATTEMPT": "1",
         "MASTER_ADDR": address,
         "MASTER_PORT": "29500",
         "WORLD_SIZE": "2",
@@ -45,7 +46,7 @@ def test_master_is_the_pod_of_rank_0_whatever_its_number() -> None:
 
 
 def test_job_without_rendezvous_gets_musters_variables_only() -> None:
-    assert set(told(gang("None"), 0)) == {"MUSTER_ROLE", "MUSTER_RANK", "MUSTER_SIZE"}
+    assert set(told(gang("None"), 0)) == {"MUSTER_ROLE", "MUSTER_RANK", "MUSTER_SIZE", "MUSTER_ATTEMPT"}
 
 
 def test_mpi_variables() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from builders.dljobs import BORN, NOW, Json, condition, time
-from builders.operator_harness import SPACE, OperatorHarness
+from builders.operator_harness import NODE_LOSS_GRACE, SPACE, OperatorHarness
 from muster.api import names
 from muster.kube import paths
 from muster_operator.external_pods import templates
@@ -169,7 +169,9 @@ async def test_pod_whose_node_is_lost_while_it_terminates_is_deleted(harness: Op
     await harness.turn()
     assert (harness.pods(), harness.server.asked) == (["a"], [])
     harness.node("n1", ready=False)
-    await harness.turn(2)
+    await harness.turn()
+    assert harness.work_queue.plan_at == NOW + NODE_LOSS_GRACE
+    await harness.turn(2, seconds=NODE_LOSS_GRACE)
     assert (uid(harness, "a") != "uid-a", kept(harness)) == (True, [])
 
 

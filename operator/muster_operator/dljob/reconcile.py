@@ -42,6 +42,7 @@ class Reconciler:
     def __init__(self, context: Context, jobs: Jobs, check: TemplateCheck, writer: StatusWriter, telling: JobTelling) -> None:
         self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
         self._jobs, self._check, self._writer, self._telling = jobs, check, writer, telling
+        self._node_loss = context.node_loss
         self._templates = Templates(context)
         self._services, self._reporter = context.stores.of(SERVICES), context.reporter
 
@@ -55,9 +56,13 @@ class Reconciler:
 
     def _next(self, job: Job, now: float) -> None:
         blocked = self._jobs.in_the_way(job) if self._check.has_passed(job) else ""
-        step = next_step(job, self._jobs.pods_of(job), self._stores.node_ready, now, blocked, self._stores.node_digest)
+        pods = self._jobs.pods_of(job)
+        step = next_step(job, pods, self._node_loss.is_alive, now, blocked, self._stores.node_digest)
         if step.check_at is not None:
             self._work_queue.mark_at(key_of(job.key), step.check_at)
+        nodes = {place.node for place in job.status.placement} | {pod.spec.node_name for pod in pods if pod.spec.node_name}
+        if (seconds := self._node_loss.check_in(nodes)) is not None:
+            self._work_queue.mark_in(key_of(job.key), seconds)
         if self._has_work(job, step):
             self._work_queue.start(key_of(job.key), self._told(job, self._carry_out(job, step)))
         elif self._check.is_needed(job):

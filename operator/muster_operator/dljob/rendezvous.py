@@ -23,7 +23,12 @@ MOUNT = "/etc/muster"
 
 def environment(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
     """Return the variables for the containers of one pod of a placed gang."""
-    env = {"MUSTER_ROLE": me.role, "MUSTER_RANK": str(me.rank), "MUSTER_SIZE": str(len(gang))}
+    env = {
+        "MUSTER_ROLE": me.role,
+        "MUSTER_RANK": str(me.rank),
+        "MUSTER_SIZE": str(len(gang)),
+        "MUSTER_ATTEMPT": str(job.status.attempt),
+    }
     match job.spec.rendezvous:
         case "Torchrun":
             env |= _torchrun(job, me, gang)

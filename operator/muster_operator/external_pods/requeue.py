@@ -34,6 +34,7 @@ class Requeue:
     def __init__(self, context: Context, sightings: Sightings) -> None:
         self._stores, self._work_queue = context.stores, context.work_queue
         self._api_writer, self._reporter = context.api_writer, context.reporter
+        self._node_loss = context.node_loss
         self._templates = context.stores.of(POD_TEMPLATES)
         self._sightings = sightings
         self._not_before: dict[str, float] = {}
@@ -62,7 +63,7 @@ class Requeue:
         stuck = {gang_name(pod): pod for pod in (*begun, *misplaced(pods))}
         for pod in pods:
             with self._reporter.contained(f"pod {pod.metadata.key}: whether it can start", about_pod(pod.metadata)):
-                is_stranded, until = stranded(self._sightings.dated(pod), self._stores.node_ready, now)
+                is_stranded, until = stranded(self._sightings.dated(pod), self._node_loss.is_alive, now)
                 if is_stranded:
                     stuck[gang_name(pod)] = pod
                 elif until is not None:
@@ -107,6 +108,8 @@ class Requeue:
                     await self._api_writer.delete(POD_TEMPLATES, parked.metadata)
                 case Step.WAIT if current is not None and self._is_abandoned(current):
                     await self._delete(current)
+                case Step.WAIT if current is not None and (seconds := self._node_loss.check_in(_nodes(current))) is not None:
+                    self._work_queue.plan_in(seconds)
                 case Step.CREATE if not_before <= self._work_queue.pace():
                     await self._create_again(parked)
                     self._not_before.pop(uid, None)
@@ -136,10 +139,14 @@ class Requeue:
 
     def _is_abandoned(self, pod: Pod) -> bool:
         """Whether a pod's node is gone: no kubelet will confirm the pod's end."""
-        return pod.spec.node_name is not None and not self._stores.node_ready(pod.spec.node_name)
+        return pod.spec.node_name is not None and not self._node_loss.is_alive(pod.spec.node_name)
 
     async def _delete(self, pod: Pod) -> None:
         await self._api_writer.delete(PODS, pod.metadata, grace_seconds=0 if self._is_abandoned(pod) else None)
+
+
+def _nodes(pod: Pod) -> list[str]:
+    return [pod.spec.node_name] if pod.spec.node_name else []
 
 
 def _cause(stuck: Pod) -> str:

@@ -20,11 +20,32 @@ def lose(cluster: LocalCluster, how: str, node: str) -> None:
         cluster.api.delete(f"/api/v1/nodes/{node}")
         return
     cluster.silence_node(node)
+    set_ready(cluster, node, "Unknown")
+
+
+def set_ready(cluster: LocalCluster, node: str, status: str) -> None:
+    """Write whether a node is ready, as its kubelet or the node controller does."""
     conditions = cluster.api.get(f"/api/v1/nodes/{node}")["status"]["conditions"]
     for condition in conditions:
         if condition["type"] == "Ready":
-            condition |= {"status": "Unknown", "reason": "NodeStatusUnknown"}
+            condition |= {"status": status, "reason": "NodeStatusUnknown" if status == "Unknown" else "KubeletReady"}
     cluster.api.patch(f"/api/v1/nodes/{node}/status", {"status": {"conditions": conditions}})
+
+
+def test_gang_runs_on_while_its_node_is_not_ready_for_a_moment(live: Live) -> None:
+    nodes = live.add_nodes(2)
+    live.job("steady", 2, 8, pool=live.namespace)
+    before = live.wait_running("steady", 2)
+    pods = {pod["metadata"]["uid"] for pod in live.pods("steady")}
+    live.cluster.silence_node(nodes[0])
+    for status in ("False", "Unknown", "True"):
+        set_ready(live.cluster, nodes[0], status)
+    live.cluster.revive_node(nodes[0])
+    live.job("after", 1, 8, pool=live.namespace, hold=True)  # what is told of it was planned with all that was written before
+    live.wait_reason("after", "InsufficientGPUs")
+    after = live.status("steady")
+    assert (after["phase"], after["placement"]) == ("Running", before["placement"])
+    assert {pod["metadata"]["uid"] for pod in live.pods("steady")} == pods
 
 
 @pytest.mark.parametrize("how", ["deleted", "silent"])

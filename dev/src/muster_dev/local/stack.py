@@ -22,6 +22,8 @@ SCHEDULER = "muster-scheduler"
 """The name of the process; its schedulerName is muster.api.names.SCHEDULER."""
 ACCOUNTS = write_policies.Accounts("muster-operator", SCHEDULER, "muster-agent", per_node=False)
 """The user names of the parts; one agent serves all nodes."""
+NODE_LOSS = "--node-loss-grace-seconds=5"
+"""The operator's argument: less than on a real cluster, since kwok's nodes fall silent only where somebody wants to see it."""
 PARTS = ("muster-operator", "muster-agent", SCHEDULER, "muster-extender")
 """The processes of muster, in the order in which they stop."""
 
@@ -91,7 +93,14 @@ def components(cluster: LocalCluster, ports: Sequence[int]) -> list[Component]:
             ready_url=f"https://127.0.0.1:{scheduler}/healthz",
             port=scheduler,
         ),
-        _part(operators, "operator", f"--port={operator}", port=operator, ready_url=f"http://127.0.0.1:{operator}/readyz"),
+        _part(
+            operators,
+            "operator",
+            f"--port={operator}",
+            NODE_LOSS,
+            port=operator,
+            ready_url=f"http://127.0.0.1:{operator}/readyz",
+        ),
         _part(agents, "agent", "--local-nodes"),
     ]
 
