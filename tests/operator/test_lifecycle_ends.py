@@ -28,7 +28,7 @@ def test_job_fails_at_its_deadline(age: float, answer: Json | None) -> None:
     assert look(gang, pods_of(gang), now=NOW + age) == answer
     step = step_of(gang, pods_of(gang), now=NOW + 200)
     assert step.status is not None
-    assert step.status.status.message == "ran longer than 100 s"
+    assert step.status.status.message == "ran longer than 100 s, over all attempts"
 
 
 def test_deadline_counts_from_the_start_of_the_whole_gang() -> None:
@@ -41,6 +41,13 @@ def test_deadline_counts_from_the_start_of_the_whole_gang() -> None:
 def test_deadline_does_not_count_time_in_the_queue() -> None:
     gang = after(started(job(activeDeadlineSeconds=1)), lambda record: record.preempt("gave way"))
     assert look(gang, now=NOW + 9) == {"service": False}
+
+
+def test_deadline_counts_what_earlier_attempts_ran() -> None:
+    gang = after(started(job(activeDeadlineSeconds=100)), lambda record: record.preempt("gave way"), NOW + 60)
+    again = started(gang, at=NOW + 500)
+    assert look(again, pods_of(again), now=NOW + 539)["wake"] == NOW + 540
+    assert look(again, pods_of(again), now=NOW + 540) == {"status": ("Failed", "Failed", "DeadlineExceeded")}
 
 
 def test_earlier_of_two_times_is_checked_first() -> None:

@@ -119,7 +119,7 @@ def test_unknown_fields_of_a_template_pass_through() -> None:
     one["spec"]["initContainers"] = [{"name": "fetch", "image": "x"}]
     spec = pod(roles={"worker": {"replicas": 1, "template": one}})["spec"]
     assert {key: spec[key] for key in odd} == odd
-    assert spec["initContainers"] == one["spec"]["initContainers"]
+    assert [each["name"] for each in spec["initContainers"]] == ["fetch"]
     assert spec["containers"][0]["livenessProbe"] == {"exec": {"command": ["true"]}}
 
 
@@ -147,11 +147,24 @@ def test_users_variables_take_precedence() -> None:
 
 
 def test_every_container_gets_the_variables() -> None:
-    one = template()
+    one = template(initContainers=[{"name": "wait", "image": "x"}, {"name": "upload", "image": "x", "restartPolicy": "Always"}])
     one["spec"]["containers"].append({"name": "logs", "image": "x"})
-    first, second = pod(roles={"worker": {"replicas": 1, "template": one}})["spec"]["containers"]
-    assert first["env"] == second["env"]
-    assert first["volumeMounts"] == second["volumeMounts"] == [OWN_MOUNT]
+    spec = pod(roles={"worker": {"replicas": 1, "template": one}})["spec"]
+    containers: list[Json] = [*spec["containers"], *spec["initContainers"]]
+    first, others = containers[0], containers[1:]
+    assert [each["name"] for each in others] == ["logs", "wait", "upload"]
+    for each in others:
+        assert first["env"] == each["env"]
+        assert first["volumeMounts"] == each["volumeMounts"] == [OWN_MOUNT]
+
+
+def test_pod_in_the_network_of_its_node_knows_the_names_of_its_gang() -> None:
+    def policy(**spec: Any) -> Any:
+        return pod(roles={"worker": {"replicas": 2, "template": template(**spec)}})["spec"].get("dnsPolicy")
+
+    assert policy(hostNetwork=True) == "ClusterFirstWithHostNet"
+    assert policy(hostNetwork=True, dnsPolicy="Default") == "Default"
+    assert policy() is None
 
 
 @pytest.mark.parametrize(

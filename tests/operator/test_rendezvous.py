@@ -108,3 +108,27 @@ def test_tf_config_lists_by_index_and_not_by_rank() -> None:
         '{"cluster": {"ps": ["vgg16-ps-0.vgg16.vision.svc:2222"], "worker": ["vgg16-worker-0.vgg16.vision.svc:2222", '
         '"vgg16-worker-1.vgg16.vision.svc:2222", "vgg16-worker-2.vgg16.vision.svc:2222"]}, "task": {"index": 0, "type": "ps"}}'
     )
+
+
+def on_host(rendezvous: str, name: str = "vgg16", first: int = 0, **fields: Any) -> Job:
+    """A gang in the network of its nodes; GPUs from a number on."""
+    worker = {"replicas": 2, "template": template(2, hostNetwork=True)}
+    one = gang(rendezvous, name=name, roles={"worker": worker, **fields}, metadata={"uid": f"uid-{name}"})
+    for place in one.status.placement:
+        place.gpus = [gpu + first for gpu in place.gpus]
+    return one
+
+
+def test_gangs_in_the_network_of_one_node_get_different_ports() -> None:
+    ports = {told(on_host("Torchrun", first=first), index)["MASTER_PORT"] for first in (0, 4) for index in (0, 1)}
+    assert len(ports) == 2
+    servers = [json.loads(told(on_host("ParameterServer", first=first), 0)["TF_CONFIG"])["cluster"] for first in (0, 4)]
+    assert servers[0]["worker"] != servers[1]["worker"]
+
+
+def test_pods_without_gpus_are_told_apart_by_their_job() -> None:
+    ps = {"replicas": 2, "template": template(0, hostNetwork=True)}
+    clusters = [json.loads(told(on_host("ParameterServer", name, ps=ps), 0)["TF_CONFIG"])["cluster"]["ps"] for name in "ab"]
+    ports = [address.rpartition(":")[2] for addresses in clusters for address in addresses]
+    assert len(set(ports)) == 4
+    assert all(20_000 <= int(port) < 32_768 for port in ports)

@@ -103,7 +103,9 @@ def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:
     try:
         pods = {name: Pod(Meta(name=""), role.template.spec) for name, role in _decode_roles(roles).present().items()}
         shapes = {name: _shape(name, pod) for name, pod in pods.items()}
-        return replace(job, shapes=shapes, charges={name: charge_of(pod) for name, pod in pods.items()})
+        host_network = frozenset(name for name, pod in pods.items() if pod.spec.host_network)
+        charges = {name: charge_of(pod) for name, pod in pods.items()}
+        return replace(job, shapes=shapes, charges=charges, host_network=host_network)
     except (msgspec.MsgspecError, ValueError) as error:
         return replace(job, flaw=f"a template of its roles is no pod template: {error}", **_nothing(job))
 

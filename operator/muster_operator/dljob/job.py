@@ -39,6 +39,8 @@ class Job:
     shapes: Mapping[RoleName, Task]
     charges: Mapping[RoleName, Charge]
     """What one pod of each role counts in the resource quotas of its namespace."""
+    host_network: frozenset[RoleName] = frozenset()
+    """The roles whose pods use the network of their node."""
     flaw: str = ""
     """Why no pod can be made of its templates, as far as muster sees; shapes and charges say nothing then."""
 

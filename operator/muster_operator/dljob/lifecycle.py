@@ -50,7 +50,8 @@ def next_step(
     if job.finished:
         _finished(job, mine, alive, now, step)
     elif _overdue(job, now, step):
-        record(step, job, now).finish(False, "DeadlineExceeded", f"ran longer than {job.spec.active_deadline_seconds} s")
+        message = f"ran longer than {job.spec.active_deadline_seconds} s, over all attempts"
+        record(step, job, now).finish(False, "DeadlineExceeded", message)
     elif job.status.placement and (misfit := placement_check.misfit(job)) is not None:
         record(step, job, now).requeue("PlacementInvalid", f"the placement in the status is not this job's: {misfit}")
     elif job.status.placement:
@@ -81,9 +82,10 @@ def _finished(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: floa
 
 
 def _overdue(job: Job, now: float, step: Step) -> bool:
+    """Whether a gang has run for longer than it may, over all of its placements."""
     if job.spec.active_deadline_seconds is None or job.status.started_at is None or not job.status.placement:
         return False
-    end = stamp(job.status.started_at) + job.spec.active_deadline_seconds
+    end = stamp(job.status.started_at) + job.spec.active_deadline_seconds - job.status.ran_seconds
     if end > now:
         step.check_by(end)
     return end <= now

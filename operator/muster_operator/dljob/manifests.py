@@ -17,6 +17,8 @@ from muster_operator.dljob.rendezvous import MOUNT, environment, hostfile, outli
 from muster_operator.pinning import Manifest, pinned
 
 ANNOTATIONS_VOLUME = "muster-annotations"
+CONTAINERS = ("initContainers", "containers")
+"""All get the same variables and mounts: an init container may wait for rank 0, a sidecar act on a notice."""
 
 
 def pod(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: Manifest) -> Manifest:
@@ -105,8 +107,10 @@ def _spec(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: 
         "restartPolicy": template.get("restartPolicy", "Never"),
         "affinity": pinned(template.get("affinity"), me.node),
         "volumes": [*(template.get("volumes") or ()), _annotations_volume(job)],
-        "containers": [_container(container, env) for container in template["containers"]],
+        **{kind: [_container(each, env) for each in template[kind]] for kind in CONTAINERS if template.get(kind)},
     }
+    if template.get("hostNetwork") and "dnsPolicy" not in template:
+        spec["dnsPolicy"] = "ClusterFirstWithHostNet"  # else the names of the gang's Service are not known
     if has_service(job):
         spec |= {"hostname": me.pod, "subdomain": job.meta.name}
     if job.spec.priority_class_name:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from zlib import crc32
 
 from muster.api.status import RoleName, TaskPlacement
 from muster_operator.dljob.job import Job
@@ -17,6 +18,11 @@ MASTER_PORT = 29500
 """torch.distributed's default port."""
 SERVER_PORT = 2222
 """TensorFlow's customary port of workers and parameter servers."""
+HOST_PORTS = 20_000
+"""The first of the ports of pods in the network of their node, below those that Linux gives to outgoing connections."""
+PORTS_BY_GPU = 100
+"""Of these, those of pods with GPUs; others have one of the next by a hash."""
+PORTS_BY_HASH = 9_000
 MOUNT = "/etc/muster"
 """Where the downward API shows a pod its own annotations, and the hostfile of an MPI job."""
 
@@ -70,16 +76,28 @@ def address(job: Job, place: TaskPlacement) -> str:
     return f"{place.pod}.{job.meta.name}.{job.meta.namespace}.svc"
 
 
+def _port(job: Job, place: TaskPlacement, port: int) -> int:
+    """The port on which a pod listens: in the network of its node one that no other gang's pod there has.
+
+    No two pods on a node have the same first GPU. Pods without GPUs are told apart by job and rank only.
+    """
+    if place.role not in job.host_network:
+        return port
+    if place.gpus:
+        return HOST_PORTS + min(place.gpus)
+    return HOST_PORTS + PORTS_BY_GPU + crc32(f"{job.meta.uid}/{place.rank}".encode()) % PORTS_BY_HASH
+
+
 def _torchrun(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> dict[str, str]:
     first = min(gang, key=lambda place: place.rank)
-    processes = max(1, len(me.gpus))
+    processes, port = max(1, len(me.gpus)), str(_port(job, first, MASTER_PORT))
     return {
         "MASTER_ADDR": address(job, first),
-        "MASTER_PORT": str(MASTER_PORT),
+        "MASTER_PORT": port,
         "WORLD_SIZE": str(len(gang)),
         "RANK": str(me.rank),
         "PET_MASTER_ADDR": address(job, first),
-        "PET_MASTER_PORT": str(MASTER_PORT),
+        "PET_MASTER_PORT": port,
         "PET_NNODES": str(len(gang)),
         "PET_NODE_RANK": str(me.rank),
         "PET_NPROC_PER_NODE": str(processes),
@@ -90,5 +108,5 @@ def _tf_config(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement]) -> st
     cluster: dict[str, list[str]] = {}
     for place in sorted(gang, key=lambda place: place.index):
         if place.role != "evaluator":  # an evaluator is outside TensorFlow's cluster
-            cluster.setdefault(place.role, []).append(f"{address(job, place)}:{SERVER_PORT}")
+            cluster.setdefault(place.role, []).append(f"{address(job, place)}:{_port(job, place, SERVER_PORT)}")
     return json.dumps({"cluster": cluster, "task": {"type": me.role, "index": me.index}}, sort_keys=True)

@@ -244,10 +244,12 @@ class Record:
         self.status.nodes = ",".join(nodes[:MOST_NODES]) + (f",+{len(nodes) - MOST_NODES}" if len(nodes) > MOST_NODES else "")
 
     def _count_service(self) -> None:
-        """Add the GPU-seconds of the present placement to the job's attained service."""
+        """Add what the gang ran in the present placement to the job's attained service."""
         if self.status.started_at:
             held = sum(len(place.gpus) for place in self.status.placement)
-            self.status.gpu_seconds += round(held * max(0.0, self.now - stamp(self.status.started_at)), 1)
+            ran = max(0.0, self.now - stamp(self.status.started_at))
+            self.status.gpu_seconds += round(held * ran, 1)
+            self.status.ran_seconds += round(ran, 1)
 
     def _phase(self, phase: Phase, message: str) -> None:
         self.status.phase = phase

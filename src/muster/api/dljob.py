@@ -231,7 +231,7 @@ class SpecOf(Strict, Generic[RolesT]):
     suspend: bool = False
     """While true, the gang holds no GPUs."""
     active_deadline_seconds: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    """The job fails after being active for longer than this."""
+    """The job fails once its whole gang has run for longer than this, over all attempts; waiting does not count."""
     ttl_seconds_after_finished: Seconds | None = None
     """The seconds from the end of the job to its deletion; without it, never."""
 

@@ -145,6 +145,8 @@ class DLJobStatus(Reported):
     """The time at which the gang last released its GPUs."""
     gpu_seconds: float = 0.0
     """GPU-seconds of earlier placements; among time-sharing jobs the one with the least goes first."""
+    ran_seconds: float = 0.0
+    """The seconds for which the whole gang ran in earlier placements; activeDeadlineSeconds counts them."""
     finished_at: AwareDatetime | None = None
     """The time at which the job succeeded or failed."""
     not_before: AwareDatetime | None = None
