@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from muster.kube import paths
 from muster.scheduling.decisions import Decision
 from muster.scheduling.planner import Planner
 from muster.scheduling.snapshot import Snapshot
+from muster_operator.dljob.templates import JOBS_AT_ONCE
 from muster_operator.work_queue import PLAN_SECONDS, PLAN_SHARE
 
 WHOLE = roles(workers=1, gpus=4)
@@ -106,6 +108,36 @@ async def test_plan_looks_at_no_job_whose_templates_are_being_checked(
     await harness.idle()
     await harness.turn()
     assert [name for name in crowd if harness.status(name).get("placement")] == crowd[:2]
+
+
+@pytest.mark.parametrize(("waiting", "checked"), [(0, JOBS_AT_ONCE), (2, 1)])
+async def test_jobs_behind_others_are_checked_one_at_a_time(full: OperatorHarness, waiting: int, checked: int) -> None:
+    for number in range(waiting):
+        full.submit(f"waits{number}", roles=WHOLE)
+    await full.turn(2, seconds=60)
+    held = full.server.hold("/pods")
+    crowd = [f"z{number:03}" for number in range(2 * JOBS_AT_ONCE)]
+    for name in crowd:
+        full.submit(name, roles=WHOLE)
+    full.sync()
+    full.reconcile()
+    asked = len(full.server.asked)
+    await full.until(lambda: len(_dry_runs(full, asked)) >= checked)
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+    assert len(_dry_runs(full, asked)) == checked
+    held.set()
+    await full.idle()
+    await full.turn()
+    await full.idle()
+    assert all(full.dljobs.check.has_passed(full.job(name)) for name in crowd)
+
+
+def _dry_runs(harness: OperatorHarness, since: int) -> list[str]:
+    """The pods that the API server has been asked about."""
+    return [
+        body["metadata"]["name"] for method, path, body in harness.server.asked[since:] if method == "POST" and "/pods" in path
+    ]
 
 
 def _looked_at(harness: OperatorHarness, monkeypatch: pytest.MonkeyPatch) -> list[str]:

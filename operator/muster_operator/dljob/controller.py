@@ -198,6 +198,7 @@ class DLJobs(Controller):
         return job if planned is not None and job is not None and planned.job.meta.uid == job.meta.uid else None
 
     def report(self, gangs: Sequence[Gang], waits: Sequence[Wait]) -> None:  # noqa: ARG002 (all jobs count, planned or not)
+        self.check.behind_others = any(wait.reason is Reason.BEHIND_IN_QUEUE for wait in waits)
         metrics.observe_phases(self.jobs.phases)
 
     async def _admit(self, decision: Place | Move | Resize, now: float) -> None:
