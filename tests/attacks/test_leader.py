@@ -11,14 +11,16 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
 from builders.history import History, State
-from builders.leaders import leads, paused, two_operators
+from builders.leaders import Lingering, in_place, leads, paused, two_operators
 from builders.live import Json, Live
 from builders.live_processes import Operator
 from muster.api import names
+from muster.kube.lease import Terms
 from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
@@ -30,21 +32,36 @@ CONNECTIONS = 32
 """Of an operator: so many writes may be on their way when it is stopped."""
 GONE = 5
 """Jobs that are deleted while the leader is stopped, so that its successor places others elsewhere than it would have."""
-NODES = 38
-"""Of eight GPUs, one for each job."""
+GPUS = 8
+"""Of each node."""
+PENDING = 100
+"""Jobs whose placements a leader is writing when it is stopped."""
 QUEUE = "default"
 
 
 @pytest.fixture
 def crowd(cluster: LocalCluster, namespace: str) -> Iterator[Live]:
     """A namespace with 300 jobs of one GPU on nodes of their own; all wait for a quota, so it lets many go in one plan."""
-    live = Live(cluster, namespace)
-    live.add_nodes(NODES)
+    with waiting(Live(cluster, namespace), JOBS) as live:
+        yield live
+
+
+@pytest.fixture
+def few(cluster: LocalCluster, namespace: str) -> Iterator[Live]:
+    """As many jobs as one leader is to have pending."""
+    with waiting(Live(cluster, namespace), PENDING) as live:
+        yield live
+
+
+@contextmanager
+def waiting(live: Live, jobs: int) -> Iterator[Live]:
+    """Have so many jobs of one GPU wait for the quota of their queue, with room for all of them."""
+    live.add_nodes(-(-jobs // GPUS))
     live.create("dlqueues", {"metadata": {"name": QUEUE}, "spec": {"gpus": 0}})
     live.wait(lambda: "status" in live.get("dlqueues", QUEUE), "the operator knows the queue")
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: live.job(f"j{number}", 1, 1, pool=live.namespace, rendezvous="None"), range(JOBS)))
-    live.wait(lambda: phases(live).count("Queued") == JOBS, "all jobs wait")
+        list(pool.map(lambda number: live.job(f"j{number}", 1, 1, pool=live.namespace, rendezvous="None"), range(jobs)))
+    live.wait(lambda: phases(live).count("Queued") == jobs, "all jobs wait")
     yield live
     live.clear()
 
@@ -138,3 +155,25 @@ def test_leader_that_is_stopped_continued_or_killed_outruns_nobody(crowd: Live, 
             told = [(event["event"], event["message"]) for event in job["status"]["timeline"]]
             assert [event for event, _ in told] == ["Queued", "Admitted", "Running"], f"{place['pod']}: {told}"
         assert not at, "every pod is of a placement"
+
+
+def test_former_leader_that_does_not_end_writes_nothing_more(few: Live, cluster: LocalCluster) -> None:
+    """Some of its placements are still to be sent when it goes on: every one of them is refused by its own client."""
+    leader = Lingering(cluster)
+    with in_place(cluster, leader), History(cluster) as history:
+        few.patch("dlqueues", QUEUE, {"spec": {"gpus": PENDING}})
+        history.wait(placed, "placements are being written")
+        with paused(leader):
+            time.sleep(Terms().duration)  # the lease runs out, and what was sent before arrives
+            before = written(few)
+        few.wait(lambda: "could not be written" in leader.log() or written(few) != before, "it goes on")
+        assert written(few) == before
+        assert "leads no longer" in leader.log()
+        assert 0 < placed(history.now()) < PENDING
+        leader.kill()
+
+
+def written(live: Live) -> Json:
+    """What an operator has written, by kind and name: the version of each job, and which pods there are."""
+    jobs = {f"dljobs/{job['metadata']['name']}": job["metadata"]["resourceVersion"] for job in live.items("dljobs")}
+    return jobs | {f"pods/{pod['metadata']['name']}": pod["metadata"]["uid"] for pod in live.pods()}

@@ -18,25 +18,44 @@ def leads(operator: Operator) -> bool:
     return operator.metric("muster_operator_leader") == 1.0
 
 
+class Lingering(Operator):
+    """An operator that goes on although it has lost the lease: its client alone keeps it from writing then.
+
+    A thread ends a former leader, and the kernel may let that thread run last.
+    """
+
+    program = ("-c", "from muster_operator import __main__, election; election._end = lambda: None; __main__.main()")
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        super().__init__(cluster, "operator-lingering", f"--lease={LEASE}")
+
+
 @contextmanager
-def two_operators(cluster: LocalCluster) -> Iterator[tuple[Operator, Operator]]:
-    """Run two operators, of which the first leads; in the end neither may have failed, and the one without a Lease is back."""
+def in_place(cluster: LocalCluster, *operators: Operator) -> Iterator[None]:
+    """Run these operators, of which the first leads; in the end none may have failed, and the one without a Lease is back."""
     alone = Operator(cluster)
     alone.kill()
-    both = Operator(cluster, "operator-a", f"--lease={LEASE}"), Operator(cluster, "operator-b", f"--lease={LEASE}")
-    for each in both:
+    for each in operators:
         each.start()
-    cluster.wait(lambda: leads(both[0]), "the first leads")
+    cluster.wait(lambda: leads(operators[0]), "the first leads")
     try:
-        yield both
+        yield
     finally:
-        for each in both:
+        for each in operators:
             each.stop()
-    for each in both:
+    for each in operators:
         assert "Traceback" not in each.log(), each.log()
     if cluster.exists(PATH):
         cluster.api.delete(PATH)
     alone.start()
+
+
+@contextmanager
+def two_operators(cluster: LocalCluster) -> Iterator[tuple[Operator, Operator]]:
+    """Run two operators, of which the first leads."""
+    both = Operator(cluster, "operator-a", f"--lease={LEASE}"), Operator(cluster, "operator-b", f"--lease={LEASE}")
+    with in_place(cluster, *both):
+        yield both
 
 
 @contextmanager

@@ -41,6 +41,8 @@ class Scheduler:
 class Operator:
     """An operator's process, to be killed and started again; by default that of the cluster's muster."""
 
+    program: tuple[str, str] = ("-m", "muster_operator")
+
     def __init__(self, cluster: LocalCluster, name: str = OPERATOR, *args: str) -> None:
         self._cluster, self._name, self._args = cluster, name, args
 
@@ -67,7 +69,7 @@ class Operator:
         """Start it, and wait until it has read the cluster, or stands by."""
         (port,) = processes.free_ports(1)
         kubeconfig = f"--kubeconfig={stack.kubeconfig(self._cluster, stack.ACCOUNTS.operator)}"
-        argv = [sys.executable, "-P", "-m", "muster_operator", kubeconfig, f"--port={port}", stack.NODE_LOSS, *self._args]
+        argv = [sys.executable, "-P", *self.program, kubeconfig, f"--port={port}", stack.NODE_LOSS, *self._args]
         ready = f"http://127.0.0.1:{port}/readyz" if wait else None
         self._cluster.run(Component(self._name, argv, {"PYTHONUNBUFFERED": "1"}, ready, port))
 

@@ -285,6 +285,42 @@ async def test_quota_lowered_below_what_runs_stops_nothing_and_starts_nothing(ha
     assert harness.admitted("waits") == ("QuotaExhausted", "needs 1 GPU; queue vision/default uses 4 of 2 GPUs")
 
 
+async def test_new_queue_counts_what_runs_already_and_stops_none_of_it(harness: OperatorHarness) -> None:
+    """The namespace had no queues; a quota of 0 admits nothing more, and says so."""
+    harness.submit("runs", roles=WHOLE)
+    await harness.turn(3)
+    harness.run_pods()
+    queue(harness, "default", 0)
+    harness.submit("waits", roles=roles(workers=1, gpus=1), priority=1)
+    await harness.turn(4)
+    assert (set(held(harness)), harness.status("runs")["phase"]) == ({"runs"}, "Running")
+    words = "needs 1 GPU; queue vision/default may never hold more than 0"
+    assert harness.admitted("waits") == ("OverQuota", words)
+    status = harness.server.objects[paths.dlqueues(SPACE, "default")]["status"]
+    assert (status["gpusInUse"], status["running"], status["pending"]) == (4, 1, 1)
+    assert status["message"] == f"vision/waits: {words}"
+
+
+async def test_job_that_runs_outside_all_queues_goes_on_until_it_is_queued_again(harness: OperatorHarness) -> None:
+    """The first queue of its namespace has another name: what runs stays, is counted nowhere, and does not come back."""
+    harness.submit("runs", roles=WHOLE)
+    await harness.turn(3)
+    harness.run_pods()
+    queue(harness, "prod", 0)
+    await harness.turn(3)
+    assert harness.status("runs")["phase"] == "Running"
+    status = harness.server.objects[paths.dlqueues(SPACE, "prod")]["status"]
+    assert (status["gpusInUse"], status["running"]) == (0, 0)
+    harness.change(paths.dljobs(SPACE, "runs"), metadata={"annotations": {names.SUSPEND: "true"}})
+    await harness.turn(2)
+    await harness.turn(2, seconds=2)
+    harness.end_pods()
+    await harness.turn(2)
+    harness.change(paths.dljobs(SPACE, "runs"), metadata={"annotations": {names.SUSPEND: "false"}})
+    await harness.turn(3)
+    assert harness.admitted("runs") == ("QueueNotFound", "queue vision/default does not exist; there are vision/prod")
+
+
 async def test_time_slicing_job_with_least_service_goes_first(harness: OperatorHarness) -> None:
     turns = {"timeSlicing": True}
     harness.submit("long", roles=roles(workers=2, gpus=4), sharing=turns)
