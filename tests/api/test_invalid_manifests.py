@@ -92,6 +92,8 @@ SPEC = {
     "checkpoint.everyMiniBatches": integer(1, INT32),
     "checkpoint.deadlineSeconds": integer(1, 86400),
     "backoffLimit": integer(0, INT32),
+    "startDeadlineSeconds": integer(1, INT32),
+    "startRetries": integer(0, INT32),
     "suspend": BOOLEAN,
     "activeDeadlineSeconds": integer(1, INT32),
     "ttlSecondsAfterFinished": integer(0, INT32),

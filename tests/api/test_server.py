@@ -55,6 +55,8 @@ def test_defaults_are_in_the_stored_object(server: "Server") -> None:
         "rendezvous": "Torchrun",
         "roles": {},
         "sharing": {"packing": False, "timeSlicing": False},
+        "startDeadlineSeconds": 600,
+        "startRetries": 3,
         "suspend": False,
     }
     assert (template["restartPolicy"], template["schedulerName"]) == ("Never", "muster")
@@ -207,6 +209,7 @@ MUTABLE = [
     ("roles.worker.replicas", 2),
     ("suspend", True),
     ("backoffLimit", 0),
+    ("startDeadlineSeconds", 60),
     ("placement.required", "Block"),
     ("checkpoint.everyMiniBatches", 5),
     ("activeDeadlineSeconds", None),

@@ -9,9 +9,9 @@ from builders.dljobs import NOW, Json
 from muster.kube.objects import Pod
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.lifecycle import next_step
-from muster_operator.dljob.starting import UNCHANGED, Digest
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.step import Step
+from muster_operator.lessons import UNCHANGED, Digest
 from muster_operator.timestamps import stamp
 
 

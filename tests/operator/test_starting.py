@@ -17,7 +17,7 @@ from muster.kube.objects.pod import Gate
 from muster_operator.backoff import FAILURE_BACKOFF
 from muster_operator.dljob.gang import gang_of
 from muster_operator.dljob.job import Job
-from muster_operator.dljob.starting import LONGEST_REFUSED_SECONDS, MOST_WORDS, REFUSED_SECONDS, UNCHANGED, Digest
+from muster_operator.lessons import LONGEST_REFUSED_SECONDS, MOST_WORDS, REFUSED_SECONDS, UNCHANGED, Digest
 from muster_operator.node_digest import digest
 from muster_operator.timestamps import stamp
 

@@ -15,6 +15,7 @@ from muster.api.status import DLJobStatus, RoleName
 from muster.kube.objects import Meta, ReservationStatus, Reserved
 from muster.scheduling.gang import Task
 from muster.scheduling.resource_quota import Charge
+from muster_operator.lessons import Lessons
 
 Spec = SpecOf[dict[RoleName, int]]
 """The spec of a DLJob with the number of pods of each role in place of the roles."""
@@ -91,10 +92,10 @@ class Job:
             return False
         return bool(self.status.placement) or not (self.suspended or self.status.phase in ("Suspending", "Suspended"))
 
-    def was_refused_by(self, node: str) -> bool:
-        """Whether a change of this node may help the job to start."""
-        failed = self.status.failed_start
-        return any(each.node == node for each in self.status.refusals) or (failed is not None and failed.node == node)
+    @property
+    def lessons(self) -> Lessons:
+        """What earlier starts have taught."""
+        return Lessons(tuple(self.status.refusals), self.status.failed_start)
 
     @property
     def waits_for(self) -> str | None:

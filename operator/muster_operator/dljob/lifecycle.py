@@ -24,9 +24,9 @@ from muster_operator.dljob import placement_check, starting
 from muster_operator.dljob.faults import cause, fails, restarts, trouble
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service, notes, stays
-from muster_operator.dljob.starting import UNCHANGED, Digest
 from muster_operator.dljob.status import UNMET, UNREADABLE
 from muster_operator.dljob.step import Step, record, stop
+from muster_operator.lessons import UNCHANGED, Digest
 from muster_operator.timestamps import stamp
 
 
@@ -108,14 +108,14 @@ def _unplaced(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: floa
 
 def _learnt(job: Job, now: float, step: Step, digest: Digest) -> None:
     """Forget of earlier starts what does not hold any more; set a job aside that has failed to start too often."""
-    refusals, failed = starting.standing(job, digest, now)
-    if (refusals, failed) != (job.status.refusals, job.status.failed_start):
-        record(step, job, now).forgive(refusals, failed)
+    known = job.lessons
+    standing = known.standing(starting.for_generation(job, digest), now)
+    if standing != known:
+        record(step, job, now).learn(standing)
     elif starting.exhausted(job):
         step.annotate_job |= {names.SUSPEND: "true"}  # the job's change leads to its suspension
-    for refusal in refusals:
-        if refusal.until is not None:
-            step.check_by(stamp(refusal.until))
+    if standing.until is not None:
+        step.check_by(standing.until)
 
 
 def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> None:
@@ -177,8 +177,8 @@ def _requeued(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], n
         return True
     found = trouble(job, current, alive, now, step) or starting.overdue(job, current, now, step)
     if found is not None:
-        refusals, failed = starting.refused(job, found, digest, now), starting.failed(job, found, digest)
-        record(step, job, now).requeue(found.reason, found.message, avoid=found.avoid, refusals=refusals, start=failed)
+        lessons = starting.learnt(job, found, digest, now)
+        record(step, job, now).requeue(found.reason, found.message, avoid=found.avoid, lessons=lessons)
     return found is not None
 
 

@@ -133,7 +133,7 @@ class Reconciler:
     async def _requeue(self, job: Job, message: str) -> None:
         """A pod or the Service could not be created: the whole gang is requeued, with the API server's words."""
         record = Record(job, self._work_queue.clock())
-        record.requeue("FailedCreate", message, start=starting.not_created(job, message))
+        record.requeue("FailedCreate", message, lessons=starting.not_created(job, message))
         await self._writer.write(record)
 
     async def _create_pods(self, job: Job, places: Sequence[TaskPlacement]) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from muster.api import names
-from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, FailedStart, Phase, Refusal, TimelineEvent
+from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, Phase, TimelineEvent
 from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Reason
 from muster.scheduling.gang import Placement
 from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
 from muster_operator.dljob.gang import written
 from muster_operator.dljob.job import Job
+from muster_operator.lessons import Lessons
 from muster_operator.timestamps import moment, stamp
 
 NAME_TAKEN = "NameTaken"
@@ -104,44 +105,37 @@ class Record:
         self._event("Running", "GangRunning", message)
 
     def requeue(
-        self,
-        reason: str,
-        message: str,
-        *,
-        failed: bool = False,
-        avoid: Sequence[str] = (),
-        refusals: Sequence[Refusal] | None = None,
-        start: FailedStart | None = None,
+        self, reason: str, message: str, *, failed: bool = False, avoid: Sequence[str] = (), lessons: Lessons | None = None
     ) -> None:
         """The job is off its GPUs and in the queue again, with back-off; `failed` if the gang itself is to blame.
 
-        `refusals` are the nodes that refuse the gang by now; `start` is what there is to know of a start that failed.
+        `lessons` are what is known of its starts by now; None: nothing that was not known.
         """
-        pause = self._pause(failed, start)
+        pause = self._pause(failed, lessons)
         self._release()
         self.status.restarts += failed
         self.status.requeues += not failed
         self.status.not_before = moment(self.now + pause + 0.999)
         self.status.avoid = sorted(set(avoid))
-        self.status.refusals = list(refusals) if refusals is not None else self.status.refusals
-        self.status.failed_start = start or self.status.failed_start
+        if lessons is not None:
+            self.learn(lessons)
         self._event("Restarting" if failed else "Requeued", reason, message)
         self._phase("Queued", message)
         self._condition("Admitted", False, reason, message)
         self._condition("Running", False, reason, message)
 
-    def _pause(self, failed: bool, start: FailedStart | None) -> float:
+    def _pause(self, failed: bool, lessons: Lessons | None) -> float:
         """The seconds of back-off: longer where the gang itself is to blame, or cannot start wherever it is placed."""
         before = self.status.failed_start.times if self.status.failed_start is not None else 0
         if failed:
             return doubled(FAILURE_BACKOFF, self.status.restarts)
-        if start is not None and start.times > before:
+        if lessons is not None and lessons.failures > before:
             return doubled(FAILURE_BACKOFF, before)
         return doubled(FIRST_BACKOFF, self._requeued_in_a_row())
 
-    def forgive(self, refusals: Sequence[Refusal], start: FailedStart | None) -> None:
-        """The spec or a node has changed, or a node was left out for long enough: what else earlier starts taught holds."""
-        self.status.refusals, self.status.failed_start = list(refusals), start
+    def learn(self, lessons: Lessons) -> None:
+        """Starts of the gang have taught this by now, and nothing else."""
+        self.status.refusals, self.status.failed_start = list(lessons.refusals), lessons.failed
 
     def preempt(self, message: str) -> None:
         """Another gang takes the GPUs; the job is queued again as of its arrival, without back-off."""
@@ -176,7 +170,7 @@ class Record:
         """The user resumes the job: it is queued again as of its arrival."""
         message = "resumed; waits in its queue"
         self.status.not_before = None
-        self.forgive((), None)
+        self.learn(Lessons())
         self._phase("Queued", message)
         self._condition("Suspended", False, "Resumed", message)
         self._condition("Admitted", False, "Resumed", message)

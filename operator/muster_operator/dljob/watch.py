@@ -165,7 +165,7 @@ class Jobs:
             return
         name = node.metadata.name
         for job in self._jobs.values():
-            if any(place.node == name for place in job.status.placement) or job.was_refused_by(name):
+            if any(place.node == name for place in job.status.placement) or job.lessons.are_about(name):
                 self._mark(job.key)
         for key, pods in self._pods.items():
             if any(pod.spec.node_name == name for pod in pods.values()):
@@ -220,5 +220,5 @@ def _matters_to_plan(old: Job | None, new: Job | None) -> bool:
         or old.meta.deletion_timestamp != new.meta.deletion_timestamp
         or (old.status.phase or "Queued", old.status.attempt) != (new.status.phase or "Queued", new.status.attempt)
         or bool(old.status.placement) != bool(new.status.placement)
-        or (old.status.refusals, old.status.failed_start) != (new.status.refusals, new.status.failed_start)
+        or old.lessons != new.lessons
     )

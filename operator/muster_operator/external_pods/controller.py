@@ -17,6 +17,7 @@ from muster.kube.objects import Pod
 from muster.scheduling.decisions import Place, Reason, Wait
 from muster.scheduling.gang import Assigned, Gang, Placement
 from muster_operator.controller import Context, Controller, News
+from muster_operator.external_pods import failed_starts
 from muster_operator.external_pods.gangs import (
     PodGang,
     back_off,
@@ -31,6 +32,7 @@ from muster_operator.external_pods.gangs import (
 from muster_operator.external_pods.membership import done, not_held, obstacle
 from muster_operator.external_pods.requeue import Requeue
 from muster_operator.external_pods.ungating import fulfilled, reservation, reservation_text, ungating_patch
+from muster_operator.lessons import NOTHING_LEARNT, Lessons
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
 from muster_operator.sightings import Sightings
@@ -48,6 +50,7 @@ class _Grouped(NamedTuple):
     done: int
     unplannable: str
     not_before: float
+    lessons: Lessons
     gang: PodGang
 
 
@@ -59,6 +62,7 @@ class ExternalPods(Controller):
     def __init__(self, context: Context) -> None:
         self._work_queue, self._api_writer, self._reporter = context.work_queue, context.api_writer, context.reporter
         self._sightings = Sightings(context.stores, context.work_queue)
+        self._stores = context.stores
         self._requeue = Requeue(context, self._sightings)
         self._pods: dict[str, Pod] = {}
         self._waiting: dict[str, _Grouped] = {}
@@ -110,6 +114,7 @@ class ExternalPods(Controller):
     async def prepare(self, now: float) -> None:
         """Finish what was begun before a restart, requeue what cannot start, and see which gangs there are now."""
         await self._requeue.run(list(self._pods.values()), now)
+        await self._requeue.remember(self._pods.values())
         for pod in fulfilled(self._pods.values()):
             await self._clear_reservation(pod)
         for name, group in self._grouped().items():
@@ -142,15 +147,25 @@ class ExternalPods(Controller):
         with self._reporter.contained(f"{name}: cannot be planned", about_pod(members[0].metadata)):
             ended = done(members, self._ended.get(name, {}).values())
             unplannable = obstacle(members, self._strangers.get(name, {}).values())
-            rests = max(self._sightings.lapse(pod, back_off(pod)) for pod in members if pod.gated)
-            now = (away, vouched, ended, unplannable, rests)
-            if before is not None and before[1:6] == now and _same(before.members, members):
+            lessons = self._lessons(members)
+            pause = failed_starts.pause(lessons)
+            rests = max(self._sightings.lapse(pod, max(back_off(pod), pause)) for pod in members if pod.gated)
+            now = (away, vouched, ended, unplannable, rests, lessons)
+            if before is not None and before[1:7] == now and _same(before.members, members):
                 return before
-            gang = pod_gang(name, members, away, ended, unplannable, rests, vouched=vouched)
+            gang = pod_gang(name, members, away, ended, unplannable, rests, lessons, vouched=vouched)
             if before is not None and before.gang.gang == gang.gang:
                 gang = replace(gang, gang=before.gang.gang)
             return _Grouped(members, *now, gang)
         return None
+
+    def _lessons(self, members: Collection[Pod]) -> Lessons:
+        """What earlier starts of a gang have taught and still holds; what ends by time alone is planned by then."""
+        known = failed_starts.read(members)
+        lessons = known.standing(self._stores.node_digest, self._work_queue.clock()) if known != NOTHING_LEARNT else known
+        if lessons.until is not None:
+            self._work_queue.plan_by(lessons.until)
+        return lessons
 
     def _placed_gang(self, key: str, pod: Pod) -> Gang | None:
         """A pod as a gang that stays where it is; None also for one that cannot be read: the ledger counts what it holds."""
@@ -192,8 +207,9 @@ class ExternalPods(Controller):
 
     async def tell(self, wait: Wait, now: float) -> None:  # noqa: ARG002
         for pod in self._untold(wait):
-            await self._api_writer.annotate(PODS, pod.metadata, {names.WAITING: wait.message})
-            self._reporter.event(about_pod(pod.metadata), "Warning", wait.reason, wait.message)
+            message = self._message(wait)
+            await self._api_writer.annotate(PODS, pod.metadata, {names.WAITING: message})
+            self._reporter.event(about_pod(pod.metadata), "Warning", wait.reason, message)
         self._told[wait.gang.name] = _worth_telling(wait)
 
     def _untold(self, wait: Wait) -> list[Pod]:
@@ -204,7 +220,10 @@ class ExternalPods(Controller):
         is_news = self._told.get(wait.gang.name) != _worth_telling(wait)
         pods = [pod for each in planned.gang.pods.values() if (pod := self._pods.get(each.metadata.key)) is not None]
         notes = [(pod, pod.metadata.annotation(names.WAITING)) for pod in pods]
-        return [pod for pod, note in notes if note is None or (note != wait.message and is_news)]
+        return [pod for pod, note in notes if note is None or (note != self._message(wait) and is_news)]
+
+    def _message(self, wait: Wait) -> str:
+        return failed_starts.said(wait.message, self._waiting[wait.gang.name].lessons)
 
     # Ungating
 

@@ -16,8 +16,10 @@ from muster.api import names, texts
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Gang, Task
 from muster_operator.backoff import FIRST_BACKOFF, doubled
+from muster_operator.external_pods import failed_starts
 from muster_operator.external_pods.membership import size_of
 from muster_operator.external_pods.templates import requeues
+from muster_operator.lessons import NOTHING_LEARNT, Lessons
 from muster_operator.timestamps import stamp
 
 
@@ -81,13 +83,15 @@ def pod_gang(
     done: int = 0,
     unplannable: str = "",
     not_before: float = 0.0,
+    lessons: Lessons = NOTHING_LEARNT,
     *,
     vouched: bool = True,
 ) -> PodGang:
     """Return a gang from its pods; `away` are yet to be created again, `done` have ended and do not come again.
 
     `unplannable` is the sentence about what keeps it from being planned at all; `not_before` the date of our clock at which its
-    back-off ends; `vouched`: nobody but muster can have written the first arrival of its pods.
+    back-off ends; `vouched`: nobody but muster can have written the first arrival of its pods. `lessons` are what its earlier
+    starts have taught.
     """
     gated = {pod.metadata.name: pod for pod in members if pod.gated}
     gang = Gang(
@@ -97,10 +101,12 @@ def pod_gang(
         tasks=tuple(_task(pod) for pod in gated.values()),
         namespace=members[0].metadata.namespace or "",
         priority=max(pod.spec.priority or 0 for pod in members),
-        preempts=all(pod.spec.preemption_policy != "Never" for pod in members),
+        preempts=lessons.failed is None and all(pod.spec.preemption_policy != "Never" for pod in members),
         absent=max(away, max(_size(pod) for pod in members) - len(members) - done),
         not_before=not_before,
-        unplannable=unplannable,
+        unplannable=unplannable or failed_starts.set_aside(lessons),
+        avoid=lessons.avoid,
+        refused=lessons.refused,
     )
     return PodGang(gang, gated, tuple(members))
 

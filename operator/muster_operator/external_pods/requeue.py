@@ -12,13 +12,15 @@ from contextlib import suppress
 
 from muster.api import names
 from muster.kube.errors import AlreadyExists, ApiError, Conflict, KubeError, NotFound
+from muster.kube.events import Reference
 from muster.kube.objects import Pod
 from muster_operator.controller import Context
-from muster_operator.external_pods import templates
+from muster_operator.external_pods import failed_starts, templates
+from muster_operator.external_pods.failed_starts import Failure, failure
 from muster_operator.external_pods.gangs import gang_name
+from muster_operator.external_pods.starts import Starts, outgrown
 from muster_operator.external_pods.templates import POD_TEMPLATES, PodTemplate, Step, next_step
 from muster_operator.external_pods.ungating import misplaced, stranded
-from muster_operator.pod_faults import start_fault
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
 from muster_operator.sightings import Sightings
@@ -37,6 +39,7 @@ class Requeue:
         self._node_loss = context.node_loss
         self._templates = context.stores.of(POD_TEMPLATES)
         self._sightings = sightings
+        self._starts = Starts(context.work_queue)
         self._not_before: dict[str, float] = {}
         """When to create a parked pod again whose creation was rejected, by uid."""
         self._templates.subscribe(lambda *_: self._work_queue.plan_now())
@@ -49,7 +52,7 @@ class Requeue:
             gangs.get(gang_name(pod), []).append(pod)
         for name, members in gangs.items():
             with self._reporter.contained(f"{name}: could not be requeued"):
-                await self._requeue_gang(stuck[name], members)
+                await self._requeue_gang(*stuck[name], members, now)
         await all_of(self._bring_on(parked) for parked in list(self._templates.values()))
 
     def away(self) -> Counter[str]:
@@ -57,30 +60,32 @@ class Requeue:
         steps = ((parked, self._step(parked)) for parked in self._templates.values())
         return Counter(gang_name(parked.pod) for parked, step in steps if step in (Step.WAIT, Step.CREATE))
 
-    def _stuck(self, pods: Collection[Pod], now: float) -> dict[str, Pod]:
+    def _stuck(self, pods: Collection[Pod], now: float) -> dict[str, tuple[Pod, Failure]]:
         """The gangs that cannot start, are not as they were placed, or are being requeued, each with one pod that shows it."""
-        begun = (parked.pod for parked in self._templates.values() if self._step(parked) is not Step.FORGET)
-        stuck = {gang_name(pod): pod for pod in (*begun, *misplaced(pods))}
+        begun = [parked.pod for parked in self._templates.values() if self._step(parked) is not Step.FORGET]
+        stuck = {gang_name(pod): (pod, failure(pod)) for pod in (*begun, *misplaced(pods))}
+        late = self._starts.late(pods)
         for pod in pods:
             with self._reporter.contained(f"pod {pod.metadata.key}: whether it can start", about_pod(pod.metadata)):
                 is_stranded, until = stranded(self._sightings.dated(pod), self._node_loss.is_alive, now)
-                if is_stranded:
-                    stuck[gang_name(pod)] = pod
+                if is_stranded or pod.metadata.uid in late:
+                    stuck[gang_name(pod)] = pod, failure(pod, overdue=not is_stranded)
                 elif until is not None:
                     self._work_queue.plan_by(until)
         return stuck
 
-    async def _requeue_gang(self, stuck: Pod, gang: list[Pod]) -> None:
+    async def _requeue_gang(self, stuck: Pod, failed: Failure, gang: list[Pod], now: float) -> None:
         """Delete the ungated pods of a gang, its bare pods parked; gated pods go on waiting, finished ones stay."""
         members = [pod for pod in gang if not (pod.gated or pod.leaving or pod.finished)]
         for pod in members:
             itself = pod.metadata.name == stuck.metadata.name
-            cause = f"{'it' if itself else f'pod {stuck.metadata.name}'} {_cause(stuck)}"
-            self._reporter.event(about_pod(pod.metadata), "Warning", "Requeued", f"deleted and queued again: {cause}")
+            cause = f"{'it' if itself else f'pod {stuck.metadata.name}'} {failed.cause}"
+            self._tell(pod, f"deleted and queued again: {cause}")
+        notes = self._learn(stuck, failed, gang, members, now)
         reserving = (pod for pod in gang if pod.finished and pod.metadata.annotation(names.RESERVATION) is not None)
         try:
             await all_of(self._api_writer.annotate(PODS, pod.metadata, {names.RESERVATION: None}) for pod in reserving)
-            await all_of(self._park(pod) for pod in members if pod.metadata.controller is None)
+            await all_of(self._park(pod, notes.get(pod.metadata.uid)) for pod in members if pod.metadata.controller is None)
             await all_of(self._delete(pod) for pod in members)
         except Conflict:
             self._work_queue.plan_after_news()
@@ -88,12 +93,44 @@ class Requeue:
             self._reporter.failed(f"{gang_name(stuck)}: could not be requeued", error)
             self._work_queue.plan_in(RETRY_SECONDS)
 
-    async def _park(self, pod: Pod) -> None:
+    def _tell(self, pod: Pod, message: str) -> None:
+        """Tell a pod, and its owner, who outlives it, why it is deleted."""
+        owner = pod.metadata.controller
+        self._reporter.event(about_pod(pod.metadata), "Warning", "Requeued", message)
+        if owner is not None:
+            about = Reference(owner.api_version, owner.kind, owner.name, pod.metadata.namespace or "", owner.uid)
+            self._reporter.event(about, "Warning", "Requeued", f"pod {pod.metadata.name}: {message}")
+
+    def _learn(self, stuck: Pod, failed: Failure, gang: list[Pod], members: list[Pod], now: float) -> dict[str, str | None]:
+        """What the PodTemplate of one pod, by uid, is to say of the gang's starts; what a controller creates is told later."""
+        name, parked = gang_name(stuck), [each.pod for each in self._templates.values()]
+        if not members or any(gang_name(pod) == name for pod in parked):
+            return {}  # it is known already: the requeue had begun
+        before = failed_starts.read(gang)
+        text = failed_starts.written(failed_starts.learnt(before, stuck, failed, self._stores.node_digest, now))
+        first = min(members, key=lambda pod: (pod.metadata.controller is not None, pod.metadata.name))
+        if first.metadata.controller is not None and text is not None:
+            self._starts.keep(name, first, text)
+        return {first.metadata.uid: text}
+
+    async def remember(self, pods: Collection[Pod]) -> None:
+        """Write on pods that a controller has created again what is known of their gang, and take it off gangs that run."""
+        notes = [*self._starts.kept(pods), *((pod, None) for pod in outgrown(pods))]
+        for pod, text in notes:
+            try:
+                await self._api_writer.annotate(PODS, pod.metadata, {names.FAILED_STARTS: text})
+                self._starts.forget(gang_name(pod))
+            except Conflict:
+                self._work_queue.plan_after_news()
+            except KubeError as error:
+                self._reporter.failed(f"{pod.metadata.key}: annotation {names.FAILED_STARTS} could not be written", error)
+
+    async def _park(self, pod: Pod, failed_starts: str | None) -> None:
         """Write the PodTemplate of a bare pod, unless the pod is terminating or gone already."""
         try:
             whole = await self._api_writer.read(PODS, pod.metadata)
             if whole["metadata"]["uid"] == pod.metadata.uid and "deletionTimestamp" not in whole["metadata"]:
-                await self._api_writer.create(POD_TEMPLATES, templates.template(whole))
+                await self._api_writer.create(POD_TEMPLATES, templates.template(whole, failed_starts))
         except (NotFound, AlreadyExists):
             return
 
@@ -147,10 +184,3 @@ class Requeue:
 
 def _nodes(pod: Pod) -> list[str]:
     return [pod.spec.node_name] if pod.spec.node_name else []
-
-
-def _cause(stuck: Pod) -> str:
-    """What is wrong with the pod that shows that its gang cannot start."""
-    if fault := start_fault(stuck):
-        return f"cannot start: {fault}"
-    return "is not where its gang was placed" if stuck.spec.node_name else "cannot start on the node that it is pinned to"

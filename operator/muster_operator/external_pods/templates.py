@@ -39,7 +39,7 @@ class PodTemplate(msgspec.Struct):
 POD_TEMPLATES = Resource(paths.CORE, "podtemplates", decoder(PodTemplate), label_selector=names.TAKEN_BACK)
 
 _METADATA = ("name", "generateName", "labels", "annotations", "ownerReferences", "finalizers")
-_OURS = (names.RANK, names.GPUS, names.RESERVATION, names.WAITING, names.WAKE)
+_OURS = (names.RANK, names.GPUS, names.RESERVATION, names.WAITING, names.WAKE, names.FAILED_STARTS)
 _NODES_LABELS = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
 """Copied from the node to each pod that is bound (KEP-4742)."""
 _COMPUTED = ("nodeName", "priority", "preemptionPolicy", "overhead", "ephemeralContainers")
@@ -63,14 +63,17 @@ def next_step(uid: str, current: Pod | None) -> Step:
     return Step.WAIT if current.leaving else Step.DELETE
 
 
-def template(pod: Manifest) -> Manifest:
-    """Return the PodTemplate that parks a pod, given as the API server has it; created from it, the pod is gated again."""
+def template(pod: Manifest, failed_starts: str | None = None) -> Manifest:
+    """Return the PodTemplate that parks a pod, given as the API server has it; created from it, the pod is gated again.
+
+    `failed_starts` is what the pod is to say of earlier starts of its gang.
+    """
     meta = pod["metadata"]
     return {
         "apiVersion": "v1",
         "kind": "PodTemplate",
         "metadata": {"name": meta["uid"], "namespace": meta["namespace"], "labels": {names.TAKEN_BACK: "true"}},
-        "template": {"metadata": _metadata(meta), "spec": _spec(pod)},
+        "template": {"metadata": _metadata(meta, failed_starts), "spec": _spec(pod)},
     }
 
 
@@ -85,11 +88,13 @@ def requeues(annotations: Manifest) -> int:
     return texts.number(annotations.get(names.REQUEUES), 6) or 0
 
 
-def _metadata(meta: Manifest) -> Manifest:
+def _metadata(meta: Manifest, failed_starts: str | None) -> Manifest:
     before = meta.get("annotations") or {}
     annotations = {key: value for key, value in before.items() if key not in _OURS}
     annotations[names.QUEUED_AT] = before.get(names.QUEUED_AT) or meta["creationTimestamp"]
     annotations[names.REQUEUES] = str(requeues(before) + 1)
+    if failed_starts is not None:
+        annotations[names.FAILED_STARTS] = failed_starts
     labels = {key: value for key, value in (meta.get("labels") or {}).items() if key not in _NODES_LABELS}
     return {key: meta[key] for key in _METADATA if key in meta} | {"annotations": annotations, "labels": labels}
 

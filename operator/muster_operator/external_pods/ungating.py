@@ -102,7 +102,7 @@ def ungating_patch(pod: Pod, affinity: dict[str, Any] | None, assigned: Assigned
 def stranded(pod: Pod, alive: Callable[[str], bool], now: float) -> tuple[bool, float | None]:
     """Return whether an ungated pod cannot start on its node; and if that is not certain yet, when to check again.
 
-    Once it is bound, that is its gang's matter: a pod alone may wait for its image as long as it likes.
+    Once it is bound, that is its gang's matter: a pod alone holds nobody up while it waits for its image, until its deadline.
     """
     if not is_external(pod) or pod.gated or pod.finished or pod.leaving or not pod.metadata.annotation(names.RANK):
         return False, None

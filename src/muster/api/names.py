@@ -69,6 +69,8 @@ QUEUED_AT: Final = "muster.dev/queued-at"
 """On a requeued bare pod: the time of its first creation (RFC 3339), which keeps its position in the queue."""
 REQUEUES: Final = "muster.dev/requeues"
 """On a requeued bare pod: the number of its requeues; the back-off doubles with each."""
+FAILED_STARTS: Final = "muster.dev/failed-starts"
+"""On a requeued pod, one of its gang: the nodes that refused the gang, and the last start if it failed (JSON)."""
 WAKE: Final = "muster.dev/wake"
 """On a pending pod: changed when GPUs that only muster knew as reserved become free, so that kube-scheduler retries the pod."""
 TOPOLOGY: Final = "muster.dev/topology"
@@ -96,7 +98,7 @@ USERS_WRITE: Final[Mapping[str, Names]] = {
 MUSTER_WRITES: Final[Mapping[str, Names]] = {
     "Pod": Names(
         labels=(JOB, ROLE, INDEX),
-        annotations=(RANK, GPUS, ATTEMPT, HOSTFILE, RESERVATION, STOP_AT, WAITING, QUEUED_AT, REQUEUES, WAKE),
+        annotations=(RANK, GPUS, ATTEMPT, HOSTFILE, RESERVATION, STOP_AT, WAITING, QUEUED_AT, REQUEUES, FAILED_STARTS, WAKE),
     ),
     "PodTemplate": Names(labels=(TAKEN_BACK,)),
     "Node": Names(annotations=(TOPOLOGY,)),

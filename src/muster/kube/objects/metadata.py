@@ -12,7 +12,7 @@ import msgspec
 from muster.api import names
 
 T = TypeVar("T")
-_LONG: Final = frozenset({names.TOPOLOGY, names.RESERVATION, names.WAITING})
+_LONG: Final = frozenset({names.TOPOLOGY, names.RESERVATION, names.WAITING, names.FAILED_STARTS})
 """Annotations of muster's own whose text may be long."""
 _READ: Final = frozenset({text for text in vars(names).values() if isinstance(text, str) and "/" in text}) - {names.HOSTFILE}
 """The annotations and labels that muster reads. Others can hold anything: `kubectl apply` leaves a copy of the whole object."""

@@ -1,0 +1,203 @@
+"""A gang of other controllers' pods that does not start: others get its GPUs, it learns from that, and its user is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from builders.dljobs import NOW, Json, condition, container, roles, time
+from builders.external_pods import external_pods
+from builders.operator_harness import SPACE, OperatorHarness
+from muster.api import names
+from muster.kube import paths
+from muster.scheduling.decisions import Reason
+from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF
+from muster_operator.external_pods.failed_starts import (
+    MOST_REFUSALS,
+    START_DEADLINE_SECONDS,
+    START_RETRIES,
+    failure,
+    learnt,
+    pause,
+    read,
+    said,
+    set_aside,
+    written,
+)
+from muster_operator.external_pods.gangs import pod_gang
+from muster_operator.lessons import NOTHING_LEARNT, UNCHANGED, Lessons
+from muster_operator.pinning import UNSCHEDULABLE_SECONDS
+
+GIVEN = {names.GPUS: "0", names.RANK: "0"}
+PINNED: Json = {"gated": False, "pin": "n1", "annotations": GIVEN}
+REFUSED: Json = {"conditions": [condition("PodScheduled", "False", reason="Unschedulable", message="no card", since=NOW)]}
+IMAGE: Json = {"containerStatuses": [container(waiting={"reason": "ImagePullBackOff", "message": "no such image"})]}
+CREATING: Json = {"containerStatuses": [container(waiting={"reason": "ContainerCreating"})]}
+OWNED: Json = {"ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "uid-j", "controller": True}]}
+
+
+def after(*statuses: Json, overdue: bool = False) -> Lessons:
+    """What a gang knows after its pod a has come to each of these."""
+    known = NOTHING_LEARNT
+    for status in statuses:
+        pod = external_pods("a", **PINNED, node=None if status is REFUSED else "n1", **status)
+        known = learnt(known, pod, failure(pod, overdue=overdue), UNCHANGED, NOW)
+    return known
+
+
+def waiting(harness: OperatorHarness, pod: str) -> str:
+    return str(harness.metadata(pod)["annotations"].get(names.WAITING))
+
+
+# Pure
+
+
+def test_refusal_of_a_node_is_learnt_with_its_words() -> None:
+    assert (after(REFUSED).avoid, after(REFUSED).refused) == (frozenset({"n1"}), {})
+    assert after(REFUSED, REFUSED).refused == {"n1": "no card"}
+    failed = after(REFUSED).failed
+    assert failed is not None
+    assert (failed.times, failed.node) == (0, "n1")
+    assert failed.message == "pod a cannot start on the node that it is pinned to: no card"
+
+
+def test_gang_that_failed_to_start_preempts_nobody_and_leaves_out_what_refused_it() -> None:
+    gang = pod_gang("vision/pod:a", [external_pods("a")], lessons=after(REFUSED, REFUSED)).gang
+    assert (gang.preempts, gang.refused, gang.unplannable) == (False, {"n1": "no card"}, "")
+    assert pod_gang("vision/pod:a", [external_pods("a")]).gang.preempts
+
+
+def test_back_off_is_longer_for_what_would_start_nowhere() -> None:
+    assert [pause(after(*[IMAGE] * times)) for times in (0, 1, 2)] == [0, FAILURE_BACKOFF, 2 * FAILURE_BACKOFF]
+    assert [pause(after(*[REFUSED] * times)) for times in (1, 2)] == [FIRST_BACKOFF, 2 * FIRST_BACKOFF]
+
+
+def test_gang_that_fails_to_start_again_and_again_is_set_aside() -> None:
+    assert set_aside(after(*[IMAGE] * START_RETRIES)) == ""
+    assert set_aside(after(*[REFUSED] * 99)) == ""
+    assert set_aside(after(*[IMAGE] * (START_RETRIES + 1))) == (
+        "has failed to start 4 times in a row, the last time because pod a cannot start: container train: ImagePullBackOff "
+        "no such image; once that is mended, delete its pods and create them again"
+    )
+
+
+def test_what_is_learnt_is_read_again_as_it_was_written() -> None:
+    known = after(REFUSED, REFUSED, IMAGE)
+    text = written(known)
+    assert read([external_pods("b"), external_pods("a", annotations={names.FAILED_STARTS: text})]) == known
+    assert written(NOTHING_LEARNT) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"refusals": 1}', '{"refusals": [{}]}', '{"failedStart": {}}', "x" * 9999])
+def test_unreadable_text_says_nothing(text: str) -> None:
+    assert read([external_pods("a", annotations={names.FAILED_STARTS: text})]) == NOTHING_LEARNT
+
+
+def test_annotation_is_short_however_many_nodes_refused() -> None:
+    known = NOTHING_LEARNT
+    for number in range(99):
+        pod = external_pods("a", **{**PINNED, "pin": f"n{number}"}, **REFUSED)
+        known = learnt(known, pod, failure(pod), UNCHANGED, NOW)
+    text = written(known)
+    assert text is not None
+    assert [each["node"] for each in json.loads(text)["refusals"]] == [f"n{i}" for i in range(99 - MOST_REFUSALS, 99)]
+
+
+def test_why_the_last_start_failed_follows_why_a_gang_waits() -> None:
+    assert said("waits", NOTHING_LEARNT) == "waits"
+    assert said("waits", after(IMAGE)).startswith("waits; the last start failed: pod a cannot start: container train: Image")
+
+
+# With the API server
+
+
+async def test_gang_with_one_image_missing_frees_the_gpus_of_the_others(harness: OperatorHarness) -> None:
+    harness.pod("p0", 2, gang="g", size=2, **PINNED, node="n1", phase="Running")
+    harness.pod("p1", 2, gang="g", size=2, **PINNED, node="n1", **IMAGE)
+    await harness.turn()
+    harness.end_pods()
+    await harness.turn(2)
+    assert harness.pods() == ["p0", "p1"]
+    assert "the last start failed: pod p1 cannot start: container train: ImagePullBackOff" in waiting(harness, "p0")
+    harness.submit("other", roles=roles(workers=1, gpus=4))
+    await harness.turn(3)
+    assert harness.status("other")["phase"] == "Admitted"
+
+
+async def test_pod_that_hangs_is_requeued_at_its_deadline(harness: OperatorHarness) -> None:
+    harness.pod("a", **PINNED, node="n1", **CREATING)
+    await harness.turn()
+    await harness.turn(seconds=START_DEADLINE_SECONDS - 1)
+    assert "deletionTimestamp" not in harness.metadata("a")
+    assert harness.work_queue.plan_at == NOW + START_DEADLINE_SECONDS
+    await harness.turn(seconds=1)
+    harness.end_pods()
+    await harness.turn(2)
+    words = "pod a has not started within 600 s: container train: ContainerCreating"
+    assert words in waiting(harness, "a")
+    assert ("Warning", "a", "Requeued") in await harness.events()
+
+
+async def test_refusals_outlive_the_pods_of_a_gang(harness: OperatorHarness) -> None:
+    """n1 refuses it, then n2; both again; then nothing is left, and it says who said what."""
+    harness.node("n2")
+    harness.pod("a")
+    await harness.turn(2)
+    for _ in range(4):
+        harness.change(paths.pods(SPACE, "a"), status=REFUSED)
+        await harness.turn(2)
+        await harness.turn(seconds=UNSCHEDULABLE_SECONDS)
+        harness.end_pods()
+        await harness.turn(3)
+        await harness.turn(2, seconds=60)
+    assert "2 nodes refused it: 2 (n1, ...) with: no card" in waiting(harness, "a")
+    (gang,) = harness.external_pods.gangs()
+    assert (gang.placement, sorted(gang.refused)) == ((), ["n1", "n2"])
+    harness.node("n2", labels={"card": "yes"})
+    await harness.turn(2)
+    assert harness.server.of("pods")[0]["spec"].get("schedulingGates") in (None, [])
+
+
+async def test_pods_that_their_controller_creates_again_are_told_what_was_learnt(harness: OperatorHarness) -> None:
+    harness.pod("p0", metadata=OWNED, gang="g", size=1, **PINNED, node="n1", **IMAGE)
+    await harness.turn()
+    assert ("Warning", "j", "Requeued") in await harness.events()
+    harness.end_pods()
+    harness.pod("p1", metadata={**OWNED, "creationTimestamp": time(NOW)}, gang="g", size=1)
+    await harness.turn(2)
+    assert "no such image" in harness.metadata("p1")["annotations"][names.FAILED_STARTS]
+    assert "the last start failed" in waiting(harness, "p1")
+    harness.restart()
+    await harness.turn(2)
+    (gang,) = harness.external_pods.gangs()
+    assert not gang.preempts
+
+
+async def test_pods_of_another_owner_begin_anew(harness: OperatorHarness) -> None:
+    harness.pod("p0", metadata=OWNED, gang="g", size=1, **PINNED, node="n1", **IMAGE)
+    await harness.turn()
+    harness.end_pods()
+    owner = {**OWNED["ownerReferences"][0], "uid": "uid-later"}
+    harness.pod("p1", metadata={"ownerReferences": [owner]}, gang="g", size=1)
+    await harness.turn(2)
+    assert names.FAILED_STARTS not in harness.metadata("p1")["annotations"]
+
+
+async def test_gang_that_runs_has_not_failed_in_a_row(harness: OperatorHarness) -> None:
+    notes = {**GIVEN, names.FAILED_STARTS: str(written(after(IMAGE)))}
+    harness.pod("p0", gang="g", size=2, **{**PINNED, "annotations": notes}, node="n1", phase="Running")
+    harness.pod("p1", gang="g", size=2, **PINNED, node="n1", **CREATING)
+    await harness.turn(2)
+    assert names.FAILED_STARTS in harness.metadata("p0")["annotations"]
+    harness.change(paths.pods(SPACE, "p1"), status={"phase": "Running"})
+    await harness.turn(2)
+    assert names.FAILED_STARTS not in harness.metadata("p0")["annotations"]
+
+
+async def test_gang_that_is_set_aside_waits_and_says_how_to_bring_it_back(harness: OperatorHarness) -> None:
+    notes = {names.FAILED_STARTS: str(written(after(*[IMAGE] * (START_RETRIES + 1))))}
+    harness.pod("a", annotations=notes)
+    await harness.turn(2, seconds=999)
+    assert ("Warning", "a", Reason.UNPLANNABLE) in await harness.events()
+    assert waiting(harness, "a").endswith("delete its pods and create them again")
