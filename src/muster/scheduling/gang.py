@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from muster.scheduling.counting import counted
+from muster.scheduling.relations import UNRELATED, Relations
 from muster.scheduling.resource_quota import SERVICE, Charge
 from muster.scheduling.resources import ONE_POD, WHOLE, Resources
 from muster.scheduling.topology.eligibility import ANYWHERE, Constraint
@@ -40,6 +41,8 @@ class Task:
     index: int = 0
     share: int = WHOLE
     """The thousandths that it takes of its GPU; less than all of it only with one GPU."""
+    relations: Relations = UNRELATED
+    """Its labels, and what it asks of the places of other pods."""
 
 
 class Assigned(NamedTuple):

@@ -62,7 +62,7 @@ class Planner:
         """Open a session on what is kept, and take back at its end what it supposed of gangs; forget all where it fails."""
         try:
             session = Session(snapshot, now, self.settings, self.cache)
-            with session.occupancy.trial():
+            with session.occupancy.trial(), self.cache.residents.trial():
                 yield session
         except BaseException:
             self.cache = PlannerCache()

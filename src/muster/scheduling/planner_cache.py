@@ -26,6 +26,7 @@ from muster.scheduling.naming import named
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import Shortage, fit_key, place
 from muster.scheduling.profile import Profile
+from muster.scheduling.residents import Residents
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.speed.rates import Rates
 from muster.scheduling.topology.fleet import Demands, Fleet
@@ -70,6 +71,7 @@ class PlannerCache:
 
     def __init__(self) -> None:
         self.index = GangIndex()
+        self.residents = Residents()
         self.changes = Changes()
         """What the last snapshot changed."""
         self._fleet = Fleet({})
@@ -86,6 +88,7 @@ class PlannerCache:
         self.changes = self.index.follow(snapshot.gangs)
         for gang in self.changes.gone:
             self._facts.pop(gang.name, None)
+        self.residents.follow(snapshot.bystanders, snapshot.closed, self.changes.gone, self.changes.came)
         changed = self._fleet.follow(snapshot.nodes)
         if changed is None:
             self._fleet, self._facts, self._alike, self._rates = Fleet(snapshot.nodes), {}, {}, None

@@ -57,7 +57,7 @@ class Session:
         fleet = self.cache.follow(snapshot)
         self.nodes, self.profiles, self.now, self.settings = snapshot.nodes, snapshot.profiles, now, settings
         self.index = self.cache.index
-        self.capacity = FreeCapacity(snapshot.nodes, fleet)
+        self.capacity = FreeCapacity(snapshot.nodes, fleet, self.cache.residents)
         self.occupancy = self.index.occupancy
         self.quotas = Quotas(snapshot.queues, self.index.placed.values(), snapshot.resource_quotas)
         self.ended = snapshot.ended

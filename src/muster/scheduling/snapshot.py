@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from muster.scheduling.gang import Gang
 from muster.scheduling.profile import Profile
+from muster.scheduling.residents import Bystanders
 from muster.scheduling.resource_quota import ResourceQuota
 from muster.scheduling.topology.node import Node
 
@@ -38,3 +39,7 @@ class Snapshot:
     ended: tuple[float, ...] = ()
     """The running times of gangs that ended lately, in seconds on the GPUs that they asked for."""
     resource_quotas: tuple[ResourceQuota, ...] = ()
+    bystanders: Bystanders = field(default_factory=dict)
+    """Bound pods by node; those that are tasks of gangs may be among them."""
+    closed: Mapping[str, Node] = field(default_factory=dict)
+    """Nodes that take no pods now: rules between pods count what is on them."""

@@ -6,7 +6,7 @@ follows in the end. A gang of a thousand pods has a batch or two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from operator import attrgetter, mul
 from typing import NamedTuple
 
@@ -53,13 +53,15 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of some tasks, those of the largest tasks first."""
 
-    def __init__(self, tasks: Iterable[Task]) -> None:
-        alike: dict[tuple[str, int, int, Resources, Constraint], list[Task]] = {}
+    def __init__(self, tasks: Iterable[Task], kind: Callable[[Task], Hashable] | None = None) -> None:
+        """`kind` tells tasks apart that ask for the same, by the rules between pods."""
+        alike: dict[tuple[str, int, int, Resources, Constraint, Hashable], list[Task]] = {}
         for task in tasks:
-            alike.setdefault((task.role, task.gpus, task.share, task.resources, task.where), []).append(task)
+            key = (task.role, task.gpus, task.share, task.resources, task.where, kind(task) if kind else None)
+            alike.setdefault(key, []).append(task)
         self.all = [
             Batch(Ask(gpus, share, resources, where), ROLE_ORDER.get(role, len(ROLE_ORDER)), sorted(tasks, key=_BY_INDEX))
-            for (role, gpus, share, resources, where), tasks in alike.items()
+            for (role, gpus, share, resources, where, _), tasks in alike.items()
         ]
         if len(self.all) > 1:
             self.all.sort(key=_largest_first)
@@ -109,6 +111,8 @@ class FillKey(NamedTuple):
     """The batches that may use the node, as a bit set."""
     held: int = 0
     """The tasks of this gang that the node has already, which spreading keeps even."""
+    caps: Counts = ()
+    """How many tasks of each batch rules between pods allow at once, of one batch at a time; empty: there are none."""
 
 
 class Limits(NamedTuple):
@@ -132,13 +136,15 @@ def taken(key: FillKey, batches: Batches, waiting: Counts, limits: Limits) -> Co
         whole = ask.share == WHOLE
         if not waiting[number] or not key.allowed >> number & 1 or (whole and ask.gpus > left):
             continue
-        fitting = resources.holds(ask.resources, min(waiting[number], most))
+        fitting = resources.holds(ask.resources, min(waiting[number], most, key.caps[number] if key.caps else most))
         if not whole:
             fitting, left = _cut(pieces, ask.share, fitting, left)
         elif ask.gpus:
             fitting = min(fitting, left // ask.gpus)
             left -= fitting * ask.gpus
         chosen[number] = fitting
+        if key.caps and fitting:
+            break
         most -= fitting
         if number + 1 < len(waiting):
             resources = resources - ask.resources.times(fitting)
@@ -147,6 +153,13 @@ def taken(key: FillKey, batches: Batches, waiting: Counts, limits: Limits) -> Co
         last = max(number for number, count in enumerate(counts) if count)
         counts = (*counts[:last], counts[last] - 1, *counts[last + 1 :])
     return counts if any(counts) else ()
+
+
+def after_all(key: FillKey, ask: Ask, tasks: int) -> FillKey:
+    """Return the key of a node that has taken some more tasks."""
+    for _ in range(tasks):
+        key = after(key, ask)
+    return key
 
 
 def after(key: FillKey, ask: Ask) -> FillKey:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from muster.scheduling.gang import Assigned, Placement
+from muster.scheduling.residents import Residents
 from muster.scheduling.resources import WHOLE, Parts, Resources
 from muster.scheduling.topology.fleet import Fleet
 from muster.scheduling.topology.links import GpuSet
@@ -31,11 +32,12 @@ class State(NamedTuple):
 
 
 class FreeCapacity:
-    """Free GPUs and other resources of each node."""
+    """Free GPUs and other resources of each node, and the pods there (`residents`)."""
 
-    def __init__(self, nodes: Mapping[str, Node], fleet: Fleet | None = None) -> None:
+    def __init__(self, nodes: Mapping[str, Node], fleet: Fleet | None = None, residents: Residents | None = None) -> None:
         self.nodes = nodes
         self.fleet = fleet or Fleet(nodes)
+        self.residents = residents or Residents()
         self.free: dict[str, GpuSet] = {}
         self.parts: dict[str, Parts] = {}
         """By node that has any."""
@@ -70,7 +72,7 @@ class FreeCapacity:
 
     def only(self, gpus: Mapping[str, GpuSet]) -> FreeCapacity:
         """Return a capacity of its own in which these GPUs are free, and no others."""
-        twin = FreeCapacity({}, self.fleet)
+        twin = FreeCapacity({}, self.fleet, self.residents)
         twin.nodes = self.nodes
         for name in sorted(self.nodes):
             twin._insert(name, gpus.get(name, 0), self._resources[name], ())
@@ -89,6 +91,7 @@ class FreeCapacity:
 
     def take(self, placement: Placement) -> None:
         """Take what each task of a placement needs."""
+        self.residents.put(placement, 1)
         for assigned in placement:
             if assigned.node in self.nodes:
                 _, free, resources, parts = _taken(self.state(assigned.node), assigned)
@@ -96,6 +99,7 @@ class FreeCapacity:
 
     def give_back(self, placement: Placement) -> None:
         """Give back what each task of a placement has, but for GPUs that do not work any more."""
+        self.residents.put(placement, -1)
         for assigned in placement:
             if assigned.node in self.nodes:
                 healthy = assigned.gpus & self.nodes[assigned.node].healthy
@@ -104,6 +108,7 @@ class FreeCapacity:
 
     def vacate_stopping(self) -> None:
         """Count as free what pods on their way out still hold; within a trial."""
+        self.residents.without_leaving()
         for name, node in self.nodes.items():
             if node.leaving:
                 self.set(name, self.free[name] | (node.leaving & node.healthy))
@@ -113,7 +118,8 @@ class FreeCapacity:
         """Undo every change within the block at its end."""
         outer, self._undo = self._undo, []
         try:
-            yield
+            with self.residents.trial():
+                yield
         finally:
             changes, self._undo = self._undo, outer
             for name, state in reversed(changes):

@@ -75,9 +75,11 @@ def _versions(gang: Gang) -> Iterable[Sequence[Task]]:
 
 
 def fit_key(gang: Gang) -> Hashable:
-    """Return what decides whether a gang fits: of gangs with the same key all fit on free capacity, or none does."""
+    """Return what decides whether a gang fits: of gangs with the same key all fit on an empty cluster, or none does."""
     tasks = tuple([(task.role, task.index, task.gpus, task.share, task.resources, task.where) for task in gang.tasks])
-    return (gang.spread, gang.required, gang.fewest, gang.asked, tasks, frozenset(gang.refused))
+    rules = any(task.relations.rules for task in gang.tasks)
+    relations = tuple([task.relations for task in gang.tasks]) if rules else ()
+    return (gang.spread, gang.required, gang.fewest, gang.asked, tasks, frozenset(gang.refused), relations)
 
 
 # What a gang lacks
@@ -103,12 +105,23 @@ def _shortage(gang: Gang, capacity: FreeCapacity, closed: Collection[str]) -> Sh
         has = f"at most {_gpus(freest[1])} are free in one ({freest[0]})" if freest else "none are free"
         return Shortage(f"{needs} in one {gang.required.name.lower()}; {has}")
     total = sum(free.values())
-    obstacle = _obstacle(gang, largest, capacity, free) if free and total >= needed else ""
+    obstacle = ""
+    if free and total >= needed:
+        obstacle = _rules(gang, capacity, closed, tuple(free)) or _obstacle(gang, largest, capacity, free)
     return Shortage(f"{needs}; {_gpus(total)} free on {len(free)} of {len(names)} nodes that it may use{obstacle}")
 
 
 def _gpus(thousandths: int) -> str:
     return f"{thousandths / WHOLE:g}"
+
+
+def _rules(gang: Gang, capacity: FreeCapacity, closed: Collection[str], names: Sequence[str]) -> str:
+    """The rules between pods, where the gang would fit but for them."""
+    tasks = gang.at_fewest().tasks
+    bounds = Search(gang, tasks, capacity).bounds
+    if bounds is None or not Search(gang, tasks, capacity, avoid={*closed, *gang.refused}, ruled=False).run():
+        return ""
+    return f", but not as rules between pods ask: {bounds.describe(names)}"
 
 
 def _obstacle(gang: Gang, largest: int, capacity: FreeCapacity, free: Mapping[str, int]) -> str:

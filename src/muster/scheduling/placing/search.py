@@ -14,7 +14,20 @@ from itertools import accumulate, chain, islice
 from operator import add, and_, itemgetter, sub
 
 from muster.scheduling.gang import Assigned, Gang, Placement, Task
-from muster.scheduling.placing.batches import ALL, Ask, Batches, Counts, FillKey, Limits, NodeKey, after, choices, taken
+from muster.scheduling.placing.batches import (
+    ALL,
+    Ask,
+    Batches,
+    Counts,
+    FillKey,
+    Limits,
+    NodeKey,
+    after,
+    after_all,
+    choices,
+    taken,
+)
+from muster.scheduling.placing.bounds import Bounds, Filling, in_force
 from muster.scheduling.placing.fragmentation import Fragmentation, Free
 from muster.scheduling.placing.free_capacity import FreeCapacity, State, shared
 from muster.scheduling.profile import Shape
@@ -51,9 +64,15 @@ class Search:
         avoid: Collection[str] = frozenset(),
         fragmentation: Fragmentation | None = None,
         rate: Rate | None = None,
+        ruled: bool = True,
     ) -> None:
         self._gang, self._capacity, self._avoid, self._fragmentation = gang, capacity, avoid, fragmentation
-        self._batches = Batches(tasks)
+        rules = in_force(tasks, capacity) if ruled else None
+        self._batches = Batches(tasks, rules.kind if rules else None)
+        self.bounds = Bounds(rules, self._batches, capacity) if rules else None
+        """What rules between pods allow; None, as a rule, where there are none."""
+        self._last_first = False
+        """Whether the last batch goes first: the rules of small tasks may leave less choice than the size of large ones."""
         self._gpus = self._batches.whole(self._batches.counts)
         self._limits = Limits(len(tasks), sum([task.gpus for task in tasks]))
         self._spread = gang.spread
@@ -70,9 +89,16 @@ class Search:
 
     def run(self) -> Placement | None:
         """Return a node and GPUs for every task, or None."""
-        gang, tasks = self._gang, self._limits.tasks
-        if self._gpus > self._capacity.total or not tasks:
+        if self._gpus > self._capacity.total or not self._limits.tasks:
             return None
+        placement = self._by_levels()
+        if placement is None and self.bounds and len(self._batches.all) > 1:
+            self._last_first = True
+            placement = self._by_levels()
+        return placement
+
+    def _by_levels(self) -> Placement | None:
+        gang, tasks = self._gang, self._limits.tasks
         nearest = gang.required if self._spread else min(gang.preferred, gang.required)
         for level in _LEVELS[nearest : gang.required + 1]:
             layout = self._on_best_node() if level is Level.NODE else self._in_best_domain(level)
@@ -86,7 +112,12 @@ class Search:
 
     def _in_best_domain(self, level: Level) -> Layout | None:
         """The best layout of the first domain that holds all tasks, or, by speed, of the first few such domains."""
-        layouts = filter(None, map(self._layouts, self._domains(level)))
+        domains = self._domains(level)
+        if self.bounds:
+            divided, free = self.bounds.divided, self._capacity.free
+            sizes = {name: free[name].bit_count() for name, _ in self._candidates}
+            domains = (part for members in domains for part in divided(members, sizes, emptiest=self._spread))
+        layouts = filter(None, map(self._layouts, domains))
         compared = islice(layouts, _FEW if self._by_speed else 1)
         best: _Judged | None = min(chain.from_iterable(compared), key=itemgetter(0), default=None)
         return best[1] if best else None
@@ -101,7 +132,7 @@ class Search:
         counts = [(name, capacity.free[name].bit_count()) for name in names if name not in self._avoid]
         return [(name, free) for name, free in counts if free >= least and (free or without or name in capacity.parts)]
 
-    def _domains(self, level: Level) -> Iterator[list[str]]:
+    def _domains(self, level: Level) -> Iterator[Sequence[str]]:
         """The nodes of each domain that has enough free GPUs: the emptiest first when spreading, else the fullest.
 
         By speed, the domains in which the gang may need the fewest nodes come first; then those of the node preferred most.
@@ -123,11 +154,14 @@ class Search:
         return ([name for name, _ in domains[domain]] for *_, domain in order)
 
     def _layouts(self, members: Sequence[str]) -> list[_Judged]:
-        """The layout on the fewest nodes, then others, each the best that stays below one limit of the last."""
+        """The layout on the fewest nodes, then others, each the best that stays below one limit of the last.
+
+        Rules between pods may fill a node in several steps, which limits of a node do not bound: then it is the first alone.
+        """
         nodes, limits = self._nodes_by_key(members), self._limits
         layout = self._fill(nodes, limits)
         judged = [(self._slowness(layout), layout)] if layout else []
-        while layout and not self._spread and (self._rate or len(layout) <= len(judged[0][1])):
+        while layout and not self._spread and not self.bounds and (self._rate or len(layout) <= len(judged[0][1])):
             tried = [(self._fill(nodes, tighter), tighter) for tighter in self._tighter(limits, layout)]
             able = [(self._slowness(layout), layout, tighter) for layout, tighter in tried if layout]
             if not able:
@@ -197,7 +231,7 @@ class Search:
     def _first_by_key(self, names: Sequence[str], allowed: frozenset[str]) -> Mapping[NodeKey, str]:
         first: dict[NodeKey, str] = {}
         for name in names:
-            if name in allowed and name not in self._avoid:
+            if name in allowed and name not in self._avoid and (self.bounds is None or self.bounds.hold_all(name)):
                 first.setdefault(self._key(name), name)
                 if self._common_key:
                     break
@@ -215,6 +249,8 @@ class Search:
         if _most_gpus(nodes, limits) < self._gpus:
             return None
         limits = limits._replace(tasks=1) if self._spread else limits
+        if self.bounds:
+            return self._fill_by_rules(nodes, limits, self.bounds.begin())
         left = {key: list(names) for key, names in nodes.items()}
         waiting = self._batches.counts
         layout: Layout = {}
@@ -232,6 +268,34 @@ class Search:
                 heappush(left.setdefault(after(key, self._batches.asks[counts.index(1)]), []), name)
         return layout
 
+    def _fill_by_rules(self, nodes: _NodesByKey, limits: Limits, filling: Filling) -> Layout | None:
+        """The same within the bounds of rules between pods, which change with each step: tasks of one batch on one node."""
+        left = _with_caps(nodes, filling)
+        waiting = self._batches.counts
+        layout: Layout = {}
+        while any(waiting):
+            last = self._next(_last(waiting), left, limits) if self._last_first else None
+            best = last or self._next(waiting, left, limits)
+            if best is None:
+                left, before = _with_caps(left, filling), left
+                if left.keys() == before.keys():
+                    return None
+                continue
+            key, counts = best
+            if filling.caps(left[key][0]) != key.caps:
+                _merge(left, _with_caps({key: left.pop(key)}, filling))
+                continue
+            name = heappop(left[key])
+            if not left[key]:
+                del left[key]
+            number = next(number for number, count in enumerate(counts) if count)
+            filling.add(name, number, counts[number])
+            layout[name] = tuple(map(add, layout[name], counts)) if name in layout else counts
+            waiting = tuple(map(sub, waiting, counts))
+            key = after_all(key, self._batches.asks[number], counts[number])._replace(caps=filling.caps(name))
+            heappush(left.setdefault(key, []), name)
+        return layout
+
     def _nodes_by_key(self, names: Sequence[str]) -> _NodesByKey:
         admitted = [self._capacity.fleet.admitted[ask.where] for ask in self._batches.asks]
         alike = all(nodes is admitted[0] for nodes in admitted)  # then every candidate admits all tasks
@@ -242,9 +306,13 @@ class Search:
         return by_key
 
     def _next(self, waiting: Counts, nodes: _NodesByKey, limits: Limits) -> tuple[FillKey, Counts] | None:
-        """The key of the node to fill next, and its tasks: when spreading, the node with the fewest tasks of this gang."""
+        """The key of the node to fill next, and its tasks: when spreading, the node with the fewest tasks of this gang.
+
+        When packing, one that has any, which only happens where rules between pods fill a node step by step.
+        """
+        sign = 1 if self._spread else -1
         options = [
-            (key.held, self._merit(key, counts, complete=counts == waiting), names[0], key, counts)
+            (sign * key.held, self._merit(key, counts, complete=counts == waiting), names[0], key, counts)
             for key, names in nodes.items()
             if (counts := taken(key, self._batches, waiting, limits))
         ]
@@ -302,6 +370,28 @@ class Search:
         if self._fragmentation and self._batches.parts == 1:
             choice = self._fragmentation.choice(Free.of(state, self._key(name).admits), ask)
         return choices(state, ask.share)[choice]
+
+
+def _last(waiting: Counts) -> Counts:
+    """Of the tasks that wait, those of the last batch."""
+    last = max(number for number, count in enumerate(waiting) if count)
+    return tuple(count if number == last else 0 for number, count in enumerate(waiting))
+
+
+def _with_caps(nodes: _NodesByKey, filling: Filling) -> dict[FillKey, list[str]]:
+    """The nodes by what rules between pods allow on them now."""
+    by_key: dict[FillKey, list[str]] = {}
+    for key, names in nodes.items():
+        for name in names:
+            by_key.setdefault(key._replace(caps=filling.caps(name)), []).append(name)
+    for heap in by_key.values():
+        heap.sort()
+    return by_key
+
+
+def _merge(nodes: dict[FillKey, list[str]], more: _NodesByKey) -> None:
+    for key, names in more.items():
+        nodes[key] = sorted([*nodes.get(key, ()), *names])
 
 
 def _most_gpus(nodes: _NodesByKey, limits: Limits) -> int:

@@ -153,14 +153,16 @@ class Claims:
             self.quotas.reserve(gang.queue, fewest)
 
     def _claim(self, gang: Gang) -> bool:
-        if fit_key(gang) in self._too_large:
+        key = fit_key(gang), self._capacity.residents.rules and tuple([task.relations for task in gang.tasks])
+        if key in self._too_large:
             return False
         placement = self._choose(gang)
         if placement is None:
-            self._too_large.add(fit_key(gang))
+            self._too_large.add(key)
             return False
         self.placements[gang.name] = placement
         self._unclaimed -= gpus_of(placement)
+        self._capacity.residents.put(placement, 1)
         for node, gpus in gpus_by_node(placement).items():
             self._capacity.set(node, self._capacity.free[node] & ~gpus)
             for name, (_, held) in self._session.occupancy.residents(node).items():

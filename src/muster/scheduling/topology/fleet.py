@@ -44,6 +44,10 @@ class Fleet:
             lambda level: {name: node.domain(level) for name, node in self._nodes.items()}
         )
         """The domain of each node at a level."""
+        self.labelled: Memo[str, Mapping[str, str]] = Memo(
+            lambda key: {name: node.labels[key] for name, node in self._nodes.items() if key in node.labels}
+        )
+        """The value of a label by node that has it."""
         self.infeasible: dict[object, str | None] = {}
         """By fit key, what a gang lacks on the empty cluster; None if it fits."""
 
