@@ -20,6 +20,7 @@ PLANNING_FAILING = Gauge("muster_planning_failing", "1 if the last plan failed, 
 LAST_PLAN = Gauge("muster_last_plan_timestamp_seconds", "When a plan last ended well")
 PLAN_OVERDUE = Gauge("muster_plan_overdue_seconds", "For how long a plan has been due, or has taken")
 SET_ASIDE = Gauge("muster_set_aside", "Gangs and nodes that planning leaves out because the planner fails over them", ["kind"])
+FAILING_GANGS = Gauge("muster_node_failing_gangs", "Owners whose programs failed on a node within the last hour", ["node"])
 LEADER = Gauge("muster_operator_leader", "1 if this operator leads, 0 if it stands by")
 WATCH_FAILED = Gauge(
     "muster_operator_watch_failed", "1 if a resource cannot be watched: decisions rest on what was read last", ["resource"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
 from muster.api import names
@@ -117,6 +118,13 @@ def fails(job: Job, pod: Pod, alive: Callable[[str], bool]) -> bool:
         return to_blame(pod, alive)
     again = restarts(pod) > job.spec.backoff_limit or (loops(pod) and crash(pod) is not None)
     return again and not pod.leaving and not pod.finished and pod.spec.node_name is not None and alive(pod.spec.node_name)
+
+
+def failed_at(pod: Pod) -> tuple[float, str]:
+    """Order pods that failed: the first one broke the gang, and the others failed for it. Unknown times come last."""
+    ends = [each for status in statuses(pod) for each in (status.state.terminated, status.last_state.terminated)]
+    times = [stamp(end.finished_at) for end in ends if end is not None and end.exit_code != 0 and end.finished_at is not None]
+    return min(times, default=inf), pod.metadata.name
 
 
 def restarts(pod: Pod) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from muster.allocation.reservations import Reserving
 from muster.api import names
-from muster.api.status import RoleName, TaskPlacement
+from muster.api.status import DLJobStatus, RoleName, TaskPlacement
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
 from muster.scheduling.resource_quota import Charge
@@ -18,6 +18,8 @@ from muster_operator.dljob.manifests import has_service
 from muster_operator.dljob.resources import Priorities, Priority
 from muster_operator.timestamps import stamp
 
+FAILS_THERE = 2
+"""Failures of the program on one node from which on another is preferred: once may be chance."""
 PLAIN = Priority()
 """The priority of a job where there is no PriorityClass."""
 _LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
@@ -103,6 +105,11 @@ def priority_of(job: Job, classes: Priorities, pods: Iterable[Pod]) -> Priority:
     return priority._replace(value=value, preempts=preempts)
 
 
+def _fails_on(status: DLJobStatus) -> set[str]:
+    """The nodes on which the program fails."""
+    return {each.node for each in status.failures if each.times >= FAILS_THERE}
+
+
 def gang_of(job: Job, priority: Priority = PLAIN) -> Gang:
     """Return the gang that a job is to the planner. Against other namespaces only its PriorityClass counts."""
     spec, status, placement = job.spec, job.status, job.spec.placement
@@ -131,7 +138,7 @@ def gang_of(job: Job, priority: Priority = PLAIN) -> Gang:
         preemptible=True,
         leave=leave.strip() if leave is not None else None,
         resize=job.is_resized,
-        avoid=job.lessons.avoid.union(status.avoid),
+        avoid=job.lessons.avoid.union(status.avoid, _fails_on(status)),
         refused=job.lessons.refused,
         sharing=Sharing(slices=spec.sharing.time_slicing),
         running=not status.placement or status.started_at is not None,

@@ -21,7 +21,7 @@ from muster.api import names
 from muster.kube.objects import Pod
 from muster.scheduling.counting import counted
 from muster_operator.dljob import placement_check, starting
-from muster_operator.dljob.faults import cause, fails, restarts, trouble
+from muster_operator.dljob.faults import cause, failed_at, fails, restarts, trouble
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service, notes, stays
 from muster_operator.dljob.status import UNMET, UNREADABLE
@@ -171,7 +171,7 @@ def _succeeded(job: Job, current: dict[str, Pod]) -> bool:
 
 def _requeued(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> bool:
     """Requeue the gang, or fail the job, if the gang cannot be complete any more."""
-    own_failure = next((pod for pod in current.values() if fails(job, pod, alive)), None)
+    own_failure = min((pod for pod in current.values() if fails(job, pod, alive)), key=failed_at, default=None)
     if own_failure is not None:
         _fail(job, own_failure, now, step)
         return True
@@ -186,6 +186,7 @@ def _fail(job: Job, pod: Pod, now: float, step: Step) -> None:
     """Restart a gang whose program has failed in a pod, or fail the job; restarts by the kubelet count as the gang's do."""
     message = f"pod {pod.metadata.name} failed on node {pod.spec.node_name}: {cause(pod)}"
     used = max(job.status.restarts, restarts(pod))
+    record(step, job, now).blame(pod.spec.node_name or "")
     if job.status.restarts >= job.spec.backoff_limit or used > job.spec.backoff_limit:
         limit = f"{used} of {counted(job.spec.backoff_limit, 'restart')} used"
         record(step, job, now).finish(False, "BackoffLimitExceeded", f"{message}; {limit}")

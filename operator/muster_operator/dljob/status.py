@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from muster.api import names
-from muster.api.status import TIMELINE_LIMIT, Condition, ConditionType, Phase, TimelineEvent
+from muster.api.status import FAILURES_LIMIT, TIMELINE_LIMIT, Condition, ConditionType, NodeFailures, Phase, TimelineEvent
 from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Reason
 from muster.scheduling.gang import Placement
@@ -123,6 +123,12 @@ class Record:
         self._phase("Queued", message)
         self._condition("Admitted", False, reason, message)
         self._condition("Running", False, reason, message)
+
+    def blame(self, node: str) -> None:
+        """The program has failed on this node: from the second time on, the gang prefers others."""
+        before = {each.node: each for each in self.status.failures}
+        times = before.pop(node).times if node in before else 0
+        self.status.failures = [*before.values(), NodeFailures(node=node, times=times + 1)][-FAILURES_LIMIT:]
 
     def _pause(self, failed: bool, lessons: Lessons | None) -> float:
         """The seconds of back-off: longer where the gang itself is to blame, or cannot start wherever it is placed."""

@@ -11,6 +11,7 @@ from muster.scheduling.settings import Settings
 from muster.scheduling.snapshot import Snapshot
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller, owner_of
+from muster_operator.failing_nodes import FailingNodes
 from muster_operator.node_problems import NodeProblems
 from muster_operator.planning.executors import carry_out
 from muster_operator.planning.isolation import Isolation
@@ -32,6 +33,7 @@ class Planning:
         self._isolation = Isolation(self._set_aside)
         self.telling = Telling(context, lambda gang: owner_of(gang, controllers))
         NodeProblems(context)
+        FailingNodes(context)
         self._next_slice = 0.0
 
     async def run(self, now: float) -> None:

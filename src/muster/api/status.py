@@ -16,6 +16,8 @@ RoleName = Literal["worker", "chief", "ps", "evaluator"]
 ConditionType = Literal["Admitted", "Running", "Suspended", "Succeeded", "Failed"]
 TIMELINE_LIMIT = 50
 """The number of events of a timeline; the operator drops the oldest except the first."""
+FAILURES_LIMIT = 16
+"""The number of nodes whose failures are remembered; the operator drops the oldest."""
 REFUSALS_LIMIT = 64
 """The number of nodes whose refusals are remembered; the operator drops the oldest."""
 
@@ -71,6 +73,15 @@ class Refusal(Reported):
     """The gang does not go to the node before this time; unset after the first refusal, when others are only preferred."""
     digest: str = ""
     """The generation of the spec and a digest of the node's labels, taints and resources: a change ends the refusal."""
+
+
+class NodeFailures(Reported):
+    """How often the job's program failed on a node."""
+
+    node: str
+    """The node."""
+    times: Number = 1
+    """How often it failed there first of all pods; from 2 on, the gang goes there only if no other placement exists."""
 
 
 class FailedStart(Reported):
@@ -163,6 +174,8 @@ class DLJobStatus(Reported):
     """roles.worker.replicas at the time of the present placement; a different value there now requests a resize."""
     avoid: list[str] = Field(default_factory=list)
     """Nodes on which the last attempt failed; they are used again only if no other placement exists."""
+    failures: list[NodeFailures] = Field(default_factory=list, max_length=FAILURES_LIMIT)
+    """The nodes on which the job's program failed, the newest last."""
     refusals: list[Refusal] = Field(default_factory=list, max_length=REFUSALS_LIMIT)
     """The nodes that refused the gang, the newest last."""
     failed_start: FailedStart | None = None
