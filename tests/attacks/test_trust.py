@@ -75,6 +75,32 @@ def test_priority_class_takes_gpus_of_another_team_and_names_nobody(user: Live, 
     assert "boss" not in str(other.get("dljobs", "secret")) + str(other.items("events"))
 
 
+def test_running_job_whose_priority_class_is_deleted_is_not_preempted(
+    user: Live, other: Live, administrator: Live, urgent: str
+) -> None:
+    administrator.api.create(CLASSES, {"metadata": {"name": "fleeting"}, "value": 2000})
+    user.job("runs", 2, 8, priorityClassName="fleeting")
+    user.wait_running("runs", 2)
+    before = uids(user)
+    administrator.api.delete(f"{CLASSES}/fleeting")
+    other.job("boss", 2, 8, priorityClassName=urgent)
+    assert other.wait_reason("boss", "InsufficientGPUs")
+    assert (uids(user), user.status("runs")["attempt"]) == (before, 1)
+
+
+def test_quota_without_room_for_a_service_is_seen_before_anybody_is_preempted(user: Live, administrator: Live) -> None:
+    user.job("runs", 2, 8, rendezvous="None")
+    user.wait_running("runs", 2)
+    administrator.create("resourcequotas", {"metadata": {"name": "few"}, "spec": {"hard": {"services": "0"}}})
+    administrator.wait(lambda: administrator.get("resourcequotas", "few").get("status", {}).get("hard"), "it is in force")
+    user.job("boss", 2, 8, priority=5)
+    told = user.wait_reason("boss", "ExceedsResourceQuota")
+    assert told == f"needs 1 services; ResourceQuota {user.namespace}/few allows no more than 0"
+    assert user.status("runs")["attempt"] == 1
+    administrator.patch("resourcequotas", "few", {"spec": {"hard": {"services": "1"}}})
+    user.wait_running("boss", 2)
+
+
 def test_quota_of_a_priority_class_is_evaluated_before_anybody_is_preempted(
     user: Live, other: Live, administrator: Live, urgent: str
 ) -> None:
