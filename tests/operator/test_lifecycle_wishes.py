@@ -13,6 +13,7 @@ from builders.steps import look, step_of
 from muster.api import names
 from muster.kube.objects import Pod
 from muster_operator.dljob.job import Job
+from muster_operator.dljob.lifecycle import STOPPING_SECONDS
 from muster_operator.dljob.status import Record
 
 W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
@@ -72,7 +73,7 @@ def test_suspended_gang_gets_a_notice_then_is_deleted_then_suspended() -> None:
     assert look(gang, told, now=NOW + 0.5) == {"service": False, "wake": NOW + 1}
     assert look(gang, told, now=NOW + 1) == {"service": False, "delete": [W0, W1]}
     leaving = {name: changed(pod, leaving=True) for name, pod in told.items()}
-    assert look(gang, leaving, now=NOW + 2) == {"service": False}
+    assert look(gang, leaving, now=NOW + 2) == {"service": False, "wake": NOW + STOPPING_SECONDS}
     assert look(gang, now=NOW + 3) == {"service": False, "status": ("Suspended", "Suspended", "Suspended")}
 
 
@@ -133,7 +134,7 @@ def test_pods_of_a_lost_node_are_destroyed() -> None:
     assert look(gang, pods, dead={"n1"}) == {"service": False, "destroy": [W0], "notice": {W1: NOTICE}}
     pods[W0] = changed(pods[W0], leaving=True)
     assert look(gang, pods, dead={"n1"}) == {"service": False, "destroy": [W0], "notice": {W1: NOTICE}}
-    assert look(gang, pods) == {"service": False, "notice": {W1: NOTICE}}
+    assert look(gang, pods) == {"service": False, "notice": {W1: NOTICE}, "wake": NOW + STOPPING_SECONDS}
 
 
 def test_pod_that_was_never_bound_is_deleted_as_any_other() -> None:

@@ -162,4 +162,4 @@ def cause(pod: Pod) -> str:
         return one_line(f"container {ended.name} exited with {end.exit_code} {end.reason} {end.message}")
     disrupted = pod.condition("DisruptionTarget")
     words = pod.status.message or pod.status.reason or (disrupted.message if disrupted else "")
-    return one_line(words) or "no reason given"
+    return one_line(words) or ("it is terminating" if pod.leaving else "no reason given")

@@ -29,6 +29,9 @@ from muster_operator.dljob.step import Step, record, stop
 from muster_operator.lessons import UNCHANGED, Digest
 from muster_operator.timestamps import stamp
 
+STOPPING_SECONDS = 5.0
+"""How long pods may be stopping before their gang says that it waits for them."""
+
 
 def next_step(
     job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: float, blocked: str = "", digest: Digest = UNCHANGED
@@ -104,6 +107,21 @@ def _unplaced(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: floa
         record(step, job, now).resume()
     elif not job.suspended:
         _learnt(job, now, step, digest)
+    _await_end(job, remaining, stamp(job.status.released_at), now, step)
+
+
+def _await_end(job: Job, pods: Iterable[Pod], since: float, now: float, step: Step) -> None:
+    """Name the pods whose end the gang waits for, once that has lasted: nothing is started beside them."""
+    waited_for = [pod for pod in pods if pod.leaving and pod.spec.node_name and pod not in step.destroy]
+    leaving = [f"{pod.metadata.name} on node {pod.spec.node_name}" for pod in waited_for]
+    if not leaving:
+        return
+    tell_at = min(since, now) + STOPPING_SECONDS
+    if tell_at > now:
+        step.check_by(tell_at)
+    else:
+        others = f", and for {counted(len(leaving) - 1, 'other')}" if leaving[1:] else ""
+        record(step, job, now).await_end(f"waits for the end of pod {leaving[0]}, which is terminating{others}")
 
 
 def _learnt(job: Job, now: float, step: Step, digest: Digest) -> None:
@@ -133,6 +151,7 @@ def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float,
     staying = _staying(job, [pod for pod in pods if pod not in mine], step)
     left_over = [pod for pod in pods if pod not in mine and pod not in staying]
     stop(step, left_over, alive, now, names.MIGRATE)
+    _await_end(job, left_over, stamp(job.status.admitted_at), now, step)
     if _succeeded(job, current):
         record(step, job, now).finish(True, "Completed", "the gang ran to its end")
     elif not _requeued(job, current, alive, now, step, digest) and not left_over and not staying:

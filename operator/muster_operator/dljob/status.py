@@ -143,6 +143,13 @@ class Record:
         """Starts of the gang have taught this by now, and nothing else."""
         self.status.refusals, self.status.failed_start = list(lessons.refusals), lessons.failed
 
+    def await_end(self, message: str) -> None:
+        """Pods of an earlier placement have not ended yet."""
+        if self.status.phase == "Queued":
+            self.wait(Reason.PODS_STOPPING, message)
+        else:
+            self.status.message = message
+
     def preempt(self, message: str) -> None:
         """Another gang takes the GPUs; the job is queued again as of its arrival, without back-off."""
         self._release()

@@ -38,6 +38,7 @@ from muster.scheduling.placing.fit import misfits
 from muster.scheduling.snapshot import Snapshot
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller, NotExecutable, owner_of
+from muster_operator.planning.stopping import with_pods
 from muster_operator.work_queue import RETRY_SECONDS, Work, all_of
 
 VERBS: frozenset[Verb] = frozenset({Place, Move, Resize, Requeue, Preempt, Wait})
@@ -59,6 +60,7 @@ async def carry_out(
                 execution.add(decision)
     await execution.run()
     waits = execution.waits + [decision for decision in decisions if isinstance(decision, Wait)]
+    waits = [with_pods(context.stores.view, wait) for wait in waits]
     for reason, alike in groupby(waits, attrgetter("reason")):
         metrics.DECISIONS.labels(Wait.__name__, reason).inc(sum(1 for _ in alike))
     if ends := [wait.until for wait in waits if wait.until is not None]:
@@ -108,7 +110,7 @@ class Execution:
         gang = decision.gang
         if misfits(gpus_by_node(decision.placement), self._snapshot.nodes, own=gpus_by_node(gang.placement)):
             message = f"waits for pods that are stopping; then has {describe(decision.placement)}"
-            self.waits.append(Wait(gang, Reason.PODS_STOPPING, message))
+            self.waits.append(Wait(gang, Reason.PODS_STOPPING, message, keeps=decision.placement))
         else:
             self._write(gang, write)
 
