@@ -136,12 +136,15 @@ class Search:
         """The nodes of each domain that has enough free GPUs: the emptiest first when spreading, else the fullest.
 
         By speed, the domains in which the gang may need the fewest nodes come first; then those of the node preferred most.
+        Nodes in no domain of the level are left to a level further out, if the gang may go there.
         """
-        domain_of = self._capacity.fleet.domains[level]
+        fleet = self._capacity.fleet
+        domain_of, left_out = fleet.domains[level], fleet.outside[level] if level < self._gang.required else frozenset()
         domains: dict[str, list[tuple[str, int]]] = {}
         for candidate in self._candidates:
-            domains.setdefault(domain_of[candidate[0]], []).append(candidate)
-        order: list[tuple[int, int, int, int, str]] = []
+            if candidate[0] not in left_out:
+                domains.setdefault(domain_of[candidate[0]], []).append(candidate)
+        order: list[tuple[int, int, str]] = []
         for domain, members in domains.items():
             counts = sorted([free for _, free in members], reverse=True)
             total = sum(counts)

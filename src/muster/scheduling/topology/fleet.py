@@ -48,6 +48,10 @@ class Fleet:
             lambda key: {name: node.labels[key] for name, node in self._nodes.items() if key in node.labels}
         )
         """The value of a label by node that has it."""
+        self.outside: Memo[Level, frozenset[str]] = Memo(
+            lambda level: frozenset(name for name, node in self._nodes.items() if node.is_outside(level))
+        )
+        """The nodes that are in no rack, or in no block."""
         self.infeasible: dict[object, str | None] = {}
         """By fit key, what a gang lacks on the empty cluster; None if it fits."""
 

@@ -30,9 +30,14 @@ def between(names: Iterable[str], nodes: Mapping[str, Node]) -> float:
 
 
 def level(members: Iterable[Node]) -> Level:
-    """Return the nearest level that has all these nodes in one domain."""
+    """Return the nearest level that has all these nodes in one domain; nodes without a rack are taken to be near each other."""
     members = list(members)
-    return next(level for level in Level if len({node.domain(level) for node in members}) <= 1)
+    return next(level for level in Level if len({_place(node)[level:] for node in members}) <= 1)
+
+
+def _place(node: Node) -> tuple[str, ...]:
+    """Where a node is, from near to far, by level."""
+    return (node.name, node.rack, node.block, "")
 
 
 @lru_cache(maxsize=4096)

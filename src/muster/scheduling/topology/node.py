@@ -47,7 +47,18 @@ class Node:
     """The free parts of shared GPUs, none of which is in `free`. Kubernetes' device plugins know no parts."""
 
     def domain(self, level: Level) -> str:
-        """Return the name of the node, rack, block or cluster that this node is in."""
+        """Return the name of the node, rack, block or cluster that this node is in.
+
+        A node outside every rack shares its rack with no other node, one outside every block only with those of its rack.
+        """
         if level is Level.CLUSTER:
             return ""
-        return (self.name, f"{self.block}/{self.rack}", self.block)[level]
+        if level is Level.NODE:
+            return self.name
+        if level is Level.BLOCK and self.block:
+            return self.block
+        return f"{self.block}/{self.rack}" if self.rack else f"//{self.name}"  # a label of Kubernetes has no slash
+
+    def is_outside(self, level: Level) -> bool:
+        """Say whether it has no label that names its rack, or its block."""
+        return (level is Level.RACK and not self.rack) or (level is Level.BLOCK and not self.block)
