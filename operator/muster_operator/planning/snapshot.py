@@ -45,6 +45,7 @@ class Snapshots:
             NOTHING_MEASURED,
             _same(self._last.ended, self._run_times(gangs)),
             tuple(quota for controller in self._controllers for quota in self._resource_quotas_of(controller, gangs)),
+            unusable=_same(self._last.unusable, self._view.unusable()),
         )
         return self._last
 

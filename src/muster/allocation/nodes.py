@@ -42,6 +42,20 @@ def translate(node: Node) -> Translation:
         return Translation(None, f"nothing is placed on it: an amount in status.allocatable cannot be read: {error}")
 
 
+def unusable(node: Node, readable: bool) -> core.Unusable | None:
+    """Return a node that takes no pods, and why; None if it takes some."""
+    if node.spec.unschedulable:
+        why = "are cordoned"
+    elif not node.ready:
+        why = "are not ready"
+    elif not readable:
+        why = "have an amount in status.allocatable that cannot be read"
+    else:
+        return None
+    bare = core.Node(node.metadata.name, unknown_machine(0), 0, 0, labels=node.metadata.labels or {})
+    return core.Unusable(bare, why)
+
+
 def _translate(node: Node) -> Translation:
     allocatable = node.status.allocatable or {}
     hardware = _hardware(node, whole(allocatable.get(names.GPU, 0)))

@@ -16,7 +16,7 @@ import msgspec
 
 from muster.allocation.holding import Holding, Source
 from muster.allocation.ledger import Ledger
-from muster.allocation.nodes import translate
+from muster.allocation.nodes import translate, unusable
 from muster.allocation.pods import pod_holding
 from muster.allocation.reservations import Reservations, Reserving, ResourcesOf, not_known
 from muster.allocation.trust import Trust
@@ -42,6 +42,7 @@ class ClusterView:
         self.trust = Trust(now)
         self._facts: dict[str, core.Node] = {}
         self._current: dict[str, core.Node] = {}
+        self._unusable: dict[str, core.Unusable] = {}
         self._stale: set[str] = set()
         self._pods_of: dict[str, set[str]] = {}
         """The pods that bear each DLJob's label."""
@@ -70,6 +71,10 @@ class ClusterView:
         """Return every node that takes pods, with what is free on it now; a copy."""
         self.refresh()
         return dict(self._current)
+
+    def unusable(self) -> Mapping[str, core.Unusable]:
+        """Return every node that takes no pods, and why; a copy."""
+        return dict(self._unusable)
 
     def current(self, name: str) -> core.Node | None:
         """Return a node as of the last refresh."""
@@ -116,9 +121,13 @@ class ClusterView:
         if new is not None:
             facts, problem = translate(new)
             self._note_problem(new.metadata.name, problem)
-            if facts is not None and new.ready and not new.spec.unschedulable:
+            self._unusable.pop(new.metadata.name, None)
+            if why := unusable(new, readable=facts is not None):
+                self._unusable[new.metadata.name] = why
+            elif facts is not None:
                 self._facts[new.metadata.name] = facts
         elif old is not None:
+            self._unusable.pop(old.metadata.name, None)
             self._note_problem(old.metadata.name, "")
 
     def _note_problem(self, name: str, problem: str) -> None:

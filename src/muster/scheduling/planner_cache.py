@@ -24,7 +24,8 @@ from muster.scheduling.gang import Gang
 from muster.scheduling.gang_index import Changes, GangIndex
 from muster.scheduling.naming import named
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.placement import Shortage, fit_key, place
+from muster.scheduling.placing.placement import find, fit_key
+from muster.scheduling.placing.shortage import shortage
 from muster.scheduling.profile import Profile
 from muster.scheduling.residents import Residents
 from muster.scheduling.snapshot import Snapshot
@@ -89,9 +90,9 @@ class PlannerCache:
         for gang in self.changes.gone:
             self._facts.pop(gang.name, None)
         self.residents.follow(snapshot.bystanders, snapshot.closed, self.changes.gone, self.changes.came)
-        changed = self._fleet.follow(snapshot.nodes)
+        changed = self._fleet.follow(snapshot.nodes, snapshot.unusable)
         if changed is None:
-            self._fleet, self._facts, self._alike, self._rates = Fleet(snapshot.nodes), {}, {}, None
+            self._fleet, self._facts, self._alike, self._rates = Fleet(snapshot.nodes, snapshot.unusable), {}, {}, None
         if self._profiles is not snapshot.profiles and self._profiles != snapshot.profiles:
             self._profiles, self._rates = snapshot.profiles, None
         if changed or self._rates is None or self.changes.came or self.changes.gone:
@@ -134,6 +135,6 @@ def _infeasible(gang: Gang, fleet: Fleet) -> str | None:
     """What the gang would lack if nobody else ran; worked out once for gangs that fit alike."""
     key = fit_key(gang)
     if key not in fleet.infeasible:
-        found = place(gang, FreeCapacity(fleet.empty, fleet))
-        fleet.infeasible[key] = f"{found.message}, with nobody else running" if isinstance(found, Shortage) else None
+        empty = FreeCapacity(fleet.empty, fleet)
+        fleet.infeasible[key] = None if find(gang, empty) else shortage(gang, empty, (), alone=True)
     return fleet.infeasible[key]

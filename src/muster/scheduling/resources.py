@@ -38,6 +38,16 @@ class Resources(NamedTuple):
         cpu, memory, pods = map(max, self[:3], other[:3])
         return Resources(cpu, memory, pods, largest)
 
+    def asked(self) -> Amounts:
+        """Return every amount by name, without those that are 0."""
+        counted = (("cpu", self.cpu), ("memory", self.memory), ("pods", self.pods))
+        return (*((name, amount) for name, amount in counted if amount), *self.others)
+
+    def left(self, name: str) -> int:
+        """Return how much is left of any resource."""
+        counted = {"cpu": self.cpu, "memory": self.memory, "pods": self.pods}
+        return counted[name] if name in counted else self.room(name)
+
     def room(self, name: str) -> int:
         """Return how much of a resource is left, of those by name; less than nothing where pods have taken too much."""
         left = next((amount for other, amount in self.others if other == name), 0)

@@ -12,7 +12,7 @@ from muster.scheduling.gang import Gang
 from muster.scheduling.profile import Profile
 from muster.scheduling.residents import Bystanders
 from muster.scheduling.resource_quota import ResourceQuota
-from muster.scheduling.topology.node import Node
+from muster.scheduling.topology.node import Node, Unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,5 @@ class Snapshot:
     """Bound pods by node; those that are tasks of gangs may be among them."""
     closed: Mapping[str, Node] = field(default_factory=dict)
     """Nodes that take no pods now: rules between pods count what is on them."""
+    unusable: Mapping[str, Unusable] = field(default_factory=dict)
+    """The nodes that take no pods: nothing is planned onto them, but reasons count them."""

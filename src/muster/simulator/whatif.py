@@ -65,7 +65,7 @@ def _snapshot(stores: Stores) -> Snapshot:
     for pod in view.pods.values():
         by_namespace.setdefault(pod.metadata.namespace or "", {})[pod.metadata.key] = pod
     resource_quotas = as_planned(stores.of(RESOURCE_QUOTAS).values(), planned, by_namespace)
-    return Snapshot(view.usable(), planned, queues, resource_quotas=resource_quotas)
+    return Snapshot(view.usable(), planned, queues, resource_quotas=resource_quotas, unusable=view.unusable())
 
 
 def gangs(stores: Stores) -> list[Gang]:

@@ -191,14 +191,19 @@ def test_node_that_refused_the_gang_is_never_taken() -> None:
     )
 
 
-@pytest.mark.parametrize("resources", [Resources(3000, 64, 9), Resources(9000, 32, 9), Resources(9000, 64, 1)])
-def test_cpu_memory_and_pods_bound_what_a_node_takes(resources: Resources) -> None:
+@pytest.mark.parametrize(
+    ("resources", "short"),
+    [(Resources(3000, 64, 9), "CPU"), (Resources(9000, 32, 9), "memory"), (Resources(9000, 64, 1), "pod slots")],
+)
+def test_cpu_memory_and_pods_bound_what_a_node_takes(resources: Resources, short: str) -> None:
     each = {"resources": Resources(2000, 32, 1)}
     assert sizes(find(gang("g", 2, each=each), node("n1", resources=resources), node("n2", resources=resources))) == {
         "n1": 1,
         "n2": 1,
     }
-    assert "but not together with its CPU and memory" in lacks(gang("g", 2, each=each), node("n1", resources=resources))
+    assert lacks(gang("g", 2, each=each), node("n1", resources=resources)) == (
+        f"needs 2 GPUs (2 pods of up to 1); 8 free on 1 of 1 nodes that it may use, but {short} for 1 of its 2 pods"
+    )
 
 
 def test_tasks_of_all_roles_bound_what_a_node_takes() -> None:
@@ -207,7 +212,7 @@ def test_tasks_of_all_roles_bound_what_a_node_takes() -> None:
     wanted = gang("g", tasks=(Task("chief", 1, each, role="chief"), Task("worker", 1, each)))
     rest = Resources(9000, 48, 9)
     assert sizes(find(wanted, node("n1", resources=rest), node("n2", resources=rest))) == {"n1": 1, "n2": 1}
-    assert "but not together with its CPU and memory" in lacks(wanted, node("n1", resources=rest))
+    assert "but not together with what else its pods ask for" in lacks(wanted, node("n1", resources=rest))
 
 
 def test_constraints_and_taints_are_kept() -> None:
@@ -230,11 +235,51 @@ def test_tasks_without_gpus_go_to_nodes_without_gpus() -> None:
         (gang("g", 1, 6), "needs 6 GPUs; 7 free on 2 of 3 nodes that it may use, at most 4 on one node"),
         (gang("g", 1, 5), "needs 5 GPUs; 7 free on 2 of 3 nodes that it may use, at most 4 on one node"),
         (gang("g", 6, required=Level.NODE), "needs 6 GPUs (6 pods of up to 1) in one node; at most 4 are free in one (n0)"),
-        (gang("g", 1, 9), "needs 9 GPUs; 0 free on 0 of 0 nodes that it may use"),
+        (gang("g", 1, 9), "needs 9 GPUs; 0 of 3 nodes can take a pod: 3 have too few GPUs (largest: 8 of 9 asked)"),
     ],
 )
 def test_shortage_gives_both_numbers(wanted: Gang, message: str) -> None:
     assert lacks(wanted, node("n0", 8, free=4), node("n1", 8, free=3), node("n2", 8, free=0)) == message
+
+
+def test_gang_that_requires_a_rack_does_not_span_nodes_without_one() -> None:
+    """Which of them are near each other nobody knows."""
+    unlabelled = (node("m0", 2), node("m1", 2))
+    assert lacks(gang("g", 2, 2, required=Level.RACK), *unlabelled) == (
+        "needs 4 GPUs (2 pods of up to 2) in one rack; 2 of 2 nodes that it may use have no rack label"
+    )
+    assert lacks(gang("g", 3, required=Level.RACK), *unlabelled, *racks(("b", "r", 1))) == (
+        "needs 3 GPUs (3 pods of up to 1) in one rack; at most 1 are free in one (b/r);"
+        " 2 of 3 nodes that it may use have no rack label"
+    )
+
+
+def test_node_without_a_rack_holds_a_gang_that_requires_one_rack() -> None:
+    """Wherever it stands, it stands in one rack."""
+    for preferred in (Level.NODE, Level.RACK):
+        assert sizes(find(gang("g", 2, preferred=preferred, required=Level.RACK), node("m0", 2), node("m1", 1))) == {"m0": 2}
+
+
+def test_nodes_without_racks_hold_a_gang_that_only_prefers_one() -> None:
+    assert sizes(find(gang("g", 4, preferred=Level.RACK), node("m0", 2), node("m1", 2))) == {"m0": 2, "m1": 2}
+
+
+def test_rack_without_a_block_holds_a_gang_that_requires_one_block() -> None:
+    nodes = [node("m0", 2, rack="r"), node("m1", 2, rack="r"), node("m2", 8, free=1, rack="s")]
+    for spread in (False, True):
+        assert sizes(find(gang("g", 4, 1, preferred=Level.BLOCK, required=Level.BLOCK, spread=spread), *nodes)) == {
+            "m0": 2,
+            "m1": 2,
+        }
+    assert lacks(gang("g", 5, required=Level.BLOCK), *nodes).endswith("3 of 3 nodes that it may use have no block label")
+
+
+def test_reason_explains_enough_free_gpus_in_one_rack() -> None:
+    nodes = racks(("b", "r", 4), ("b", "r", 2))
+    assert lacks(gang("g", 2, 3, required=Level.RACK), *nodes) == (
+        "needs 6 GPUs (2 pods of up to 3) in one rack; at most 6 are free in one (b/r),"
+        " in pieces that hold 1 of its 2 pods of 3"
+    )
 
 
 def test_shortage_says_that_free_gpus_lie_in_pieces() -> None:

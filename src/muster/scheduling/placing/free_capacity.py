@@ -36,7 +36,7 @@ class FreeCapacity:
 
     def __init__(self, nodes: Mapping[str, Node], fleet: Fleet | None = None, residents: Residents | None = None) -> None:
         self.nodes = nodes
-        self.fleet = fleet or Fleet(nodes)
+        self.fleet = fleet if fleet is not None else Fleet(nodes)
         self.residents = residents or Residents()
         self.free: dict[str, GpuSet] = {}
         self.parts: dict[str, Parts] = {}

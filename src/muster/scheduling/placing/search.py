@@ -144,7 +144,7 @@ class Search:
         for candidate in self._candidates:
             if candidate[0] not in left_out:
                 domains.setdefault(domain_of[candidate[0]], []).append(candidate)
-        order: list[tuple[int, int, str]] = []
+        order: list[tuple[int, int, int, int, str]] = []
         for domain, members in domains.items():
             counts = sorted([free for _, free in members], reverse=True)
             total = sum(counts)

@@ -85,7 +85,12 @@ class Constraint(NamedTuple):
             named = {**labels, "metadata.name": name}
             if not any(term and all(requirement.matches(named) for requirement in term) for term in self.terms):
                 return False
-        return all(taint.effect == "PreferNoSchedule" or self._tolerates(taint) for taint in taints)
+        return self.untolerated(taints) is None
+
+    def untolerated(self, taints: tuple[Taint, ...]) -> Taint | None:
+        """Return the first taint that keeps the task away; None if none does."""
+        keeping = (taint for taint in taints if taint.effect != "PreferNoSchedule" and not self._tolerates(taint))
+        return next(keeping, None)
 
     def preference(self, name: str, labels: Mapping[str, str], taints: tuple[Taint, ...]) -> int:
         """Return how much a node is preferred: weights of preferred terms less those of taints that say PreferNoSchedule."""

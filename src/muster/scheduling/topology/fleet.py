@@ -9,14 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from muster.scheduling.memo import Memo
+from muster.scheduling.resources import Resources
 from muster.scheduling.topology.eligibility import Constraint
-from muster.scheduling.topology.node import Level, Node
+from muster.scheduling.topology.node import Level, Node, Unusable
+from muster.scheduling.topology.objections import objection
 
 Demands = frozenset[tuple[Constraint, int]]
 """The different constraints and GPU counts of a gang's tasks. Gangs with equal demands may use the same nodes."""
+
+
+NO_NODES: Mapping[str, Unusable] = {}
+
+
+class Size(NamedTuple):
+    """What decides whether a pod could fit on a node."""
+
+    gpus: int
+    healthy: int
+    allocatable: Resources
 
 
 class Asks(Protocol):
@@ -32,12 +45,14 @@ class Asks(Protocol):
 class Fleet:
     """The fixed properties of nodes; answers are kept until `follow` returns None."""
 
-    def __init__(self, nodes: Mapping[str, Node]) -> None:
-        self._nodes = dict(nodes)
+    def __init__(self, nodes: Mapping[str, Node], unusable: Mapping[str, Unusable] = NO_NODES) -> None:
+        self._nodes, self._unusable = dict(nodes), unusable
         self.admitted: Memo[Constraint, frozenset[str]] = Memo(self._admitted)
         """The nodes that a constraint allows."""
         self.preference: Memo[Constraint, Mapping[str, int]] = Memo(self._preference)
         """How much a constraint prefers each node, of those to which it is not all the same."""
+        self.excluded: Memo[Constraint, Mapping[str, frozenset[str]]] = Memo(self._excluded)
+        """The other nodes, and those that take no pods, by what the constraint objects to first."""
         self.eligible: Memo[Demands, tuple[str, ...]] = Memo(self._eligible)
         """The nodes, by name, that meet at least one of the demands, with enough healthy GPUs for it."""
         self.domains: Memo[Level, Mapping[str, str]] = Memo(
@@ -58,9 +73,9 @@ class Fleet:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def follow(self, nodes: Mapping[str, Node]) -> list[str] | None:
+    def follow(self, nodes: Mapping[str, Node], unusable: Mapping[str, Unusable] = NO_NODES) -> list[str] | None:
         """Return the names of the nodes that changed; None if nodes came, left, or changed in a fixed property."""
-        if len(self._nodes) != len(nodes):
+        if len(self._nodes) != len(nodes) or self._unusable != unusable:
             return None
         others = [(name, node) for name, node in nodes.items() if self._nodes.get(name) is not node]
         for name, node in others:
@@ -84,6 +99,16 @@ class Fleet:
         preferences = ((node.name, where.preference(node.name, node.labels, node.taints)) for node in nodes)
         return {name: preference for name, preference in preferences if preference}
 
+    def _excluded(self, where: Constraint) -> Mapping[str, frozenset[str]]:
+        excluded: dict[str, set[str]] = {}
+        admitted = self.admitted[where]
+        for name, node in self._nodes.items():
+            if name not in admitted:
+                excluded.setdefault(objection(where, node), set()).add(name)
+        for name, (node, why) in self._unusable.items():
+            excluded.setdefault(objection(where, node, why), set()).add(name)
+        return {words: frozenset(names) for words, names in excluded.items()}
+
     def _eligible(self, demands: Demands) -> tuple[str, ...]:
         admitted = [(self.admitted[where], gpus) for where, gpus in demands]
         healthy = {name: node.healthy.bit_count() for name, node in self._nodes.items()}
@@ -95,6 +120,20 @@ class Fleet:
         """The GPU model and the GB/s of the network cards, if all nodes have the same."""
         hardware = {(node.model, node.nic_gbps) for node in self._nodes.values()}
         return hardware.pop() if len(hardware) == 1 else None
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of all nodes, those that take no pods too."""
+        return frozenset((*self._nodes, *self._unusable))
+
+    @cached_property
+    def sizes(self) -> Mapping[Size, frozenset[str]]:
+        """The nodes that take pods, by size."""
+        sizes: dict[Size, set[str]] = {}
+        for name, node in self._nodes.items():
+            size = Size(node.machine.gpus, node.healthy.bit_count(), node.allocatable)
+            sizes.setdefault(size, set()).add(name)
+        return {size: frozenset(names) for size, names in sizes.items()}
 
     @cached_property
     def empty(self) -> Mapping[str, Node]:

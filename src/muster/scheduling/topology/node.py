@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 from muster.scheduling.resources import PLENTY, Parts, Resources
 from muster.scheduling.topology.eligibility import Taint
@@ -62,3 +63,11 @@ class Node:
     def is_outside(self, level: Level) -> bool:
         """Say whether it has no label that names its rack, or its block."""
         return (level is Level.RACK and not self.rack) or (level is Level.BLOCK and not self.block)
+
+
+class Unusable(NamedTuple):
+    """A node that takes no pods."""
+
+    node: Node
+    why: str
+    """In words that say it of several nodes: "are cordoned"."""
