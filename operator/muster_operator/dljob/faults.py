@@ -57,7 +57,7 @@ def trouble(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now
     """Return what keeps the gang from being complete without its own fault; None if nothing does."""
     for place in job.status.placement:
         pod = current.get(place.pod)
-        if pod is not None and pod.status.phase == "Succeeded":
+        if place.ended or (pod is not None and pod.status.phase == "Succeeded"):
             continue  # it has done its part, whatever became of its node
         if not alive(place.node):
             return Trouble("NodeLost", f"node {place.node} of pod {place.pod} is gone or not ready", [place.node])

@@ -15,6 +15,7 @@ from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set, indices
 from muster.scheduling.topology.node import Level
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service
+from muster_operator.dljob.rendezvous import outlives_change
 from muster_operator.dljob.resources import Priorities, Priority
 from muster_operator.timestamps import stamp
 
@@ -30,6 +31,12 @@ def tasks_of(job: Job) -> tuple[Task, ...]:
     return tuple(_task(job, role, index) for role, count in job.replicas.items() for index in range(count))
 
 
+def _tasks_left(job: Job) -> tuple[Task, ...]:
+    """Return the tasks of a gang as it is to go on: without those that have ended, where a change starts only some anew."""
+    over = {place.pod for place in job.status.placement if place.ended and outlives_change(job, place.role)}
+    return tuple(task for task in tasks_of(job) if task.name not in over)
+
+
 def _task(job: Job, role: RoleName, index: int) -> Task:
     shape = job.shapes[role]
     return Task(names.pod_name(job.meta.name, role, index), shape.gpus, shape.resources, shape.where, role, index)
@@ -43,7 +50,8 @@ def resources_of(job: Reserving, role: str) -> Resources:
 
 def placement_of(job: Job) -> Placement:
     """Return the placement in the job's status, whether it fits the job or not (see `placement_check`); never raises."""
-    return tuple(Assigned(_placed_task(job, place), place.node, _gpus(place), place.rank) for place in job.status.placement)
+    holding = (place for place in job.status.placement if not place.ended)
+    return tuple(Assigned(_placed_task(job, place), place.node, _gpus(place), place.rank) for place in holding)
 
 
 def _placed_task(job: Job, place: TaskPlacement) -> Task:
@@ -119,7 +127,7 @@ def gang_of(job: Job, priority: Priority = PLAIN) -> Gang:
         name=job.key,
         queue=f"{job.meta.namespace}/{spec.queue}",
         arrived=stamp(arrived),
-        tasks=tasks_of(job),
+        tasks=_tasks_left(job),
         namespace=job.meta.namespace or "",
         priority=priority.value,
         local_priority=spec.priority,

@@ -53,7 +53,8 @@ class Job:
     @property
     def reserved(self) -> ReservationStatus:
         """What the status reserves, as the view asks for it."""
-        entries = [Reserved(place.pod, place.node, place.gpus, place.role) for place in self.status.placement]
+        holding = (place for place in self.status.placement if not place.ended)
+        entries = [Reserved(place.pod, place.node, place.gpus, place.role) for place in holding]
         return ReservationStatus(self.status.attempt, entries)
 
     @property

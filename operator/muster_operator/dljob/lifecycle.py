@@ -24,6 +24,7 @@ from muster_operator.dljob import placement_check, starting
 from muster_operator.dljob.faults import cause, failed_at, fails, restarts, trouble
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service, notes, stays
+from muster_operator.dljob.rendezvous import end_alone
 from muster_operator.dljob.status import UNMET, UNREADABLE
 from muster_operator.dljob.step import Step, record, stop
 from muster_operator.lessons import UNCHANGED, Digest
@@ -138,8 +139,13 @@ def _learnt(job: Job, now: float, step: Step, digest: Digest) -> None:
 
 def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> None:
     attempt = str(job.status.attempt)
-    placed = {place.pod for place in job.status.placement}
-    mine = [pod for pod in pods if pod.metadata.name in placed and pod.metadata.annotation(names.ATTEMPT) == attempt]
+    placed = {place.pod: place for place in job.status.placement}
+    mine = [
+        pod
+        for pod in pods
+        if (place := placed.get(pod.metadata.name)) is not None
+        and (pod.metadata.annotation(names.ATTEMPT) == attempt or (place.ended and pod.finished))
+    ]
     current = {pod.metadata.name: pod for pod in mine}
     wishes = _wishes(job, current.values())
     if wishes:
@@ -184,8 +190,12 @@ def _wishes(job: Job, current: Iterable[Pod]) -> dict[str, str | None]:
 def _succeeded(job: Job, current: dict[str, Pod]) -> bool:
     """A job ends with its chief if it has one, else with its workers; parameter servers and evaluators do not count."""
     decisive = "chief" if "chief" in job.replicas else "worker"
-    deciding = [place.pod for place in job.status.placement if place.role == decisive]
-    return all(name in current and current[name].status.phase == "Succeeded" for name in deciding)
+    deciding = [place for place in job.status.placement if place.role == decisive]
+    return all(place.ended or _has_succeeded(current.get(place.pod)) for place in deciding)
+
+
+def _has_succeeded(pod: Pod | None) -> bool:
+    return pod is not None and pod.status.phase == "Succeeded"
 
 
 def _requeued(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> bool:
@@ -216,12 +226,15 @@ def _fail(job: Job, pod: Pod, now: float, step: Step) -> None:
 def _complete(job: Job, current: dict[str, Pod], now: float, step: Step) -> None:
     """Create the missing pods; note when the whole gang runs."""
     step.service = has_service(job)
-    step.create = [place for place in job.status.placement if place.pod not in current]
+    step.create = [place for place in job.status.placement if place.pod not in current and not place.ended]
     running = all(pod.status.phase in ("Running", "Succeeded") for pod in current.values())
     if not step.create and running and job.status.phase == "Admitted":
         record(step, job, now).run()
     elif job.status.phase == "Running" and not (job.is_resized or job.migrates) and _is_unmet(job):
         record(step, job, now).settle()
+    over = {name for name, pod in current.items() if _has_succeeded(pod)}
+    if over and job.status.phase == "Running":
+        record(step, job, now).count_running(over, end_alone=end_alone(job))
 
 
 def _is_unmet(job: Job) -> bool:

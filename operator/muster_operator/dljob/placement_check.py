@@ -51,7 +51,7 @@ def _wrong(job: Job, place: TaskPlacement, limits: dict[RoleName, int]) -> str |
         return f"would have to be called {name}"
     if not _NODE.fullmatch(place.node) or len(place.node) > 253:
         return f"is on {place.node[:253]!r}, which is no name of a node"
-    asked, gpus = job.shapes[place.role].gpus, set(place.gpus)
+    asked, gpus = 0 if place.ended else job.shapes[place.role].gpus, set(place.gpus)
     if not len(gpus) == len(place.gpus) == asked:
         return f"has {counted(len(gpus), 'GPU')} and asks for {asked}"
     if not all(0 <= gpu < MOST_GPUS for gpu in gpus):

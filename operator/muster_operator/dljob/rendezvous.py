@@ -65,6 +65,14 @@ def outlives_change(job: Job, role: RoleName) -> bool:
             return False
 
 
+def end_alone(job: Job) -> bool:
+    """Return whether a pod that has ended well is needed no more by the others.
+
+    With torchrun and MPI the processes end together: one that ends before the others may be started again, and keeps its GPUs.
+    """
+    return job.spec.rendezvous in ("None", "ParameterServer")
+
+
 def hostfile(job: Job, gang: Sequence[TaskPlacement]) -> str:
     """Return Open MPI's hostfile: one host a line, one slot a GPU, in rank order, without a launcher that has no GPUs."""
     hosts = (place for place in sorted(gang, key=lambda place: place.rank) if place.gpus or place.role == "worker")

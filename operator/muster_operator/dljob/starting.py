@@ -27,7 +27,9 @@ def overdue(job: Job, current: Mapping[str, Pod], now: float, step: Step) -> Tro
         step.check_by(min(until, now + job.spec.start_deadline_seconds))  # a time ahead of this clock is another clock's
         return None
     waiting = [
-        place for place in job.status.placement if (pod := current.get(place.pod)) is None or pod.status.phase == "Pending"
+        place
+        for place in job.status.placement
+        if not place.ended and ((pod := current.get(place.pod)) is None or pod.status.phase == "Pending")
     ]
     if not waiting:
         return None

@@ -8,17 +8,27 @@ Reasons follow Kubernetes' and Kueue's words where these have one: machines read
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from muster.api import names
-from muster.api.status import FAILURES_LIMIT, TIMELINE_LIMIT, Condition, ConditionType, NodeFailures, Phase, TimelineEvent
+from muster.api.status import (
+    FAILURES_LIMIT,
+    TIMELINE_LIMIT,
+    Condition,
+    ConditionType,
+    NodeFailures,
+    Phase,
+    TaskPlacement,
+    TimelineEvent,
+)
 from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Reason
 from muster.scheduling.gang import Placement
 from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
 from muster_operator.dljob.gang import written
 from muster_operator.dljob.job import Job
+from muster_operator.dljob.rendezvous import outlives_change
 from muster_operator.lessons import Lessons
 from muster_operator.timestamps import moment, stamp
 
@@ -67,10 +77,10 @@ class Record:
         self._arrive("Submitted", f"needs {counted(self.job.gpus, 'GPU')}")
         self._count_service()
         status.attempt += 1
-        status.placement = written(placement)
+        status.placement = _beside(written(placement), self._over())
         status.placed_uid = self.job.meta.uid
         self._summarise()
-        status.replicas = sum(place.task.role == "worker" for place in placement)
+        status.replicas = sum(place.role == "worker" for place in status.placement)
         status.wanted_replicas = self.job.replicas["worker"]
         status.selector = f"{names.JOB}={self.job.meta.name},{names.ROLE}=worker"
         status.not_before = status.started_at = None
@@ -103,6 +113,26 @@ class Record:
         self._phase("Running", message)
         self._condition("Running", True, "GangRunning", message)
         self._event("Running", "GangRunning", message)
+
+    def count_running(self, over: Collection[str], *, end_alone: bool) -> None:
+        """These pods of a running gang have ended well, and hold nothing any more where pods of the gang end alone."""
+        ending = [place for place in self.status.placement if end_alone and place.pod in over and not place.ended]
+        self._count_gpus(ending)
+        for place in ending:
+            place.ended, place.gpus = True, []
+        self._summarise()
+        count = len(self.status.placement)
+        ended = sum(bool(place.ended) or place.pod in over for place in self.status.placement)
+        said = next((each.message for each in self.status.conditions if each.type == "Running"), "")
+        message = f"{count - ended} of {counted(count, 'pod')} running, {ended} ended" if ended else said
+        if message != said:
+            self.status.message = message
+            self._condition("Running", True, "GangRunning", message)
+
+    def _over(self) -> list[TaskPlacement]:
+        """The entries of pods that have ended, are still wanted, and are not started anew where the gang changes."""
+        over = (place for place in self.status.placement if place.ended and outlives_change(self.job, place.role))
+        return [place for place in over if place.index < self.job.replicas.get(place.role, 0)]
 
     def requeue(
         self, reason: str, message: str, *, failed: bool = False, avoid: Sequence[str] = (), lessons: Lessons | None = None
@@ -252,11 +282,16 @@ class Record:
 
     def _count_service(self) -> None:
         """Add what the gang ran in the present placement to the job's attained service."""
-        if self.status.started_at:
-            held = sum(len(place.gpus) for place in self.status.placement)
-            ran = max(0.0, self.now - stamp(self.status.started_at))
-            self.status.gpu_seconds += round(held * ran, 1)
-            self.status.ran_seconds += round(ran, 1)
+        self._count_gpus(self.status.placement)
+        self.status.ran_seconds += round(self._ran(), 1)
+
+    def _count_gpus(self, places: Iterable[TaskPlacement]) -> None:
+        """Add what these pods had of their GPUs in the present placement."""
+        self.status.gpu_seconds += round(sum(len(place.gpus) for place in places) * self._ran(), 1)
+
+    def _ran(self) -> float:
+        """The seconds for which the whole gang has run in the present placement."""
+        return max(0.0, self.now - stamp(self.status.started_at)) if self.status.started_at else 0.0
 
     def _phase(self, phase: Phase, message: str) -> None:
         self.status.phase = phase
@@ -293,3 +328,14 @@ class Record:
                 break
             count += past.event == "Requeued"
         return count
+
+
+def _beside(placement: Sequence[TaskPlacement], over: Sequence[TaskPlacement]) -> list[TaskPlacement]:
+    """A placement with the entries of pods that have ended, which keep their ranks; the others have the ranks between."""
+    if not over:
+        return list(placement)
+    taken = {place.rank for place in over}
+    ranks = (rank for rank in range(len(placement) + len(taken)) if rank not in taken)
+    moved = [place.model_copy(update={"rank": rank}) for place, rank in zip(placement, ranks, strict=False)]
+    both = sorted([*moved, *over], key=lambda place: place.rank)
+    return [place.model_copy(update={"rank": rank}) for rank, place in enumerate(both)]

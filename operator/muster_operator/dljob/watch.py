@@ -220,5 +220,6 @@ def _matters_to_plan(old: Job | None, new: Job | None) -> bool:
         or old.meta.deletion_timestamp != new.meta.deletion_timestamp
         or (old.status.phase or "Queued", old.status.attempt) != (new.status.phase or "Queued", new.status.attempt)
         or bool(old.status.placement) != bool(new.status.placement)
+        or old.status.gpus != new.status.gpus
         or old.lessons != new.lessons
     )

@@ -58,6 +58,8 @@ class TaskPlacement(Reported):
     """The node to which the pod is pinned."""
     gpus: list[GpuIndex] = Field(default_factory=list)
     """The pod's GPUs, by index on the node."""
+    ended: bool | None = None
+    """Whether the pod has ended well, in a gang whose pods end one by one: it holds nothing any more."""
 
 
 class Refusal(Reported):
