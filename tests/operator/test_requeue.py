@@ -9,6 +9,7 @@ import pytest
 
 from builders.dljobs import BORN, NOW, Json, condition, time
 from builders.operator_harness import NODE_LOSS_GRACE, SPACE, OperatorHarness
+from muster.allocation.pods import pinned_to
 from muster.api import names
 from muster.kube import paths
 from muster_operator.external_pods import templates
@@ -68,6 +69,30 @@ async def test_gang_with_a_pod_that_is_not_where_it_was_placed_is_requeued(harne
     await harness.turn(3)
     assert harness.pods() == ["p0", "p1", "p2"]
     assert ("Warning", "p1", "Requeued") in await harness.events()
+
+
+REJECTED: Json = {"phase": "Failed", "reason": "OutOfnvidia.com/gpu", "message": "Pod was rejected: no GPU is left"}
+
+
+async def test_bare_pod_that_its_kubelet_rejected_is_queued_again_and_goes_elsewhere(harness: OperatorHarness) -> None:
+    """It has never run, so it is nobody's failure; the rest of its gang comes with it."""
+    harness.pod("p0", gang="g", size=2, **PINNED, node="n1", **REJECTED)
+    harness.pod("p1", gang="g", size=2, **PINNED, node="n1", phase="Running")
+    harness.pod("alone", **PINNED, node="n1", **REJECTED)
+    for _ in range(6):
+        await harness.turn(seconds=2)
+        harness.end_pods()
+    assert (harness.pods(), kept(harness)) == (["alone", "p0", "p1"], [])
+    assert "uid-alone" not in {uid(harness, pod) for pod in harness.pods()}
+    pins = [pinned_to(pod.spec) for pod in harness.stores.view.pods.values()]
+    assert pins == ["n2", "n2", "n2"]
+
+
+async def test_pod_that_its_kubelet_rejected_is_its_controllers_matter(harness: OperatorHarness) -> None:
+    harness.pod("p0", gang="g", size=2, **PINNED, metadata=OWNED, node="n1", **REJECTED)
+    harness.pod("p1", gang="g", size=2, **PINNED, metadata=OWNED, node="n1", phase="Running")
+    await harness.turn(4, seconds=2)
+    assert harness.server.writes("DELETE") == []
 
 
 async def test_pod_that_cannot_start_is_requeued_with_its_gang(harness: OperatorHarness) -> None:

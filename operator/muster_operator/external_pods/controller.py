@@ -25,6 +25,7 @@ from muster_operator.external_pods.gangs import (
     gang_name,
     grouped,
     is_external,
+    is_over,
     placed_gang,
     pod_gang,
     with_first,
@@ -101,7 +102,7 @@ class ExternalPods(Controller):
     def _note_labelled(self, pod: Pod, new: Pod | None) -> None:
         """Keep the pods of a labelled gang that are not planned, and tell a pod that names another scheduler."""
         ours = is_external(pod)
-        _keep(self._ended, pod, new if new is not None and ours and new.finished else None)
+        _keep(self._ended, pod, new if new is not None and ours and is_over(new) else None)
         stranger = new if new is not None and not ours and not new.finished and new.metadata.label(names.JOB) is None else None
         _keep(self._strangers, pod, stranger)
         if stranger is not None and new is not None:

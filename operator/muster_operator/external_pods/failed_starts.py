@@ -19,7 +19,7 @@ from muster.kube.objects import Pod
 from muster.scheduling.counting import counted
 from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
 from muster_operator.lessons import Digest, Lessons
-from muster_operator.pod_faults import hold_up, scheduler_words, start_fault
+from muster_operator.pod_faults import hold_up, is_rejected, one_line, scheduler_words, start_fault
 
 START_DEADLINE_SECONDS = 600.0
 """The seconds from the ungating of a pod until it has started; then its gang is requeued."""
@@ -47,6 +47,9 @@ class Failure(NamedTuple):
 
 def failure(pod: Pod, *, overdue: bool = False) -> Failure:
     """Return why a pod is requeued that cannot start, or has not by its deadline."""
+    if is_rejected(pod):
+        words = one_line(pod.status.message) or pod.status.reason
+        return Failure(f"was rejected by its kubelet: {words}", {pod.spec.node_name: words} if pod.spec.node_name else {})
     if fault := start_fault(pod):
         return Failure(f"cannot start: {fault}", {}, is_start=True)
     if overdue:

@@ -20,6 +20,7 @@ from muster_operator.external_pods import failed_starts
 from muster_operator.external_pods.membership import size_of
 from muster_operator.external_pods.templates import requeues
 from muster_operator.lessons import NOTHING_LEARNT, Lessons
+from muster_operator.pod_faults import is_rejected
 from muster_operator.timestamps import stamp
 
 
@@ -41,9 +42,17 @@ def is_external(pod: Pod) -> bool:
     return pod.spec.scheduler_name == names.SCHEDULER and pod.metadata.label(names.JOB) is None
 
 
+def is_over(pod: Pod) -> bool:
+    """Return whether a pod has finished, and comes again by its controller or not at all.
+
+    A bare pod that its kubelet rejected has never run: muster had placed it there, and queues it again.
+    """
+    return pod.finished and not (is_rejected(pod) and pod.metadata.controller is None)
+
+
 def counts(pod: Pod) -> bool:
-    """Return whether a pod still matters: it has not finished, or it carries the reservation of its gang."""
-    return not pod.finished or pod.metadata.annotation(names.RESERVATION) is not None
+    """Return whether a pod still matters: it is not over, or it carries the reservation of its gang."""
+    return not is_over(pod) or pod.metadata.annotation(names.RESERVATION) is not None
 
 
 def back_off(pod: Pod) -> float:

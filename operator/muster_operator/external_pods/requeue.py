@@ -17,7 +17,7 @@ from muster.kube.objects import Pod
 from muster_operator.controller import Context
 from muster_operator.external_pods import failed_starts, templates
 from muster_operator.external_pods.failed_starts import Failure, failure
-from muster_operator.external_pods.gangs import gang_name
+from muster_operator.external_pods.gangs import gang_name, is_over
 from muster_operator.external_pods.starts import Starts, outgrown
 from muster_operator.external_pods.templates import POD_TEMPLATES, PodTemplate, Step, next_step
 from muster_operator.external_pods.ungating import misplaced, stranded
@@ -76,7 +76,7 @@ class Requeue:
 
     async def _requeue_gang(self, stuck: Pod, failed: Failure, gang: list[Pod], now: float) -> None:
         """Delete the ungated pods of a gang, its bare pods parked; gated pods go on waiting, finished ones stay."""
-        members = [pod for pod in gang if not (pod.gated or pod.leaving or pod.finished)]
+        members = [pod for pod in gang if not (pod.gated or pod.leaving or is_over(pod))]
         for pod in members:
             itself = pod.metadata.name == stuck.metadata.name
             cause = f"{'it' if itself else f'pod {stuck.metadata.name}'} {failed.cause}"

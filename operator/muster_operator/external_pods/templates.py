@@ -20,6 +20,7 @@ from muster.api import names, texts
 from muster.kube import paths
 from muster.kube.objects import Meta, Pod, decoder
 from muster_operator.pinning import Manifest, unpinned
+from muster_operator.pod_faults import is_rejected
 from muster_operator.resources import Resource
 
 
@@ -58,7 +59,7 @@ def next_step(uid: str, current: Pod | None) -> Step:
     """Return what comes next for the parked pod of that uid; `current` is the pod that has its name now."""
     if current is None:
         return Step.CREATE
-    if current.metadata.uid != uid or (current.finished and not current.leaving):
+    if current.metadata.uid != uid or (current.finished and not (current.leaving or is_rejected(current))):
         return Step.FORGET  # created again, by muster or by its user; or it finished before it was deleted
     return Step.WAIT if current.leaving else Step.DELETE
 

@@ -20,9 +20,9 @@ from muster.api import names
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Placement
 from muster.scheduling.topology.links import gpu_set, indices
-from muster_operator.external_pods.gangs import PodGang, gang_name, is_external
+from muster_operator.external_pods.gangs import PodGang, gang_name, is_external, is_over
 from muster_operator.pinning import UNSCHEDULABLE_SECONDS, pinned
-from muster_operator.pod_faults import start_fault
+from muster_operator.pod_faults import is_rejected, start_fault
 from muster_operator.timestamps import stamp
 
 
@@ -104,8 +104,10 @@ def stranded(pod: Pod, alive: Callable[[str], bool], now: float) -> tuple[bool, 
 
     Once it is bound, that is its gang's matter: a pod alone holds nobody up while it waits for its image, until its deadline.
     """
-    if not is_external(pod) or pod.gated or pod.finished or pod.leaving or not pod.metadata.annotation(names.RANK):
+    if not is_external(pod) or pod.gated or is_over(pod) or pod.leaving or not pod.metadata.annotation(names.RANK):
         return False, None
+    if is_rejected(pod):
+        return True, None
     if pod.spec.node_name:
         return bool(pod.metadata.label(names.GANG) and start_fault(pod)), None
     node = pinned_to(pod.spec)
