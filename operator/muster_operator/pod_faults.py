@@ -11,10 +11,12 @@ CANNOT_START = frozenset(
     {"ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull"}
 )
 """Reasons of a waiting container that do not go away by waiting."""
-
-
+OWN_REASONS = frozenset({"", "DeadlineExceeded"})
+"""Reasons of a failed pod that are no word of a kubelet against it: none, and the deadline of its own template."""
+TAKEN_AWAY = frozenset({"NodeLost", "Evicted", "Preempting", "NodeShutdown", "Terminated"})
+"""Reasons of a pod that its node does not keep, whatever it asks for."""
 REJECTIONS = frozenset({"UnexpectedAdmissionError", "TopologyAffinityError", "NodeAffinity", "NodePorts"})
-"""Reasons of a pod that its kubelet did not admit."""
+"""Reasons of a pod that its kubelet did not admit, even if it has run: a kubelet that starts anew admits its pods again."""
 SHORTAGE = "OutOf"
 """Begins the reason of a pod for which the kubelet has too little of something: OutOfcpu, OutOfnvidia.com/gpu."""
 CRASH_LOOP = "CrashLoopBackOff"
@@ -53,8 +55,15 @@ def scheduler_words(pod: Pod) -> str:
 
 
 def is_rejected(pod: Pod) -> bool:
-    """Say whether a pod failed because its kubelet did not admit it."""
-    return pod.status.phase == "Failed" and (pod.status.reason in REJECTIONS or pod.status.reason.startswith(SHORTAGE))
+    """Say whether a pod failed because its kubelet did not admit it, in whatever word: then no container of it ran."""
+    reason = pod.status.reason
+    if pod.status.phase != "Failed" or pod.spec.node_name is None or reason in OWN_REASONS | TAKEN_AWAY:
+        return False
+    return reason in REJECTIONS or reason.startswith(SHORTAGE) or not any(_has_begun(status) for status in statuses(pod))
+
+
+def _has_begun(status: ContainerStatus) -> bool:
+    return bool(status.state.terminated or status.last_state.terminated)
 
 
 def hold_up(pod: Pod) -> str:

@@ -8,11 +8,10 @@ import pytest
 
 from builders.dljobs import NOW, Json, after, changed, condition, container, job, placed, pod_of, pods_of, roles, started
 from builders.steps import look, step_of
-from muster_operator.dljob.faults import DISRUPTIONS
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
 from muster_operator.pinning import UNSCHEDULABLE_SECONDS
-from muster_operator.pod_faults import CANNOT_START
+from muster_operator.pod_faults import CANNOT_START, REJECTIONS, TAKEN_AWAY
 
 W0, W1 = "vgg16-worker-0", "vgg16-worker-1"
 STAYS: Json = {"service": True}
@@ -127,7 +126,7 @@ def test_job_fails_at_its_backoff_limit(limit: int, restarts: int, ends: bool) -
         assert (step.status.status.phase, step.status.status.restarts) == ("Queued", restarts + 1)
 
 
-@pytest.mark.parametrize("reason", sorted(DISRUPTIONS))
+@pytest.mark.parametrize("reason", sorted(REJECTIONS | TAKEN_AWAY))
 def test_failure_caused_by_the_node_costs_no_restart(reason: str) -> None:
     gang = started(job())
     pods = failed(gang, 1, reason=reason, containerStatuses=None, message="as the kubelet says")

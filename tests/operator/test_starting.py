@@ -259,7 +259,9 @@ def test_change_of_a_node_ends_its_refusal_alone() -> None:
     assert gang_of(waiting(gang, digest=lambda node: "other" if node == "n1" else "")).preempts
 
 
-@pytest.mark.parametrize("reason", ["OutOfcpu", "TopologyAffinityError", "UnexpectedAdmissionError"])
+@pytest.mark.parametrize(
+    "reason", ["OutOfcpu", "TopologyAffinityError", "UnexpectedAdmissionError", "SysctlForbidden", "Novel"]
+)
 def test_rejection_by_a_kubelet_is_a_refusal_of_its_node(reason: str) -> None:
     gang = placed(job())
     pods = {**pods_of(gang, "Pending"), W1: pod_of(gang, gang.status.placement[1], "Failed", reason=reason, message="no room")}

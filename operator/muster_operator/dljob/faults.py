@@ -13,29 +13,21 @@ from muster.scheduling.counting import counted
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.step import Step
 from muster_operator.pinning import UNSCHEDULABLE_SECONDS
-from muster_operator.pod_faults import SHORTAGE, crash, is_rejected, loops, one_line, scheduler_words, start_fault, statuses
+from muster_operator.pod_faults import (
+    OWN_REASONS,
+    TAKEN_AWAY,
+    crash,
+    is_rejected,
+    loops,
+    one_line,
+    scheduler_words,
+    start_fault,
+    statuses,
+)
 from muster_operator.timestamps import stamp
 
-DISRUPTIONS = frozenset(
-    {
-        "NodeLost",
-        "Evicted",
-        "Preempting",
-        "NodeShutdown",
-        "Terminated",
-        "UnexpectedAdmissionError",
-        "TopologyAffinityError",
-        "NodeAffinity",
-        "NodePorts",
-    }
-)
-"""Reasons of a failed pod that are not its own fault, even if it has run: a kubelet that starts anew admits its pods again."""
 UNKNOWN_END = "ContainerStatusUnknown"
 """Of a container that its node does not know any more: the node was started anew, or lost it in an eviction."""
-OWN_REASONS = frozenset({"", "DeadlineExceeded"})
-"""Reasons of a failed pod that are no word of a kubelet against it: none, and the deadline of its own template."""
-
-
 NOWHERE: Mapping[str, str] = {}
 
 
@@ -145,8 +137,8 @@ def to_blame(pod: Pod, alive: Callable[[str], bool]) -> bool:
 
 
 def _is_disrupted(pod: Pod) -> bool:
-    disrupted, reason = pod.condition("DisruptionTarget"), pod.status.reason
-    named = reason in DISRUPTIONS or reason.startswith(SHORTAGE)
+    disrupted = pod.condition("DisruptionTarget")
+    named = pod.status.reason in TAKEN_AWAY or is_rejected(pod)
     return named or (disrupted is not None and disrupted.status == "True")
 
 
