@@ -12,7 +12,7 @@ from muster.scheduling.gang import Gang
 from muster.scheduling.planner import Planner
 from muster.scheduling.resources import ONE_POD, Resources
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.topology.eligibility import Constraint, Requirement, Taint
+from muster.scheduling.topology.eligibility import Alternatives, Constraint, Requirement, Taint
 from muster.scheduling.topology.node import Node, Unusable
 
 GIB = 1 << 30
@@ -90,6 +90,20 @@ def test_required_affinity_is_told_by_the_requirement_that_fails(requirement: Re
 def test_affinity_of_several_terms_is_told_as_a_whole() -> None:
     where = Constraint(terms=((Requirement("a", "Exists"),), (Requirement("b", "Exists"),)))
     assert reason(asking(1, where), node("n0")).endswith("1 does not match the required node affinity")
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [
+        (((Requirement("zone", "In", ("a", "b")),),), "1 cannot reach its volume at zone=a|b"),
+        (((Requirement("metadata.name", "In", ("n9",)),),), "1 cannot reach its volume at node n9"),
+        (((Requirement("zone", "In", ("a",)),), (Requirement("host", "In", ("h",)),)), "1 cannot reach its volume"),
+        ((), "1 cannot reach its volume"),
+    ],
+)
+def test_volumes_that_nodes_cannot_reach_are_told(places: Alternatives, told: str) -> None:
+    anywhere = ((Requirement("zone", "Exists"),),)
+    assert reason(asking(1, Constraint(volumes=(anywhere, places))), node("n0", labels={"zone": "z"})).endswith(f": {told}")
 
 
 def test_sentence_names_few_rules_and_counts_the_rest() -> None:

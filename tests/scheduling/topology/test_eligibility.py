@@ -98,6 +98,14 @@ def test_selector_and_terms_both_hold() -> None:
     assert not both.admits("n1", LABELS, ())
 
 
+def test_every_volume_is_reached_from_one_of_its_places() -> None:
+    zone, few = Requirement("zone", "In", ("a",)), Requirement("cores", "Lt", ("8",))
+    assert Constraint(volumes=(((few,), (zone,)),)).admits("n1", LABELS, ())
+    assert not Constraint(volumes=(((zone,),), ((few,),))).admits("n1", LABELS, ())
+    assert not Constraint(terms=((few,),), volumes=(((zone,),),)).admits("n1", LABELS, ())
+    assert not Constraint(volumes=((),)).admits("n1", LABELS, ())  # node affinity without terms matches no node
+
+
 def test_node_may_be_required_by_name() -> None:
     named = Constraint(terms=((Requirement("metadata.name", "In", ("n1",)),),))
     assert named.admits("n1", {}, ())

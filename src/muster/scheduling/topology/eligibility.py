@@ -1,7 +1,7 @@
-"""Which nodes a task may use, and which it prefers: node selector, node affinity, taints and tolerations.
+"""Which nodes a task may use, and which it prefers: node selector, node affinity, volumes, taints and tolerations.
 
-The rules are those of kube-scheduler (NodeAffinity, TaintToleration), so that no gang is pinned to a node that would refuse
-it. Constraints are hashable: a pass checks each once, not once a task.
+The rules are those of kube-scheduler (NodeAffinity, VolumeBinding, TaintToleration), so that no gang is pinned to a node that
+would refuse it. Constraints are hashable: a pass checks each once, not once a task.
 """
 
 from __future__ import annotations
@@ -60,12 +60,15 @@ class Requirement:
         return False
 
 
+Alternatives = tuple[tuple[Requirement, ...], ...]
+"""Terms of which one must hold, each a conjunction; an empty term holds nowhere."""
+
 AVERSION: Final = 100
 """How much a taint PreferNoSchedule counts against a node: as much as the largest weight of a preferred node affinity."""
 
 
 class Constraint(NamedTuple):
-    """What a task requires of a node: every label of `labels`, one of `terms` (each a conjunction), and its tolerations.
+    """What a task requires of a node: every label of `labels`, one of `terms`, one of each of `volumes`, and its tolerations.
 
     Of the nodes that it may use it prefers those of the terms in `preferred`, by the sum of their weights.
 
@@ -73,19 +76,25 @@ class Constraint(NamedTuple):
     """
 
     labels: tuple[tuple[str, str], ...] = ()
-    terms: tuple[tuple[Requirement, ...], ...] = ()
+    terms: Alternatives = ()
     tolerations: tuple[Toleration, ...] = ()
     preferred: tuple[tuple[int, tuple[Requirement, ...]], ...] = ()
+    volumes: tuple[Alternatives, ...] = ()
+    """Where each of its volumes can be reached, of those that cannot be everywhere."""
 
     def admits(self, name: str, labels: Mapping[str, str], taints: tuple[Taint, ...]) -> bool:
         """Say whether a node with this name, these labels and these taints is allowed."""
         if any(labels.get(key) != value for key, value in self.labels):
             return False
-        if self.terms:
+        if self.terms or self.volumes:
             named = {**labels, "metadata.name": name}
-            if not any(term and all(requirement.matches(named) for requirement in term) for term in self.terms):
+            if (self.terms and not one_holds(self.terms, named)) or self.out_of_reach(named) is not None:
                 return False
         return self.untolerated(taints) is None
+
+    def out_of_reach(self, named: Mapping[str, str]) -> Alternatives | None:
+        """Return where the first volume can be reached that cannot be on a node with these labels; None if all can."""
+        return next((places for places in self.volumes if not one_holds(places, named)), None)
 
     def untolerated(self, taints: tuple[Taint, ...]) -> Taint | None:
         """Return the first taint that keeps the task away; None if none does."""
@@ -95,7 +104,7 @@ class Constraint(NamedTuple):
     def preference(self, name: str, labels: Mapping[str, str], taints: tuple[Taint, ...]) -> int:
         """Return how much a node is preferred: weights of preferred terms less those of taints that say PreferNoSchedule."""
         named = {**labels, "metadata.name": name}
-        likes = sum(weight for weight, term in self.preferred if term and all(each.matches(named) for each in term))
+        likes = sum(weight for weight, term in self.preferred if _holds(term, named))
         dislikes = sum(taint.effect == "PreferNoSchedule" and not self._tolerates(taint) for taint in taints)
         return likes - AVERSION * dislikes
 
@@ -104,6 +113,15 @@ class Constraint(NamedTuple):
 
 
 ANYWHERE = Constraint()
+
+
+def one_holds(terms: Alternatives, named: Mapping[str, str]) -> bool:
+    """Say whether one of these terms holds for a node with these labels, its name among them."""
+    return any(_holds(term, named) for term in terms)
+
+
+def _holds(term: tuple[Requirement, ...], named: Mapping[str, str]) -> bool:
+    return bool(term) and all(requirement.matches(named) for requirement in term)
 
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)

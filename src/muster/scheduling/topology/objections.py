@@ -15,7 +15,7 @@ def objection(where: Constraint, node: Node, closed: str = "") -> str:
 
     kube-scheduler's order but for the first: what the user wrote comes before what the administrator did.
     """
-    return _label(where, node) or _affinity(where, node) or closed or _taint(where, node)
+    return _label(where, node) or _affinity(where, node) or closed or _taint(where, node) or _volume(where, node)
 
 
 def _label(where: Constraint, node: Node) -> str:
@@ -52,6 +52,16 @@ def _unmet(requirement: Requirement, labels: dict[str, str]) -> str:
 def _taint(where: Constraint, node: Node) -> str:
     taint = where.untolerated(node.taints)
     return f"have the taint {_written(taint)}" if taint else ""
+
+
+def _volume(where: Constraint, node: Node) -> str:
+    places = where.out_of_reach({**node.labels, _NAME: node.name})
+    if places is None:
+        return ""
+    if len(places) != 1 or len(places[0]) != 1 or places[0][0].operator != "In":
+        return "cannot reach its volume"
+    key, values = places[0][0].key, places[0][0].values
+    return f"cannot reach its volume at {'node ' if key == _NAME else f'{key}='}{'|'.join(values[:_MOST_VALUES])}"
 
 
 def _written(taint: Taint) -> str:
