@@ -15,6 +15,7 @@ Controllers
 What all of them use
     work_queue     which objects to reconcile, what is in flight, when to plan
     api_writer     the one writer to the API server
+    storage/       what volumes ask of nodes: claims, volumes, classes of storage
     stores         a store for each resource that is watched; resources: paths and types
     reporting      Events and failures, told to people
     pinning, backoff, timestamps   pure helpers

@@ -37,6 +37,7 @@ from muster_operator.planning.planning import Planning
 from muster_operator.registration import controllers
 from muster_operator.reporting import Reporter, own_pod
 from muster_operator.resources import Resource
+from muster_operator.storage.storage import Storage
 from muster_operator.stores import Stores
 from muster_operator.work_queue import WorkQueue
 
@@ -124,7 +125,7 @@ async def _operate(options: argparse.Namespace, client: Client, endpoints: Endpo
     reporter = Reporter(recorder)
     work_queue = WorkQueue(reporter.failed)
     node_loss = NodeLoss(stores.view.nodes, work_queue.pace, options.node_loss_grace_seconds)
-    context = Context(stores, work_queue, ApiWriter(client, stores), reporter, node_loss)
+    context = Context(stores, work_queue, ApiWriter(client, stores), reporter, node_loss, Storage(stores, work_queue))
     parts = controllers(context)
     loop = Loop(context, parts, Planning(context, parts, _settings(options)))
     endpoints.waits_for = lambda: loop.health.trouble if stores.synced else "waiting for the first lists"

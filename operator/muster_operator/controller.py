@@ -18,6 +18,7 @@ from muster.scheduling.snapshot import Queue
 from muster_operator.api_writer import ApiWriter
 from muster_operator.node_loss import NodeLoss
 from muster_operator.reporting import Reporter
+from muster_operator.storage.storage import Storage
 from muster_operator.stores import Stores
 from muster_operator.work_queue import WorkQueue
 
@@ -31,6 +32,7 @@ class Context:
     api_writer: ApiWriter
     reporter: Reporter
     node_loss: NodeLoss
+    storage: Storage
 
 
 class News(Enum):

@@ -75,6 +75,7 @@ class Live:
             "services": "api/v1",
             "resourcequotas": "api/v1",
             "limitranges": "api/v1",
+            "persistentvolumeclaims": "api/v1",
         }
         return f"/{groups[kind]}/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
 
@@ -82,7 +83,7 @@ class Live:
 
     def job(self, name: str, replicas: int, gpus: int, *, meta: Json | None = None, **more: Any) -> Json:
         """Create a DLJob of workers; keywords of `template` go there, all others are fields of its spec."""
-        own = {key: more.pop(key) for key in ("run", "hold", "pool", "nodeSelector", "resources") if key in more}
+        own = {key: more.pop(key) for key in ("run", "hold", "pool", "nodeSelector", "resources", "volumes") if key in more}
         roles = {"worker": {"replicas": replicas, "template": template(gpus, **own)}}
         return self.create("dljobs", {"metadata": {"name": name, **(meta or {})}, "spec": {"roles": roles, **more}})
 
@@ -124,6 +125,7 @@ class Live:
             "podtemplates": "PodTemplate",
             "resourcequotas": "ResourceQuota",
             "limitranges": "LimitRange",
+            "persistentvolumeclaims": "PersistentVolumeClaim",
         }
         head = {"apiVersion": versions.get(kind, "v1"), "kind": kinds[kind]}
         made: Json = self.api.create(self.path(kind), head | body)
@@ -291,7 +293,7 @@ class Live:
 
     def clear(self) -> None:
         """Delete what the test made, and check that muster leaves nothing behind."""
-        for kind in ("dljobs", "jobs", "dlqueues", "resourcequotas", "limitranges", "podtemplates"):
+        for kind in ("dljobs", "jobs", "dlqueues", "resourcequotas", "limitranges", "podtemplates", "persistentvolumeclaims"):
             for item in self.items(kind):
                 self._delete(kind, item["metadata"]["name"])
         for pod in self.pods():

@@ -31,6 +31,7 @@ from muster_operator.planning.executors import VERBS
 from muster_operator.planning.planning import Planning
 from muster_operator.registration import controllers
 from muster_operator.reporting import Reporter
+from muster_operator.storage.storage import Storage
 from muster_operator.stores import Stores
 from muster_operator.work_queue import NEVER, WorkQueue
 
@@ -57,7 +58,8 @@ class OperatorHarness:
         self.stores.view.vouch(True)
         self.work_queue = WorkQueue(reporter.failed, clock=lambda: self.clock(), pace=lambda: self.pace())
         node_loss = NodeLoss(self.stores.view.nodes, self.work_queue.pace, NODE_LOSS_GRACE)
-        self.context = Context(self.stores, self.work_queue, ApiWriter(self.client, self.stores), reporter, node_loss)
+        storage = Storage(self.stores, self.work_queue)
+        self.context = Context(self.stores, self.work_queue, ApiWriter(self.client, self.stores), reporter, node_loss, storage)
         self.controllers = controllers(self.context)
         self.planning = Planning(self.context, self.controllers, Settings(verbs=VERBS))
         self.loop = Loop(self.context, self.controllers, self.planning)

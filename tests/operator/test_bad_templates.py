@@ -29,12 +29,13 @@ UNREADABLE = {
     "an affinity": worker(affinity=5),
     "tolerations": worker(tolerations=[{"key": 5}]),
     "an overhead": worker(overhead={"cpu": "much"}),
+    "volumes": worker(volumes=5),
+    "a claim": worker(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": 5}}]),
     "too much": worker(volumes=[{"name": "x" * MOST_BYTES}]),
 }
 NOT_MADE = {
     "variables": container(env=[5]),
     "mounts": container(volumeMounts=["data"]),
-    "volumes": worker(volumes=5),
     "labels": {"worker": {"replicas": 1, "template": {**template(1), "metadata": {"labels": [1]}}}},
 }
 

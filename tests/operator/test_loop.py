@@ -29,7 +29,11 @@ async def running(harness: OperatorHarness) -> AsyncIterator[asyncio.Task[None]]
 
 
 @pytest.mark.parametrize(
-    "late", ["nodes", "pods", "dljobs", "dlqueues", "services", "priorityclasses", "podtemplates", "resourcequotas"]
+    "late",
+    [
+        *("nodes", "pods", "dljobs", "dlqueues", "services", "priorityclasses", "podtemplates", "resourcequotas"),
+        *("persistentvolumeclaims", "persistentvolumes", "storageclasses"),
+    ],
 )
 async def test_nothing_is_decided_before_the_first_lists(
     harness: OperatorHarness, running: asyncio.Task[None], late: str

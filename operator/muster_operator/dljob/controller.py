@@ -14,7 +14,7 @@ from muster.scheduling.gang import Gang
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller, News
 from muster_operator.dljob.decoding import DLJOBS
-from muster_operator.dljob.gang import gang_of, held_gang, priority_of
+from muster_operator.dljob.gang import gang_of, held_gang, kinds_of_pods, priority_of
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.reconcile import Reconciler
 from muster_operator.dljob.resize_check import ResizeCheck
@@ -25,6 +25,7 @@ from muster_operator.dljob.telling import JobTelling, news
 from muster_operator.dljob.template_check import TemplateCheck
 from muster_operator.dljob.unreadable import UnreadableJobs
 from muster_operator.dljob.watch import KIND, Jobs, key_of
+from muster_operator.storage.storage import GangStorage
 from muster_operator.timestamps import stamp
 
 log = logging.getLogger("muster.operator")
@@ -39,6 +40,7 @@ class _Translated(NamedTuple):
     job: Job
     priority: Priority
     without_wishes: bool
+    storage: GangStorage
     gang: Gang
 
 
@@ -49,7 +51,7 @@ class DLJobs(Controller):
 
     def __init__(self, context: Context) -> None:
         self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
-        self._reporter = context.reporter
+        self._reporter, self._storage = context.reporter, context.storage
         self._writer = StatusWriter(context)
         self.jobs = Jobs(context)
         self.check = TemplateCheck(context, self._writer)
@@ -65,6 +67,7 @@ class DLJobs(Controller):
         self._classes: tuple[PriorityClass, ...] = ()
         self._priorities = Priorities(())
         self._run_times: tuple[int, Sequence[float]] = (0, ())
+        self._storage.subscribe(lambda gangs: self._stale.update(filter(self.owns, gangs)))
 
     # The loop
 
@@ -78,6 +81,7 @@ class DLJobs(Controller):
             self.check.forget(name)
             self._resizes.forget(name)
             self._gangs.pop(name, None)
+            self._storage.forget(name)
 
     # What planning sees
 
@@ -149,13 +153,14 @@ class DLJobs(Controller):
         without_wishes = job.has_wishes and self._changes(job)
         without_wishes = without_wishes or (job.is_resized and self._resizes.is_refused(job))
         before = self._gangs.get(job.key)
-        if before is not None and before.job is job and before[1:3] == (priority, without_wishes):
+        storage = self._storage.of(job.key, job.meta.namespace or "", kinds_of_pods(job))
+        if before is not None and before.job is job and before[1:4] == (priority, without_wishes, storage):
             return before.gang
-        gang = gang_of(job, priority)
+        gang = gang_of(job, priority, storage)
         if without_wishes:
             gang = replace(gang, leave=None, resize=False)
         gang = before.gang if before is not None and before.gang == gang else gang
-        self._gangs[job.key] = _Translated(job, priority, without_wishes, gang)
+        self._gangs[job.key] = _Translated(job, priority, without_wishes, storage, gang)
         return gang
 
     # What planning decides

@@ -17,6 +17,7 @@ from muster.scheduling.resource_quota import Charge
 from muster.scheduling.topology.eligibility import ANYWHERE
 from muster_operator.dljob.job import Job, Spec, Unreadable
 from muster_operator.resources import Resource
+from muster_operator.storage.needs import uses_of
 
 MOST_BYTES = 128 << 10
 """Of all roles of a job, as JSON: room for a script or two, where templates have some thousand. Each pod is a copy of one."""
@@ -105,7 +106,8 @@ def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:
         shapes = {name: _shape(name, pod) for name, pod in pods.items()}
         host_network = frozenset(name for name, pod in pods.items() if pod.spec.host_network)
         charges = {name: charge_of(pod) for name, pod in pods.items()}
-        return replace(job, shapes=shapes, charges=charges, host_network=host_network)
+        volumes = tuple((name, uses) for name, pod in pods.items() if (uses := uses_of(pod.spec)))
+        return replace(job, shapes=shapes, charges=charges, host_network=host_network, volumes=volumes)
     except (msgspec.MsgspecError, ValueError) as error:
         return replace(job, flaw=f"a template of its roles is no pod template: {error}", **_nothing(job))
 
@@ -124,7 +126,7 @@ def _short(job: Job) -> Job:
     if job.plannable:
         return job
     shapes = {role: replace(shape, where=ANYWHERE) for role, shape in job.shapes.items()}
-    return replace(job, shapes=shapes, charges=dict.fromkeys(job.charges, Charge()))
+    return replace(job, shapes=shapes, charges=dict.fromkeys(job.charges, Charge()), volumes=())
 
 
 DLJOBS: Resource[Job | Unreadable] = Resource(paths.MUSTER, "dljobs", decode)

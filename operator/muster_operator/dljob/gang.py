@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from muster.allocation.reservations import Reserving
 from muster.api import names
@@ -17,6 +18,7 @@ from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service
 from muster_operator.dljob.rendezvous import outlives_change
 from muster_operator.dljob.resources import Priorities, Priority
+from muster_operator.storage.storage import NO_STORAGE, GangStorage, PodsOfOneKind
 from muster_operator.timestamps import stamp
 
 FAILS_THERE = 2
@@ -118,8 +120,23 @@ def _fails_on(status: DLJobStatus) -> set[str]:
     return {each.node for each in status.failures if each.times >= FAILS_THERE}
 
 
-def gang_of(job: Job, priority: Priority = PLAIN) -> Gang:
+def kinds_of_pods(job: Job) -> dict[str, PodsOfOneKind]:
+    """Return the roles whose pods use claims."""
+    return {role: PodsOfOneKind(uses, job.replicas[role]) for role, uses in job.volumes}
+
+
+def _with_volumes(job: Job, storage: GangStorage) -> Job:
+    """The job with what its volumes ask of the nodes of its pods."""
+    shapes = {
+        role: replace(shape, where=shape.where._replace(volumes=where)) if (where := storage.of(role)) else shape
+        for role, shape in job.shapes.items()
+    }
+    return replace(job, shapes=shapes)
+
+
+def gang_of(job: Job, priority: Priority = PLAIN, storage: GangStorage = NO_STORAGE) -> Gang:
     """Return the gang that a job is to the planner. Against other namespaces only its PriorityClass counts."""
+    job = _with_volumes(job, storage) if storage.where else job
     spec, status, placement = job.spec, job.status, job.spec.placement
     leave = job.meta.annotation(names.MIGRATE)
     arrived = status.queued_at or job.meta.creation_timestamp
@@ -132,7 +149,7 @@ def gang_of(job: Job, priority: Priority = PLAIN) -> Gang:
         priority=priority.value,
         local_priority=spec.priority,
         preempts=priority.preempts and status.failed_start is None,
-        missing="" if status.placement else priority.missing,
+        missing="" if status.placement else priority.missing or storage.missing,
         charges=tuple((role, _classed(charge, job, priority)) for role, charge in job.charges.items()),
         service=has_service(job),
         placement=placement_of(job),

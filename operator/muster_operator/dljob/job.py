@@ -16,6 +16,7 @@ from muster.kube.objects import Meta, ReservationStatus, Reserved
 from muster.scheduling.gang import Task
 from muster.scheduling.resource_quota import Charge
 from muster_operator.lessons import Lessons
+from muster_operator.storage.needs import Uses
 
 Spec = SpecOf[dict[RoleName, int]]
 """The spec of a DLJob with the number of pods of each role in place of the roles."""
@@ -42,6 +43,8 @@ class Job:
     """What one pod of each role counts in the resource quotas of its namespace."""
     host_network: frozenset[RoleName] = frozenset()
     """The roles whose pods use the network of their node."""
+    volumes: tuple[tuple[RoleName, Uses], ...] = ()
+    """The roles whose pods use claims, with these."""
     flaw: str = ""
     """Why no pod can be made of its templates, as far as muster sees; shapes and charges say nothing then."""
 

@@ -26,6 +26,7 @@ from muster_operator.external_pods.gangs import (
     grouped,
     is_external,
     is_over,
+    kinds_of_pods,
     placed_gang,
     pod_gang,
     with_first,
@@ -37,6 +38,7 @@ from muster_operator.lessons import NOTHING_LEARNT, Lessons
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
 from muster_operator.sightings import Sightings
+from muster_operator.storage.storage import GangStorage
 from muster_operator.work_queue import Key
 
 log = logging.getLogger("muster.operator")
@@ -52,6 +54,7 @@ class _Grouped(NamedTuple):
     unplannable: str
     not_before: float
     lessons: Lessons
+    storage: GangStorage
     gang: PodGang
 
 
@@ -63,7 +66,7 @@ class ExternalPods(Controller):
     def __init__(self, context: Context) -> None:
         self._work_queue, self._api_writer, self._reporter = context.work_queue, context.api_writer, context.reporter
         self._sightings = Sightings(context.stores, context.work_queue)
-        self._stores = context.stores
+        self._stores, self._storage = context.stores, context.storage
         self._requeue = Requeue(context, self._sightings)
         self._pods: dict[str, Pod] = {}
         self._waiting: dict[str, _Grouped] = {}
@@ -123,7 +126,10 @@ class ExternalPods(Controller):
                 reserved = reservation(group.gang) if self._trust.vouched else None
                 if reserved:
                     await self._go_on(group.gang, reserved)
-        self._waiting = self._grouped()
+        waiting = self._grouped()
+        for name in self._waiting.keys() - waiting:
+            self._storage.forget(name)
+        self._waiting = waiting
         if (seconds := self._trust.lapses_in()) is not None:
             self._work_queue.plan_by(now + seconds)
         self._told = {name: reason for name, reason in self._told.items() if name in self._waiting}
@@ -151,10 +157,11 @@ class ExternalPods(Controller):
             lessons = self._lessons(members)
             pause = failed_starts.pause(lessons)
             rests = max(self._sightings.lapse(pod, max(back_off(pod), pause)) for pod in members if pod.gated)
-            now = (away, vouched, ended, unplannable, rests, lessons)
-            if before is not None and before[1:7] == now and _same(before.members, members):
+            storage = self._storage.of(name, members[0].metadata.namespace or "", kinds_of_pods(members))
+            now = (away, vouched, ended, unplannable, rests, lessons, storage)
+            if before is not None and before[1:8] == now and _same(before.members, members):
                 return before
-            gang = pod_gang(name, members, away, ended, unplannable, rests, lessons, vouched=vouched)
+            gang = pod_gang(name, members, away, ended, unplannable, rests, lessons, storage, vouched=vouched)
             if before is not None and before.gang.gang == gang.gang:
                 gang = replace(gang, gang=before.gang.gang)
             return _Grouped(members, *now, gang)

@@ -21,6 +21,8 @@ from muster_operator.external_pods.membership import size_of
 from muster_operator.external_pods.templates import requeues
 from muster_operator.lessons import NOTHING_LEARNT, Lessons
 from muster_operator.pod_faults import is_rejected
+from muster_operator.storage.needs import uses_of
+from muster_operator.storage.storage import NO_STORAGE, GangStorage, PodsOfOneKind
 from muster_operator.timestamps import stamp
 
 
@@ -93,6 +95,7 @@ def pod_gang(
     unplannable: str = "",
     not_before: float = 0.0,
     lessons: Lessons = NOTHING_LEARNT,
+    storage: GangStorage = NO_STORAGE,
     *,
     vouched: bool = True,
 ) -> PodGang:
@@ -100,19 +103,20 @@ def pod_gang(
 
     `unplannable` is the sentence about what keeps it from being planned at all; `not_before` the date of our clock at which its
     back-off ends; `vouched`: nobody but muster can have written the first arrival of its pods. `lessons` are what its earlier
-    starts have taught.
+    starts have taught, `storage` is what its volumes need.
     """
     gated = {pod.metadata.name: pod for pod in members if pod.gated}
     gang = Gang(
         name=name,
         queue=queue_of(members[0]),
         arrived=min(_arrived(pod, vouched) for pod in members),
-        tasks=tuple(_task(pod) for pod in gated.values()),
+        tasks=tuple(_task(pod, storage) for pod in gated.values()),
         namespace=members[0].metadata.namespace or "",
         priority=max(pod.spec.priority or 0 for pod in members),
         preempts=lessons.failed is None and all(pod.spec.preemption_policy != "Never" for pod in members),
         absent=max(away, max(_size(pod) for pod in members) - len(members) - done),
         not_before=not_before,
+        missing=storage.missing,
         unplannable=unplannable or failed_starts.set_aside(lessons),
         avoid=lessons.avoid,
         refused=lessons.refused,
@@ -141,8 +145,15 @@ def placed_gang(pod: Pod) -> Gang | None:
     return Gang(name, queue_of(pod), 0.0, (task,), namespace, placement=(Assigned(task, holding.node, holding.gpus),))
 
 
-def _task(pod: Pod) -> Task:
-    return Task(pod.metadata.name, gpus_of(pod), resources_of(pod), constraint_of(pod.spec))
+def _task(pod: Pod, storage: GangStorage = NO_STORAGE) -> Task:
+    where = constraint_of(pod.spec)._replace(volumes=storage.of(pod.metadata.name))
+    return Task(pod.metadata.name, gpus_of(pod), resources_of(pod), where)
+
+
+def kinds_of_pods(pods: Iterable[Pod]) -> dict[str, PodsOfOneKind]:
+    """Return the pods that are still to get a node and use claims, each by itself, since each may use others."""
+    using = (pod for pod in pods if pod.gated and pod.spec.volumes)
+    return {pod.metadata.name: PodsOfOneKind(uses_of(pod.spec, pod.metadata.name)) for pod in using}
 
 
 def _size(pod: Pod) -> int:

@@ -13,11 +13,11 @@ from itertools import chain
 from muster.allocation.holding import Holding
 from muster.allocation.trust import Standing
 from muster.api import names
-from muster.kube.objects import Demand, NodeAffinity, Pod, PodSpec, Term
+from muster.kube.objects import Demand, NodeAffinity, Pod, PodSpec, Term, Terms
 from muster.kube.quantity import BadQuantity, milli, whole
 from muster.scheduling.resource_quota import Charge
 from muster.scheduling.resources import HOST_PORT, PLENTY, Amounts, Resources
-from muster.scheduling.topology.eligibility import Constraint, Requirement, Toleration
+from muster.scheduling.topology.eligibility import Alternatives, Constraint, Requirement, Toleration
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set
 
 _INDEX = re.compile("[0-9]{1,2}")
@@ -126,14 +126,17 @@ def _amount(
 def constraint_of(spec: PodSpec) -> Constraint:
     """Return what a pod asks of its node: selector, affinity, tolerations."""
     affinity = (spec.affinity.node_affinity if spec.affinity else None) or NodeAffinity()
-    required = affinity.required
-    terms = tuple(_requirements(term) for term in (required.node_selector_terms if required else ()))
     return Constraint(
         tuple(sorted((spec.node_selector or {}).items())),
-        terms,
+        alternatives(affinity.required) if affinity.required else (),
         tuple(Toleration(t.key, t.operator, t.value, t.effect) for t in spec.tolerations or ()),
         tuple((choice.weight, _requirements(choice.preference)) for choice in affinity.preferred or ()),
     )
+
+
+def alternatives(terms: Terms) -> Alternatives:
+    """Return the terms of a node selector, of which one must hold."""
+    return tuple(_requirements(term) for term in terms.node_selector_terms)
 
 
 def _requirements(term: Term) -> tuple[Requirement, ...]:

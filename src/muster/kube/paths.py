@@ -12,6 +12,7 @@ from muster.api import names
 CORE: Final = "/api/v1"
 MUSTER: Final = f"/apis/{names.API_VERSION}"
 SCHEDULING: Final = "/apis/scheduling.k8s.io/v1"
+STORAGE: Final = "/apis/storage.k8s.io/v1"
 
 
 def segment(text: str) -> str:

@@ -13,6 +13,7 @@ from muster.kube.objects.pod import (
     NO_POD_STATUS,
     NO_STATE,
     Affinity,
+    ClaimSpec,
     Container,
     ContainerState,
     ContainerStatus,
@@ -31,6 +32,7 @@ from muster.kube.objects.pod import (
     Terms,
     Waiting,
 )
+from muster.kube.objects.volume import Claim, StorageClass, Volume
 
 __all__ = [
     "NO_DEMAND",
@@ -39,6 +41,8 @@ __all__ = [
     "NO_RESERVATION",
     "NO_STATE",
     "Affinity",
+    "Claim",
+    "ClaimSpec",
     "Condition",
     "Container",
     "ContainerState",
@@ -63,10 +67,12 @@ __all__ = [
     "PreferredTerm",
     "ReservationStatus",
     "Reserved",
+    "StorageClass",
     "Struct",
     "Term",
     "Terminated",
     "Terms",
+    "Volume",
     "Waiting",
     "decoder",
 ]

@@ -57,11 +57,14 @@ class Meta(Struct, frozen=True):
     def __post_init__(self) -> None:
         keep = msgspec.structs.force_setattr
         if self.annotations is not None:
-            keep(self, "annotations", ((_read(self.annotations) or {}) | _unknown(self.annotations)) or None)
+            keep(self, "annotations", self._read_annotations(self.annotations))
         if self.labels is not None:
             keep(self, "labels", self._read_labels(self.labels))
         if self.owner_references is not None:
             keep(self, "owner_references", [owner for owner in self.owner_references if owner.controller] or None)
+
+    def _read_annotations(self, annotations: dict[str, str]) -> dict[str, str] | None:
+        return ((_read(annotations) or {}) | _unknown(annotations)) or None
 
     def _read_labels(self, labels: dict[str, str]) -> dict[str, str] | None:
         return _read(labels)

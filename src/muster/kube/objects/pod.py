@@ -81,6 +81,40 @@ class PodToleration(Struct, frozen=True):
     effect: str = ""
 
 
+class LabelSelector(Struct, frozen=True):
+    match_labels: dict[str, str] | None = None
+    match_expressions: list[Expression] | None = None
+
+
+class ClaimSpec(Struct, frozen=True):
+    volume_name: str = ""
+    storage_class_name: str | None = None
+    access_modes: list[str] | None = None
+    resources: Demand = NO_DEMAND
+    selector: LabelSelector | None = None
+    volume_mode: str = "Filesystem"
+
+
+class ClaimTemplate(Struct, frozen=True):
+    spec: ClaimSpec = ClaimSpec()
+
+
+class Ephemeral(Struct, frozen=True):
+    volume_claim_template: ClaimTemplate = ClaimTemplate()
+
+
+class ClaimSource(Struct, frozen=True):
+    claim_name: str
+
+
+class PodVolume(Struct, frozen=True):
+    """A volume of a pod: `ephemeral` stands for a claim that is made with the pod, and goes with it (KEP-1698)."""
+
+    name: str = ""
+    persistent_volume_claim: ClaimSource | None = None
+    ephemeral: Ephemeral | None = None
+
+
 class PodSpec(Struct, frozen=True):
     containers: list[Container] = msgspec.field(default_factory=list)
     init_containers: list[Container] | None = None
@@ -97,6 +131,13 @@ class PodSpec(Struct, frozen=True):
     overhead: dict[str, str | int] | None = None
     resources: Demand | None = None
     host_network: bool = False
+    volumes: list[PodVolume] | None = None
+    """Those that claims stand behind."""
+
+    def __post_init__(self) -> None:
+        if self.volumes is not None:
+            claimed = [volume for volume in self.volumes if volume.persistent_volume_claim or volume.ephemeral]
+            msgspec.structs.force_setattr(self, "volumes", claimed or None)
 
 
 class Waiting(Struct, frozen=True):
