@@ -52,7 +52,7 @@ class AskedPod(msgspec.Struct, gc=False):
     def gpus(self) -> int:
         """Count the GPUs that the pod says it asks for; raise WrongShape."""
         try:
-            return gpus_of(objects.Pod(objects.Meta(self.metadata.name), _decode_spec(self.spec)))
+            return gpus_of(objects.Pod(objects.PodMeta(self.metadata.name), _decode_spec(self.spec)))
         except _NOT_SO as error:
             raise WrongShape(_no_args(error, "$.Pod.spec")) from error
 

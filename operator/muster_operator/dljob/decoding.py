@@ -9,10 +9,13 @@ import msgspec
 from pydantic import ValidationError
 
 from muster.allocation.pods import charge_of, constraint_of, gpus_of, resources_of
+from muster.allocation.relations import relations_of
+from muster.api import names
 from muster.api.status import DLJobStatus, RoleName
 from muster.kube import paths
-from muster.kube.objects import DLJob, Meta, Pod, PodSpec, Struct, decoder
+from muster.kube.objects import DLJob, Meta, Pod, PodMeta, PodSpec, Struct, decoder
 from muster.scheduling.gang import Task
+from muster.scheduling.relations import UNRELATED
 from muster.scheduling.resource_quota import Charge
 from muster.scheduling.topology.eligibility import ANYWHERE
 from muster_operator.dljob.job import Job, Spec, Unreadable
@@ -29,6 +32,8 @@ MOST_CHARACTERS = 300
 
 class _Template(Struct, frozen=True):
     spec: PodSpec
+    metadata: Any = None
+    """Of any form: what is wrong with it is said by the API server, which knows."""
 
 
 class _Size(Struct, frozen=True):
@@ -102,7 +107,7 @@ def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:
     if size > MOST_BYTES and not job.status.placement:
         return replace(job, flaw=f"its roles have {size} bytes, more than the {MOST_BYTES} that muster takes", **_nothing(job))
     try:
-        pods = {name: Pod(Meta(name=""), role.template.spec) for name, role in _decode_roles(roles).present().items()}
+        pods = {name: _pod(job.meta, name, role.template) for name, role in _decode_roles(roles).present().items()}
         shapes = {name: _shape(name, pod) for name, pod in pods.items()}
         host_network = frozenset(name for name, pod in pods.items() if pod.spec.host_network)
         charges = {name: charge_of(pod) for name, pod in pods.items()}
@@ -114,9 +119,10 @@ def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:
 
 def _nothing(job: Job) -> dict[str, Any]:
     """Shapes and charges of pods that ask for nothing."""
-    nothing = Pod(Meta(name=""), PodSpec())
+    nothing = Pod(PodMeta(name=""), PodSpec())
+    pods = {role: _pod(job.meta, role, _Template(PodSpec())) for role in job.replicas}
     return {
-        "shapes": {role: _shape(role, nothing) for role in job.replicas},
+        "shapes": {role: _shape(role, pod) for role, pod in pods.items()},
         "charges": {role: charge_of(nothing) for role in job.replicas},
     }
 
@@ -125,12 +131,23 @@ def _short(job: Job) -> Job:
     """Drop what only a plan asks about, constraints for one, where there is none: what changes that brings the JSON again."""
     if job.plannable:
         return job
-    shapes = {role: replace(shape, where=ANYWHERE) for role, shape in job.shapes.items()}
+    shapes = {role: replace(shape, where=ANYWHERE, relations=UNRELATED) for role, shape in job.shapes.items()}
     return replace(job, shapes=shapes, charges=dict.fromkeys(job.charges, Charge()), volumes=())
 
 
 DLJOBS: Resource[Job | Unreadable] = Resource(paths.MUSTER, "dljobs", decode)
 
 
+def _pod(job: Meta, role: RoleName, template: _Template) -> Pod:
+    """A pod of a role, as far as it says what it asks for: its own labels and those that all pods of the role get."""
+    labels = {**_labels(template.metadata), names.JOB: job.name, names.ROLE: role}
+    return Pod(PodMeta(name="", namespace=job.namespace, labels=labels), template.spec)
+
+
+def _labels(metadata: Any) -> dict[str, str]:
+    labels = metadata.get("labels") if isinstance(metadata, dict) else None
+    return {key: value for key, value in labels.items() if isinstance(value, str)} if isinstance(labels, dict) else {}
+
+
 def _shape(role: RoleName, pod: Pod) -> Task:
-    return Task("", gpus_of(pod), resources_of(pod), constraint_of(pod.spec), role)
+    return Task("", gpus_of(pod), resources_of(pod), constraint_of(pod.spec), role, relations=relations_of(pod))

@@ -10,6 +10,7 @@ from muster.api import names
 from muster.api.status import DLJobStatus, RoleName, TaskPlacement
 from muster.kube.objects import Pod
 from muster.scheduling.gang import Assigned, Gang, Placement, Sensitivity, Sharing, Task
+from muster.scheduling.relations import Relations
 from muster.scheduling.resource_quota import Charge
 from muster.scheduling.resources import NOTHING, Resources
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set, indices
@@ -41,7 +42,16 @@ def _tasks_left(job: Job) -> tuple[Task, ...]:
 
 def _task(job: Job, role: RoleName, index: int) -> Task:
     shape = job.shapes[role]
-    return Task(names.pod_name(job.meta.name, role, index), shape.gpus, shape.resources, shape.where, role, index)
+    name = names.pod_name(job.meta.name, role, index)
+    return Task(name, shape.gpus, shape.resources, shape.where, role, index, relations=_relations(shape, index))
+
+
+def _relations(shape: Task, index: int) -> Relations:
+    """What all pods of a role are to rules; with the index of each only where the role's own rules ask for it."""
+    relations = shape.relations
+    if any(each.key == names.INDEX for rule in relations.rules for each in rule.selector or ()):
+        return relations._replace(labels=tuple(sorted([*relations.labels, (names.INDEX, str(index))])))
+    return relations
 
 
 def resources_of(job: Reserving, role: str) -> Resources:

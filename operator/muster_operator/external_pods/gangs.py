@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from muster.allocation.pods import constraint_of, gpus_of, resources_of, stated_holding
+from muster.allocation.relations import relations_of
 from muster.allocation.trust import PLANNED
 from muster.allocation.unplanned import queue_of
 from muster.api import names, texts
@@ -147,7 +148,7 @@ def placed_gang(pod: Pod) -> Gang | None:
 
 def _task(pod: Pod, storage: GangStorage = NO_STORAGE) -> Task:
     where = constraint_of(pod.spec)._replace(volumes=storage.of(pod.metadata.name))
-    return Task(pod.metadata.name, gpus_of(pod), resources_of(pod), where)
+    return Task(pod.metadata.name, gpus_of(pod), resources_of(pod), where, relations=relations_of(pod))
 
 
 def kinds_of_pods(pods: Iterable[Pod]) -> dict[str, PodsOfOneKind]:

@@ -29,7 +29,7 @@ class Planning:
         self.planner = Planner(settings)
         self._context, self._work_queue, self._controllers = context, context.work_queue, controllers
         self._reporter = context.reporter
-        self._snapshots = Snapshots(context.stores.view, controllers, context.reporter)
+        self._snapshots = Snapshots(context.stores.view, controllers, context.reporter, self._work_queue.plan_soon)
         self._isolation = Isolation(self._set_aside)
         self.telling = Telling(context, lambda gang: owner_of(gang, controllers))
         NodeProblems(context)

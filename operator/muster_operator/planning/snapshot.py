@@ -7,13 +7,15 @@ again and that are equal to what they were (only the status message of a job has
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TypeVar
 
+from muster.allocation.bystanders import Bystanders
 from muster.allocation.view import ClusterView
 from muster.scheduling.gang import Gang
 from muster.scheduling.profile import Profile
+from muster.scheduling.residents import Bystander
 from muster.scheduling.resource_quota import ResourceQuota
 from muster.scheduling.snapshot import Queue, Snapshot
 from muster_operator.controller import Controller
@@ -28,8 +30,14 @@ NOTHING_MEASURED: Mapping[str, Profile] = {}
 class Snapshots:
     """Takes snapshots, and remembers the last one."""
 
-    def __init__(self, view: ClusterView, controllers: Sequence[Controller], reporter: Reporter) -> None:
-        self._view, self._controllers, self._reporter = view, controllers, reporter
+    def __init__(
+        self, view: ClusterView, controllers: Sequence[Controller], reporter: Reporter, plan: Callable[[], None] = lambda: None
+    ) -> None:
+        """`plan` has a plan made: a pod that left may have been what a gang's rules between pods were about."""
+        self._view, self._controllers, self._reporter, self._plan = view, controllers, reporter, plan
+        self._bystanders = Bystanders(view, self._left)
+        self._waits_by_rule: bool | None = None
+        """Whether a gang with rules between pods waits; None where nobody has asked since the last snapshot."""
         self._last = Snapshot({}, (), profiles=NOTHING_MEASURED)
 
     def take(self) -> Snapshot:
@@ -38,6 +46,7 @@ class Snapshots:
         queues: dict[str, Queue] = {}
         for controller in self._controllers:
             queues |= self._queues_of(controller)
+        self._waits_by_rule = None
         self._last = Snapshot(
             self._view.usable(),
             _same(self._last.gangs, gangs),
@@ -45,9 +54,18 @@ class Snapshots:
             NOTHING_MEASURED,
             _same(self._last.ended, self._run_times(gangs)),
             tuple(quota for controller in self._controllers for quota in self._resource_quotas_of(controller, gangs)),
+            bystanders=self._bystanders.by_node(),
             unusable=_same(self._last.unusable, self._view.unusable()),
         )
         return self._last
+
+    def _left(self, pod: Bystander) -> None:
+        """Plan, where a pod that left or changed may have kept a gang waiting."""
+        if self._waits_by_rule is None:
+            waiting = (gang for gang in self._last.gangs if not gang.placement)
+            self._waits_by_rule = any(task.relations.rules for gang in waiting for task in gang.tasks[:1])
+        if self._waits_by_rule or pod.relations.rules:
+            self._plan()
 
     def _gangs_of(self, controller: Controller) -> Collection[Gang]:
         """The gangs of a controller; where it fails, those of the last snapshot."""

@@ -89,7 +89,7 @@ class PlannerCache:
         self.changes = self.index.follow(snapshot.gangs)
         for gang in self.changes.gone:
             self._facts.pop(gang.name, None)
-        self.residents.follow(snapshot.bystanders, snapshot.closed, self.changes.gone, self.changes.came)
+        self.residents.follow(snapshot.bystanders, snapshot.unusable, self.changes.gone, self.changes.came)
         changed = self._fleet.follow(snapshot.nodes, snapshot.unusable)
         if changed is None:
             self._fleet, self._facts, self._alike, self._rates = Fleet(snapshot.nodes, snapshot.unusable), {}, {}, None

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from muster.scheduling.gang import Assigned, Gang, Placement
 from muster.scheduling.relations import UNRELATED, Kind, Relations, Rule
-from muster.scheduling.topology.node import Node
+from muster.scheduling.topology.node import Node, Unusable
 
 
 class Bystander(NamedTuple):
@@ -44,6 +44,7 @@ class Residents:
     """The pods on nodes, by namespace and by what rules see of them."""
 
     def __init__(self) -> None:
+        self._unusable: Mapping[str, Unusable] = {}
         self.closed: Mapping[str, Node] = {}
         """Nodes that take no pods now: what is on them counts."""
         self.known = False
@@ -60,9 +61,13 @@ class Residents:
 
     # From snapshot to snapshot
 
-    def follow(self, bystanders: Bystanders, closed: Mapping[str, Node], gone: Iterable[Gang], came: Iterable[Gang]) -> None:
+    def follow(
+        self, bystanders: Bystanders, unusable: Mapping[str, Unusable], gone: Iterable[Gang], came: Iterable[Gang]
+    ) -> None:
         """Take in what changed since the last snapshot; what is the same object did not change."""
-        self.known, self.closed = True, closed
+        self.known = True
+        if unusable is not self._unusable:
+            self._unusable, self.closed = unusable, {name: one.node for name, one in unusable.items()}
         for gang in gone:
             self._own(gang.placement, -1)
         before = self._bystanders

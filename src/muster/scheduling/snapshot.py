@@ -41,7 +41,5 @@ class Snapshot:
     resource_quotas: tuple[ResourceQuota, ...] = ()
     bystanders: Bystanders = field(default_factory=dict)
     """Bound pods by node; those that are tasks of gangs may be among them."""
-    closed: Mapping[str, Node] = field(default_factory=dict)
-    """Nodes that take no pods now: rules between pods count what is on them."""
     unusable: Mapping[str, Unusable] = field(default_factory=dict)
-    """The nodes that take no pods: nothing is planned onto them, but reasons count them."""
+    """The nodes that take no pods: nothing is planned onto them, but reasons and rules between pods count them."""

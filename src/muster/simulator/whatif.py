@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from muster.allocation.bystanders import Bystanders
 from muster.allocation.unplanned import Unplanned
 from muster.kube.objects import Pod
 from muster.scheduling.decisions import Assignment, Decision, Preempt
@@ -65,7 +66,14 @@ def _snapshot(stores: Stores) -> Snapshot:
     for pod in view.pods.values():
         by_namespace.setdefault(pod.metadata.namespace or "", {})[pod.metadata.key] = pod
     resource_quotas = as_planned(stores.of(RESOURCE_QUOTAS).values(), planned, by_namespace)
-    return Snapshot(view.usable(), planned, queues, resource_quotas=resource_quotas, unusable=view.unusable())
+    return Snapshot(
+        view.usable(),
+        planned,
+        queues,
+        resource_quotas=resource_quotas,
+        bystanders=Bystanders(view).by_node(),
+        unusable=view.unusable(),
+    )
 
 
 def gangs(stores: Stores) -> list[Gang]:

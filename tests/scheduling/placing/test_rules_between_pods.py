@@ -19,7 +19,7 @@ from muster.scheduling.relations import Kind, Relations, Rule
 from muster.scheduling.residents import Bystander
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.eligibility import Constraint, Requirement
-from muster.scheduling.topology.node import Node
+from muster.scheduling.topology.node import Node, Unusable
 
 HOST, ZONE = "kubernetes.io/hostname", "zone"
 APPS = ("a", "b", "c")
@@ -73,15 +73,21 @@ def gangs(draw: st.DrawFn, name: str, most_roles: int = 2) -> Gang:
 @st.composite
 def worlds(draw: st.DrawFn, most_gangs: int = 3, most_roles: int = 2) -> Snapshot:
     """Some nodes of which one may take no pods, waiting gangs, and pods that are nobody's."""
-    everyone = draw(nodes())
-    closed = everyone[:1] if len(everyone) > 1 and draw(st.integers(0, 3)) == 0 else []
-    found = world(everyone[len(closed) :], [draw(gangs(f"g{i}", most_roles)) for i in range(draw(st.integers(1, most_gangs)))])
+    drawn = draw(nodes())
+    closed = drawn[:1] if len(drawn) > 1 and draw(st.integers(0, 3)) == 0 else []
+    found = world(drawn[len(closed) :], [draw(gangs(f"g{i}", most_roles)) for i in range(draw(st.integers(1, most_gangs)))])
     pods = [
-        (draw(st.sampled_from(everyone)).name, Bystander(f"ns/p{i}", draw(relations(1)), draw(st.booleans())))
+        (draw(st.sampled_from(drawn)).name, Bystander(f"ns/p{i}", draw(relations(1)), draw(st.booleans())))
         for i in range(draw(st.integers(0, 3)))
     ]
-    bystanders = {one.name: [pod for where, pod in pods if where == one.name] for one in everyone}
-    return Snapshot(found.nodes, found.gangs, bystanders=bystanders, closed=cluster(*closed))
+    bystanders = {one.name: [pod for where, pod in pods if where == one.name] for one in drawn}
+    return Snapshot(
+        found.nodes, found.gangs, bystanders=bystanders, unusable={one.name: Unusable(one, "cordoned") for one in closed}
+    )
+
+
+def everyone(snapshot: Snapshot) -> dict[str, Node]:
+    return {**snapshot.nodes, **{name: one.node for name, one in snapshot.unusable.items()}}
 
 
 def standing(snapshot: Snapshot) -> list[Standing]:
@@ -90,7 +96,7 @@ def standing(snapshot: Snapshot) -> list[Standing]:
 
 def fits_in_turn(wanted: Gang, snapshot: Snapshot, pods: Sequence[Standing]) -> bool:
     """Whether the gang fits where each pod, in order, takes the first node that lets it; those that none lets come again."""
-    everyone, there = {**snapshot.nodes, **snapshot.closed}, list(pods)
+    all_nodes, there = everyone(snapshot), list(pods)
     free = {name: one.free.bit_count() for name, one in snapshot.nodes.items()}
     waiting = list(wanted.tasks)
     while waiting:
@@ -99,7 +105,7 @@ def fits_in_turn(wanted: Gang, snapshot: Snapshot, pods: Sequence[Standing]) -> 
                 (task, name)
                 for task in waiting
                 for name, one in snapshot.nodes.items()
-                if free[name] and task.where.admits(name, one.labels, ()) and allowed(task, name, everyone, there)
+                if free[name] and task.where.admits(name, one.labels, ()) and allowed(task, name, all_nodes, there)
             ),
             None,
         )
@@ -118,7 +124,7 @@ def test_every_admitted_pod_is_let_onto_its_node(snapshot: Snapshot) -> None:
     pods = standing(snapshot)
     for decision in plan(snapshot, 0.0):
         if isinstance(decision, Place):
-            assert broken(decision.placement, {**snapshot.nodes, **snapshot.closed}, pods) == []
+            assert broken(decision.placement, everyone(snapshot), pods) == []
             pods += [Standing(one.task.relations, one.node) for one in decision.placement]
 
 
@@ -233,3 +239,11 @@ def test_affinity_to_pods_that_may_come_is_waited_for() -> None:
         "needs 1 GPU; 4 free on 1 of 1 nodes that it may use, but not as rules between pods ask:"
         " affinity by kubernetes.io/hostname to pods with app=train (closes 1 of 1 nodes)",
     )
+
+
+def test_pods_that_others_want_to_be_near_are_placed_where_any_order_will_do() -> None:
+    """A worker bound first leaves no node for a parameter server that was to be the first elsewhere."""
+    near = Relations("ns", (("app", "train"),), (Rule(Kind.TOGETHER, HOST, SELF, ("ns",)),))
+    members = (*ruled("g", 1).tasks, Task("g-ps-0", 1, role="ps", relations=near))
+    apart, fits = (decide(world(zoned("a", "a", gpus=gpus), [gang("g", tasks=members)]))["g"] for gpus in (1, 2))
+    assert (isinstance(apart, Place), where(fits)) == (False, ["n0", "n0"])

@@ -18,10 +18,10 @@ from muster.kube.objects.pod import (
     ContainerState,
     ContainerStatus,
     Demand,
-    Expression,
     Gate,
     NodeAffinity,
     Pod,
+    PodMeta,
     PodSpec,
     PodStatus,
     PodToleration,
@@ -32,6 +32,7 @@ from muster.kube.objects.pod import (
     Terms,
     Waiting,
 )
+from muster.kube.objects.pod_rules import Expression, LabelSelector, PodAffinity, PodAffinityTerm, SpreadConstraint
 from muster.kube.objects.volume import Claim, StorageClass, Volume
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Demand",
     "Expression",
     "Gate",
+    "LabelSelector",
     "Meta",
     "Node",
     "NodeAffinity",
@@ -60,6 +62,9 @@ __all__ = [
     "NodeTaint",
     "Owner",
     "Pod",
+    "PodAffinity",
+    "PodAffinityTerm",
+    "PodMeta",
     "PodSpec",
     "PodStatus",
     "PodToleration",
@@ -67,6 +72,7 @@ __all__ = [
     "PreferredTerm",
     "ReservationStatus",
     "Reserved",
+    "SpreadConstraint",
     "StorageClass",
     "Struct",
     "Term",

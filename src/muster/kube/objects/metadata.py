@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
+from sys import intern
 from typing import Final, TypeVar
 
 import msgspec
@@ -19,6 +20,8 @@ _READ: Final = frozenset({text for text in vars(names).values() if isinstance(te
 _KNOWN: Final = _READ | {names.HOSTFILE}
 _GROUP: Final = f"{names.GROUP}/"
 _MOST_UNKNOWN: Final = 8
+_MOST_LABELS: Final = 64
+"""Labels of a pod that are not muster's."""
 _LONGEST: Final = 1024
 """What is read of the text of an annotation that users write."""
 
@@ -86,6 +89,12 @@ class Meta(Struct, frozen=True):
 
 def _read(texts: dict[str, str]) -> dict[str, str] | None:
     return {name: text if name in _LONG else text[:_LONGEST] for name, text in texts.items() if name in _READ} or None
+
+
+def labels_of_pod(labels: dict[str, str]) -> dict[str, str] | None:
+    """Return muster's own labels and a bounded number of others, as strings that pods share."""
+    others = islice((name for name in labels if name not in _READ), _MOST_LABELS)
+    return (_read(labels) or {}) | {intern(name): intern(labels[name]) for name in others} or None
 
 
 def _unknown(annotations: dict[str, str]) -> dict[str, str]:

@@ -7,7 +7,8 @@ from datetime import datetime
 import msgspec
 
 from muster.api import names
-from muster.kube.objects.metadata import Condition, Meta, Struct
+from muster.kube.objects.metadata import Condition, Meta, Struct, labels_of_pod
+from muster.kube.objects.pod_rules import Expression, PodAffinity, SpreadConstraint
 
 
 class Demand(Struct, frozen=True):
@@ -45,12 +46,6 @@ class Gate(Struct, frozen=True):
     name: str
 
 
-class Expression(Struct, frozen=True):
-    key: str
-    operator: str
-    values: list[str] | None = None
-
-
 class Term(Struct, frozen=True):
     match_expressions: list[Expression] | None = None
     match_fields: list[Expression] | None = None
@@ -72,6 +67,8 @@ class NodeAffinity(Struct, frozen=True):
 
 class Affinity(Struct, frozen=True):
     node_affinity: NodeAffinity | None = None
+    pod_affinity: PodAffinity | None = None
+    pod_anti_affinity: PodAffinity | None = None
 
 
 class PodToleration(Struct, frozen=True):
@@ -129,6 +126,7 @@ class PodSpec(Struct, frozen=True):
     preemption_policy: str = ""
     active_deadline_seconds: int | None = None
     overhead: dict[str, str | int] | None = None
+    topology_spread_constraints: list[SpreadConstraint] | None = None
     resources: Demand | None = None
     host_network: bool = False
     volumes: list[PodVolume] | None = None
@@ -179,8 +177,15 @@ class PodStatus(Struct, frozen=True):
 NO_POD_STATUS = PodStatus()
 
 
+class PodMeta(Meta, frozen=True):
+    """A pod's metadata: rules of other pods may select it by any label."""
+
+    def _read_labels(self, labels: dict[str, str]) -> dict[str, str] | None:
+        return labels_of_pod(labels)
+
+
 class Pod(Struct, frozen=True):
-    metadata: Meta
+    metadata: PodMeta
     spec: PodSpec
     status: PodStatus = NO_POD_STATUS
 

@@ -16,7 +16,7 @@ from muster.scheduling.placing.batches import Batches, Counts
 from muster.scheduling.placing.checks import Away, Check, Even, Near, Tally
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.relations import Kind, Relations, Rule
-from muster.scheduling.topology.eligibility import ANYWHERE, Constraint, Toleration
+from muster.scheduling.topology.eligibility import Constraint, Toleration
 
 _EVERY = (Toleration(operator="Exists"),)
 Ruled = dict[Rule, Counter[str]]
@@ -154,8 +154,8 @@ class Bounds:
 
     def _eligible(self, rule: Rule, where: Constraint) -> frozenset[str]:
         """The nodes whose domains a spread constraint compares."""
-        where = where if rule.honours_affinity else ANYWHERE._replace(tolerations=where.tolerations)
-        where = where if rule.honours_taints else where._replace(tolerations=_EVERY)
+        labels, terms = (where.labels, where.terms) if rule.honours_affinity else ((), ())
+        where = Constraint(labels, terms, where.tolerations if rule.honours_taints else _EVERY)
         closed = self._capacity.residents.closed.values()
         return self._capacity.fleet.admitted[where].union(
             node.name for node in closed if where.admits(node.name, node.labels, node.taints)

@@ -92,7 +92,8 @@ class Away(Check):
 class Near(Check):
     """A selected pod in the domain of a holder, by each of its rules; the first of pods that select themselves goes anywhere.
 
-    Where it is not known who is there (not `strict`), the first goes anywhere in any case.
+    Where the gang has selected pods without the rule, these come first: kube-scheduler may bind them before any other, and then
+    no pod is the first. Where it is not known who is there (not `strict`), the first goes anywhere in any case.
     """
 
     def __init__(
@@ -113,7 +114,8 @@ class Near(Check):
         if None in domains:
             return 0
         if self._none:
-            return ANY if number in self.selected or not self._strict else 0
+            first = number in self.selected and self.selected <= self.holders
+            return ANY if first or not self._strict else 0
         met = all(domain is not None and tally.count(domain) for tally, domain in zip(self._tallies, domains, strict=True))
         return ANY if met else 0
 
