@@ -52,9 +52,9 @@ class Api:
         """Merge `body` into the object at `path` and return it."""
         return self._decoded(self._client.patch(path, dict(body)))
 
-    def delete(self, path: str, *, propagation: Propagation | None = None) -> Any:
-        """Delete the object at `path` and return the server's answer."""
-        return self._decoded(self._client.delete(path, propagation=propagation))
+    def delete(self, path: str, *, propagation: Propagation | None = None, grace_seconds: int | None = None) -> Any:
+        """Delete the object at `path` and return the server's answer; with a grace of 0 no kubelet is waited for."""
+        return self._decoded(self._client.delete(path, propagation=propagation, grace_seconds=grace_seconds))
 
     async def _hold(self, access: Access, opened: Future[tuple[asyncio.AbstractEventLoop, Client]]) -> None:
         """Keep the client open until `close` is called."""
