@@ -9,6 +9,7 @@ import pytest
 from builders.dljobs import Json
 from builders.operator_harness import SPACE, OperatorHarness
 from builders.storage import CLAIMS, HOST, WAITS, ZONE, at, put_claim, put_class, put_volume, using
+from muster.api import names
 from muster.kube import paths
 
 Cluster = Callable[[OperatorHarness], object]
@@ -142,6 +143,18 @@ async def test_claim_of_a_single_pod_is_waited_for_until_its_pod_has_ended(harne
     assert harness.status()["phase"] == "Admitted"
 
 
+async def test_gang_that_runs_with_its_claim_is_bound_to_where_it_can_be_reached(zoned: OperatorHarness) -> None:
+    """Its own pod uses the claim, which is no reason to move it to where the volume cannot be reached."""
+    put_volume(zoned, where=at(HOST, "n2"), phase="Bound")
+    put_claim(zoned, volume="pv", modes=("ReadWriteOncePod",))
+    zoned.submit(roles=using("data"))
+    await zoned.turn(3)
+    zoned.run_pods()
+    zoned.change(paths.dljobs(SPACE, "vgg16"), metadata={"annotations": {names.MIGRATE: ""}})
+    await zoned.turn(4)
+    assert (zoned.status()["phase"], nodes_of(zoned)) == ("Running", {"n2"})
+
+
 # Where a gang may go
 
 
@@ -197,7 +210,7 @@ async def test_gang_goes_where_its_volume_can_be_reached(zoned: OperatorHarness,
     zoned.pod("bare", spec={"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]})
     await zoned.turn(3)
     assert nodes_of(zoned) == {"n2"}
-    assert zoned.metadata("bare")["annotations"]["muster.dev/gpus"]
+    assert zoned.metadata("bare")["annotations"][names.GPUS]
     affinity = zoned.server.objects[paths.pods(SPACE, "bare")]["spec"]["affinity"]
     assert "n2" in str(affinity)
     assert "n1" not in str(affinity)
@@ -277,12 +290,15 @@ async def test_claim_that_is_made_with_a_pod_needs_its_class(zoned: OperatorHarn
 async def test_bare_pod_waits_for_its_own_claim(zoned: OperatorHarness) -> None:
     """The claim of a pod that exists is there as soon as Kubernetes has made it, under the pod's name."""
     put_class(zoned, mode="Immediate")
-    put_claim(zoned, "bare-scratch")
     template: Json = {"spec": {"storageClassName": "fast"}}
+    needs = "needs the PersistentVolumeClaim bare-scratch"
     zoned.pod("bare", spec={"volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]})
+    put_claim(zoned, "bare-scratch")
     await zoned.turn(2)
-    waiting = zoned.metadata("bare")["annotations"]["muster.dev/waiting"]
-    assert waiting == "needs the PersistentVolumeClaim bare-scratch, which is not bound yet"
+    assert zoned.metadata("bare")["annotations"][names.WAITING] == f"{needs}, which is not bound yet"
+    put_claim(zoned, "bare-scratch", phase="Lost", volume="pv")
+    await zoned.turn(2, seconds=1)
+    assert zoned.metadata("bare")["annotations"][names.WAITING] == f"{needs}, whose PersistentVolume is lost"
     put_volume(zoned, where=at(HOST, "n2"), phase="Bound")
     put_claim(zoned, "bare-scratch", volume="pv")
     await zoned.turn(2)

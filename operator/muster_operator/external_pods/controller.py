@@ -294,7 +294,7 @@ def _without_note(pod: Pod) -> Pod:
 
 def _worth_telling(wait: Wait) -> str:
     """What people are told once."""
-    return wait.message if wait.reason in (Reason.PODS_ABSENT, Reason.UNPLANNABLE) else wait.reason
+    return wait.message if wait.reason in (Reason.PODS_ABSENT, Reason.UNPLANNABLE, Reason.NOT_FOUND) else wait.reason
 
 
 def _keep(gangs: dict[str, dict[str, Pod]], pod: Pod, new: Pod | None) -> None:

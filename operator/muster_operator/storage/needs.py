@@ -39,7 +39,7 @@ Uses = tuple[VolumeUse, ...]
 
 
 class Need(NamedTuple):
-    """Where the volumes of a pod can be reached, a condition for each; or what it lacks, in a sentence."""
+    """Where the volumes of a pod can be reached, a condition for each; and what it lacks, in a sentence."""
 
     where: tuple[Alternatives, ...] = ()
     missing: str = ""
@@ -74,14 +74,10 @@ def uses_of(spec: PodSpec, pod: str = "") -> Uses:
 
 
 def need_of(namespace: str, uses: Uses, catalogue: Catalogue) -> Need:
-    """Return what the claims of a pod ask of its node; what it lacks stands for all."""
-    where: dict[Alternatives, None] = {}
-    for use in uses:
-        need = _need(namespace, use, catalogue)
-        if need.missing:
-            return need
-        where.update(dict.fromkeys(need.where))
-    return Need(tuple(where))
+    """Return what the claims of a pod ask of its node, and the first thing that it lacks."""
+    needs = [_need(namespace, use, catalogue) for use in uses]
+    where = dict.fromkeys(condition for need in needs for condition in need.where)
+    return Need(tuple(where), next((need.missing for need in needs if need.missing), ""))
 
 
 def _need(namespace: str, use: VolumeUse, catalogue: Catalogue) -> Need:
@@ -93,9 +89,10 @@ def _need(namespace: str, use: VolumeUse, catalogue: Catalogue) -> Need:
         return _lacks(use.claim, "which is being deleted")
     if claim.status.phase == "Lost":
         return _lacks(use.claim, "whose PersistentVolume is lost")
+    need = _bound(claim, catalogue) if claim.bound else _unbound(claim, catalogue)
     if "ReadWriteOncePod" in (claim.spec.access_modes or ()) and (user := catalogue.user(key)):
-        return _lacks(use.claim, f"which pod {user} uses, and ReadWriteOncePod lets no other")
-    return _bound(claim, catalogue) if claim.bound else _unbound(claim, catalogue)
+        return need._replace(missing=_lacks(use.claim, f"which pod {user} uses, and ReadWriteOncePod lets no other").missing)
+    return need
 
 
 def _lacks(claim: str, state: str) -> Need:

@@ -25,7 +25,7 @@ class PodsOfOneKind(NamedTuple):
 
 
 class GangStorage(NamedTuple):
-    """Where the volumes of each kind of a gang's pods can be reached; or what the gang lacks, in a sentence."""
+    """Where the volumes of each kind of a gang's pods can be reached; and what the gang lacks, in a sentence."""
 
     where: tuple[tuple[str, tuple[Alternatives, ...]], ...] = ()
     missing: str = ""
@@ -64,7 +64,7 @@ class Storage:
         missing = next((need.missing for need in needs.values() if need.missing), "")
         missing = missing or _overused(namespace, pods.values(), reading)
         self._note(gang, frozenset(reading.keys))
-        return GangStorage(() if missing else tuple((name, need.where) for name, need in needs.items() if need.where), missing)
+        return GangStorage(tuple((name, need.where) for name, need in needs.items() if need.where), missing)
 
     def forget(self, gang: str) -> None:
         """Forget a gang that is gone."""
