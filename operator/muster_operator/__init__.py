@@ -17,6 +17,7 @@ What all of them use
     api_writer     the one writer to the API server
     storage/       what volumes ask of nodes: claims, volumes, classes of storage
     stores         a store for each resource that is watched; resources: paths and types
+    defaults       what admission plugins add to pods: LimitRanges, RuntimeClasses
     reporting      Events and failures, told to people
     pinning, backoff, timestamps   pure helpers
 The process

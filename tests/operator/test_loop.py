@@ -33,6 +33,7 @@ async def running(harness: OperatorHarness) -> AsyncIterator[asyncio.Task[None]]
     [
         *("nodes", "pods", "dljobs", "dlqueues", "services", "priorityclasses", "podtemplates", "resourcequotas"),
         *("persistentvolumeclaims", "persistentvolumes", "storageclasses"),
+        *("limitranges", "runtimeclasses"),
     ],
 )
 async def test_nothing_is_decided_before_the_first_lists(

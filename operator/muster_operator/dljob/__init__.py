@@ -3,6 +3,7 @@
 controller     the front door: what the loop and planning ask of it
 watch          the DLJobs as last read, their pods, and what a change marks
 job            a DLJob, decoded; and as the gang that the planner sees
+completion     pure: a job with what admission plugins add to its pods
 leftovers      pure: what has the names of a job and is not its own
 lifecycle      pure: from a job and its pods to the next step of its life
 status         pure: edits of a job's status: conditions, timeline, back-off

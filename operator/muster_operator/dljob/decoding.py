@@ -18,6 +18,7 @@ from muster.scheduling.gang import Task
 from muster.scheduling.relations import UNRELATED
 from muster.scheduling.resource_quota import Charge
 from muster.scheduling.topology.eligibility import ANYWHERE
+from muster_operator.dljob.completion import packed
 from muster_operator.dljob.job import Job, Spec, Unreadable
 from muster_operator.resources import Resource
 from muster_operator.storage.needs import uses_of
@@ -112,7 +113,8 @@ def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:
         host_network = frozenset(name for name, pod in pods.items() if pod.spec.host_network)
         charges = {name: charge_of(pod) for name, pod in pods.items()}
         volumes = tuple((name, uses) for name, pod in pods.items() if (uses := uses_of(pod.spec)))
-        return replace(job, shapes=shapes, charges=charges, host_network=host_network, volumes=volumes)
+        kept = {name: packed(pod.spec) for name, pod in pods.items()}
+        return replace(job, shapes=shapes, charges=charges, packed=kept, host_network=host_network, volumes=volumes)
     except (msgspec.MsgspecError, ValueError) as error:
         return replace(job, flaw=f"a template of its roles is no pod template: {error}", **_nothing(job))
 
@@ -132,7 +134,7 @@ def _short(job: Job) -> Job:
     if job.plannable:
         return job
     shapes = {role: replace(shape, where=ANYWHERE, relations=UNRELATED) for role, shape in job.shapes.items()}
-    return replace(job, shapes=shapes, charges=dict.fromkeys(job.charges, Charge()), volumes=())
+    return replace(job, shapes=shapes, charges=dict.fromkeys(job.charges, Charge()), packed={}, volumes=())
 
 
 DLJOBS: Resource[Job | Unreadable] = Resource(paths.MUSTER, "dljobs", decode)

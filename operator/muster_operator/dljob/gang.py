@@ -15,6 +15,8 @@ from muster.scheduling.resource_quota import Charge
 from muster.scheduling.resources import NOTHING, Resources
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set, indices
 from muster.scheduling.topology.node import Level
+from muster_operator.defaults import Defaults
+from muster_operator.dljob.completion import completed_shape
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service
 from muster_operator.dljob.rendezvous import outlives_change
@@ -54,9 +56,9 @@ def _relations(shape: Task, index: int) -> Relations:
     return relations
 
 
-def resources_of(job: Reserving, role: str) -> Resources:
+def resources_of(defaults: Defaults, job: Reserving, role: str) -> Resources:
     """Return what a pod of a job takes besides GPUs: a gang has it from its placement on, before there are pods."""
-    shape = next((shape for name, shape in job.shapes.items() if name == role), None) if isinstance(job, Job) else None
+    shape = completed_shape(job, role, defaults.of(job.meta.namespace)) if isinstance(job, Job) else None
     return shape.resources if shape is not None else NOTHING
 
 

@@ -7,7 +7,7 @@ nodes. So a job takes the same memory however long its templates are; they are r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from muster.api import names
 from muster.api.dljob import SpecOf
@@ -41,6 +41,8 @@ class Job:
     shapes: Mapping[RoleName, Task]
     charges: Mapping[RoleName, Charge]
     """What one pod of each role counts in the resource quotas of its namespace."""
+    packed: Mapping[RoleName, bytes] = field(default_factory=dict)
+    """That of each template from which shapes and charges follow once admission plugins have added theirs; see `completion`."""
     host_network: frozenset[RoleName] = frozenset()
     """The roles whose pods use the network of their node."""
     volumes: tuple[tuple[RoleName, Uses], ...] = ()

@@ -14,6 +14,7 @@ from muster.api import names
 from muster.api.status import RoleName
 from muster.kube.objects import Node, Pod
 from muster_operator.controller import Context
+from muster_operator.dljob.completion import completed
 from muster_operator.dljob.decoding import DLJOBS
 from muster_operator.dljob.job import Job, Unreadable
 from muster_operator.dljob.leftovers import in_the_way, is_own, job_of_pod
@@ -54,6 +55,7 @@ class Jobs:
         self._services = self._stores.of(SERVICES)
         self._services.subscribe(self._service_changed)
         self._stores.of(PRIORITY_CLASSES).subscribe(self._class_changed)
+        self._stores.defaults.subscribe(self._defaults_changed)
 
     # Jobs
 
@@ -96,7 +98,7 @@ class Jobs:
         name = obj.metadata.key
         before, job = self._jobs.get(name), None
         if isinstance(new, Job):
-            job = self._jobs[name] = new
+            job = self._jobs[name] = self._completed(new)
             answer(self._reporter, about(KIND, new.meta), before.meta if before is not None else None, new.meta)
         else:
             self._jobs.pop(name, None)
@@ -129,6 +131,17 @@ class Jobs:
         changed = new or old
         for job in self._jobs.values():
             if changed is not None and job.spec.priority_class_name == changed.metadata.name:
+                self._mark(job.key)
+        self._work_queue.plan_now()
+
+    def _completed(self, job: Job) -> Job:
+        return completed(job, self._stores.defaults.of(job.meta.namespace))
+
+    def _defaults_changed(self, namespace: str | None) -> None:
+        """Look anew at the jobs whose pods get something else from now on, and plan."""
+        for job in self._stores.of(DLJOBS).values():
+            if isinstance(job, Job) and namespace in (None, job.meta.namespace):
+                self._jobs[job.key] = self._completed(job)
                 self._mark(job.key)
         self._work_queue.plan_now()
 

@@ -13,6 +13,7 @@ CORE: Final = "/api/v1"
 MUSTER: Final = f"/apis/{names.API_VERSION}"
 SCHEDULING: Final = "/apis/scheduling.k8s.io/v1"
 STORAGE: Final = "/apis/storage.k8s.io/v1"
+NODE: Final = "/apis/node.k8s.io/v1"
 
 
 def segment(text: str) -> str:

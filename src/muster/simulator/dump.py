@@ -16,6 +16,7 @@ from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.store import T
 from muster.simulator.yaml_errors import BadInput, Problem
+from muster_operator.defaults import LIMIT_RANGES, RUNTIME_CLASSES
 from muster_operator.dljob.decoding import DLJOBS
 from muster_operator.dljob.gang import resources_of
 from muster_operator.dljob.resources import PRIORITY_CLASSES
@@ -42,7 +43,9 @@ class Dump(msgspec.Struct, rename="camel"):
     dlqueues: list[msgspec.Raw]
     priority_classes: list[msgspec.Raw]
     resource_quotas: list[msgspec.Raw] = []
-    """Missing in files of muster 0.1."""
+    limit_ranges: list[msgspec.Raw] = []
+    runtime_classes: list[msgspec.Raw] = []
+    """The last three are missing in files of muster 0.1."""
 
 
 class _Head(msgspec.Struct):
@@ -58,6 +61,8 @@ async def take(client: Client) -> bytes:
         "dlqueues": paths.dlqueues(),
         "priority_classes": paths.priorityclasses(),
         "resource_quotas": RESOURCE_QUOTAS.path(),
+        "limit_ranges": LIMIT_RANGES.path(),
+        "runtime_classes": RUNTIME_CLASSES.path(),
     }
     objects = {name: [_lean(item) async for page in client.pages(path) for item in page.items] for name, path in lists.items()}
     return msgspec.json.format(msgspec.json.encode(Dump(KIND, time.time(), **objects)), indent=1) + b"\n"
@@ -71,6 +76,8 @@ def read(path: Path) -> tuple[Stores, float]:
             raise msgspec.ValidationError(f"found kind {dump.kind!r}; expected {KIND!r}, as `muster snapshot` writes it")
         stores = Stores(resources_of)
         stores.view.vouch(True)  # what the operator believed is not in the dump
+        _fill(stores, LIMIT_RANGES, dump.limit_ranges)
+        _fill(stores, RUNTIME_CLASSES, dump.runtime_classes)
         _fill(stores, NODES, dump.nodes)
         _fill(stores, PODS, dump.pods)
         _fill(stores, DLQUEUES, dump.dlqueues)

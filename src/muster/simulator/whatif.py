@@ -28,6 +28,7 @@ from muster.simulator.physics import Ideal
 from muster.simulator.policies.muster import Muster
 from muster.simulator.records import Records
 from muster.simulator.yaml_errors import BadInput, Problem
+from muster_operator.dljob.completion import completed
 from muster_operator.dljob.decoding import DLJOBS
 from muster_operator.dljob.gang import gang_of, priority_of
 from muster_operator.dljob.job import Job, Unreadable
@@ -79,7 +80,8 @@ def _snapshot(stores: Stores) -> Snapshot:
 def gangs(stores: Stores) -> list[Gang]:
     """Return the gangs that the operator would plan: those of DLJobs and of external pods."""
     pods = list(stores.view.pods.values())
-    jobs = [job for job in stores.of(DLJOBS).values() if isinstance(job, Job) and job.plannable]
+    known = [job for job in stores.of(DLJOBS).values() if isinstance(job, Job) and job.plannable]
+    jobs = [completed(job, stores.defaults.of(job.meta.namespace)) for job in known]
     owned: dict[str, list[Pod]] = {}
     for pod in pods:
         owner = pod.metadata.controller

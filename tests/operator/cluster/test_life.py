@@ -159,3 +159,21 @@ def test_limit_range_rejects_and_defaults_are_respected(live: Live) -> None:
     assert live.pods("small")[0]["spec"]["containers"][0]["resources"]["limits"]["memory"] == "1Gi"
     live.delete("limitranges", "small")
     live.wait_running("large", 2)
+
+
+def test_gang_whose_defaults_exceed_a_quota_waits_without_pods(live: Live) -> None:
+    """The LimitRange gives its containers what the template does not ask for. Nobody makes way for it."""
+    live.job("runs", 4, 8)
+    live.wait_running("runs", 4)
+    limit = {"type": "Container", "default": {"cpu": "600m"}}
+    live.create("limitranges", {"metadata": {"name": "cpu"}, "spec": {"limits": [limit]}})
+    live.create("resourcequotas", {"metadata": {"name": "one"}, "spec": {"hard": {"requests.cpu": "1"}}})
+    live.wait(lambda: live.get("resourcequotas", "one").get("status", {}).get("hard"), "the quota is in force")
+    live.job("urgent", 2, 8, priority=5)
+    message = live.wait_reason("urgent", "ExceedsResourceQuota")
+    assert message == f"needs 1200m requests.cpu; ResourceQuota {live.namespace}/one allows no more than 1"
+    assert not live.pods("urgent")
+    assert (live.status("urgent").get("attempt", 0), live.status("runs")["attempt"]) == (0, 1)
+    live.patch("resourcequotas", "one", {"spec": {"hard": {"requests.cpu": "2"}}})
+    live.wait_running("urgent", 2)
+    assert live.pods("urgent")[0]["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "600m"

@@ -11,7 +11,7 @@ from muster.kube.objects.metadata import Condition, Meta, Struct, labels_of_pod
 from muster.kube.objects.pod_rules import Expression, PodAffinity, SpreadConstraint
 
 
-class Demand(Struct, frozen=True):
+class Demand(Struct, frozen=True, omit_defaults=True):
     """resources of a container."""
 
     requests: dict[str, str | int] | None = None
@@ -30,13 +30,13 @@ class Demand(Struct, frozen=True):
 NO_DEMAND = Demand()
 
 
-class Port(Struct, frozen=True):
+class Port(Struct, frozen=True, omit_defaults=True):
     container_port: int = 0
     host_port: int = 0
     protocol: str = "TCP"
 
 
-class Container(Struct, frozen=True):
+class Container(Struct, frozen=True, omit_defaults=True):
     resources: Demand = NO_DEMAND
     ports: list[Port] | None = None
     restart_policy: str | None = None
@@ -112,7 +112,7 @@ class PodVolume(Struct, frozen=True):
     ephemeral: Ephemeral | None = None
 
 
-class PodSpec(Struct, frozen=True):
+class PodSpec(Struct, frozen=True, omit_defaults=True):
     containers: list[Container] = msgspec.field(default_factory=list)
     init_containers: list[Container] | None = None
     node_name: str | None = None
@@ -129,6 +129,7 @@ class PodSpec(Struct, frozen=True):
     topology_spread_constraints: list[SpreadConstraint] | None = None
     resources: Demand | None = None
     host_network: bool = False
+    runtime_class_name: str = ""
     volumes: list[PodVolume] | None = None
     """Those that claims stand behind."""
 
