@@ -26,7 +26,7 @@ unexport PYTHONHOME
 # The same uv installs the Go toolchain of the local cluster if PATH has none.
 export UV
 
-.PHONY: help demo test kind kind-down kind-test images check workflows generate figures attacks bench-gangs bench-start bench-backlog bench-memory bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
+.PHONY: help demo test kind kind-down kind-test images check workflows generate figures attacks bench-gangs bench-start bench-backlog bench-memory bench-oracle bench-random bench-planner bench-simulator bench-yardstick binaries setup clean python
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench-backlog: $(STAMP) ## how long freed GPUs stay idle behind 10,000 queued ga
 
 bench-memory: $(STAMP) ## memory of operator and extender with 2,000 suspended jobs of 64 KiB, compared with 2 KiB
 	@$(PYTHON) -m benchmarks.memory
+
+bench-oracle: $(STAMP) ## kube-scheduler as the oracle: 500 random gangs, what muster admits and what kube-scheduler binds
+	@$(PYTHON) -m benchmarks.oracle
 
 bench-random: $(STAMP) ## a million steps of random events that check the invariants of the policies
 	@$(PYTHON) -m benchmarks.random_events
