@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from builders.dljobs import NOW, after, changed, job, pods_of, roles, started
+import pytest
+
+from builders.dljobs import NOW, after, changed, condition, job, pods_of, roles, started, time
 from builders.operator_harness import SPACE, OperatorHarness
 from builders.steps import look, step_of
 from muster.kube import paths
@@ -65,3 +67,32 @@ async def test_gang_that_waits_for_a_pod_of_another_gang_names_it(harness: Opera
     harness.end_pods()
     await harness.turn(3)
     assert harness.status("next")["phase"] == "Admitted"
+
+
+LEAVING = {"deletionTimestamp": time(NOW)}
+DRAINED = condition("DisruptionTarget", reason="EvictionByEvictionAPI", message="Eviction API: evicting")
+
+
+@pytest.mark.parametrize("how", ["drained", "evicted"])
+async def test_gang_that_was_drained_or_evicted_keeps_its_turn_and_quota(harness: OperatorHarness, how: str) -> None:
+    """Later jobs of its queue, which would fit on the node that is left, do not go before it."""
+    harness.server.put(
+        paths.dlqueues(SPACE), {"metadata": {"name": "default", "namespace": SPACE}, "spec": {"quota": {"gpus": 8}}}
+    )
+    harness.submit("drained", roles=roles(workers=2, gpus=4))
+    await harness.turn(3)
+    harness.run_pods()
+    await harness.turn()
+    arrived = harness.status("drained")["queuedAt"]
+    harness.now += 600
+    harness.submit("later", roles=WHOLE, metadata={"creationTimestamp": time(harness.now)})
+    await harness.turn(2)
+    if how == "drained":
+        harness.change(paths.pods(SPACE, "drained-worker-0"), metadata=LEAVING, status={"conditions": [DRAINED]})
+    else:
+        harness.change(paths.pods(SPACE, "drained-worker-0"), status={"phase": "Failed", "reason": "Evicted"})
+    for _ in range(6):
+        await harness.turn(seconds=2)
+        harness.end_pods()
+    assert (harness.status("drained")["phase"], harness.status("drained")["queuedAt"]) == ("Admitted", arrived)
+    assert (harness.status("drained").get("restarts", 0), harness.status("later")["phase"]) == (0, "Queued")

@@ -14,7 +14,7 @@ from muster.scheduling.gang import Gang
 from muster_operator import metrics
 from muster_operator.controller import Context, Controller, News
 from muster_operator.dljob.decoding import DLJOBS
-from muster_operator.dljob.gang import gang_of, held_gang, kinds_of_pods, priority_of
+from muster_operator.dljob.gang import gang_of, held_gang, keeps_turn, kinds_of_pods, priority_of
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.reconcile import Reconciler
 from muster_operator.dljob.resize_check import ResizeCheck
@@ -41,6 +41,7 @@ class _Translated(NamedTuple):
     priority: Priority
     without_wishes: bool
     storage: GangStorage
+    stopping: bool
     gang: Gang
 
 
@@ -130,9 +131,13 @@ class DLJobs(Controller):
         """Whether the planner should see the job: it holds GPUs, or waits for some and nothing is in its way."""
         if not job.plannable or job.status.placement:
             return job.plannable
-        if not self.check.has_passed(job) or self._changes(job) or self.jobs.in_the_way(job):
+        if not self.check.has_passed(job) or self.jobs.in_the_way(job):
             return False
-        return all(pod.finished for pod in self.jobs.pods_of(job))
+        return not self._is_stopping(job) or keeps_turn(job)
+
+    def _is_stopping(self, job: Job) -> bool:
+        """Whether pods of an earlier placement, or writes about them, are still on their way."""
+        return not job.status.placement and (self._changes(job) or not all(pod.finished for pod in self.jobs.pods_of(job)))
 
     def _contained(self, job: Job) -> tuple[Gang | None, bool]:
         """The job as a gang, if the planner should see it, and True; where that fails, what it holds even so, and False."""
@@ -154,13 +159,14 @@ class DLJobs(Controller):
         without_wishes = without_wishes or (job.is_resized and self._resizes.is_refused(job))
         before = self._gangs.get(job.key)
         storage = self._storage.of(job.key, job.meta.namespace or "", kinds_of_pods(job))
-        if before is not None and before.job is job and before[1:4] == (priority, without_wishes, storage):
+        stopping = self._is_stopping(job)
+        if before is not None and before.job is job and before[1:5] == (priority, without_wishes, storage, stopping):
             return before.gang
-        gang = gang_of(job, priority, storage)
+        gang = gang_of(job, priority, storage, stopping=stopping)
         if without_wishes:
             gang = replace(gang, leave=None, resize=False)
         gang = before.gang if before is not None and before.gang == gang else gang
-        self._gangs[job.key] = _Translated(job, priority, without_wishes, storage, gang)
+        self._gangs[job.key] = _Translated(job, priority, without_wishes, storage, stopping, gang)
         return gang
 
     # What planning decides

@@ -26,6 +26,8 @@ from muster_operator.timestamps import stamp
 
 FAILS_THERE = 2
 """Failures of the program on one node from which on another is preferred: once may be chance."""
+NOTES = frozenset({"ChangePending", "ChangeWithdrawn"})
+"""Events of a timeline that change nothing of a job."""
 PLAIN = Priority()
 """The priority of a job where there is no PriorityClass."""
 _LEVELS = {"Node": Level.NODE, "Rack": Level.RACK, "Block": Level.BLOCK, None: Level.CLUSTER}
@@ -146,8 +148,17 @@ def _with_volumes(job: Job, storage: GangStorage) -> Job:
     return replace(job, shapes=shapes)
 
 
-def gang_of(job: Job, priority: Priority = PLAIN, storage: GangStorage = NO_STORAGE) -> Gang:
-    """Return the gang that a job is to the planner. Against other namespaces only its PriorityClass counts."""
+def keeps_turn(job: Job) -> bool:
+    """Say whether a job that ran was requeued by nobody's fault (a drain, say), for the first time in a row."""
+    events = [past.event for past in job.status.timeline if past.event not in NOTES]
+    return job.status.phase == "Queued" and events[-2:] == ["Running", "Requeued"]
+
+
+def gang_of(job: Job, priority: Priority = PLAIN, storage: GangStorage = NO_STORAGE, *, stopping: bool = False) -> Gang:
+    """Return the gang that a job is to the planner. Against other namespaces only its PriorityClass counts.
+
+    `stopping`: pods of an earlier placement have not ended yet.
+    """
     job = _with_volumes(job, storage) if storage.where else job
     spec, status, placement = job.spec, job.status, job.spec.placement
     leave = job.meta.annotation(names.MIGRATE)
@@ -171,6 +182,8 @@ def gang_of(job: Job, priority: Priority = PLAIN, storage: GangStorage = NO_STOR
         sensitivity=Sensitivity(placement.sensitivity),
         fewest=spec.elastic.min_replicas if spec.elastic else None,
         not_before=stamp(status.not_before),
+        stopping=stopping,
+        keeps_turn=keeps_turn(job),
         started=stamp(status.started_at),
         preemptible=True,
         leave=leave.strip() if leave is not None else None,

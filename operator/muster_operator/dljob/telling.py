@@ -21,8 +21,10 @@ _PENDING = "ChangePending"
 
 def news(job: Job, wait: Wait) -> News:
     """Return what of a wait the job's status does not say; nothing where the job is not what the wait is about any more."""
-    if wait.reason is Reason.BACK_OFF or bool(job.status.placement) != bool(wait.gang.placement) or not job.plannable:
-        return News.NONE  # during a back-off its cause says more
+    if wait.gang.stopping or wait.reason is Reason.BACK_OFF:
+        return News.NONE  # the lifecycle says what it waits for, or why it backs off
+    if bool(job.status.placement) != bool(wait.gang.placement) or not job.plannable:
+        return News.NONE
     known, told = _told(job)
     if known != wait.reason:
         return News.REASON

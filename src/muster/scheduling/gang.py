@@ -144,6 +144,10 @@ class Gang:
     fewest: int | None = None
     """The number of workers with which an elastic gang can start."""
     not_before: float = 0.0
+    stopping: bool = False
+    """Without a placement: pods of an earlier one have not ended yet."""
+    keeps_turn: bool = False
+    """It was taken off its GPUs by nobody's fault: until it may start again, nobody behind it has what it needs."""
     started: float = 0.0
     absent: int = 0
     """Pods that the gang needs and that nobody has created yet."""
@@ -247,8 +251,8 @@ class Gang:
         return self.attained + (self.held * (now - self.since) if self.placement and self.running else 0.0)
 
     def is_ready(self, now: float) -> bool:
-        """Say whether all of its pods are there, and it does not back off."""
-        return not (self.absent or self.unplannable) and self.not_before <= now
+        """Say whether all of its pods are there, none of an earlier placement is left, and it does not back off."""
+        return not (self.absent or self.unplannable or self.stopping) and self.not_before <= now
 
     def at_size(self, workers: int) -> Gang:
         """Return the gang with that many workers."""

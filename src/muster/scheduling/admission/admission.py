@@ -55,8 +55,8 @@ class _Turn:
     def admit(self, gang: Gang) -> Admission:
         """Place the gang, make room for it, or say why it waits."""
         facts = self._facts(gang)
-        if not facts.alike or gang.not_before > self._session.now:
-            return self._cannot_start(facts)
+        if not facts.alike or gang.stopping or gang.not_before > self._session.now:
+            return self._kept_turn(facts) if facts.alike and gang.keeps_turn else self._cannot_start(facts)
         if ahead := self._ahead.get(facts.alike):
             return facts.behind(ahead)  # a long queue is mostly this
         if missing := self._quotas.missing(gang):
@@ -132,10 +132,24 @@ class _Turn:
         if gang.absent:
             message = f"has {len(gang.tasks)} of {len(gang.tasks) + gang.absent} pods; {gang.absent} not created yet"
             return Wait(gang, Reason.PODS_ABSENT, message)
+        if gang.stopping:
+            return Wait(gang, Reason.PODS_STOPPING, "waits for the end of its own pods")
         if gang.not_before > self._session.now:
             message = f"tries again in {gang.not_before - self._session.now:.0f} s"
             return Wait(gang, Reason.BACK_OFF, message, until=gang.not_before)
         return Wait(gang, Reason.NEVER_FITS, (facts.infeasible or "") + refusals(gang))
+
+    def _kept_turn(self, facts: GangFacts) -> Wait:
+        """Keep what a gang needs that starts again in a moment: GPUs where it finds them, else the nodes that it may use."""
+        gang, wait = facts.gang, self._cannot_start(facts)
+        kept = wait_for_stopping_pods(self._session, gang)
+        self._quotas.reserve(gang.queue, gpus_of(kept.keeps) if kept else facts.fewest)
+        if kept is None:
+            self._backfill.reserve_nodes(gang, facts.eligible)
+            return wait
+        wait = wait._replace(keeps=kept.keeps)
+        self._session.apply(wait)
+        return wait
 
     # Quotas
 

@@ -6,7 +6,8 @@ one that it needs, so a later gang may only have what the waiting one could not 
 - a gang that waits for GPUs reserves every node that it may use, and what it needs of its queue's quota (`Quotas.reserve`);
 - a gang that waits for its queue's quota reserves that quota from those behind it in the queue, and no GPUs: when quota comes
   free is its own queue's matter, and no other queue is to wait for it;
-- a gang that cannot start whatever ends (too large for the cluster or for its quota, incomplete, backing off) reserves nothing.
+- a gang that cannot start whatever ends (too large for the cluster or for its quota, incomplete, backing off) reserves nothing;
+- but one that was taken off its GPUs by nobody's fault keeps what it needs while its pods end and it backs off, the first time.
 """
 
 from __future__ import annotations
