@@ -134,14 +134,13 @@ def test_gang_over_a_resource_quota_waits_until_it_fits(live: Live) -> None:
     live.wait_running("three", 3)
 
 
-def test_gang_whose_service_is_over_quota_is_requeued(live: Live) -> None:
+def test_gang_whose_service_is_over_quota_waits_until_it_fits(live: Live) -> None:
     live.create("resourcequotas", {"metadata": {"name": "none"}, "spec": {"hard": {"services": "0"}}})
     live.wait(lambda: live.get("resourcequotas", "none").get("status", {}).get("hard"), "the quota is in force")
     live.job("three", 3, 1)
-    message = live.wait_reason("three", "FailedCreate")
-    assert "exceeded quota: none" in message
-    live.wait_nothing_held("three")
-    assert live.status("three").get("restarts", 0) == 0
+    message = live.wait_reason("three", "ExceedsResourceQuota")
+    assert message == f"needs 1 services; ResourceQuota {live.namespace}/none allows no more than 0"
+    assert live.status("three").get("attempt", 0) == 0
 
     live.delete("resourcequotas", "none")
     live.wait_running("three", 3)
