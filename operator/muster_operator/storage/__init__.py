@@ -3,7 +3,7 @@
     resources   what is watched: PersistentVolumeClaims, PersistentVolumes, StorageClasses
     catalogue   the same as it is now, with what is looked up by more than a name
     needs       pure: from the claims that a pod uses to conditions on its node, or to what it lacks
-    matching    pure: which free volumes a claim may be bound to
+    places      pure: from where volumes can be reached, and which free ones match a claim
     storage     needs of whole gangs, from the stores; has a gang planned again when an answer may be another
 
 The rules are those of kube-scheduler's plugins VolumeBinding, VolumeZone and VolumeRestrictions. Not known here, and learned

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from muster.kube.objects import Claim, Pod, StorageClass, Volume
+import msgspec
+
+from muster.kube.objects import Claim, ClaimSpec, Pod, StorageClass, Volume
 from muster_operator.storage.needs import uses_of
+from muster_operator.storage.places import Places, by_affinity, either, matches
 from muster_operator.storage.resources import CLAIMS, STORAGE_CLASSES, VOLUMES
 from muster_operator.stores import Stores
 from muster_operator.timestamps import stamp
 
 Key = tuple[str, str]
 """A kind of look-up, and what is looked up."""
+MOST_KEPT = 1000
+"""Different claims of one class for which places are kept."""
 _DEFAULT_CLASS: Key = ("default class", "")
 
 
@@ -24,8 +29,12 @@ class StorageCatalogue:
     def __init__(self, stores: Stores, changed: Callable[[Collection[Key]], None]) -> None:
         self._changed = changed
         self.claims, self.volumes, self.classes = (stores.of(CLAIMS), stores.of(VOLUMES), stores.of(STORAGE_CLASSES))
-        self.free: dict[str, dict[str, Volume]] = {}
-        """By class the volumes that can still be bound, by name."""
+        self.made_for: dict[str, dict[str, Volume]] = {}
+        """By claim the free volumes that name it, by name."""
+        self._free: dict[str, dict[str, Volume]] = {}
+        """By class the other free volumes, by name."""
+        self._places: dict[str, dict[bytes, Places]] = {}
+        """By class from where those can be reached that match a claim, by the spec of that."""
         self.users: dict[str, dict[str, str]] = {}
         """By claim the names of the pods on nodes that use it, by key."""
         self.claims.subscribe(self._claim_changed)
@@ -38,6 +47,18 @@ class StorageCatalogue:
         defaults = (each.metadata for each in self.classes.values() if each.is_default)
         return min(((-stamp(meta.creation_timestamp), meta.name) for meta in defaults), default=(0.0, ""))[1]
 
+    def free(self, storage_class: str, spec: ClaimSpec) -> Places:
+        """Return from where the free volumes of a class can be reached that match a claim; worked out once for claims alike."""
+        volumes = self._free.get(storage_class)
+        if not volumes:
+            return ()
+        known, key = self._places.setdefault(storage_class, {}), msgspec.json.encode(spec)
+        if key not in known:
+            if len(known) >= MOST_KEPT:
+                known.clear()
+            known[key] = either(*(by_affinity(volume) for volume in volumes.values() if matches(spec, volume)))
+        return known[key]
+
     def _claim_changed(self, old: Claim | None, new: Claim | None) -> None:
         if (claim := new or old) is not None:
             self._changed([("claim", claim.metadata.key)])
@@ -47,13 +68,24 @@ class StorageCatalogue:
             self._changed([("class", found.metadata.name), _DEFAULT_CLASS])
 
     def _volume_changed(self, old: Volume | None, new: Volume | None) -> None:
+        keys: list[Key] = [("volume", volume.metadata.name) for volume in (new or old,) if volume is not None]
         if old is not None and old.free:
-            _drop(self.free, old.spec.storage_class_name, old.metadata.name)
+            index, key = self._index(old)
+            _drop(index, key[1], old.metadata.name)
+            keys.append(key)
         if new is not None and new.free:
-            self.free.setdefault(new.spec.storage_class_name, {})[new.metadata.name] = new
-        present = [volume for volume in (old, new) if volume is not None]
-        classes = [("free", volume.spec.storage_class_name) for volume in present if volume.free]
-        self._changed([("volume", present[0].metadata.name), *classes])
+            index, key = self._index(new)
+            index.setdefault(key[1], {})[new.metadata.name] = new
+            keys.append(key)
+        self._changed(keys)
+
+    def _index(self, volume: Volume) -> tuple[dict[str, dict[str, Volume]], Key]:
+        """Where a free volume is entered, and its key; what was worked out of the free volumes of its class is wrong now."""
+        named, storage_class = volume.spec.claim_ref, volume.spec.storage_class_name
+        if named is not None:
+            return self.made_for, ("made for", f"{named.namespace}/{named.name}")
+        self._places.pop(storage_class, None)
+        return self._free, ("free", storage_class)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         before, after = _in_use(old), _in_use(new)
@@ -103,9 +135,15 @@ class Reading:
         self.keys.add(_DEFAULT_CLASS)
         return self._catalogue.default_class()
 
-    def free(self, storage_class: str) -> Collection[Volume]:
+    def free(self, storage_class: str, spec: ClaimSpec) -> Places:
         self.keys.add(("free", storage_class))
-        return self._catalogue.free.get(storage_class, {}).values()
+        return self._catalogue.free(storage_class, spec)
+
+    def made_for(self, claim: Claim) -> list[Volume]:
+        key = claim.metadata.key
+        self.keys.add(("made for", key))
+        found = self._catalogue.made_for.get(key, {}).values()
+        return [volume for volume in found if volume.spec.claim_ref and volume.spec.claim_ref.uid in ("", claim.metadata.uid)]
 
     def user(self, key: str) -> str:
         self.keys.add(("user", key))

@@ -7,25 +7,16 @@ regard to pods (Immediate) has to be bound before the pod's node is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Final, NamedTuple, Protocol
 
-from muster.allocation.pods import alternatives
 from muster.kube.objects import Claim, ClaimSpec, PodSpec, StorageClass, Volume
 from muster.kube.objects.volume import SELECTED_NODE
 from muster.scheduling.topology.eligibility import Alternatives, Requirement
-from muster_operator.storage.matching import matching
+from muster_operator.storage.places import Places, by_affinity, by_zone, either, matches, where_made
 
-NO_PROVISIONER: Final = "kubernetes.io/no-provisioner"
-MOST_ALTERNATIVES: Final = 1000
-"""Beyond so many places for one volume none is a condition: kube-scheduler chooses, and what it refuses is learned."""
 _LONGEST: Final = 254
 """Characters of a claim's name that are kept: one more than the name of any object has."""
-_ZONES: Final = {
-    "topology.kubernetes.io/zone": "failure-domain.beta.kubernetes.io/zone",
-    "topology.kubernetes.io/region": "failure-domain.beta.kubernetes.io/region",
-}
-"""The labels of zones, and their names of before."""
 
 
 class VolumeUse(NamedTuple):
@@ -55,8 +46,11 @@ class Catalogue(Protocol):
     def volume(self, name: str) -> Volume | None: ...
     def storage_class(self, name: str) -> StorageClass | None: ...
     def default_class(self) -> str: ...
-    def free(self, storage_class: str) -> Collection[Volume]:
-        """Return the volumes of a class that can still be bound."""
+    def free(self, storage_class: str, spec: ClaimSpec) -> Places:
+        """Return from where the free volumes of a class can be reached that match a claim, but for those that name one."""
+
+    def made_for(self, claim: Claim) -> Collection[Volume]:
+        """Return the free volumes that name a claim."""
 
     def user(self, key: str) -> str:
         """Return the name of a pod that uses a claim; "" if none does."""
@@ -99,6 +93,10 @@ def _lacks(claim: str, state: str) -> Need:
     return Need(missing=f"needs the PersistentVolumeClaim {claim}, {state}")
 
 
+def _where(*conditions: Places) -> Need:
+    return Need(tuple(condition for condition in conditions if condition is not None))
+
+
 # Claims that are bound
 
 
@@ -106,23 +104,7 @@ def _bound(claim: Claim, catalogue: Catalogue) -> Need:
     volume = catalogue.volume(claim.spec.volume_name)
     if volume is None:
         return _lacks(claim.metadata.name, f"whose PersistentVolume {claim.spec.volume_name} does not exist")
-    conditions = (_affinity(volume), _zone(volume))
-    return Need(tuple(condition for condition in conditions if condition is not None))
-
-
-def _affinity(volume: Volume) -> Alternatives | None:
-    """From where a volume can be reached by its node affinity; None: from anywhere."""
-    affinity = volume.spec.node_affinity
-    return alternatives(affinity.required) if affinity is not None and affinity.required is not None else None
-
-
-def _zone(volume: Volume) -> Alternatives | None:
-    """Where a volume can be reached by its own labels: in its zone, and on nodes that are in none."""
-    labels = volume.metadata.labels or {}
-    texts = {new: labels.get(new, labels.get(old)) for new, old in _ZONES.items()}
-    inside = tuple(Requirement(name, "In", tuple(text.split("__"))) for name, text in texts.items() if text)
-    outside = tuple(Requirement(name, "DoesNotExist") for pair in _ZONES.items() for name in pair)
-    return (inside, outside) if inside else None
+    return _where(by_affinity(volume), by_zone(volume))
 
 
 # Claims that are not bound
@@ -137,50 +119,29 @@ def _unbound(claim: Claim, catalogue: Catalogue) -> Need:
     if storage_class is None or not storage_class.waits_for_pods or spec.volume_name:
         return _lacks(name, "which is not bound yet")
     if node := claim.metadata.annotation(SELECTED_NODE):
-        return Need((((Requirement("metadata.name", "In", (node,)),),),))
-    return _to_be_bound(spec, storage_class, catalogue, claim)
+        return _where(((Requirement("metadata.name", "In", (node,)),),))
+    return _to_be_bound(spec, wanted, storage_class, catalogue, claim)
 
 
 def _to_be_made(spec: ClaimSpec, catalogue: Catalogue) -> Need:
     """What a claim asks that is made with the pod: also one that is then bound at once is bound where its class allows."""
     wanted = catalogue.default_class() if spec.storage_class_name is None else spec.storage_class_name
     storage_class = catalogue.storage_class(wanted) if wanted else None
-    if storage_class is None and wanted and not catalogue.free(wanted):
+    if storage_class is None and wanted and catalogue.free(wanted, spec) == ():
         return Need(missing=f"needs the StorageClass {wanted}, which does not exist")
-    return _to_be_bound(spec, storage_class, catalogue)
+    return _to_be_bound(spec, wanted, storage_class, catalogue)
 
 
-def _to_be_bound(spec: ClaimSpec, storage_class: StorageClass | None, catalogue: Catalogue, claim: Claim | None = None) -> Need:
-    """Where a free volume matches, or one can be made."""
-    places: dict[tuple[Requirement, ...], None] = {}
-    name = storage_class.metadata.name if storage_class is not None else spec.storage_class_name or ""
-    for volume in matching(spec, catalogue.free(name), claim):
-        if (affinity := _affinity(volume)) is None:
-            return NOTHING
-        places.update(dict.fromkeys(affinity))
-    if storage_class is not None and storage_class.provisioner not in ("", NO_PROVISIONER):
-        if not storage_class.allowed_topologies:
-            return NOTHING
-        places.update(dict.fromkeys(_topologies(storage_class)))
-    if not places:
+def _to_be_bound(
+    spec: ClaimSpec, name: str, storage_class: StorageClass | None, catalogue: Catalogue, claim: Claim | None = None
+) -> Need:
+    """Where a free volume of the class of this name matches, before others one that names the claim, or one can be made."""
+    own = [volume for volume in catalogue.made_for(claim) if volume.spec.storage_class_name == name] if claim else []
+    own = [volume for volume in own if matches(spec, volume)]
+    free = either(*map(by_affinity, own)) if own else catalogue.free(name, spec)
+    places = either(free, where_made(storage_class))
+    if places == ():
         whose = f"the PersistentVolumeClaim {claim.metadata.name}" if claim is not None else "a claim of its pods"
         of_class = f"StorageClass {name}" if name else "no StorageClass"
         return Need(missing=f"needs a PersistentVolume for {whose}: none of {of_class} is free that matches it")
-    return Need((_merged(places),)) if len(places) <= MOST_ALTERNATIVES else NOTHING
-
-
-def _topologies(storage_class: StorageClass) -> Iterable[tuple[Requirement, ...]]:
-    for term in storage_class.allowed_topologies or ():
-        yield tuple(Requirement(each.key, "In", tuple(each.values)) for each in term.match_label_expressions or ())
-
-
-def _merged(places: Collection[tuple[Requirement, ...]]) -> Alternatives:
-    """The same places in fewer terms: those that name one value of a label, as local volumes do, become one term."""
-    values: dict[str, dict[str, None]] = {}
-    others = []
-    for term in places:
-        if len(term) == 1 and term[0].operator == "In":
-            values.setdefault(term[0].key, {}).update(dict.fromkeys(term[0].values))
-        else:
-            others.append(term)
-    return (*((Requirement(key, "In", tuple(sorted(named))),) for key, named in sorted(values.items())), *others)
+    return _where(places)
