@@ -5,8 +5,8 @@ from __future__ import annotations
 from builders.cluster import cluster, gang, known, node
 from muster.scheduling.gang import Gang, Sensitivity
 from muster.scheduling.placing.free_capacity import FreeCapacity
+from muster.scheduling.placing.merits import Rate
 from muster.scheduling.placing.placement import Shortage, place
-from muster.scheduling.placing.search import Rate
 from muster.scheduling.profile import Shape
 from muster.scheduling.topology.node import Level, Node
 

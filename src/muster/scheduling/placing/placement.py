@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from muster.scheduling.gang import Gang, Placement, Task, shrunk
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.free_capacity import FreeCapacity
-from muster.scheduling.placing.search import Rate, Search
+from muster.scheduling.placing.merits import Rate
+from muster.scheduling.placing.search import Search
 from muster.scheduling.placing.shortage import shortage
 
 NO_NODES: Collection[str] = frozenset()

@@ -1,22 +1,22 @@
 """The search of one gang's placement: levels from near to far, domains of a level, nodes of a domain, GPUs of a node.
 
-Three methods compare: `_domains` orders domains, `_merit` nodes, `_slowness` layouts. A layout is the number of tasks of each
-batch on each node; the search chooses GPUs and tasks only once it has the best layout.
+Domains are ordered here, nodes and layouts by their `merits`. The search chooses GPUs and tasks (`assignment`) only once it has
+the best layout.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from heapq import heappop, heappush
 from itertools import accumulate, chain, islice
 from operator import add, and_, itemgetter, sub
 
-from muster.scheduling.gang import Assigned, Gang, Placement, Task
+from muster.scheduling.gang import Gang, Placement, Task
+from muster.scheduling.placing.assignment import Assignment
 from muster.scheduling.placing.batches import (
     ALL,
-    Ask,
     Batches,
     Counts,
     FillKey,
@@ -24,32 +24,24 @@ from muster.scheduling.placing.batches import (
     NodeKey,
     after,
     after_all,
-    choices,
     taken,
 )
 from muster.scheduling.placing.bounds import Bounds, Filling, in_force
-from muster.scheduling.placing.fragmentation import Fragmentation, Free
-from muster.scheduling.placing.free_capacity import FreeCapacity, State, shared
-from muster.scheduling.profile import Shape
+from muster.scheduling.placing.fragmentation import Fragmentation
+from muster.scheduling.placing.free_capacity import FreeCapacity
+from muster.scheduling.placing.merits import Layout, Merits, Rate
 from muster.scheduling.resources import WHOLE
-from muster.scheduling.speed.shapes import shape_of
 from muster.scheduling.topology.fleet import Fleet
-from muster.scheduling.topology.links import UNLIMITED, GpuSet
+from muster.scheduling.topology.links import UNLIMITED
 from muster.scheduling.topology.node import Level
 
-Rate = Callable[[Gang, Shape], float]
-"""The expected rate of a gang in a shape; only the order of the results counts."""
 _FEW = 8
 """Domains that are compared with each other."""
 _LEVELS = tuple(Level)
 
-Layout = dict[str, Counts]
-"""The tasks of each batch on each node."""
 _Judged = tuple[tuple[float, ...], Layout]
 """The slowness of a layout, and the layout."""
 _NodesByKey = Mapping[FillKey, Sequence[str]]
-_Spot = tuple[int, str, str, str, GpuSet, int, GpuSet]
-"""The GPUs of one task, in the order of ranks: role, block, rack, node, first GPU; then its batch's number, and all GPUs."""
 
 
 class Search:
@@ -66,7 +58,7 @@ class Search:
         rate: Rate | None = None,
         ruled: bool = True,
     ) -> None:
-        self._gang, self._capacity, self._avoid, self._fragmentation = gang, capacity, avoid, fragmentation
+        self._gang, self._capacity, self._avoid = gang, capacity, avoid
         rules = in_force(tasks, capacity) if ruled else None
         self._batches = Batches(tasks, rules.kind if rules else None)
         self.bounds = Bounds(rules, self._batches, capacity) if rules else None
@@ -76,16 +68,7 @@ class Search:
         self._gpus = self._batches.whole(self._batches.counts)
         self._limits = Limits(len(tasks), sum([task.gpus for task in tasks]))
         self._spread = gang.spread
-        self._by_speed = gang.sensitive and not gang.spread and not self._batches.parts
-        """Whether the fastest nodes are the best. On a node, every sensitive gang gets the fastest GPUs."""
-        self._rate = rate if self._by_speed else None
-        preferences = map(capacity.fleet.preference.__getitem__, {ask.where for ask in self._batches.asks})
-        self._preferences = [preference for preference in preferences if preference]
-        self._common_key: NodeKey | None = None
-        """The key of all nodes, if they have the same."""
-        hardware = capacity.fleet.uniform_hardware if self._rate else ("", UNLIMITED)
-        if hardware and not self._preferences and (fragmentation is None or fragmentation.uniform):
-            self._common_key = NodeKey(*hardware, fragmentation.everything if fragmentation else 0)
+        self._merits = Merits(gang, self._batches, capacity, fragmentation, rate)
 
     def run(self) -> Placement | None:
         """Return a node and GPUs for every task, or None."""
@@ -103,7 +86,7 @@ class Search:
         for level in _LEVELS[nearest : gang.required + 1]:
             layout = self._on_best_node() if level is Level.NODE else self._in_best_domain(level)
             if layout:
-                return self._placement(layout)
+                return Assignment(self._batches, self._capacity, self._merits).placement(layout)
             if tasks == 1:  # a single task fits on one node or nowhere
                 return None
         return None
@@ -118,7 +101,7 @@ class Search:
             sizes = {name: free[name].bit_count() for name, _ in self._candidates}
             domains = (part for members in domains for part in divided(members, sizes, emptiest=self._spread))
         layouts = filter(None, map(self._layouts, domains))
-        compared = islice(layouts, _FEW if self._by_speed else 1)
+        compared = islice(layouts, _FEW if self._merits.by_speed else 1)
         best: _Judged | None = min(chain.from_iterable(compared), key=itemgetter(0), default=None)
         return best[1] if best else None
 
@@ -150,8 +133,8 @@ class Search:
             total = sum(counts)
             if total >= self._gpus:
                 fewest = bisect_left(list(accumulate(counts)), self._gpus)
-                liking = max(self._preference(name) for name, _ in members) if self._preferences else 0
-                links = fewest if self._by_speed else 0
+                liking = max(self._merits.preference(name) for name, _ in members) if self._merits.preferences else 0
+                links = fewest if self._merits.by_speed else 0
                 order.append((links, liking if self._spread else -liking, total, fewest, domain))
         order.sort(reverse=self._spread)
         return ([name for name, _ in domains[domain]] for *_, domain in order)
@@ -163,10 +146,10 @@ class Search:
         """
         nodes, limits = self._nodes_by_key(members), self._limits
         layout = self._fill(nodes, limits)
-        judged = [(self._slowness(layout), layout)] if layout else []
-        while layout and not self._spread and not self.bounds and (self._rate or len(layout) <= len(judged[0][1])):
+        judged = [(self._merits.of_layout(layout), layout)] if layout else []
+        while layout and not self._spread and not self.bounds and (self._merits.rate or len(layout) <= len(judged[0][1])):
             tried = [(self._fill(nodes, tighter), tighter) for tighter in self._tighter(limits, layout)]
-            able = [(self._slowness(layout), layout, tighter) for layout, tighter in tried if layout]
+            able = [(self._merits.of_layout(layout), layout, tighter) for layout, tighter in tried if layout]
             if not able:
                 break
             slowness, layout, limits = min(able, key=itemgetter(0))
@@ -177,52 +160,23 @@ class Search:
         """Limits that a layout breaks: fewer GPUs on a node, faster rings, faster network cards."""
         most = max(map(self._batches.whole, layout.values()))
         largest = max(ask.gpus for ask in self._batches.asks)
-        if most > largest and (not self._by_speed or self._rate):
+        if most > largest and (not self._merits.by_speed or self._merits.rate):
             yield limits._replace(gpus=most - 1)
-        ring = self._slowest_ring(layout) if self._by_speed else UNLIMITED
+        ring = self._merits.slowest_ring(layout) if self._merits.by_speed else UNLIMITED
         if ring < UNLIMITED:
             yield limits._replace(ring=ring)
-        if self._rate:
+        if self._merits.rate:
             yield limits._replace(nic_gbps=min(self._capacity.nodes[name].nic_gbps for name in layout))
-
-    def _slowness(self, layout: Layout) -> tuple[float, ...]:
-        """The merit of a whole layout; less is better."""
-        capacity, whole = self._capacity, self._batches.whole
-        if self._rate:
-            gpus = {name: gpus for name, counts in layout.items() if (gpus := self._chosen(name, counts))}
-            shape = shape_of(gpus, capacity.nodes)
-            return (-self._rate(self._gang, shape), len(shape.counts), -self._liking(layout))
-        if self._by_speed:
-            return (sum(whole(counts) > 0 for counts in layout.values()), -self._slowest_ring(layout), -self._liking(layout))
-        if self._fragmentation:
-            growth, load = self._fragmentation.growth, self._batches.load
-            grown = (growth(capacity.state(name), self._key(name).admits, load(counts)) for name, counts in layout.items())
-            return (len(layout), -self._liking(layout), sum(grown))
-        spare = sum(capacity.free[name].bit_count() - whole(counts) for name, counts in layout.items())
-        return (len(layout), -self._liking(layout), spare)
-
-    def _liking(self, layout: Layout) -> int:
-        """How much its tasks prefer the nodes of a layout."""
-        if not self._preferences:
-            return 0
-        return sum(self._preference(name) * sum(counts) for name, counts in layout.items())
-
-    def _preference(self, name: str) -> int:
-        return sum(preference.get(name, 0) for preference in self._preferences)
-
-    def _slowest_ring(self, layout: Layout) -> float:
-        nodes = self._capacity.nodes
-        return min(nodes[name].machine.ring(self._chosen(name, counts)) for name, counts in layout.items())
 
     # Nodes
 
     def _on_best_node(self) -> Layout | None:
-        """Put all tasks on the node of least `_merit`."""
+        """Put all tasks on the node of least `Merits.of_node`."""
         batches, counts = self._batches, self._batches.counts
         allowed = reduce(and_, map(self._capacity.fleet.admitted.__getitem__, {ask.where for ask in batches.asks}))
         best = min(
             (
-                (self._merit(FillKey(state, key), counts, complete=True), name)
+                (self._merits.of_node(FillKey(state, key), counts, complete=True), name)
                 for state, names in self._capacity.states.items()
                 if state.free.bit_count() >= self._gpus and taken(FillKey(state), batches, counts, self._limits) == counts
                 for key, name in self._first_by_key(names, allowed).items()
@@ -235,17 +189,10 @@ class Search:
         first: dict[NodeKey, str] = {}
         for name in names:
             if name in allowed and name not in self._avoid and (self.bounds is None or self.bounds.hold_all(name)):
-                first.setdefault(self._key(name), name)
-                if self._common_key:
+                first.setdefault(self._merits.key(name), name)
+                if self._merits.common_key:
                     break
         return first
-
-    def _key(self, name: str) -> NodeKey:
-        if self._common_key:
-            return self._common_key
-        node = self._capacity.nodes[name]
-        model, nic_gbps = (node.model, node.nic_gbps) if self._rate else ("", UNLIMITED)
-        return NodeKey(model, nic_gbps, self._fragmentation.admits(name) if self._fragmentation else 0, self._preference(name))
 
     def _fill(self, nodes: _NodesByKey, limits: Limits) -> Layout | None:
         """Put every task on one of the nodes, largest first and within limits, or return None."""
@@ -305,7 +252,7 @@ class Search:
         by_key: dict[FillKey, list[str]] = {}
         for name in names:  # sorted, and a sorted list is a heap
             allowed = ALL if alike else sum(1 << number for number, nodes in enumerate(admitted) if name in nodes)
-            by_key.setdefault(FillKey(self._capacity.state(name), self._key(name), allowed), []).append(name)
+            by_key.setdefault(FillKey(self._capacity.state(name), self._merits.key(name), allowed), []).append(name)
         return by_key
 
     def _next(self, waiting: Counts, nodes: _NodesByKey, limits: Limits) -> tuple[FillKey, Counts] | None:
@@ -315,64 +262,11 @@ class Search:
         """
         sign = 1 if self._spread else -1
         options = [
-            (sign * key.held, self._merit(key, counts, complete=counts == waiting), names[0], key, counts)
+            (sign * key.held, self._merits.of_node(key, counts, complete=counts == waiting), names[0], key, counts)
             for key, names in nodes.items()
             if (counts := taken(key, self._batches, waiting, limits))
         ]
         return min(options)[-2:] if options else None
-
-    def _merit(self, key: FillKey, counts: Counts, *, complete: bool) -> tuple[float, ...]:
-        """How well a node suits this many tasks, less is better: nodes that take all of them first, then those of most GPUs."""
-        state, node, *_ = key
-        gpus = self._batches.whole(counts)
-        spare = state.free.bit_count() - gpus
-        if self._spread:
-            return (-node.preference, -spare)
-        # by fragmentation, ties go to the first name: nodes fill in one order, and others of each kind stay empty
-        waste = self._fragmentation.growth(state, node.admits, self._batches.load(counts)) if self._fragmentation else spare
-        if not complete:
-            return (1.0, -gpus, -node.preference, waste)
-        ring = state.machine.speed(state.free, gpus)
-        if not self._by_speed:
-            return (0.0, -node.preference, waste, spare, ring)
-        slowness = -self._rate(self._gang, Shape(node.model, (gpus,), ring)) if self._rate else -ring
-        return (0.0, slowness, -node.preference, waste, spare)
-
-    # GPUs of a node
-
-    def _placement(self, layout: Layout) -> Placement:
-        """Choose the GPUs of all tasks, and number the tasks along the topology, those of a batch by index."""
-        spots = sorted([spot for name, counts in layout.items() for spot in self._spots(name, counts)])
-        tasks = [iter(batch.tasks) for batch in self._batches.all]
-        return tuple([Assigned(next(tasks[batch]), name, gpus, rank) for rank, (*_, name, _, batch, gpus) in enumerate(spots)])
-
-    def _chosen(self, name: str, counts: Counts) -> GpuSet:
-        """The whole GPUs of a node that this many tasks get."""
-        machine, free = self._capacity.nodes[name].machine, self._capacity.free[name]
-        return (machine.fastest if self._gang.sensitive else machine.leftover)(free, self._batches.whole(counts))
-
-    def _spots(self, name: str, counts: Counts) -> Iterator[_Spot]:
-        """Divide the chosen GPUs of a node among its tasks."""
-        node, chosen = self._capacity.nodes[name], self._chosen(name, counts)
-        machine, free, resources, parts = self._capacity.state(name)
-        free &= ~chosen
-        for number, (ask, role, _) in enumerate(self._batches.all):
-            for _ in range(counts[number]):
-                if ask.share == WHOLE:
-                    gpus = machine.fastest(chosen, ask.gpus)
-                    chosen &= ~gpus
-                else:
-                    gpus = self._gpu_for_part(State(machine, free, resources, parts), name, ask)
-                    free, parts = shared(gpus, free, parts, -ask.share)
-                yield (role, node.block, node.rack, name, gpus & -gpus, number, gpus)
-            resources = resources - ask.resources.times(counts[number])
-
-    def _gpu_for_part(self, state: State, name: str, ask: Ask) -> GpuSet:
-        """The fullest GPU on which the part fits; for a single such task, the one on which it leaves least unused."""
-        choice = 0
-        if self._fragmentation and self._batches.parts == 1:
-            choice = self._fragmentation.choice(Free.of(state, self._key(name).admits), ask)
-        return choices(state, ask.share)[choice]
 
 
 def _last(waiting: Counts) -> Counts:
