@@ -11,9 +11,13 @@ A write that follows upon another of the same object is decided on the answer to
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
+import msgspec
+
+from muster.kube import paths
 from muster.kube.client import Client
 from muster.kube.errors import Conflict, NotFound
 from muster.kube.objects import Meta
@@ -35,6 +39,11 @@ class ApiWriter:
         """Return an object as the API server has it, whole; raise NotFound."""
         whole: Json = json.loads(await self._client.get(resource.path(meta.namespace, meta.name)))
         return whole
+
+    async def warnings(self, meta: Meta) -> Sequence[bytes | msgspec.Raw]:
+        """Return the Events of type Warning about an object, as JSON."""
+        about = f"involvedObject.uid={meta.uid},type=Warning"
+        return (await self._client.list(paths.events(meta.namespace or ""), fieldSelector=about)).items
 
     def adopt(self, resource: Resource[T], whole: Json) -> None:
         """Put an object that was read whole into its store, before the watch brings it."""

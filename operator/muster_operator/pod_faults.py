@@ -21,6 +21,8 @@ SHORTAGE = "OutOf"
 """Begins the reason of a pod for which the kubelet has too little of something: OutOfcpu, OutOfnvidia.com/gpu."""
 CRASH_LOOP = "CrashLoopBackOff"
 """Of a container that ends again and again, and that the kubelet starts again ever later."""
+SILENT = frozenset({"ContainerCreating", "PodInitializing"})
+"""Reasons of a waiting container that name no cause: of mounts and networks the kubelet speaks in Events alone."""
 _ALL_NODES = re.compile(r"0/\d+ nodes are available: (?P<parts>.*?)\.?(?: preemption: .*| no new claims .*)?$")
 _OTHER_NODES = "didn't match Pod's node affinity/selector"
 """What kube-scheduler says of every node but the one to which a pod is pinned."""
@@ -77,6 +79,12 @@ def hold_up(pod: Pod) -> str:
     if gates:
         return f"it has the scheduling gate {gates[0]}"
     return scheduler_words(pod) or "kube-scheduler has not bound it, and does not say why"
+
+
+def is_unexplained(pod: Pod) -> bool:
+    """Say whether the status of a bound pod that has not started names no cause."""
+    waiting = [status.state.waiting for status in statuses(pod) if status.state.waiting is not None]
+    return bool(pod.spec.node_name) and all(each.reason in SILENT and not each.message for each in waiting)
 
 
 def crash(pod: Pod) -> tuple[ContainerStatus, Terminated] | None:

@@ -279,3 +279,31 @@ async def test_unusual_fields_of_a_template_reach_the_server(harness: OperatorHa
     await harness.turn(3)
     spec = harness.server.of("pods")[0]["spec"]
     assert (spec["hostIPC"], spec["resourceClaims"]) == (True, [{"name": "c"}])
+
+
+# A start that fails
+
+MOUNTING: Json = {"containerStatuses": [{"name": "train", "state": {"waiting": {"reason": "ContainerCreating"}}}]}
+
+
+def warning(reason: str, message: str, seconds: float) -> Json:
+    return {"metadata": {"name": reason}, "reason": reason, "message": message, "lastTimestamp": time(NOW + seconds)}
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_start_that_fails_in_silence_is_explained_by_the_newest_event(harness: OperatorHarness, read: bool) -> None:
+    """The kubelet says in Events alone why it cannot mount a volume; where they cannot be read the rest is said."""
+    if read:
+        said = [warning("FailedMount", 'configmap\n"x" not found.', 2), warning("FailedScheduling", "no node", 1)]
+        harness.server.objects[paths.events(SPACE)] = {"metadata": {"resourceVersion": "1"}, "items": said}
+    harness.submit(startDeadlineSeconds=20)
+    await harness.turn(3)
+    harness.run_pods("Pending")
+    for pod in (W0, W1):
+        harness.change(paths.pods(SPACE, pod), status=MOUNTING)
+    await harness.turn(seconds=20)
+    cause = '; FailedMount configmap "x" not found' if read else ""
+    message = f"pod {W0} on node n1 has not started within 20 s, like 1 other: container train: ContainerCreating{cause}"
+    status = harness.status()
+    assert harness.admitted() == ("StartDeadlineExceeded", message)
+    assert [status["message"], status["timeline"][-1]["message"], status["failedStart"]["message"]] == [message] * 3

@@ -110,7 +110,7 @@ def test_gate_of_a_template_is_named() -> None:
 def test_first_of_several_pods_that_do_not_start_is_named() -> None:
     gang = placed(job())
     message = written(gang, pods_of(gang, "Pending"), LATER).status.message
-    assert message.startswith(f"pod {W0} on node n1 has not started within 600 s, as have 1 other: ")
+    assert message.startswith(f"pod {W0} on node n1 has not started within 600 s, like 1 other: ")
 
 
 def test_deadline_of_a_placement_that_an_older_version_wrote_counts_from_its_condition() -> None:

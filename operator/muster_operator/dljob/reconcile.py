@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
@@ -10,8 +11,9 @@ import msgspec
 from muster.api import names
 from muster.api.status import TaskPlacement
 from muster.kube.errors import AlreadyExists, ApiError, Conflict, KubeError
-from muster.kube.objects import Meta
+from muster.kube.objects import Meta, Pod
 from muster.scheduling.decisions import Reason
+from muster_operator import pod_events
 from muster_operator.controller import Context
 from muster_operator.dljob import manifests, starting
 from muster_operator.dljob.decoding import DLJOBS
@@ -93,6 +95,8 @@ class Reconciler:
 
     async def _carry_out(self, job: Job, step: Step) -> None:
         writer = self._api_writer
+        if step.unexplained is not None and step.status is not None:
+            await self._explain(step.status, step.unexplained)
         written = await self._write_job(job, step)
         if written is None:
             return  # the garbage collector has what was the job's
@@ -114,6 +118,12 @@ class Reconciler:
         await all_of(writer.delete(PODS, pod.metadata, grace_seconds=0) for pod in step.destroy)
         if step.remove:
             await writer.delete_unchanged(DLJOBS, job.meta, propagation="Background")
+
+    async def _explain(self, record: Record, pod: Pod) -> None:
+        """Say why a pod has not started as far as Events know; where they cannot be read that is no matter."""
+        with suppress(KubeError):
+            if words := pod_events.newest(await self._api_writer.warnings(pod.metadata)):
+                record.explain(words)
 
     async def _write_job(self, job: Job, step: Step) -> Job | None:
         """Write a step's annotations of the job, then its status; return the job as it is then, None if it is gone."""

@@ -14,7 +14,7 @@ from muster_operator.dljob.faults import Trouble
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.step import Step
 from muster_operator.lessons import Digest, Lessons
-from muster_operator.pod_faults import hold_up
+from muster_operator.pod_faults import hold_up, is_unexplained
 from muster_operator.timestamps import stamp
 
 
@@ -35,9 +35,10 @@ def overdue(job: Job, current: Mapping[str, Pod], now: float, step: Step) -> Tro
         return None
     place = min(waiting, key=lambda each: each.pod not in current)
     pod = current.get(place.pod)
-    more = f", as have {counted(len(waiting) - 1, 'other')}" if len(waiting) > 1 else ""
+    more = f", like {counted(len(waiting) - 1, 'other')}" if len(waiting) > 1 else ""
     missed = f"pod {place.pod} on node {place.node} has not started within {job.spec.start_deadline_seconds} s{more}"
     words = hold_up(pod) if pod is not None else "it has not been created"
+    step.unexplained = pod if pod is not None and is_unexplained(pod) else None
     return Trouble("StartDeadlineExceeded", f"{missed}: {words}", [place.node], place.pod, is_start=True)
 
 

@@ -17,6 +17,7 @@ from muster.api.status import (
     TIMELINE_LIMIT,
     Condition,
     ConditionType,
+    FailedStart,
     NodeFailures,
     Phase,
     TaskPlacement,
@@ -168,6 +169,16 @@ class Record:
         if lessons is not None and lessons.failures > before:
             return doubled(FAILURE_BACKOFF, before)
         return doubled(FIRST_BACKOFF, self._requeued_in_a_row())
+
+    def explain(self, words: str) -> None:
+        """Add to what was just said of a start that failed."""
+        status, said, message = self.status, self.status.message, f"{self.status.message}; {words}"
+        told: list[Condition | TimelineEvent | FailedStart | None]
+        told = [*status.conditions, *status.timeline[-1:], status.failed_start]
+        for each in told:
+            if each is not None and each.message == said:
+                each.message = message
+        status.message = message
 
     def learn(self, lessons: Lessons) -> None:
         """Starts of the gang have taught this by now, and nothing else."""

@@ -36,6 +36,8 @@ class Step:
     """Whether the Service must be there; None: as it is."""
     remove: bool = False
     """The job's time to live has expired."""
+    unexplained: Pod | None = None
+    """The pod whose failed start the status is about, where only Events about it say why."""
     check_at: float | None = None
     """When to ask for the next step although nothing changes."""
 
