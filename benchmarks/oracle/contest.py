@@ -5,6 +5,7 @@ kube-scheduler is the oracle in both directions: what muster admits it binds at 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from benchmarks.oracle.mix import TRAINER, Json, World
 
 from muster.api import names
 from muster.kube import paths
+from muster_dev.local import processes
 from muster_dev.local.cluster import LocalCluster
+from muster_dev.local.waiting import WaitTimeout
 
 SPACE = "oracle"
 LOOKS = 40
-"""How often muster is looked at that leaves a gang waiting which kube-scheduler fits, each after POLL seconds."""
-POLL = 0.1
+"""How often muster is looked at that leaves a gang waiting which kube-scheduler fits."""
 NOW = ("--grace-period=0", "--force", "--ignore-not-found")
 """Pods that are deleted without waiting for their kubelet."""
 
@@ -46,6 +48,10 @@ class Tally:
     @property
     def admitted_share(self) -> float:
         return self.both / self.fitted if self.fitted else 1.0
+
+
+class Undecided(Exception):
+    """muster neither admits a gang nor says why it waits, or what it admitted neither runs nor is requeued."""
 
 
 class Contest:
@@ -119,13 +125,21 @@ class Contest:
                 return status["attempt"] > 1 or status["phase"] in ("Running", "Queued")
             return status.get("phase") == "Queued" and _has_answer(status) and next(looks, None) is None
 
-        self._cluster.wait(decided, f"muster has decided about {name}")
+        try:
+            self._cluster.wait(decided, f"muster has decided about {name}")
+        except WaitTimeout as error:
+            raise Undecided(self._told(name)) from error
         status = self._status(name)
         self._api.delete(paths.dljobs(SPACE, name), propagation="Background")
         self._delete(self._trainers())
         return status
 
     # Objects
+
+    def _told(self, name: str) -> str:
+        """All that the API server and the operator's log tell of a gang."""
+        objects = {"DLJob": self._api.get(paths.dljobs(SPACE, name)), "pods": self._trainers()}
+        return f"{json.dumps(objects)}\n{processes.tail(self._cluster.processes.logs / 'muster-operator.log')}"
 
     def _status(self, name: str) -> Json:
         found: Json = self._api.get(paths.dljobs(SPACE, name)).get("status") or {}
