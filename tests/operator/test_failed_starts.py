@@ -64,8 +64,8 @@ def test_refusal_of_a_node_is_learnt_with_its_words() -> None:
 
 def test_gang_that_failed_to_start_preempts_nobody_and_leaves_out_what_refused_it() -> None:
     gang = pod_gang("vision/pod:a", [external_pods("a")], lessons=after(REFUSED, REFUSED)).gang
-    assert (gang.preempts, gang.refused, gang.unplannable) == (False, {"n1": "no card"}, "")
-    assert pod_gang("vision/pod:a", [external_pods("a")]).gang.preempts
+    assert (gang.start_failed, gang.refused, gang.unplannable) == (True, {"n1": "no card"}, "")
+    assert not pod_gang("vision/pod:a", [external_pods("a")]).gang.start_failed
 
 
 def test_back_off_is_longer_for_what_would_start_nowhere() -> None:
@@ -171,7 +171,7 @@ async def test_pods_that_their_controller_creates_again_are_told_what_was_learnt
     harness.restart()
     await harness.turn(2)
     (gang,) = harness.external_pods.gangs()
-    assert not gang.preempts
+    assert gang.start_failed
 
 
 async def test_pods_of_another_owner_begin_anew(harness: OperatorHarness) -> None:

@@ -134,9 +134,9 @@ def failing(times: int, **fields: Any) -> Job:
 
 
 def test_gang_that_failed_to_start_preempts_nobody() -> None:
-    assert gang_of(placed(job())).preempts
-    assert not gang_of(failing(1)).preempts
-    assert not gang_of(placed(failing(1))).preempts
+    assert not gang_of(placed(job())).start_failed
+    assert gang_of(failing(1)).start_failed
+    assert gang_of(placed(failing(1))).start_failed
 
 
 def test_back_off_doubles_with_each_failed_start() -> None:
@@ -148,7 +148,7 @@ def test_gang_that_starts_may_preempt_again() -> None:
     gang = placed(failing(3))
     runs = written(gang, pods_of(gang))
     assert (runs.status.phase, runs.status.failed_start) == ("Running", None)
-    assert gang_of(runs).preempts
+    assert not gang_of(runs).start_failed
 
 
 def test_gang_is_set_aside_after_too_many_failed_starts_in_a_row() -> None:
@@ -173,7 +173,7 @@ def test_resumed_gang_starts_as_if_it_had_never_failed() -> None:
     aside = written(aside, {})
     back = written(replace(aside, meta=msgspec.structs.replace(gang.meta, annotations={names.SUSPEND: "false"})), {})
     assert (back.status.phase, back.status.failed_start, back.status.refusals) == ("Queued", None, [])
-    assert gang_of(back).preempts
+    assert not gang_of(back).start_failed
 
 
 def test_number_of_retries_is_the_users() -> None:
@@ -190,7 +190,7 @@ def test_change_of_the_spec_ends_failures_and_refusals() -> None:
     gang = refused_by_all(2)
     changed = waiting(replace(gang, meta=msgspec.structs.replace(gang.meta, generation=2)))
     assert (changed.status.failed_start, changed.status.refusals) == (None, [])
-    assert gang_of(changed).preempts
+    assert not gang_of(changed).start_failed
 
 
 # Refusals
@@ -232,7 +232,7 @@ def test_refusal_counts_against_no_limit_but_nobody_is_preempted_after_it() -> N
     gang = refused_by_all(9)
     assert gang.status.failed_start is not None
     assert (gang.status.failed_start.times, gang.status.restarts) == (0, 0)
-    assert not gang_of(gang).preempts
+    assert gang_of(gang).start_failed
 
 
 @pytest.mark.parametrize(("times", "seconds"), [(2, 600), (3, 1200), (4, 2400), (5, 3600), (40, 3600)])
@@ -247,7 +247,7 @@ def test_node_left_out_for_long_enough_is_tried_again_and_nobody_preempted() -> 
     gang = refused_by_all(2)
     assert gang_of(waiting(gang, LATER - 1)).refused
     again = gang_of(waiting(gang, LATER))
-    assert (again.refused, again.avoid, again.preempts) == ({}, frozenset({"n1", "n2"}), False)
+    assert (again.refused, again.avoid, again.start_failed) == ({}, frozenset({"n1", "n2"}), True)
     assert {each.times for each in waiting(gang, LATER).status.refusals} == {2}
 
 
@@ -255,8 +255,8 @@ def test_change_of_a_node_ends_its_refusal_alone() -> None:
     gang = refused_by_all(2)
     after = waiting(gang, digest=lambda node: "other" if node == "n2" else "")
     assert gang_of(after).refused == {"n1": "Insufficient rdma/hca"}
-    assert not gang_of(after).preempts, "the failed start was that on n1"
-    assert gang_of(waiting(gang, digest=lambda node: "other" if node == "n1" else "")).preempts
+    assert gang_of(after).start_failed, "the failed start was that on n1"
+    assert not gang_of(waiting(gang, digest=lambda node: "other" if node == "n1" else "")).start_failed
 
 
 @pytest.mark.parametrize(

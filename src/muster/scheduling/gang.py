@@ -135,7 +135,9 @@ class Gang:
     local_priority: int = 0
     """What anybody may write: it orders the gangs of a queue, and preempts within the namespace."""
     preempts: bool = True
-    """Whether gangs of lower priority make way for it: not by preemptionPolicy Never, nor after a start that failed."""
+    """Whether gangs of lower priority make way for it (preemptionPolicy)."""
+    start_failed: bool = False
+    """Its last start failed: until something changes it preempts nobody, and gangs behind it leave nothing to it."""
     placement: Placement = ()
     spread: bool = False
     required: Level = Level.CLUSTER

@@ -173,7 +173,7 @@ class _Turn:
     def _wait_for_quota(self, facts: GangFacts) -> Admission:
         """Let gangs of lower priority make way in a quota that is used up, or hold the gang at it."""
         gang, quotas = facts.gang, self._quotas
-        self._backfill.queues[gang.queue] = gang
+        self._backfill.reserve_queue(gang)
         decision = None if self._backfill.ahead(facts.eligible) else self._preempt(gang)
         if decision:
             self._backfill.reserve_nodes(gang, facts.eligible)
@@ -189,7 +189,7 @@ class _Turn:
             return self._wait_for_quota(facts)
         blocking = self._backfill.blocking(facts.may_use, facts.eligible)
         decision = facts.behind(blocking) if blocking else self._search(facts, allowed)
-        if not isinstance(decision, Place):
+        if not isinstance(decision, Place) and not gang.start_failed:
             self._quotas.reserve(gang.queue, allowed.gpus)
         return decision
 

@@ -6,7 +6,8 @@ one that it needs, so a later gang may only have what the waiting one could not 
 - a gang that waits for GPUs reserves every node that it may use, and what it needs of its queue's quota (`Quotas.reserve`);
 - a gang that waits for its queue's quota reserves that quota from those behind it in the queue, and no GPUs: when quota comes
   free is its own queue's matter, and no other queue is to wait for it;
-- a gang that cannot start whatever ends (too large for the cluster or for its quota, incomplete, backing off) reserves nothing;
+- a gang that cannot start whatever ends (too large for the cluster or for its quota, incomplete, backing off) reserves nothing,
+- nor does one whose last start failed, so that it costs nobody anything;
 - but one that was taken off its GPUs by nobody's fault keeps what it needs while its pods end and it backs off, the first time.
 """
 
@@ -43,6 +44,13 @@ class Backfill:
         """Return the gang that reserves the first reserved node of these."""
         return next((self.nodes[name] for name in nodes if name in self.nodes), None)
 
+    def reserve_queue(self, gang: Gang) -> None:
+        """Reserve what comes free of its queue's quota for a gang that waits for it."""
+        if not gang.start_failed:
+            self.queues[gang.queue] = gang
+
     def reserve_nodes(self, gang: Gang, nodes: Iterable[str]) -> None:
         """Reserve nodes for a waiting gang, but for those that are reserved already."""
+        if gang.start_failed:
+            return
         self.nodes = dict.fromkeys(nodes, gang) | self.nodes

@@ -54,7 +54,7 @@ def _enough(session: Session, gang: Gang, candidates: Sequence[Gang]) -> tuple[l
 
 def makes_way(running: Gang, gang: Gang) -> bool:
     """Say whether a running gang has to make way for one that waits."""
-    if not (running.preemptible and gang.preempts):
+    if not (running.preemptible and gang.preempts) or gang.start_failed:
         return False
     if running.priority != gang.priority:
         return running.priority < gang.priority

@@ -191,7 +191,7 @@ class Claims:
         below = [
             self._left.get(name) or gpus_by_node(other.placement)
             for name, other in self._below.items()
-            if gang.preempts or other.priority == gang.priority
+            if (gang.preempts and not gang.start_failed) or other.priority == gang.priority
         ]
         best: Placement | None = None
         too_few, enough = 0, 1
