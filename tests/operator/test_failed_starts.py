@@ -139,6 +139,17 @@ async def test_pod_that_hangs_is_requeued_at_its_deadline(harness: OperatorHarne
     assert ("Warning", "a", "Requeued") in await harness.events()
 
 
+async def test_pod_that_hangs_in_silence_is_explained_by_the_newest_event(harness: OperatorHarness) -> None:
+    said = {"metadata": {"name": "e"}, "reason": "FailedMount", "message": "no such claim", "lastTimestamp": time(NOW)}
+    harness.server.objects[paths.events(SPACE)] = {"metadata": {"resourceVersion": "1"}, "items": [said]}
+    harness.pod("a", **PINNED, node="n1", **CREATING)
+    await harness.turn()
+    await harness.turn(seconds=START_DEADLINE_SECONDS)
+    harness.end_pods()
+    await harness.turn(2)
+    assert "within 600 s: container train: ContainerCreating; FailedMount no such claim" in waiting(harness, "a")
+
+
 async def test_refusals_outlive_the_pods_of_a_gang(harness: OperatorHarness) -> None:
     """n1 refuses it, then n2; both again; then nothing is left, and it says who said what."""
     harness.node("n2")

@@ -14,6 +14,7 @@ from muster.api import names
 from muster.kube.errors import AlreadyExists, ApiError, Conflict, KubeError, NotFound
 from muster.kube.events import Reference
 from muster.kube.objects import Pod
+from muster_operator import pod_events
 from muster_operator.controller import Context
 from muster_operator.external_pods import failed_starts, templates
 from muster_operator.external_pods.failed_starts import Failure, failure
@@ -21,6 +22,7 @@ from muster_operator.external_pods.gangs import gang_name, is_over
 from muster_operator.external_pods.starts import Starts, outgrown
 from muster_operator.external_pods.templates import POD_TEMPLATES, PodTemplate, Step, next_step
 from muster_operator.external_pods.ungating import misplaced, stranded
+from muster_operator.pod_faults import is_unexplained
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
 from muster_operator.sightings import Sightings
@@ -77,6 +79,7 @@ class Requeue:
     async def _requeue_gang(self, stuck: Pod, failed: Failure, gang: list[Pod], now: float) -> None:
         """Delete the ungated pods of a gang, its bare pods parked; gated pods go on waiting, finished ones stay."""
         members = [pod for pod in gang if not (pod.gated or pod.leaving or is_over(pod))]
+        failed = await self._explained(stuck, failed)
         for pod in members:
             itself = pod.metadata.name == stuck.metadata.name
             cause = f"{'it' if itself else f'pod {stuck.metadata.name}'} {failed.cause}"
@@ -92,6 +95,14 @@ class Requeue:
         except KubeError as error:
             self._reporter.failed(f"{gang_name(stuck)}: could not be requeued", error)
             self._work_queue.plan_in(RETRY_SECONDS)
+
+    async def _explained(self, pod: Pod, failed: Failure) -> Failure:
+        """Return a failed start with the words of Events where the pod's status has none; unread Events are no matter."""
+        if failed.is_start and is_unexplained(pod):
+            with suppress(KubeError):
+                if words := pod_events.newest(await self._api_writer.warnings(pod.metadata)):
+                    return failed._replace(cause=f"{failed.cause}; {words}")
+        return failed
 
     def _tell(self, pod: Pod, message: str) -> None:
         """Tell a pod, and its owner, who outlives it, why it is deleted."""
