@@ -76,6 +76,6 @@ def _versions(gang: Gang) -> Iterable[Sequence[Task]]:
 def fit_key(gang: Gang) -> Hashable:
     """Return what decides whether a gang fits: of gangs with the same key all fit on an empty cluster, or none does."""
     tasks = tuple([(task.role, task.index, task.gpus, task.share, task.resources, task.where) for task in gang.tasks])
-    rules = any(task.relations.rules for task in gang.tasks)
-    relations = tuple([task.relations for task in gang.tasks]) if rules else ()
+    ruled = [task.relations for task in gang.tasks if task.relations.rules]
+    relations = tuple([task.relations for task in gang.tasks]) if ruled else ()
     return (gang.spread, gang.required, gang.fewest, gang.asked, tasks, frozenset(gang.refused), relations)
