@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from muster.kube.objects import Struct, decoder
+from muster.kube.errors import KubeError
+from muster.kube.objects import Pod, Struct, decoder
+from muster_operator.api_writer import ApiWriter
 from muster_operator.pod_faults import one_line
+from muster_operator.reporting import Reporter
 
 MOST_WORDS = 400
 """Characters of a warning."""
@@ -30,6 +33,15 @@ class Event(Struct, frozen=True):
 
 
 _decode = decoder(Event)
+
+
+async def warning_about(pod: Pod, api_writer: ApiWriter, reporter: Reporter) -> str:
+    """Return the newest warning about a pod, empty if there is none; Events that cannot be read are reported, and no matter."""
+    try:
+        return newest(await api_writer.warnings(pod.metadata))
+    except KubeError as error:
+        reporter.failed(f"Events about pod {pod.metadata.key}", error)
+        return ""
 
 
 def newest(events: Iterable[bytes | msgspec.Raw]) -> str:

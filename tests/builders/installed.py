@@ -7,7 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from builders.chart import NAMESPACE, RELEASE, Parts
+from muster import machines
 from muster.api import names
+from muster_dev.local import nodes
 from muster_dev.local.api import Api
 
 if TYPE_CHECKING:
@@ -103,6 +105,19 @@ def rob(world: World, name: str) -> str:
     world.cluster.wait(lambda: phase(world, "robber") == "Running", "the foreign pod runs")
     world.parts.start_scheduler()
     return before
+
+
+def hang(world: World, job: str) -> None:
+    """Have a job given up that hangs on a node without kubelet: why, only Events could tell."""
+    mute = nodes.node(machines.machine("pcie-8"), "mute", "rack", "block", kwok=False)
+    world.cluster.api.create("/api/v1/nodes", mute)
+    on_it = template(2, nodeSelector={"kubernetes.io/hostname": "mute"})
+    spec = {"roles": {"worker": {"template": on_it}}, "startDeadlineSeconds": 3, "startRetries": 0}
+    body = {"apiVersion": names.API_VERSION, "kind": "DLJob", "metadata": {"name": job}, "spec": spec}
+    world.cluster.api.create(world.path("dljobs"), body)
+    world.cluster.wait(lambda: "has not started within" in str(world.job(job).get("status")), f"{job} is given up")
+    world.cluster.api.delete("/api/v1/nodes/mute")
+    world.await_phase(job, "Suspended")
 
 
 def uid(world: World, pod: str) -> str:

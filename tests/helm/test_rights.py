@@ -21,6 +21,7 @@ from builders.installed import (
     Right,
     World,
     bare_pod,
+    hang,
     kept,
     phase,
     refuse_and_make_room,
@@ -57,6 +58,7 @@ def record(world: World) -> Record:
         a_job_is_suspended_and_resumed,
         a_name_is_taken,
         a_pod_is_woken,
+        a_start_is_given_up,
     ):
         scene(world)
     return Record(world.cluster.requests(), {name: world.parts.log(name) for name in PARTS})
@@ -141,6 +143,11 @@ def a_name_is_taken(world: World) -> None:
 def a_pod_is_woken(world: World) -> None:
     """The end of the gang's pods may also wake the pod; in one of several rounds the extender does so first."""
     assert any(was_woken(world) for _ in range(10))
+
+
+def a_start_is_given_up(world: World) -> None:
+    hang(world, "hangs")
+    world.remove("dljobs", "hangs")
 
 
 def was_woken(world: World) -> bool:

@@ -22,6 +22,7 @@ from builders.installed import (
     Right,
     World,
     bare_pod,
+    hang,
     kept,
     phase,
     refuse_and_make_room,
@@ -33,6 +34,8 @@ from muster.api import names, write_policies
 
 pytestmark = pytest.mark.cluster
 
+LISTED_ON_DEMAND: Right = ("", "events", "list")
+"""The one right to list that is not needed for a start of the operator."""
 OWNING: Right = ("muster.dev", "dljobs/finalizers", "update")
 """A right checked by an admission plugin, which rejects with its own message."""
 
@@ -107,6 +110,11 @@ def finding_a_name_taken(world: World) -> str:
     finally:
         world.remove("dljobs", "poor")
         world.remove("services", "poor")
+
+
+def giving_a_start_up(world: World) -> str:
+    hang(world, "poor")
+    return seen_in_log(world, "operator", 'cannot list resource "events"')
 
 
 def tidying_up(world: World) -> str:
@@ -205,6 +213,7 @@ def asking_for_the_policy_too(world: World) -> str:
         ("operator", ("", "podtemplates", "get"), recreating_a_pod),
         ("operator", ("", "podtemplates", "delete"), deleting_a_stored_pod),
         ("operator", ("", "events", "create"), recording_an_event),
+        ("operator", LISTED_ON_DEMAND, giving_a_start_up),
         ("operator", ("muster.dev", "dljobs", "get"), reading_templates),
         ("operator", ("muster.dev", "dljobs", "patch"), forwarding_an_annotation),
         ("operator", ("muster.dev", "dljobs", "delete"), removing_an_expired_job),
@@ -256,6 +265,7 @@ def test_missing_read_rights_are_reported_until_granted(world: World, part: str,
     """Without any right to list, or to watch, a starting program reports each, decides nothing, and waits."""
     granted = rights(world.cluster, f"{RBAC}/clusterroles/{RELEASE}-{part}")
     reading = {right for right in granted if right[2] == verb and (right[1] == "customresourcedefinitions") is definitions}
+    reading.discard(LISTED_ON_DEMAND)
     assert reading
     program = {"operator": "operator", "scheduler": "extender"}[part]
     name = f"poor-{program}-{verb}-{len(reading)}"

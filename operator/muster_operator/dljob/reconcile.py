@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
@@ -120,10 +119,9 @@ class Reconciler:
             await writer.delete_unchanged(DLJOBS, job.meta, propagation="Background")
 
     async def _explain(self, record: Record, pod: Pod) -> None:
-        """Say why a pod has not started as far as Events know; where they cannot be read that is no matter."""
-        with suppress(KubeError):
-            if words := pod_events.newest(await self._api_writer.warnings(pod.metadata)):
-                record.explain(words)
+        """Say why a pod has not started as far as Events know."""
+        if words := await pod_events.warning_about(pod, self._api_writer, self._reporter):
+            record.explain(words)
 
     async def _write_job(self, job: Job, step: Step) -> Job | None:
         """Write a step's annotations of the job, then its status; return the job as it is then, None if it is gone."""

@@ -97,11 +97,10 @@ class Requeue:
             self._work_queue.plan_in(RETRY_SECONDS)
 
     async def _explained(self, pod: Pod, failed: Failure) -> Failure:
-        """Return a failed start with the words of Events where the pod's status has none; unread Events are no matter."""
+        """Return a failed start with the words of Events where the pod's status has none."""
         if failed.is_start and is_unexplained(pod):
-            with suppress(KubeError):
-                if words := pod_events.newest(await self._api_writer.warnings(pod.metadata)):
-                    return failed._replace(cause=f"{failed.cause}; {words}")
+            words = await pod_events.warning_about(pod, self._api_writer, self._reporter)
+            return failed._replace(cause=f"{failed.cause}; {words}") if words else failed
         return failed
 
     def _tell(self, pod: Pod, message: str) -> None:
