@@ -12,7 +12,7 @@ placement_check pure: whether the placement in a status can be the job's own
 lifecycle       pure: from a job and its pods to the next step of its life; step: what that is, and how pods are stopped
 faults          pure: what has gone wrong with the pods of a gang, and whether its program is to blame
 starting        pure: when a start has failed, and what that teaches
-status          pure: edits of a job's status: conditions, timeline, back-off
+status          pure: what happens to a job, as its status says it; status_edit: how one edit is made
 status_writer   writes an edited status, and posts Events
 manifests       pure: the pods and the Service of a placed gang
 rendezvous      pure: how the processes of a gang find each other

@@ -1,25 +1,18 @@
-"""Edits of a job's status: phase, conditions, timeline and back-off, all of one moment.
-
-A `Record` is a copy that may be changed; `patch` is what turns the server's status into it. The timeline keeps its first event
-and the newest ones, so a job that was requeued a hundred times still shows when it arrived.
+"""What happens to a job, as its status says it: phase, conditions, timeline and back-off (`status_edit` has how).
 
 Reasons follow Kubernetes' and Kueue's words where these have one: machines read them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from muster.api import names
 from muster.api.status import (
     FAILURES_LIMIT,
-    TIMELINE_LIMIT,
     Condition,
-    ConditionType,
     FailedStart,
     NodeFailures,
-    Phase,
     TaskPlacement,
     TimelineEvent,
 )
@@ -28,10 +21,10 @@ from muster.scheduling.decisions import Reason
 from muster.scheduling.gang import Placement
 from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
 from muster_operator.dljob.gang import written
-from muster_operator.dljob.job import Job
 from muster_operator.dljob.rendezvous import outlives_change
+from muster_operator.dljob.status_edit import StatusEdit
 from muster_operator.lessons import Lessons
-from muster_operator.timestamps import moment, stamp
+from muster_operator.timestamps import moment
 
 NAME_TAKEN = "NameTaken"
 """The reason of a job that is not planned because something that is not its own has the name of a pod or of its Service."""
@@ -45,18 +38,10 @@ READABLE = "Readable"
 """The reason of a job that is read again, until there is more to say of it."""
 UNMET = frozenset({RESIZE_REFUSED, Reason.NO_OTHER_PLACE, Reason.QUOTA_EXHAUSTED})
 """Reasons for which a running gang does not change as its user wishes, as long as the wish stands."""
-MOST_NODES = 4
-"""The nodes of a placement that are named in one line."""
 
 
-class Record:
-    """The status of a job, to be changed; `now` is in seconds since 1970."""
-
-    def __init__(self, job: Job, now: float) -> None:
-        self.job, self.now = job, now
-        self.status = job.status.model_copy(deep=True)
-        self.status.observed_generation = job.meta.generation
-        self._summarise()
+class Record(StatusEdit):
+    """The status of a job, changed by what happens to it."""
 
     def wait(self, reason: str, message: str, position: int | None = None) -> None:
         """The job waits, and why; `position` is its place among those of its queue that wait."""
@@ -258,79 +243,8 @@ class Record:
         self.status.message = message
         self._event(event, reason, message)
 
-    def patch(self) -> dict[str, Any]:
-        """Return the merge patch from the job's status to this one; empty if they are equal."""
-        before = self.job.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        after = self.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        changed: dict[str, Any] = {key: value for key, value in after.items() if before.get(key) != value}
-        return changed | {key: None for key in before if key not in after}
-
-    def _arrive(self, reason: str, message: str) -> None:
-        """Note the first arrival, which decides the job's place in the queue for good."""
-        if self.status.queued_at is None:
-            self.status.queued_at = self.job.meta.creation_timestamp or moment(self.now)
-            self.status.timeline.append(
-                TimelineEvent(time=self.status.queued_at, event="Queued", reason=reason, message=message)
-            )
-
     def _all_running(self) -> str:
         return f"{counted(len(self.status.placement), 'pod')} running, the whole gang"
-
-    def _release(self) -> None:
-        if self.status.placement:
-            self._count_service()
-            self.status.released_at = moment(self.now)
-        self.status.placement = []
-        self.status.started_at = None
-        self._summarise()
-        self.status.replicas = 0
-
-    def _summarise(self) -> None:
-        """Say in figures and names what the placement says pod by pod."""
-        placement, nodes = self.status.placement, list(dict.fromkeys(place.node for place in self.status.placement))
-        self.status.gpus, self.status.wanted_gpus = sum(len(place.gpus) for place in placement), self.job.gpus
-        self.status.nodes = ",".join(nodes[:MOST_NODES]) + (f",+{len(nodes) - MOST_NODES}" if len(nodes) > MOST_NODES else "")
-
-    def _count_service(self) -> None:
-        """Add what the gang ran in the present placement to the job's attained service."""
-        self._count_gpus(self.status.placement)
-        self.status.ran_seconds += round(self._ran(), 1)
-
-    def _count_gpus(self, places: Iterable[TaskPlacement]) -> None:
-        """Add what these pods had of their GPUs in the present placement."""
-        self.status.gpu_seconds += round(sum(len(place.gpus) for place in places) * self._ran(), 1)
-
-    def _ran(self) -> float:
-        """The seconds for which the whole gang has run in the present placement."""
-        return max(0.0, self.now - stamp(self.status.started_at)) if self.status.started_at else 0.0
-
-    def _phase(self, phase: Phase, message: str) -> None:
-        self.status.phase = phase
-        if phase != "Queued":
-            self.status.position = None
-        self.status.message = message
-
-    def _condition(self, kind: ConditionType, holds: bool, reason: str, message: str) -> None:
-        old = next((c for c in self.status.conditions if c.type == kind), None)
-        status = "True" if holds else "False"
-        since = old.last_transition_time if old and old.status == status else moment(self.now)
-        new = Condition(
-            type=kind,
-            status="True" if holds else "False",
-            observed_generation=self.job.meta.generation,
-            last_transition_time=since,
-            reason=reason,
-            message=message,
-        )
-        self.status.conditions = sorted([*(c for c in self.status.conditions if c.type != kind), new], key=lambda c: c.type)
-
-    def _event(self, event: str, reason: str, message: str) -> None:
-        timeline = self.status.timeline
-        if timeline and (timeline[-1].event, timeline[-1].reason, timeline[-1].message) == (event, reason, message):
-            return
-        timeline.append(TimelineEvent(time=moment(self.now), event=event, reason=reason, message=message))
-        if len(timeline) > TIMELINE_LIMIT:
-            self.status.timeline = [timeline[0], *timeline[-(TIMELINE_LIMIT - 1) :]]
 
     def _requeued_in_a_row(self) -> int:
         count = 0
