@@ -81,7 +81,7 @@ def sentence(found: Iterable[Excluded], among: frozenset[str]) -> str:
             before = merged.get(words, Excluded(words, frozenset(), lack))
             most = max(filter(None, (lack, before.lack)), key=lambda lack: lack.has, default=None)
             merged[words] = Excluded(words, before.nodes | counted, most)
-    most_first = sorted(merged.values(), key=lambda one: -len(one.nodes))
+    most_first = sorted(merged.values(), key=lambda one: (-len(one.nodes), one.words))
     told = [_told(*one) for one in most_first[:MOST_RULES]]
     if rest := sum(len(one.nodes) for one in most_first[MOST_RULES:]):
         told.append(f"{rest} for other reasons")
