@@ -169,10 +169,10 @@ def test_many_gangs_at_fault_cost_a_bounded_number_of_passes_a_turn_and_never_th
 def failing(well: Callable[..., object], name: str) -> Callable[..., object]:
     """A function that fails over the object of that name."""
 
-    def faulty(one: Job | str, *others: object) -> object:
+    def faulty(one: Job | str, *others: object, **more: object) -> object:
         if (one.meta.name if isinstance(one, Job) else one).endswith(name):
             raise RuntimeError("a fault of ours")
-        return well(one, *others)
+        return well(one, *others, **more)
 
     return faulty
 
