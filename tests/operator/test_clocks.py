@@ -91,3 +91,17 @@ async def test_back_off_of_a_requeued_pod_outlasts_a_step_of_the_clock(harness: 
 
 def is_gated(harness: OperatorHarness, pod: str) -> bool:
     return bool(harness.server.objects[paths.pods(SPACE, pod)]["spec"]["schedulingGates"])
+
+
+@pytest.mark.parametrize("skew", [-HOUR, 0.0, HOUR])
+async def test_back_off_of_a_job_counts_from_when_it_is_seen_here(harness: OperatorHarness, skew: float) -> None:
+    """The leader before, on another host, wrote that the job rests for eight seconds."""
+    harness.submit(roles=WHOLE)
+    disrupted = condition("Admitted", "False", reason="PodDisrupted", message="pod vgg16-worker-0 was taken away")
+    rest = {"queuedAt": time(NOW), "releasedAt": time(NOW + skew), "notBefore": time(NOW + skew + 8)}
+    harness.change(paths.dljobs(SPACE, "vgg16"), status={"phase": "Queued", "requeues": 4, "conditions": [disrupted], **rest})
+    await harness.turn(2)
+    await harness.turn(2, seconds=3.9)
+    assert harness.status()["phase"] == "Queued"
+    await harness.turn(2, seconds=0.2)
+    assert harness.status()["phase"] == "Admitted"

@@ -19,6 +19,7 @@ from muster_operator.dljob.job import Job
 from muster_operator.dljob.reconcile import Reconciler
 from muster_operator.dljob.resize_check import ResizeCheck
 from muster_operator.dljob.resources import PRIORITY_CLASSES, Priorities, Priority, PriorityClass
+from muster_operator.dljob.rests import Rests
 from muster_operator.dljob.status import Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.telling import JobTelling, news
@@ -42,6 +43,7 @@ class _Translated(NamedTuple):
     without_wishes: bool
     storage: GangStorage
     stopping: bool
+    rests_until: float
     gang: Gang
 
 
@@ -57,6 +59,7 @@ class DLJobs(Controller):
         self.jobs = Jobs(context)
         self.check = TemplateCheck(context, self._writer)
         self._resizes = ResizeCheck(context, self.jobs, self._writer)
+        self._rests = Rests(context.work_queue)
         self._telling = JobTelling(context, self._writer)
         self._reconciler = Reconciler(context, self.jobs, self.check, self._writer, self._telling)
         self._unreadable = UnreadableJobs(context)
@@ -80,6 +83,7 @@ class DLJobs(Controller):
             self._reconciler.reconcile(job, now)
         else:
             self.check.forget(name)
+            self._rests.forget(name)
             self._resizes.forget(name)
             self._gangs.pop(name, None)
             self._storage.forget(name)
@@ -103,7 +107,8 @@ class DLJobs(Controller):
             self._planned[name] = gang
         else:
             self._planned.pop(name, None)
-        return job is not None and (not is_sound or job.has_wishes or self._is_held_up(job))
+        rests = gang is not None and gang.not_before > 0.0
+        return job is not None and (not is_sound or rests or job.has_wishes or self._is_held_up(job))
 
     def _is_held_up(self, job: Job) -> bool:
         """Whether the planner may see a job once its work in flight has ended; that its templates pass marks it anyway."""
@@ -159,14 +164,15 @@ class DLJobs(Controller):
         without_wishes = without_wishes or (job.is_resized and self._resizes.is_refused(job))
         before = self._gangs.get(job.key)
         storage = self._storage.of(job.key, job.meta.namespace or "", kinds_of_pods(job))
-        stopping = self._is_stopping(job)
-        if before is not None and before.job is job and before[1:5] == (priority, without_wishes, storage, stopping):
+        stopping, rests_until = self._is_stopping(job), self._rests.end(job)
+        made_from = (priority, without_wishes, storage, stopping, rests_until)
+        if before is not None and before.job is job and before[1:6] == made_from:
             return before.gang
-        gang = gang_of(job, priority, storage, stopping=stopping)
+        gang = replace(gang_of(job, priority, storage, stopping=stopping), not_before=rests_until)
         if without_wishes:
             gang = replace(gang, leave=None, resize=False)
         gang = before.gang if before is not None and before.gang == gang else gang
-        self._gangs[job.key] = _Translated(job, priority, without_wishes, storage, stopping, gang)
+        self._gangs[job.key] = _Translated(job, *made_from, gang)
         return gang
 
     # What planning decides
