@@ -115,6 +115,10 @@ class Trial:
     undo: Placement = ()
 
 
+_NOWHERE: Mapping[str, str] = {}
+"""One object for all gangs, of which there may be ten thousand."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gang:
     """Pods that start together or not at all: a DLJob, a labelled set of pods, or one pod.
@@ -169,7 +173,7 @@ class Gang:
     """The gang was scaled since it was placed: `tasks` are what it wants, `placement` what it has."""
     avoid: frozenset[str] = frozenset()
     """Nodes on which the gang's last attempts failed: taken only where there is no other place."""
-    refused: Mapping[str, str] = field(default_factory=dict, hash=False)
+    refused: Mapping[str, str] = field(default_factory=lambda: _NOWHERE, hash=False)
     """Nodes that refused its pods more than once, each with the words of kube-scheduler or the kubelet: never taken."""
     kind: str = ""
     """Gangs of one kind train alike (one model, one image): what is measured of one holds for all. Empty: its own kind."""
