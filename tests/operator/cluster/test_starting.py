@@ -78,7 +78,7 @@ def test_gang_that_hangs_is_set_aside_with_its_cause_and_comes_back_on_demand(li
     live.job("hangs", 2, 4, pool=live.namespace, hold=True, startDeadlineSeconds=1, startRetries=0)
     status = live.wait_phase("hangs", "Suspended")
     assert live.condition("hangs", "Suspended")["reason"] == "StartRetriesExceeded"
-    assert "has not started within 1 s, as have 1 other" in status["message"]
+    assert "has not started within 1 s, like 1 other" in status["message"]
     assert live.told("hangs", "set aside after 1 start that failed; the last: pod hangs-worker-0 on node")
     live.wait_nothing_held("hangs")
     live.patch("dljobs", "hangs", {"spec": {"startDeadlineSeconds": 600}})
