@@ -21,7 +21,7 @@ from muster_dev.local.waiting import WaitTimeout
 
 SPACE = "oracle"
 LOOKS = 40
-"""How often muster is looked at that leaves a gang waiting which kube-scheduler fits."""
+"""How often a gang is looked at that muster leaves waiting, before that counts as its answer."""
 NOW = ("--grace-period=0", "--force", "--ignore-not-found")
 """Pods that are deleted without waiting for their kubelet."""
 
@@ -87,7 +87,7 @@ class Contest:
         tally = self.tally
         tally.gangs += 1
         fits, refusal = self._by_kube_scheduler(name, size, spec)
-        status = self._by_muster(name, size, spec, patient=fits)
+        status = self._by_muster(name, size, spec)
         admitted = bool(status.get("attempt"))
         tally.fitted += fits
         tally.admitted += admitted
@@ -112,12 +112,12 @@ class Contest:
         self._delete(self._trainers())
         return not refusals, refusals[0] if refusals else ""
 
-    def _by_muster(self, name: str, size: int, spec: Json, *, patient: bool) -> Json:
+    def _by_muster(self, name: str, size: int, spec: Json) -> Json:
         """The status of a DLJob once its gang runs, has failed to, or is left waiting."""
         roles = {"worker": {"replicas": size, "template": {"metadata": {"labels": TRAINER}, "spec": spec}}}
         body = {"metadata": {"name": name}, "spec": {"rendezvous": "None", "roles": roles}}
         self._api.create(paths.dljobs(SPACE), {"apiVersion": names.API_VERSION, "kind": "DLJob", **body})
-        looks = iter(range(LOOKS if patient else 1))
+        looks = iter(range(LOOKS))
 
         def decided() -> bool:
             status = self._status(name)

@@ -87,13 +87,19 @@ async def test_gang_runs_on_while_its_node_is_not_ready_for_a_moment(harness: Op
     assert (harness.status(), len(harness.server.writes("DELETE", "PATCH"))) == (before, written)
 
 
-async def test_gang_of_a_lost_node_is_looked_at_by_itself_when_the_grace_is_over(harness: OperatorHarness) -> None:
+async def silenced(harness: OperatorHarness) -> str:
+    """Have a gang of one run, and its node fall silent; return the node's name."""
     harness.submit(roles=roles(workers=1, gpus=4))
     await harness.turn(3)
     harness.run_pods()
     await harness.turn()
     (node,) = [place["node"] for place in harness.status()["placement"]]
     harness.node(node, ready=False)
+    return str(node)
+
+
+async def test_gang_of_a_lost_node_is_looked_at_by_itself_when_the_grace_is_over(harness: OperatorHarness) -> None:
+    node = await silenced(harness)
     await harness.turn()
     assert harness.later() == harness.now + NODE_LOSS_GRACE
     await harness.turn(3, seconds=NODE_LOSS_GRACE)
@@ -103,12 +109,7 @@ async def test_gang_of_a_lost_node_is_looked_at_by_itself_when_the_grace_is_over
 
 async def test_evicted_gang_starts_elsewhere_only_when_its_silent_node_is_lost(harness: OperatorHarness) -> None:
     """Its pod there cannot be confirmed to have ended: a second copy would run beside it."""
-    harness.submit(roles=roles(workers=1, gpus=4))
-    await harness.turn(3)
-    harness.run_pods()
-    await harness.turn()
-    (node,) = [place["node"] for place in harness.status()["placement"]]
-    harness.node(node, ready=False)
+    await silenced(harness)
     harness.change(paths.pods(SPACE, "vgg16-worker-0"), metadata={"deletionTimestamp": "2027-01-15T08:00:00Z"})
     await harness.turn(6, seconds=1)
     assert (harness.status()["phase"], harness.pods()) == ("Queued", ["vgg16-worker-0"])
