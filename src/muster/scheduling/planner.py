@@ -59,10 +59,10 @@ class Planner:
 
     @contextmanager
     def _session(self, snapshot: Snapshot, now: float) -> Iterator[Session]:
-        """Open a session on what is kept, and take back at its end what it supposed of gangs; forget all where it fails."""
+        """Open a session on what is kept, and take back at its end what it decided; forget all where it fails."""
         try:
             session = Session(snapshot, now, self.settings, self.cache)
-            with session.occupancy.trial(), self.cache.residents.trial():
+            with session.occupancy.trial(), session.capacity.trial():
                 yield session
         except BaseException:
             self.cache = PlannerCache()

@@ -31,7 +31,6 @@ from muster.scheduling.decisions import (
 )
 from muster.scheduling.gang import EXCLUSIVE, Gang, Placement, gpus_by_node
 from muster.scheduling.placing.fragmentation import Fragmentation
-from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import find
 from muster.scheduling.planner_cache import PlannerCache
 from muster.scheduling.quotas import Quotas
@@ -54,10 +53,10 @@ class Session:
         self, snapshot: Snapshot, now: float, settings: Settings = DEFAULTS, cache: PlannerCache | None = None
     ) -> None:
         self.cache = cache or PlannerCache()
-        fleet = self.cache.follow(snapshot)
+        self.cache.follow(snapshot)
         self.nodes, self.profiles, self.now, self.settings = snapshot.nodes, snapshot.profiles, now, settings
         self.index = self.cache.index
-        self.capacity = FreeCapacity(snapshot.nodes, fleet, self.cache.residents)
+        self.capacity = self.cache.capacity
         self.occupancy = self.index.occupancy
         self.quotas = Quotas(snapshot.queues, self.index.placed.values(), snapshot.resource_quotas)
         self.ended = snapshot.ended

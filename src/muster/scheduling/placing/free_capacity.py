@@ -7,7 +7,7 @@ Single changes (`take`, `give_back`, `set`) keep it up to date, and `trial` undo
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -79,6 +79,13 @@ class FreeCapacity:
         return twin
 
     # Changes
+
+    def follow(self, nodes: Mapping[str, Node], changed: Iterable[str]) -> None:
+        """Take over the nodes of another snapshot, of which only these have changed."""
+        self.nodes = nodes
+        for name in changed:
+            node = nodes[name]
+            self.set(name, node.free, node.resources, node.parts)
 
     def set(self, name: str, free: GpuSet, resources: Resources | None = None, parts: Parts | None = None) -> None:
         """Say what is free of a node from now on; what is left out stays."""
