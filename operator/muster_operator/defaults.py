@@ -1,7 +1,8 @@
 """What the API server's admission plugins add to each pod that is created: a plan counts it before there is a pod.
 
 LimitRanger gives containers the requests and limits that they lack, from the LimitRanges of the namespace. RuntimeClass gives
-the pod the overhead of its RuntimeClass. The API server has written into a LimitRange what follows from its other amounts.
+the pod the overhead of its RuntimeClass, and its node selector and tolerations. The API server has written into a LimitRange
+what follows from its other amounts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from muster.kube import paths
-from muster.kube.objects import Container, Demand, Meta, PodSpec, decoder
+from muster.kube.objects import Container, Demand, Meta, PodSpec, PodToleration, decoder
 from muster.kube.quantity import BadQuantity, parse
 from muster.kube.store import Store
 from muster_operator.resources import Resource
@@ -41,15 +42,32 @@ class _Overhead(msgspec.Struct, rename="camel"):
     pod_fixed: dict[str, str | int] | None = None
 
 
+class _Scheduling(msgspec.Struct, rename="camel"):
+    node_selector: dict[str, str] | None = None
+    tolerations: list[PodToleration] | None = None
+
+
 class RuntimeClass(msgspec.Struct):
     """What is read of a RuntimeClass."""
 
     metadata: Meta
     overhead: _Overhead | None = None
+    scheduling: _Scheduling | None = None
 
 
 LIMIT_RANGES = Resource(paths.CORE, "limitranges", decoder(LimitRange))
 RUNTIME_CLASSES = Resource(paths.NODE, "runtimeclasses", decoder(RuntimeClass))
+
+
+class Runtime(NamedTuple):
+    """What a RuntimeClass adds to its pods."""
+
+    overhead: Quantities
+    selector: Mapping[str, str]
+    tolerations: tuple[PodToleration, ...]
+
+
+NO_RUNTIME = Runtime({}, {}, ())
 
 
 class Added(NamedTuple):
@@ -57,7 +75,7 @@ class Added(NamedTuple):
 
     requests: Quantities
     limits: Quantities
-    overheads: Mapping[str, Quantities]
+    runtimes: Mapping[str, Runtime]
 
     @property
     def is_something(self) -> bool:
@@ -65,9 +83,15 @@ class Added(NamedTuple):
 
     def to(self, spec: PodSpec) -> PodSpec:
         """Return the spec of a pod as it will be once it is created."""
-        overhead = spec.overhead or dict(self.overheads.get(spec.runtime_class_name, ())) or None
-        containers, first = self._filled(spec.containers), self._filled(spec.init_containers or ())
-        return msgspec.structs.replace(spec, containers=containers, init_containers=first or None, overhead=overhead)
+        runtime = self.runtimes.get(spec.runtime_class_name, NO_RUNTIME)
+        return msgspec.structs.replace(
+            spec,
+            containers=self._filled(spec.containers),
+            init_containers=self._filled(spec.init_containers or ()) or None,
+            overhead=spec.overhead or dict(runtime.overhead) or None,
+            node_selector={**runtime.selector, **(spec.node_selector or {})} or None,
+            tolerations=[*(spec.tolerations or ()), *runtime.tolerations] or None,
+        )
 
     def _filled(self, containers: Iterable[Container]) -> list[Container]:
         return [msgspec.structs.replace(each, resources=self._demand(each.resources)) for each in containers]
@@ -111,10 +135,11 @@ class Defaults:
                 self._tell(namespace)
 
     def _runtime_class_changed(self, old: RuntimeClass | None, new: RuntimeClass | None) -> None:  # noqa: ARG002
-        overheads = {each.metadata.name: _overhead(each) for each in self._runtime_classes.values()}
-        before, self._elsewhere = self._elsewhere, Added({}, {}, {name: fixed for name, fixed in overheads.items() if fixed})
+        runtimes = {each.metadata.name: _runtime(each) for each in self._runtime_classes.values()}
+        adding = {name: runtime for name, runtime in runtimes.items() if any(runtime)}
+        before, self._elsewhere = self._elsewhere, Added({}, {}, adding)
         if self._elsewhere != before:
-            self._added = {name: added._replace(overheads=self._elsewhere.overheads) for name, added in self._added.items()}
+            self._added = {name: added._replace(runtimes=adding) for name, added in self._added.items()}
             self._tell(None)
 
     def _work_out(self, namespace: str) -> None:
@@ -122,7 +147,7 @@ class Defaults:
         limits = [limit for each in here for limit in each.spec.limits if limit.type == "Container"]
         requests, most = _largest(each.default_request for each in limits), _largest(each.default for each in limits)
         if requests or most:
-            self._added[namespace] = Added(requests, most, self._elsewhere.overheads)
+            self._added[namespace] = Added(requests, most, self._elsewhere.runtimes)
         else:
             self._added.pop(namespace, None)
 
@@ -131,8 +156,10 @@ class Defaults:
             listener(namespace)
 
 
-def _overhead(runtime_class: RuntimeClass) -> Quantities:
-    return _largest([runtime_class.overhead.pod_fixed]) if runtime_class.overhead else {}
+def _runtime(runtime_class: RuntimeClass) -> Runtime:
+    overhead = _largest([runtime_class.overhead.pod_fixed]) if runtime_class.overhead else {}
+    where = runtime_class.scheduling or _Scheduling()
+    return Runtime(overhead, where.node_selector or {}, tuple(where.tolerations or ()))
 
 
 def _largest(each: Iterable[Quantities | None]) -> Quantities:

@@ -32,6 +32,7 @@ def exported() -> dict[str, set[str]]:
     operator.WATCH_FAILED.labels("pods").set(0)
     operator.DECISIONS.labels("Place", "Placed")
     operator.SET_ASIDE.labels("gang")
+    operator.FAILING_GANGS.labels("n1")
     operator.JOBS.labels("Running")
     cluster = rules.cluster(ClusterView())
     extender = Metrics(cluster, Waking(cluster, _never), {})

@@ -10,14 +10,14 @@ import pytest
 from builders.dljobs import Json, roles, template
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.kube import paths
-from muster.kube.objects import Demand, PodSpec
+from muster.kube.objects import Demand, PodSpec, PodToleration
 from muster.kube.store import Store
-from muster_operator.defaults import LIMIT_RANGES, Added, Defaults
+from muster_operator.defaults import LIMIT_RANGES, Added, Defaults, Runtime
 
 LIMITS = f"/api/v1/namespaces/{SPACE}/limitranges"
 QUOTAS = f"/api/v1/namespaces/{SPACE}/resourcequotas"
 CLASSES = f"{paths.NODE}/runtimeclasses"
-ADDED = Added({"cpu": "1", "memory": "1Gi"}, {"cpu": "4"}, {"kata": {"cpu": "250m"}})
+ADDED = Added({"cpu": "1", "memory": "1Gi"}, {"cpu": "4"}, {"kata": Runtime({"cpu": "250m"}, {}, ())})
 
 
 def limit_range(harness: OperatorHarness, requests: Json, limits: Json | None = None) -> None:
@@ -57,6 +57,14 @@ def test_pod_gets_the_overhead_of_its_runtime_class_and_keeps_its_own() -> None:
     assert ADDED.to(PodSpec(runtime_class_name="kata")).overhead == {"cpu": "250m"}
     assert ADDED.to(PodSpec(runtime_class_name="kata", overhead={"cpu": "1"})).overhead == {"cpu": "1"}
     assert ADDED.to(PodSpec(runtime_class_name="runc")).overhead is None
+
+
+def test_pod_gets_selector_and_tolerations_of_its_runtime_class_beside_its_own() -> None:
+    theirs, own = PodToleration("kata", "Exists"), PodToleration("gpu", "Exists")
+    added = Added({}, {}, {"kata": Runtime({}, {"sandbox": "kata"}, (theirs,))})
+    spec = added.to(PodSpec(runtime_class_name="kata", node_selector={"pool": "a"}, tolerations=[own]))
+    assert (spec.node_selector, spec.tolerations) == ({"pool": "a", "sandbox": "kata"}, [own, theirs])
+    assert added.to(PodSpec(runtime_class_name="runc")).node_selector is None
 
 
 def test_of_several_limit_ranges_the_largest_default_counts() -> None:
@@ -135,3 +143,17 @@ async def test_overhead_of_a_runtime_class_counts_in_a_quota(harness: OperatorHa
     harness.submit(roles={"worker": {"replicas": 2, "template": template(1, runtimeClassName="kata")}})
     await harness.turn(3)
     assert harness.admitted()[1] == "needs 1200m requests.cpu; ResourceQuota vision/team allows no more than 1"
+
+
+async def test_gang_goes_only_where_its_runtime_class_allows(harness: OperatorHarness) -> None:
+    selector, tolerations = {"sandbox": "kata"}, [{"key": "sandbox", "operator": "Exists"}]
+    scheduling = {"nodeSelector": selector, "tolerations": tolerations}
+    harness.submit(roles={"worker": {"replicas": 1, "template": template(1, runtimeClassName="kata")}})
+    harness.server.put(CLASSES, {"metadata": {"name": "kata"}, "scheduling": scheduling})
+    await harness.turn(3)
+    assert harness.admitted()[0] == "NeverFits"
+    assert "sandbox=kata" in harness.admitted()[1]
+    taint = {"key": "sandbox", "value": "kata", "effect": "NoSchedule"}
+    harness.change(paths.nodes("n2"), metadata={"labels": selector}, spec={"taints": [taint]})
+    await harness.turn(3)
+    assert [place["node"] for place in harness.status()["placement"]] == ["n2"]
