@@ -17,6 +17,7 @@ Values, from the ground up
 One pass
     planner        reactive and introspective passes; the contract with callers
     session        the cluster during a pass: free capacity, occupancy, quotas, decisions
+    queue_order    the order of waiting gangs
     occupancy      which gang is where, and which gangs meet
     quotas         GPUs that queues hold and reserve
     gang_index     gangs by what a pass asks of them, kept up to date by what changed

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
-from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import (
     AnyAssignment,
     Decision,
@@ -33,6 +32,7 @@ from muster.scheduling.gang import EXCLUSIVE, Gang, Placement, gpus_by_node
 from muster.scheduling.placing.fragmentation import Fragmentation
 from muster.scheduling.placing.placement import find
 from muster.scheduling.planner_cache import PlannerCache
+from muster.scheduling.queue_order import in_order
 from muster.scheduling.quotas import Quotas
 from muster.scheduling.settings import DEFAULTS, Policy, Settings
 from muster.scheduling.snapshot import Snapshot

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Assignment, Decision, Join, Pack, Preempt, Resume, Suspend, Wait
 from muster.scheduling.gang import Gang, Placement, gpus_by_node
 from muster.scheduling.placing.free_capacity import FreeCapacity
 from muster.scheduling.placing.placement import Shortage, place
+from muster.scheduling.queue_order import in_order
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.links import GpuSet
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from builders.cluster import decide, gang, node, reasons, running, world
 from builders.contended import contended
 from builders.passes import NO_PREEMPTION, starts
-from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Decision, Place, Preempt, Reason, Wait
 from muster.scheduling.gang import Gang
 from muster.scheduling.planner import plan
+from muster.scheduling.queue_order import in_order
 from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.eligibility import Constraint
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from builders.cluster import decide, gang, node, placed, reasons, running, tasks, world
-from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Reason, Wait
 from muster.scheduling.gang import Gang, gpus_by_node
+from muster.scheduling.queue_order import in_order
 from muster.scheduling.resources import Resources
 from muster.scheduling.topology.eligibility import Constraint
 from muster.scheduling.topology.node import Level

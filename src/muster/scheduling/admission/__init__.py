@@ -1,8 +1,7 @@
 """Whole-gang admission: which waiting gangs start now, and what a waiting gang reserves.
 
-admission    one pass over the gangs, in queue order
-queue_order  the order of waiting gangs
-backfill     what later gangs may have while earlier ones wait
-resizing     a new size that moves no task
-preemption   which gangs of lower priority make way
+admission   one pass over the gangs, in queue order
+backfill    what later gangs may have while earlier ones wait
+resizing    a new size that moves no task
+preemption  which gangs of lower priority make way
 """

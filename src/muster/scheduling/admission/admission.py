@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from muster.scheduling.admission.backfill import Backfill
 from muster.scheduling.admission.preemption import preempt, release, wait_for_stopping_pods
-from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.admission.resizing import in_place, span
 from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Admission, Move, Place, Preempt, Reason, Resize, Wait
@@ -21,6 +20,7 @@ from muster.scheduling.placing.interference_avoidance import avoid_interference
 from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.placing.refusals import refusals
 from muster.scheduling.planner_cache import GangFacts
+from muster.scheduling.queue_order import in_order
 from muster.scheduling.session import Session
 
 

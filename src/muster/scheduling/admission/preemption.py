@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from muster.scheduling.admission.queue_order import by_local_priority
 from muster.scheduling.decisions import Preempt, Reason, Wait
 from muster.scheduling.gang import Gang, Placement, describe, gpus_by_node
 from muster.scheduling.naming import all_named
 from muster.scheduling.placing.placement import find
+from muster.scheduling.queue_order import by_local_priority
 from muster.scheduling.session import Session
 
 

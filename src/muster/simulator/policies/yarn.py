@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from muster.scheduling.admission.queue_order import in_order
 from muster.scheduling.decisions import Decision, Place, Reason, Wait
 from muster.scheduling.gang import Assigned, Gang, Placement
 from muster.scheduling.placing.free_capacity import FreeCapacity
+from muster.scheduling.queue_order import in_order
 from muster.scheduling.snapshot import Snapshot
 
 
