@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from builders.cluster import decide, gang, node, placed, reasons, running, world
+from builders.sessions import TURNS, said
 from muster.scheduling.decisions import Wait
+from muster.scheduling.planner import plan
 
 LOW = running("low", ("a", range(7)), priority=-1)
 
@@ -29,3 +33,12 @@ def test_it_reserves_no_quota_from_gangs_behind_it() -> None:
 def test_it_starts_again_in_its_turn() -> None:
     decisions = decide(world([node("a")], [gang("failed", 1, 8, start_failed=True), gang("behind", 1, 8, arrived=1.0)]))
     assert placed(decisions["failed"])
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_it_takes_no_turn_of_others(failed: bool) -> None:
+    """However long it has waited: it would take the GPUs of a gang that runs, and fail again."""
+    long = running("long", ("a", range(8)), sharing=TURNS)
+    starved = gang("starved", 1, 8, arrived=1e4, since=1e4, sharing=TURNS, start_failed=failed)
+    decisions = said(plan(world([node("a")], [long, starved]), 1e5))
+    assert (("Requeue", "long") in decisions) is not failed

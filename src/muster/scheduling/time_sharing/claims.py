@@ -128,7 +128,7 @@ class Claims:
         for gang in starting_order([rank.gang for rank in _by_arrival(able)], self._unclaimed):
             self._seek(gang)
         for rank in unable:
-            self.quotas.reserve(rank.gang.queue, rank.fewest)
+            self._reserve(rank.gang, rank.fewest)
 
     def _go_on(self, rank: Rank) -> None:
         """Let a running gang keep what it has, or note that it loses its GPUs and find it others."""
@@ -150,7 +150,12 @@ class Claims:
         fewest = self._ranks[gang.name].fewest
         allowed = self.quotas.within(gang) if fewest <= self._unclaimed else None
         if allowed is None or not self._claim(allowed):
-            self.quotas.reserve(gang.queue, fewest)
+            self._reserve(gang, fewest)
+
+    def _reserve(self, gang: Gang, gpus: int) -> None:
+        """Reserve quota for a gang that finds no GPUs; none for one whose last start failed."""
+        if not gang.start_failed:
+            self.quotas.reserve(gang.queue, gpus)
 
     def _claim(self, gang: Gang) -> bool:
         key = fit_key(gang), self._capacity.residents.rules and tuple([task.relations for task in gang.tasks])
@@ -187,11 +192,14 @@ class Claims:
     # Over gangs that rank below
 
     def _over_fewest(self, gang: Gang) -> Placement | None:
-        """A placement on unclaimed GPUs and those of as few gangs below as will do, the last in rank first; by bisection."""
+        """A placement on unclaimed GPUs and those of as few gangs below as will do, the last in rank first; by bisection.
+
+        A gang whose last start failed takes none of others, not in turn either: it may fail again.
+        """
         below = [
             self._left.get(name) or gpus_by_node(other.placement)
             for name, other in self._below.items()
-            if (gang.preempts and not gang.start_failed) or other.priority == gang.priority
+            if not gang.start_failed and (gang.preempts or other.priority == gang.priority)
         ]
         best: Placement | None = None
         too_few, enough = 0, 1
