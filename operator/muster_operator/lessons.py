@@ -4,7 +4,8 @@ Each lesson holds for one digest: of the node as it is, say. It ends when that c
 
 - A node that refused the gang once is avoided: kube-scheduler's cache may have been stale. One that refused it again is left
   out, for longer each time: then nothing but a change helps.
-- A start that fails for another reason (an image, a mount, nothing at all for too long) counts against a limit.
+- A start that fails for another reason (an image, a mount, nothing at all for too long) counts against a limit. Its node is
+  avoided too: it may be the only one that cannot pull the image.
 """
 
 from __future__ import annotations
@@ -57,6 +58,13 @@ class Lessons(NamedTuple):
         for node, said in words.items():
             last = known.pop(node, None)
             known[node] = _again(node, said, 1 + (last.times if last is not None else 0), digest(node), now)
+        return self._replace(refusals=tuple(known.values())[-REFUSALS_LIMIT:])
+
+    def failed_on(self, node: str, message: str, digest: Digest) -> Lessons:
+        """Return the lessons with a node on which a pod did not start: it may be the node's fault, so others are preferred."""
+        known = {each.node: each for each in self.refusals}
+        last = known.pop(node, None)
+        known[node] = last or Refusal(node=node, message=message[:MOST_WORDS], times=0, digest=digest(node))
         return self._replace(refusals=tuple(known.values())[-REFUSALS_LIMIT:])
 
     def standing(self, digest: Digest, now: float) -> Lessons:

@@ -193,6 +193,34 @@ def test_change_of_the_spec_ends_failures_and_refusals() -> None:
     assert not gang_of(changed).start_failed
 
 
+def test_node_on_which_a_start_failed_is_avoided_until_the_spec_changes() -> None:
+    """It may be the only one that cannot pull the image."""
+    gang = placed(failing(1), ["n1", "n3"])
+    gang = written(gang, creating(gang, **IMAGE))
+    assert (gang_of(gang).avoid, gang_of(gang).refused) == (frozenset({"n2", "n3"}), {})
+    again = placed(gang)
+    assert gang_of(written(again, unbound(again, 1))).refused == {}, "n2 has refused it once"
+    assert gang_of(waiting(replace(gang, meta=msgspec.structs.replace(gang.meta, generation=2)))).avoid == frozenset()
+
+
+EVICTED: Json = {"reason": "Evicted", "message": "The node was low on resource: memory."}
+
+
+def disrupted(gang: Job) -> Job:
+    """A job that was placed, and of which a pod was evicted."""
+    gang = placed(gang)
+    return written(gang, {**pods_of(gang, "Pending"), W1: pod_of(gang, gang.status.placement[1], "Failed", **EVICTED)})
+
+
+def test_gang_whose_starts_end_in_disruptions_preempts_nobody_from_the_second_on() -> None:
+    once = disrupted(job())
+    assert not gang_of(once).start_failed, "once may be chance"
+    twice = disrupted(once)
+    assert (gang_of(twice).start_failed, twice.lessons.failures, twice.status.restarts) == (True, 0, 0)
+    assert gang_of(disrupted(twice)).start_failed
+    assert not gang_of(disrupted(started(once))).start_failed, "it has run in between"
+
+
 # Refusals
 
 

@@ -11,6 +11,7 @@ from muster.api.status import FailedStart
 from muster.kube.objects import Pod
 from muster.scheduling.counting import counted
 from muster_operator.dljob.faults import Trouble
+from muster_operator.dljob.gang import NOTES
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.step import Step
 from muster_operator.lessons import Digest, Lessons
@@ -52,12 +53,20 @@ def learnt(job: Job, found: Trouble, digest: Digest, now: float) -> Lessons:
     """Return what is known of the starts of a job, with what this trouble teaches."""
     before, of = job.lessons, for_generation(job, digest)
     after = before.refused_by(found.refused, of, now)
-    if job.status.phase != "Admitted" or not (found.is_start or found.refused):
+    if job.status.phase != "Admitted" or not (found.is_start or found.refused or _failed_before(job)):
         return after
+    if found.is_start:
+        after = after.failed_on(next(place.node for place in job.status.placement if place.pod == found.pod), found.message, of)
     node, pod = found.avoid[0] if found.avoid else "", found.pod
     times = before.failures + found.is_start
     failed = FailedStart(reason=found.reason, message=found.message, pod=pod, node=node, times=times, digest=of(node))
     return after._replace(failed=failed)
+
+
+def _failed_before(job: Job) -> bool:
+    """Whether the last start failed too, whosever fault it was: once may be chance, from the second on others must not lose."""
+    events = [past.event for past in job.status.timeline if past.event not in NOTES]
+    return events[-3:] == ["Admitted", "Requeued", "Admitted"]
 
 
 def not_created(job: Job, message: str) -> Lessons:

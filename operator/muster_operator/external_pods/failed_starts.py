@@ -67,6 +67,8 @@ def learnt(before: Lessons, pod: Pod, failed: Failure, digest: Digest, now: floa
         return after
     node = next(iter(failed.refused), "")
     message = f"pod {pod.metadata.name} {failed.cause}"
+    if failed.is_start and pod.spec.node_name:
+        after = after.failed_on(pod.spec.node_name, message, digest)
     times = before.failures + failed.is_start
     start = FailedStart(
         reason="StartFailed", message=message, pod=pod.metadata.name, node=node, times=times, digest=digest(node)

@@ -63,14 +63,14 @@ class TaskPlacement(Reported):
 
 
 class Refusal(Reported):
-    """A node that refused a pod of the gang: kube-scheduler did not bind it there, or the kubelet did not admit it."""
+    """A node that refused a pod of the gang (kube-scheduler did not bind it, the kubelet not admit it), or did not start it."""
 
     node: str
     """The node to which the pod was pinned."""
     message: str = ""
     """The words of kube-scheduler or the kubelet."""
     times: Number = 1
-    """How often the node has refused the gang."""
+    """How often the node has refused the gang; 0 where it only did not start it."""
     until: AwareDatetime | None = None
     """The gang does not go to the node before this time; unset after the first refusal, when others are only preferred."""
     digest: str = ""
