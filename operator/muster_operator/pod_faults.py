@@ -23,6 +23,8 @@ CRASH_LOOP = "CrashLoopBackOff"
 """Of a container that ends again and again, and that the kubelet starts again ever later."""
 SILENT = frozenset({"ContainerCreating", "PodInitializing"})
 """Reasons of a waiting container that name no cause: of mounts and networks the kubelet speaks in Events alone."""
+_OVER_LIMIT = re.compile(r"\bexceed(s|ed) .*\blimit\b")
+"""What the kubelet says of a pod that it evicts because the pod wrote more than its own limit of local storage."""
 _ALL_NODES = re.compile(r"0/\d+ nodes are available: (?P<parts>.*?)\.?(?: preemption: .*| no new claims .*)?$")
 _OTHER_NODES = "didn't match Pod's node affinity/selector"
 """What kube-scheduler says of every node but the one to which a pod is pinned."""
@@ -62,6 +64,13 @@ def is_rejected(pod: Pod) -> bool:
     if pod.status.phase != "Failed" or pod.spec.node_name is None or reason in OWN_REASONS | TAKEN_AWAY:
         return False
     return reason in REJECTIONS or reason.startswith(SHORTAGE) or not any(_has_begun(status) for status in statuses(pod))
+
+
+def is_over_limit(pod: Pod) -> bool:
+    """Say whether a pod was evicted because it wrote more than its own limit, and not for the sake of its node."""
+    disrupted = pod.condition("DisruptionTarget")
+    own = disrupted is None or disrupted.status != "True"
+    return own and pod.status.reason == "Evicted" and _OVER_LIMIT.search(pod.status.message) is not None
 
 
 def _has_begun(status: ContainerStatus) -> bool:

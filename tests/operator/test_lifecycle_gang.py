@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from builders.dljobs import NOW, Json, after, changed, condition, container, job, placed, pod_of, pods_of, roles, started
+from builders.dljobs import NOW, Json, after, changed, condition, container, job, placed, pod_of, pods_of, roles, started, time
 from builders.steps import look, step_of
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
@@ -174,6 +174,53 @@ def test_container_that_its_node_lost_costs_no_restart(others: list[tuple[str, i
     statuses = [container(f"c{n}", terminated={"exitCode": code, "reason": why}) for n, (why, code) in enumerate(ends)]
     pods = failed(gang, containerStatuses=statuses)
     assert look(gang, pods) == {"status": ("Queued", "Restarting", "PodFailed") if blamed else (*REQUEUED, "PodDisrupted")}
+
+
+WROTE = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. "
+
+
+@pytest.mark.parametrize(
+    ("message", "blamed"),
+    [
+        (WROTE, True),
+        ('Usage of EmptyDir volume "scratch" exceeds the limit "1Gi". ', True),
+        ('Container train exceeded its local ephemeral storage limit "1Gi". ', True),
+        ("The node was low on resource: ephemeral-storage. Container train was using 9Gi, request is 0. ", False),
+    ],
+)
+def test_pod_that_was_evicted_for_its_own_limit_is_to_blame(message: str, blamed: bool) -> None:
+    """As one that is killed for its memory is: it would fill its volume again, wherever it goes."""
+    gang = started(job())
+    killed = [container(terminated={"exitCode": 137, "reason": "Error"})]
+    for statuses in (None, killed):
+        pods = failed(gang, reason="Evicted", message=message, containerStatuses=statuses)
+        assert look(gang, pods) == {"status": ("Queued", "Restarting", "PodFailed") if blamed else (*REQUEUED, "PodDisrupted")}
+    if blamed:
+        step = step_of(gang, pods)
+        assert step.status is not None
+        assert step.status.status.message == f"pod {W0} failed on node n1: {message.strip().rstrip('.')}"
+
+
+def ended(at: float, **status: Any) -> Json:
+    return {"containerStatuses": [container(terminated={"exitCode": 1, "reason": "Error", "finishedAt": time(at)})], **status}
+
+
+@pytest.mark.parametrize(("evicted_at", "blamed"), [(NOW - 9, False), (NOW, False), (NOW + 9, True)])
+def test_program_that_fails_because_another_pod_was_taken_away_is_not_to_blame(evicted_at: float, blamed: bool) -> None:
+    """The others lose their peer, and end with an error."""
+    gang = started(job(backoffLimit=0))
+    drained = condition("DisruptionTarget", reason="EvictionByEvictionAPI", since=evicted_at)
+    pods = one(failed(gang, 0, **ended(NOW)), gang, 1, "Failed", **ended(NOW + 30, conditions=[drained]))
+    assert look(gang, pods)["status"][2] == ("BackoffLimitExceeded" if blamed else "PodDisrupted")
+
+
+def test_program_that_fails_where_another_pod_or_its_node_is_gone_is_not_to_blame() -> None:
+    gang = started(job(backoffLimit=0))
+    pods = failed(gang, 0)
+    assert look(gang, pods, dead={"n2"}) == {"status": (*REQUEUED, "NodeLost")}
+    assert look(gang, {**pods, W1: changed(pods[W1], leaving=True)}) == {"status": (*REQUEUED, "PodDisrupted")}
+    del pods[W1]
+    assert look(gang, pods) == {"status": (*REQUEUED, "PodDeleted")}
 
 
 def test_failed_pod_that_is_leaving_or_never_bound_is_not_to_blame() -> None:

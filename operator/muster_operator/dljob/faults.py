@@ -17,6 +17,7 @@ from muster_operator.pod_faults import (
     OWN_REASONS,
     TAKEN_AWAY,
     crash,
+    is_over_limit,
     is_rejected,
     loops,
     one_line,
@@ -51,6 +52,8 @@ def trouble(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now
         pod = current.get(place.pod)
         if place.ended or (pod is not None and pod.status.phase == "Succeeded"):
             continue  # it has done its part, whatever became of its node
+        if pod is not None and fails(job, pod, alive):
+            continue  # its program has failed, for want of the others it may be
         if not alive(place.node):
             return Trouble("NodeLost", f"node {place.node} of pod {place.pod} is gone or not ready", [place.node])
         if pod is None:
@@ -131,14 +134,38 @@ def to_blame(pod: Pod, alive: Callable[[str], bool]) -> bool:
     """
     if _is_disrupted(pod) or pod.leaving or pod.spec.node_name is None or not alive(pod.spec.node_name):
         return False
+    if is_over_limit(pod):
+        return True
     ends = [status.state.terminated for status in statuses(pod)]
     failures = [end.reason for end in ends if end is not None and end.exit_code != 0]
     return any(reason != UNKNOWN_END for reason in failures) if failures else pod.status.reason in OWN_REASONS
 
 
+def taken_before(job: Job, current: Mapping[str, Pod], failed: Pod, alive: Callable[[str], bool]) -> bool:
+    """Say whether a pod of the gang was taken away by the time that this one failed: then it failed for that."""
+    if job.status.phase != "Running":
+        return False
+    taken = (current.get(place.pod) for place in job.status.placement if _is_taken(place, current.get(place.pod), alive))
+    return any(pod is None or _taken_at(pod) <= failed_at(failed)[0] for pod in taken)
+
+
+def _is_taken(place: TaskPlacement, pod: Pod | None, alive: Callable[[str], bool]) -> bool:
+    if place.ended or (pod is not None and pod.status.phase == "Succeeded"):
+        return False
+    if pod is None or pod.leaving or not alive(place.node):
+        return True
+    return pod.status.phase == "Failed" and not to_blame(pod, alive)
+
+
+def _taken_at(pod: Pod) -> float:
+    """When a pod was taken away; where nobody says, before everything else."""
+    disrupted = pod.condition("DisruptionTarget")
+    return stamp(disrupted.last_transition_time) if disrupted is not None else -inf
+
+
 def _is_disrupted(pod: Pod) -> bool:
     disrupted = pod.condition("DisruptionTarget")
-    named = pod.status.reason in TAKEN_AWAY or is_rejected(pod)
+    named = (pod.status.reason in TAKEN_AWAY and not is_over_limit(pod)) or is_rejected(pod)
     return named or (disrupted is not None and disrupted.status == "True")
 
 
@@ -149,7 +176,7 @@ def cause(pod: Pod) -> str:
         again = f"and was started again {counted(container.restart_count, 'time')}"
         return one_line(f"container {container.name} exited with {end.exit_code} {end.reason} {again}")
     ended = next((s for s in statuses(pod) if s.state.terminated and s.state.terminated.exit_code != 0), None)
-    if ended and ended.state.terminated:
+    if ended and ended.state.terminated and not is_over_limit(pod):
         end = ended.state.terminated
         return one_line(f"container {ended.name} exited with {end.exit_code} {end.reason} {end.message}")
     disrupted = pod.condition("DisruptionTarget")

@@ -21,7 +21,7 @@ from muster.api import names
 from muster.kube.objects import Pod
 from muster.scheduling.counting import counted
 from muster_operator.dljob import placement_check, starting
-from muster_operator.dljob.faults import cause, failed_at, fails, restarts, trouble
+from muster_operator.dljob.faults import cause, failed_at, fails, restarts, taken_before, trouble
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service, notes, stays
 from muster_operator.dljob.rendezvous import end_alone
@@ -201,10 +201,11 @@ def _has_succeeded(pod: Pod | None) -> bool:
 def _requeued(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> bool:
     """Requeue the gang, or fail the job, if the gang cannot be complete any more."""
     own_failure = min((pod for pod in current.values() if fails(job, pod, alive)), key=failed_at, default=None)
-    if own_failure is not None:
+    found = trouble(job, current, alive, now, step)
+    if own_failure is not None and not (found is not None and taken_before(job, current, own_failure, alive)):
         _fail(job, own_failure, now, step)
         return True
-    found = trouble(job, current, alive, now, step) or starting.overdue(job, current, now, step)
+    found = found or starting.overdue(job, current, now, step)
     if found is not None:
         lessons = starting.learnt(job, found, digest, now)
         record(step, job, now).requeue(found.reason, found.message, avoid=found.avoid, lessons=lessons)
