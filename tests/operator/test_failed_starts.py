@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from builders.dljobs import NOW, Json, condition, container, roles, time
 from builders.external_pods import external_pods
 from builders.operator_harness import SPACE, OperatorHarness
+from muster.allocation.pods import pinned_to
 from muster.api import names
 from muster.kube import paths
 from muster.scheduling.decisions import Reason
@@ -183,6 +185,59 @@ async def test_pods_that_their_controller_creates_again_are_told_what_was_learnt
     await harness.turn(2)
     (gang,) = harness.external_pods.gangs()
     assert gang.start_failed
+
+
+REJECTED: Json = {"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected: no cpu"}
+
+
+async def replacements(harness: OperatorHarness, status: Json, **fields: Any) -> list[str | None]:
+    """Where the pods of a controller go, each of which meets this on its node and is made again under another name."""
+    nodes: list[str | None] = []
+    for number in range(5):
+        name = f"p{number}"
+        harness.pod(name, metadata={**OWNED, "creationTimestamp": time(harness.now)}, **fields)
+        await harness.turn(4, seconds=60)
+        (pod,) = (pod for pod in harness.stores.view.pods.values() if pod.metadata.name == name)
+        nodes.append(pinned_to(pod.spec))
+        if nodes[-1] is not None:
+            harness.change(paths.pods(SPACE, name), spec={"nodeName": nodes[-1]}, status=status)
+            await harness.turn(2)
+            await harness.turn(2, seconds=START_DEADLINE_SECONDS if status is CREATING else 1)
+            harness.end_pods()
+    return nodes
+
+
+@pytest.mark.parametrize("gang", [None, "g"])
+async def test_pod_that_a_kubelet_rejected_is_made_again_by_its_controller_and_goes_elsewhere(
+    harness: OperatorHarness, gang: str | None
+) -> None:
+    fields: Json = {"gang": gang, "size": 2} if gang else {}
+    if gang:
+        harness.pod("other", metadata=OWNED, **fields, **{**PINNED, "annotations": GIVEN}, node="n1", phase="Running")
+    assert await replacements(harness, REJECTED, **fields) == ["n1", "n2", "n1", "n2", None]
+    assert "2 nodes refused it: 2 (n1, ...) with: Pod was rejected: no cpu" in waiting(harness, "p4")
+    assert all(pod.start_failed for pod in harness.external_pods.gangs() if not pod.placement)
+
+
+async def test_pod_without_a_label_that_its_controller_makes_again_is_set_aside_in_the_end(harness: OperatorHarness) -> None:
+    """Its name is another each time, and so is that of its gang."""
+    nodes = await replacements(harness, CREATING)
+    assert nodes[:2] == ["n1", "n2"], "the node of a start that failed is avoided"
+    assert nodes[-1] is None
+    assert "has failed to start 4 times in a row" in waiting(harness, "p4")
+
+
+async def test_each_pod_of_a_controller_is_told_of_one_that_it_replaces(harness: OperatorHarness) -> None:
+    for name in ("p0", "p1"):
+        harness.pod(name, metadata=OWNED, **PINNED, node="n1", **CREATING)
+    await harness.turn()
+    await harness.turn(seconds=START_DEADLINE_SECONDS)
+    harness.end_pods()
+    for name in ("p2", "p3", "p4"):
+        harness.pod(name, metadata=OWNED)
+    await harness.turn(2)
+    told = [name for name in harness.pods() if names.FAILED_STARTS in harness.metadata(name)["annotations"]]
+    assert len(told) == 2
 
 
 async def test_pods_of_another_owner_begin_anew(harness: OperatorHarness) -> None:

@@ -78,12 +78,16 @@ def learnt(before: Lessons, pod: Pod, failed: Failure, digest: Digest, now: floa
 
 def read(pods: Iterable[Pod]) -> Lessons:
     """Return what the pods of a gang say of its starts; an unreadable text says nothing."""
-    text = next((text for pod in pods if (text := pod.metadata.annotation(names.FAILED_STARTS))), None)
+    return decoded(next((text for pod in pods if (text := pod.metadata.annotation(names.FAILED_STARTS))), None)) or Lessons()
+
+
+def decoded(text: str | None) -> Lessons | None:
+    """Return what an annotation says; None where there is none, or it cannot be read."""
     try:
-        found = _Text.model_validate_json(text) if text else _Text()
+        found = _Text.model_validate_json(text) if text else None
     except ValidationError:
-        return Lessons()
-    return Lessons(tuple(found.refusals), found.failed_start)
+        return None
+    return Lessons(tuple(found.refusals), found.failed_start) if found is not None else None
 
 
 def written(lessons: Lessons) -> str | None:

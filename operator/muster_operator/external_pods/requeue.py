@@ -18,11 +18,11 @@ from muster_operator import pod_events
 from muster_operator.controller import Context
 from muster_operator.external_pods import failed_starts, templates
 from muster_operator.external_pods.failed_starts import Failure, failure
-from muster_operator.external_pods.gangs import gang_name, is_over
+from muster_operator.external_pods.gangs import gang_name, is_external, is_over
 from muster_operator.external_pods.starts import Starts, outgrown
 from muster_operator.external_pods.templates import POD_TEMPLATES, PodTemplate, Step, next_step
 from muster_operator.external_pods.ungating import misplaced, stranded
-from muster_operator.pod_faults import is_unexplained
+from muster_operator.pod_faults import is_rejected, is_unexplained
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
 from muster_operator.sightings import Sightings
@@ -44,10 +44,14 @@ class Requeue:
         self._starts = Starts(context.work_queue)
         self._not_before: dict[str, float] = {}
         """When to create a parked pod again whose creation was rejected, by uid."""
+        self._rejected: list[Pod] = []
+        """Pods that their kubelets have rejected, and their controllers create again."""
         self._templates.subscribe(lambda *_: self._work_queue.plan_now())
+        context.stores.view.pods.subscribe(self._note_rejected)
 
     async def run(self, pods: list[Pod], now: float) -> None:
         """Requeue the gangs of these pods that cannot start, and bring parked pods on."""
+        self._learn_from_rejected(pods, now)
         stuck = self._stuck(pods, now)
         gangs: dict[str, list[Pod]] = {name: [] for name in stuck}
         for pod in pods if stuck else ():
@@ -123,13 +127,32 @@ class Requeue:
             self._starts.keep(name, first, text)
         return {first.metadata.uid: text}
 
+    def _note_rejected(self, old: Pod | None, new: Pod | None) -> None:
+        """Note a pod that is seen to be rejected; one that was when it was first seen may have taught its lesson before."""
+        if old is None or new is None or old.finished or new.metadata.controller is None:
+            return
+        if is_external(new) and new.metadata.annotation(names.RANK) is not None and is_rejected(new):
+            self._rejected.append(new)
+
+    def _learn_from_rejected(self, pods: Collection[Pod], now: float) -> None:
+        """Keep what rejected pods teach for those that their controllers create in their place."""
+        rejected, self._rejected = self._rejected, []
+        gangs: dict[str, list[Pod]] = {gang_name(pod): [pod] for pod in rejected}
+        for pod in pods if rejected else ():
+            gangs.get(gang_name(pod), []).append(pod)
+        for pod in rejected:
+            name = gang_name(pod)
+            before = failed_starts.decoded(self._starts.text(name)) or failed_starts.read(gangs[name])
+            known = failed_starts.learnt(before, pod, failure(pod), self._stores.node_digest, now)
+            self._starts.keep(name, pod, failed_starts.written(known) or "")
+
     async def remember(self, pods: Collection[Pod]) -> None:
         """Write on pods that a controller has created again what is known of their gang, and take it off gangs that run."""
-        notes = [*self._starts.kept(pods), *((pod, None) for pod in outgrown(pods))]
-        for pod, text in notes:
+        notes = [*self._starts.kept(pods), *((gang_name(pod), pod, None) for pod in outgrown(pods))]
+        for gang, pod, text in notes:
             try:
                 await self._api_writer.annotate(PODS, pod.metadata, {names.FAILED_STARTS: text})
-                self._starts.forget(gang_name(pod))
+                self._starts.forget(gang)
             except Conflict:
                 self._work_queue.plan_after_news()
             except KubeError as error:

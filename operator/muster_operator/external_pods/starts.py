@@ -22,6 +22,9 @@ MOST_KEPT = 10_000
 
 class _Note(NamedTuple):
     owner: str
+    """The controller's uid; "" of none."""
+    is_alone: bool
+    """Whether the gang is a pod without a label, which may come back under another name."""
     text: str
 
 
@@ -44,21 +47,31 @@ class Starts:
 
     def keep(self, gang: str, pod: Pod, text: str) -> None:
         """Keep what is to be written on a gang's pods once the controller of this one has created them again."""
-        owner = pod.metadata.controller
-        self._notes[gang] = _Note(owner.uid if owner is not None else "", text)
+        self._notes[gang] = _Note(_owner(pod), pod.metadata.label(names.GANG) is None, text)
         if len(self._notes) > MOST_KEPT:
             self._notes.popitem(last=False)
 
-    def kept(self, pods: Collection[Pod]) -> Iterator[tuple[Pod, str]]:
-        """Return the first pod of each such gang that is back, with what it is to say."""
-        back: dict[str, Pod] = {}
-        for pod in pods if self._notes else ():
-            note = self._notes.get(gang_name(pod))
-            owner = pod.metadata.controller
-            if note is not None and pod.gated and not pod.leaving and owner is not None and owner.uid == note.owner:
-                back.setdefault(gang_name(pod), pod)
-        for gang, pod in back.items():
-            yield pod, self._notes[gang].text
+    def text(self, gang: str) -> str | None:
+        """Return what is kept of a gang."""
+        return note.text if (note := self._notes.get(gang)) is not None else None
+
+    def kept(self, pods: Collection[Pod]) -> Iterator[tuple[str, Pod, str]]:
+        """Return each such gang that is back, with the pod that is to say what is kept: one that says such a thing already."""
+        if not self._notes:
+            return
+        present = [pod for pod in pods if not pod.leaving and pod.metadata.controller is not None]
+        back = {gang_name(pod): pod for pod in reversed(present) if pod.gated}
+        back |= {gang_name(pod): pod for pod in present if _says(pod)}
+        new: dict[str, list[Pod]] = {}
+        for pod in present:
+            if pod.gated and pod.metadata.label(names.GANG) is None and not _says(pod) and gang_name(pod) not in self._notes:
+                new.setdefault(_owner(pod), []).append(pod)
+        for gang, note in list(self._notes.items()):
+            same = back.get(gang)
+            if same is not None and _owner(same) == note.owner:
+                yield gang, same, note.text
+            elif note.is_alone and (others := new.get(note.owner)):
+                yield gang, others.pop(), note.text
 
     def forget(self, gang: str) -> None:
         """Forget what was to be written on a gang's pods."""
@@ -72,6 +85,15 @@ def outgrown(pods: Collection[Pod]) -> list[Pod]:
     for pod in pods if noted else ():
         gangs.get(gang_name(pod), []).append(pod)
     return [pod for pod in noted if whole(gangs[gang_name(pod)])]
+
+
+def _owner(pod: Pod) -> str:
+    owner = pod.metadata.controller
+    return owner.uid if owner is not None else ""
+
+
+def _says(pod: Pod) -> bool:
+    return pod.metadata.annotation(names.FAILED_STARTS) is not None
 
 
 def _starts(pod: Pod) -> bool:
