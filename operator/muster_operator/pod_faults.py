@@ -26,6 +26,8 @@ SILENT = frozenset({"ContainerCreating", "PodInitializing"})
 _OVER_LIMIT = re.compile(r"\bexceed(s|ed) .*\blimit\b")
 """What the kubelet says of a pod that it evicts because the pod wrote more than its own limit of local storage."""
 _ALL_NODES = re.compile(r"0/\d+ nodes are available: (?P<parts>.*?)\.?(?: preemption: .*| no new claims .*)?$")
+_TO_BE_MADE = re.compile(r"waiting for .* controller to create|was not created for pod", re.IGNORECASE)
+"""What kube-scheduler says while a claim that is made with a pod is not there yet, or still is that of a pod before."""
 _OTHER_NODES = "didn't match Pod's node affinity/selector"
 """What kube-scheduler says of every node but the one to which a pod is pinned."""
 
@@ -56,6 +58,20 @@ def scheduler_words(pod: Pod) -> str:
     parts = found["parts"].split(", ") if (found := _ALL_NODES.match(words)) else []
     of_the_node = [re.sub(r"^\d+ ", "", part) for part in parts if _OTHER_NODES not in part]
     return ", ".join(of_the_node) or words
+
+
+def is_refused(pod: Pod) -> bool:
+    """Say whether kube-scheduler has refused a pod, and does not only wait for claims that are made with it."""
+    said = pod.condition("PodScheduled")
+    return pod.refused and said is not None and _TO_BE_MADE.search(said.message) is None
+
+
+def refusal(pod: Pod) -> str:
+    """Return why the node of a pinned pod refuses it, "" where the words are about no node: a claim does not exist, say."""
+    said = pod.condition("PodScheduled")
+    found = _ALL_NODES.match(one_line(said.message)) if said is not None else None
+    counts = [part for part in found["parts"].split(", ") if part[:1].isdigit()] if found else []
+    return "" if found and not counts else scheduler_words(pod)
 
 
 def is_rejected(pod: Pod) -> bool:

@@ -64,6 +64,14 @@ def test_refusal_of_a_node_is_learnt_with_its_words() -> None:
     assert failed.message == "pod a cannot start on the node that it is pinned to: no card"
 
 
+def test_word_of_kube_scheduler_about_no_node_is_learnt_of_none() -> None:
+    message = '0/2 nodes are available: persistentvolumeclaim "data" not found. preemption: 0/2 nodes are available'
+    said = condition("PodScheduled", "False", reason="Unschedulable", message=message, since=NOW)
+    pod = external_pods("a", **PINNED, conditions=[said])
+    known = learnt(NOTHING_LEARNT, pod, failure(pod), UNCHANGED, NOW)
+    assert (known.refusals, known.failed is not None, known.failures) == ((), True, 0)
+
+
 def test_gang_that_failed_to_start_preempts_nobody_and_leaves_out_what_refused_it() -> None:
     gang = pod_gang("vision/pod:a", [external_pods("a")], lessons=after(REFUSED, REFUSED)).gang
     assert (gang.start_failed, gang.refused, gang.unplannable) == (True, {"n1": "no card"}, "")

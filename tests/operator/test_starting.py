@@ -256,6 +256,31 @@ def test_nodes_refused_in_a_row_stay_avoided() -> None:
     assert gang_of(written(gang, unbound(gang, 1))).avoid == {"n1", "n3", "n6"}
 
 
+NO_HELP = "preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
+MAKING = (
+    f'0/4 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim "a-b". {NO_HELP}'
+)
+OF_BEFORE = f"0/4 nodes are available: PVC vision/a-b was not created for pod vision/a (pod is not owner). {NO_HELP}"
+MISSING = f'0/4 nodes are available: persistentvolumeclaim "data" not found. {NO_HELP}'
+
+
+@pytest.mark.parametrize("message", [MAKING, OF_BEFORE])
+def test_pod_waits_for_the_claims_that_are_made_with_it(message: str) -> None:
+    """Kubernetes makes them, or removes those of the pod before, at its own pace: no node has refused the pod."""
+    gang = placed(job())
+    pods = unbound(gang, 0, 1, message=message)
+    assert look(gang, pods) == {"service": True}
+    assert look(gang, pods, now=LATER) == {"status": ("Queued", "Requeued", "StartDeadlineExceeded")}
+    assert written(gang, pods, LATER).status.message.endswith(message.partition(": ")[2].partition(". ")[0])
+
+
+def test_word_of_kube_scheduler_about_no_node_is_learnt_of_none() -> None:
+    gang = placed(job())
+    after = written(gang, unbound(gang, 0, 1, message=MISSING))
+    assert (after.status.refusals, after.status.avoid, gang_of(after).start_failed) == ([], [], True)
+    assert after.status.message == f"pod {W0} on node n1: {MISSING.rstrip('.')}"
+
+
 def test_refusal_counts_against_no_limit_but_nobody_is_preempted_after_it() -> None:
     gang = refused_by_all(9)
     assert gang.status.failed_start is not None

@@ -18,10 +18,11 @@ from muster_operator.pod_faults import (
     TAKEN_AWAY,
     crash,
     is_over_limit,
+    is_refused,
     is_rejected,
     loops,
     one_line,
-    scheduler_words,
+    refusal,
     start_fault,
     statuses,
 )
@@ -70,10 +71,10 @@ def trouble(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now
             return Trouble("PodMisplaced", f"pod {place.pod} {elsewhere}")
         if fault := start_fault(pod):
             return Trouble("PodStartFailed", f"{on}: {fault}", pod=place.pod, is_start=True)
-        if pod.refused and (until := _believed_at(pod)) <= now:
-            words = {node: scheduler_words(other) for node, other in _refused(job, current, now)}
-            return Trouble("PodUnschedulable", f"{on}: {_scheduled(pod)}", [place.node, *words], place.pod, words)
-        if pod.refused:
+        if is_refused(pod) and (until := _believed_at(pod)) <= now:
+            words = {node: said for node, other in _refused(job, current, now) if (said := refusal(other))}
+            return Trouble("PodUnschedulable", f"{on}: {_scheduled(pod)}", [*words], place.pod, words)
+        if is_refused(pod):
             step.check_by(until)
     return None
 
@@ -82,7 +83,7 @@ def _refused(job: Job, current: Mapping[str, Pod], now: float) -> Iterator[tuple
     """The pods of the gang that kube-scheduler does not bind, each with the node to which it is pinned."""
     for place in job.status.placement:
         pod = current.get(place.pod)
-        if pod is not None and pod.refused and _believed_at(pod) <= now:
+        if pod is not None and is_refused(pod) and _believed_at(pod) <= now:
             yield place.node, pod
 
 

@@ -53,7 +53,7 @@ def learnt(job: Job, found: Trouble, digest: Digest, now: float) -> Lessons:
     """Return what is known of the starts of a job, with what this trouble teaches."""
     before, of = job.lessons, for_generation(job, digest)
     after = before.refused_by(found.refused, of, now)
-    if job.status.phase != "Admitted" or not (found.is_start or found.refused or _failed_before(job)):
+    if job.status.phase != "Admitted" or not (found.pod or _failed_before(job)):
         return after
     if found.is_start:
         after = after.failed_on(next(place.node for place in job.status.placement if place.pod == found.pod), found.message, of)

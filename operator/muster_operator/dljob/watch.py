@@ -19,6 +19,7 @@ from muster_operator.dljob.decoding import DLJOBS
 from muster_operator.dljob.job import Job, Unreadable
 from muster_operator.dljob.leftovers import in_the_way, is_own, job_of_pod
 from muster_operator.dljob.resources import PRIORITY_CLASSES, SERVICES, PriorityClass, Service
+from muster_operator.pod_faults import is_refused
 from muster_operator.reporting import about, about_pod
 from muster_operator.sightings import Sightings
 from muster_operator.wishes import answer
@@ -198,7 +199,7 @@ def _matters_to_job(old: Pod | None, new: Pod | None) -> bool:
         return True
     before, after = old.metadata, new.metadata
     return (
-        (old.status.phase, old.refused, old.leaving) != (new.status.phase, new.refused, new.leaving)
+        (old.status.phase, is_refused(old), old.leaving) != (new.status.phase, is_refused(new), new.leaving)
         or (before.uid, before.annotations) != (after.uid, after.annotations)
         or (before.labels, before.owner_references) != (after.labels, after.owner_references)
         or old.status.container_statuses != new.status.container_statuses

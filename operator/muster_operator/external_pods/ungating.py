@@ -22,7 +22,7 @@ from muster.scheduling.gang import Assigned, Placement
 from muster.scheduling.topology.links import gpu_set, indices
 from muster_operator.external_pods.gangs import PodGang, gang_name, is_external, is_over
 from muster_operator.pinning import UNSCHEDULABLE_SECONDS, pinned
-from muster_operator.pod_faults import is_rejected, start_fault
+from muster_operator.pod_faults import is_refused, is_rejected, start_fault
 from muster_operator.timestamps import stamp
 
 
@@ -114,7 +114,7 @@ def stranded(pod: Pod, alive: Callable[[str], bool], now: float) -> tuple[bool, 
     if node is None:
         return False, None
     scheduled = pod.condition("PodScheduled")
-    if alive(node) and not pod.refused:
+    if alive(node) and not is_refused(pod):
         return False, None
     since = scheduled.last_transition_time if scheduled else pod.metadata.creation_timestamp
     until = stamp(since) + UNSCHEDULABLE_SECONDS
