@@ -36,6 +36,11 @@ class NodeLoss:
             return False
         return node.ready or not (_is_out_of_service(node) or self._left(name) <= 0)
 
+    def is_ready(self, name: str) -> bool:
+        """Return whether a node is there and ready at this moment."""
+        node = self._nodes.get(name)
+        return node is not None and node.ready
+
     def check_in(self, names: Iterable[str]) -> float | None:
         """Return in how many seconds the first of these nodes may be lost by time alone; None if none will be."""
         left = (self._left(name) for name in names if name in self._since) if self._since else ()

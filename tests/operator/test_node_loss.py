@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from builders.dljobs import Json, job, placed, roles
+from builders.dljobs import Json, container, job, placed, roles, time
 from builders.operator_harness import NODE_LOSS_GRACE, SPACE, OperatorHarness
 from muster.kube import paths
 from muster.kube.objects import Node
@@ -85,6 +85,21 @@ async def test_gang_runs_on_while_its_node_is_not_ready_for_a_moment(harness: Op
         await harness.turn(2, seconds=1)
     await harness.turn(2, seconds=2 * NODE_LOSS_GRACE)
     assert (harness.status(), len(harness.server.writes("DELETE", "PATCH"))) == (before, written)
+
+
+async def test_program_that_fails_while_a_node_of_its_gang_is_not_ready_is_not_to_blame(harness: OperatorHarness) -> None:
+    """Its peer is gone long before the node is lost; the gang is broken, so the grace is not waited for."""
+    harness.submit(roles=roles(workers=2, gpus=4), backoffLimit=0)
+    await harness.turn(3)
+    harness.run_pods()
+    await harness.turn()
+    harness.node("n2", ready=False)
+    await harness.turn(seconds=1)
+    ended = container(terminated={"exitCode": 1, "reason": "Error", "finishedAt": time(harness.now)})
+    harness.change(paths.pods(SPACE, "vgg16-worker-0"), status={"phase": "Failed", "containerStatuses": [ended]})
+    await harness.turn()
+    assert (harness.status()["phase"], harness.status()["timeline"][-1]["reason"]) == ("Queued", "NodeLost")
+    assert harness.status().get("restarts", 0) == 0
 
 
 async def silenced(harness: OperatorHarness) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builders.dljobs import NOW, after, changed, condition, job, pods_of, roles, started, time
+from builders.dljobs import NOW, after, changed, condition, job, placed, pods_of, roles, started, time
 from builders.operator_harness import SPACE, OperatorHarness
 from builders.steps import look, step_of
 from muster.kube import paths
@@ -49,6 +49,18 @@ def test_pod_of_a_lost_node_is_not_waited_for() -> None:
     gang = after(before, lambda record: record.requeue("NodeLost", "gone"))
     pods = {name: changed(pod, leaving=True) for name, pod in pods_of(before).items()}
     assert look(gang, pods, dead={"n1"}, now=LONG) == {"service": False, "destroy": ["vgg16-worker-0"]}
+
+
+def test_start_that_an_earlier_pod_holds_up_is_no_failed_start() -> None:
+    """The gang was to move; its GPUs come free again, and it waits for the pod that does not end."""
+    before = started(job(roles=WHOLE))
+    gang = placed(before, ["n2"])
+    pods = {name: changed(pod, leaving=True) for name, pod in pods_of(before).items()}
+    step = step_of(gang, pods, now=NOW + 600)
+    waited = "waits for the end of pod vgg16-worker-0 on node n1"
+    assert message(step.status) == f"pod vgg16-worker-0 on node n2 has not started within 600 s: {waited}"
+    assert step.status is not None
+    assert (step.status.status.phase, step.status.status.failed_start) == ("Queued", None)
 
 
 async def test_gang_that_waits_for_a_pod_of_another_gang_names_it(harness: OperatorHarness) -> None:

@@ -144,16 +144,18 @@ def to_blame(pod: Pod, alive: Callable[[str], bool]) -> bool:
 
 def taken_before(job: Job, current: Mapping[str, Pod], failed: Pod, alive: Callable[[str], bool]) -> bool:
     """Say whether a pod of the gang was taken away by the time that this one failed: then it failed for that."""
-    if job.status.phase != "Running":
-        return False
-    taken = (current.get(place.pod) for place in job.status.placement if _is_taken(place, current.get(place.pod), alive))
+    taken = (current.get(place.pod) for place in job.status.placement if _is_taken(job, place, current.get(place.pod), alive))
     return any(pod is None or _taken_at(pod) <= failed_at(failed)[0] for pod in taken)
 
 
-def _is_taken(place: TaskPlacement, pod: Pod | None, alive: Callable[[str], bool]) -> bool:
+def _is_taken(job: Job, place: TaskPlacement, pod: Pod | None, alive: Callable[[str], bool]) -> bool:
     if place.ended or (pod is not None and pod.status.phase == "Succeeded"):
         return False
-    if pod is None or pod.leaving or not alive(place.node):
+    if not alive(place.node):
+        return True
+    if pod is None:
+        return job.status.phase == "Running"
+    if pod.leaving:
         return True
     return pod.status.phase == "Failed" and not to_blame(pod, alive)
 

@@ -35,12 +35,19 @@ STOPPING_SECONDS = 5.0
 
 
 def next_step(
-    job: Job, pods: Iterable[Pod], alive: Callable[[str], bool], now: float, blocked: str = "", digest: Digest = UNCHANGED
+    job: Job,
+    pods: Iterable[Pod],
+    alive: Callable[[str], bool],
+    now: float,
+    blocked: str = "",
+    digest: Digest = UNCHANGED,
+    ready: Callable[[str], bool] | None = None,
 ) -> Step:
-    """Return the next step for a job with these pods; `alive` says of a node whether it is there and ready.
+    """Return the next step for a job with these pods; `alive` says of a node whether what runs there may go on.
 
-    `blocked` is the sentence about what has the job's names and is not its own; empty if nothing has. `digest` tells of a node
-    whether it has changed since it refused a pod.
+    `ready` says whether it is ready at this moment (by default, whether it is alive). `blocked` is the sentence about what has
+    the job's names and is not its own; empty if nothing has. `digest` tells of a node whether it has changed since it refused
+    a pod.
     """
     step = Step()
     mine = sorted(pods, key=lambda pod: pod.metadata.name)
@@ -59,7 +66,7 @@ def next_step(
     elif job.status.placement and (misfit := placement_check.misfit(job)) is not None:
         record(step, job, now).requeue("PlacementInvalid", f"the placement in the status is not this job's: {misfit}")
     elif job.status.placement:
-        _placed(job, mine, alive, now, step, digest)
+        _placed(job, mine, alive, now, step, digest, ready or alive)
     else:
         _unplaced(job, mine, alive, now, step, digest)
         if blocked and step.status is None and not job.suspended and job.status.phase != "Suspended":
@@ -137,7 +144,15 @@ def _learnt(job: Job, now: float, step: Step, digest: Digest) -> None:
         step.check_by(standing.until)
 
 
-def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> None:
+def _placed(
+    job: Job,
+    pods: list[Pod],
+    alive: Callable[[str], bool],
+    now: float,
+    step: Step,
+    digest: Digest,
+    ready: Callable[[str], bool],
+) -> None:
     attempt = str(job.status.attempt)
     placed = {place.pod: place for place in job.status.placement}
     mine = [
@@ -160,7 +175,7 @@ def _placed(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float,
     _await_end(job, left_over, stamp(job.status.admitted_at), now, step)
     if _succeeded(job, current):
         record(step, job, now).finish(True, "Completed", "the gang ran to its end")
-    elif not _requeued(job, current, alive, now, step, digest) and not left_over and not staying:
+    elif not _broken(job, current, left_over, alive, ready, now, step, digest) and not left_over and not staying:
         _complete(job, current, now, step)
 
 
@@ -198,14 +213,26 @@ def _has_succeeded(pod: Pod | None) -> bool:
     return pod is not None and pod.status.phase == "Succeeded"
 
 
-def _requeued(job: Job, current: dict[str, Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> bool:
-    """Requeue the gang, or fail the job, if the gang cannot be complete any more."""
-    own_failure = min((pod for pod in current.values() if fails(job, pod, alive)), key=failed_at, default=None)
-    found = trouble(job, current, alive, now, step)
-    if own_failure is not None and not (found is not None and taken_before(job, current, own_failure, alive)):
-        _fail(job, own_failure, now, step)
+def _broken(
+    job: Job,
+    current: dict[str, Pod],
+    left_over: list[Pod],
+    alive: Callable[[str], bool],
+    ready: Callable[[str], bool],
+    now: float,
+    step: Step,
+    digest: Digest,
+) -> bool:
+    """Requeue the gang, or fail the job, if the gang cannot be complete any more.
+
+    Where a program has failed, a node that is not ready has lasted for long enough: it may be why.
+    """
+    failed = min((pod for pod in current.values() if fails(job, pod, alive)), key=failed_at, default=None)
+    found = trouble(job, current, alive if failed is None else ready, now, step)
+    if failed is not None and not (found is not None and taken_before(job, current, failed, ready)):
+        _fail(job, failed, now, step)
         return True
-    found = found or starting.overdue(job, current, now, step)
+    found = found or starting.overdue(job, current, left_over, now, step)
     if found is not None:
         lessons = starting.learnt(job, found, digest, now)
         record(step, job, now).requeue(found.reason, found.message, avoid=found.avoid, lessons=lessons)

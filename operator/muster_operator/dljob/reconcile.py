@@ -58,7 +58,8 @@ class Reconciler:
     def _next(self, job: Job, now: float) -> None:
         blocked = self._jobs.in_the_way(job) if self._check.has_passed(job) else ""
         pods = self._jobs.pods_of(job)
-        step = next_step(job, pods, self._node_loss.is_alive, now, blocked, self._stores.node_digest)
+        loss = self._node_loss
+        step = next_step(job, pods, loss.is_alive, now, blocked, self._stores.node_digest, loss.is_ready)
         if step.check_at is not None:
             self._work_queue.mark_at(key_of(job.key), step.check_at)
         nodes = {place.node for place in job.status.placement} | {pod.spec.node_name for pod in pods if pod.spec.node_name}

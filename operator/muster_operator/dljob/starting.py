@@ -5,7 +5,7 @@ Kueue's waitForPodsReady is the model (KEP-349): a time within which all pods ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from muster.api.status import FailedStart
 from muster.kube.objects import Pod
@@ -19,8 +19,11 @@ from muster_operator.pod_faults import hold_up, is_unexplained
 from muster_operator.timestamps import stamp
 
 
-def overdue(job: Job, current: Mapping[str, Pod], now: float, step: Step) -> Trouble | None:
-    """Return that a gang has not started by its deadline, with the pod and the words that say most; None before that."""
+def overdue(job: Job, current: Mapping[str, Pod], left_over: Sequence[Pod], now: float, step: Step) -> Trouble | None:
+    """Return that a gang has not started by its deadline, with the pod and the words that say most; None before that.
+
+    That pods of an earlier placement (`left_over`) do not end, and so keep new ones back, is no fault of this start.
+    """
     if job.status.phase != "Admitted":
         return None
     until = _admitted_at(job) + job.spec.start_deadline_seconds
@@ -38,6 +41,9 @@ def overdue(job: Job, current: Mapping[str, Pod], now: float, step: Step) -> Tro
     pod = current.get(place.pod)
     more = f", like {counted(len(waiting) - 1, 'other')}" if len(waiting) > 1 else ""
     missed = f"pod {place.pod} on node {place.node} has not started within {job.spec.start_deadline_seconds} s{more}"
+    if pod is None and left_over:
+        words = f"waits for the end of pod {left_over[0].metadata.name} on node {left_over[0].spec.node_name}"
+        return Trouble("StartDeadlineExceeded", f"{missed}: {words}")
     words = hold_up(pod) if pod is not None else "it has not been created"
     step.unexplained = pod if pod is not None and is_unexplained(pod) else None
     return Trouble("StartDeadlineExceeded", f"{missed}: {words}", [place.node], place.pod, is_start=True)
