@@ -140,8 +140,10 @@ class Backlog:
     # Steps of the benchmark
 
     async def submit(self, number: int) -> None:
-        """Create so many gangs."""
-        await _all(self._client.create(paths.dljobs(SPACE), _dljob(f"gang-{next(self._numbers):05}")) for _ in range(number))
+        """Create so many gangs, and wait until the watch has brought them."""
+        gangs = [f"gang-{next(self._numbers):05}" for _ in range(number)]
+        await _all(self._client.create(paths.dljobs(SPACE), _dljob(gang)) for gang in gangs)
+        await self._until(lambda: all(_key(gang) in self._jobs for gang in gangs))
 
     async def wait_full(self) -> None:
         """Wait until as many gangs run as there is room for."""
