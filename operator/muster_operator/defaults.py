@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from muster.allocation.pods import requests_of_whole_pod
 from muster.kube import paths
 from muster.kube.objects import Container, Demand, Meta, PodSpec, PodToleration, decoder
 from muster.kube.quantity import BadQuantity, parse
@@ -91,6 +92,7 @@ class Added(NamedTuple):
             overhead=spec.overhead or dict(runtime.overhead) or None,
             node_selector={**runtime.selector, **(spec.node_selector or {})} or None,
             tolerations=[*(spec.tolerations or ()), *runtime.tolerations] or None,
+            resources=spec.resources and Demand(requests_of_whole_pod(spec), spec.resources.limits),
         )
 
     def _filled(self, containers: Iterable[Container]) -> list[Container]:

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.anything import anything, damaged
-from muster.allocation.nodes import Translation, translate
+from muster.allocation.nodes import Translation, translate, unusable
 from muster.api import names
 from muster.kube.objects import Node
 from muster.scheduling import planner
 from muster.scheduling.decisions import Place
 from muster.scheduling.gang import Gang, Task
 from muster.scheduling.snapshot import Snapshot
+from muster.scheduling.topology.eligibility import Taint
 from muster.scheduling.topology.links import MOST_GPUS, uniform
 from muster.scheduling.topology.machine import unknown_machine
 from muster.scheduling.topology.node import Node as CoreNode
@@ -40,6 +41,15 @@ def test_node_is_translated_without_a_word() -> None:
     found, problem = offering(2, TWO)
     assert found is not None
     assert (found.machine.links, found.healthy, problem) == ((("X", "NV4"), ("NV4", "X")), 0b11, "")
+
+
+def test_node_that_takes_no_pods_keeps_its_taints() -> None:
+    """A spread constraint that honours taints does not compare its domain."""
+    taint = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+    body = {"metadata": {"name": "n"}, "spec": {"unschedulable": True, "taints": [taint]}}
+    found = unusable(msgspec.convert(body, Node), readable=True)
+    assert found is not None
+    assert (found.node.taints, found.why) == ((Taint(taint["key"], effect="NoSchedule"),), "are cordoned")
 
 
 @pytest.mark.parametrize("gpus", [65, 5000, "1e9", "1e999999999"])

@@ -49,6 +49,24 @@ def test_pod_level_amounts_stand_in_place_of_those_of_containers() -> None:
     assert resources_of(one) == Resources(3001, 5, 1)
 
 
+@pytest.mark.parametrize(
+    ("containers", "amount"),
+    [
+        ([container()], 8000),
+        ([container(cpu=2), container()], 2000),
+        ([{"name": "c", "resources": {"limits": {"cpu": 3}}}], 3000),
+    ],
+    ids=["no container requests any", "one requests some", "one has a limit of its own"],
+)
+def test_pod_level_limit_is_what_is_requested_where_no_container_requests_any(containers: Any, amount: int) -> None:
+    assert resources_of(pod(*containers, resources={"limits": {"cpu": 8}})).cpu == amount
+
+
+def test_pod_level_limit_of_huge_pages_is_requested_in_any_case() -> None:
+    one = pod(container(hugepages_2Mi=2), resources={"limits": {"hugepages-2Mi": 7}})
+    assert resources_of(one).others == (("hugepages-2Mi", 7),)
+
+
 def test_device_of_another_plugin_is_counted_by_its_limit() -> None:
     one = pod({"name": "c", "resources": {"limits": {"rdma/hca": "1", "nvidia.com/gpu": 8}}})
     assert resources_of(one).others == (("rdma/hca", 1),)
@@ -60,6 +78,12 @@ def test_host_ports_are_resources_of_the_node() -> None:
     assert resources_of(one).others == ((f"{HOST_PORT}TCP/8080", 1),)
     networked = pod(container([{"containerPort": 81, "protocol": "UDP"}]), hostNetwork=True)
     assert resources_of(networked).others == ((f"{HOST_PORT}UDP/81", 1),)
+
+
+def test_host_port_of_one_address_is_named_with_it() -> None:
+    ports = [{"containerPort": 80, "hostPort": 80, "hostIP": ip} for ip in ("127.0.0.1", "0.0.0.0")]
+    others = resources_of(pod(container(ports))).others
+    assert others == ((f"{HOST_PORT}TCP/80", 1), (f"{HOST_PORT}TCP/80 at 127.0.0.1", 1))
 
 
 def test_preferred_terms_keep_their_weights() -> None:

@@ -87,7 +87,7 @@ def _is_even(rule: Rule, task: Task, node: str, nodes: Mapping[str, Node], pods:
     }
     counts = dict.fromkeys(eligible.values(), 0)
     for pod in pods:
-        if pod.node in eligible and not pod.leaving and matches(rule, pod.relations):
+        if rule.selector and pod.node in eligible and not pod.leaving and matches(rule, pod.relations):
             counts[eligible[pod.node]] += 1
     least = min(counts.values()) if len(counts) >= rule.min_domains else 0
     return counts.get(nodes[node].labels[rule.key], 0) + matches(rule, task.relations) - least <= rule.max_skew

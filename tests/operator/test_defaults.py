@@ -10,7 +10,7 @@ import pytest
 from builders.dljobs import Json, roles, template
 from builders.operator_harness import SPACE, OperatorHarness
 from muster.kube import paths
-from muster.kube.objects import Demand, PodSpec, PodToleration
+from muster.kube.objects import Container, Demand, PodSpec, PodToleration
 from muster.kube.store import Store
 from muster_operator.defaults import LIMIT_RANGES, Added, Defaults, Runtime
 
@@ -57,6 +57,13 @@ def test_pod_gets_the_overhead_of_its_runtime_class_and_keeps_its_own() -> None:
     assert ADDED.to(PodSpec(runtime_class_name="kata")).overhead == {"cpu": "250m"}
     assert ADDED.to(PodSpec(runtime_class_name="kata", overhead={"cpu": "1"})).overhead == {"cpu": "1"}
     assert ADDED.to(PodSpec(runtime_class_name="runc")).overhead is None
+
+
+def test_default_of_a_container_comes_too_late_for_what_the_pod_requests_as_a_whole() -> None:
+    """The API server has made a request of the pod's limit before LimitRanger is asked."""
+    one = msgspec.convert({"containers": [{}], "resources": {"limits": {"cpu": "8", "memory": "1Gi"}}}, PodSpec)
+    assert ADDED.to(one).resources == Demand({"cpu": "8", "memory": "1Gi"}, {"cpu": "8", "memory": "1Gi"})
+    assert ADDED.to(PodSpec(containers=[Container()])).resources is None
 
 
 def test_pod_gets_selector_and_tolerations_of_its_runtime_class_beside_its_own() -> None:

@@ -44,6 +44,30 @@ def test_node_has_each_host_port_once_without_listing_it() -> None:
     assert node - port + port == node
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "conflict"),
+    [
+        ("TCP/80", "TCP/80 at 10.0.0.1", True),
+        ("TCP/80 at 10.0.0.1", "TCP/80 at 10.0.0.1", True),
+        ("TCP/80 at 10.0.0.1", "TCP/80 at 10.0.0.2", False),
+        ("TCP/80 at 10.0.0.1", "UDP/80", False),
+        ("TCP/80", "TCP/8080 at 10.0.0.1", False),
+    ],
+)
+def test_host_port_of_all_addresses_takes_that_of_each(one: str, other: str, conflict: bool) -> None:
+    first, second = (Resources(pods=1, others=((f"{HOST_PORT}{port}", 1),)) for port in (one, other))
+    node = Resources(pods=8)
+    assert (node - first).covers(second) is not conflict
+    assert (node - second).covers(first) is not conflict
+
+
+def test_node_that_others_have_overcommitted_takes_what_asks_for_nothing_of_that() -> None:
+    node = Resources(-1, -1, 8)
+    assert node.holds(Resources(pods=1), 9) == 8
+    assert not node.covers(Resources(cpu=1, pods=1))
+    assert not node.covers(Resources(memory=1, pods=1))
+
+
 @given(resources, resources)
 def test_what_was_taken_and_given_back_was_never_gone(has: Resources, part: Resources) -> None:
     assert has - part + part == has

@@ -52,7 +52,7 @@ def unusable(node: Node, readable: bool) -> core.Unusable | None:
         why = "have an amount in status.allocatable that cannot be read"
     else:
         return None
-    bare = core.Node(node.metadata.name, unknown_machine(0), 0, 0, labels=node.metadata.labels or {})
+    bare = core.Node(node.metadata.name, unknown_machine(0), 0, 0, labels=node.metadata.labels or {}, taints=_taints(node))
     return core.Unusable(bare, why)
 
 
@@ -76,9 +76,13 @@ def _translate(node: Node) -> Translation:
         rack=labels.get(names.RACK, ""),
         block=labels.get(names.BLOCK, ""),
         labels=labels,
-        taints=tuple(Taint(t.key, t.value, t.effect) for t in node.spec.taints or ()),
+        taints=_taints(node),
     )
     return Translation(facts, hardware.problem)
+
+
+def _taints(node: Node) -> tuple[Taint, ...]:
+    return tuple(Taint(t.key, t.value, t.effect) for t in node.spec.taints or ())
 
 
 def _others(allocatable: Mapping[str, str | int]) -> Amounts:

@@ -16,11 +16,12 @@ from muster.api import names
 from muster.kube.objects import Demand, NodeAffinity, Pod, PodSpec, Term, Terms
 from muster.kube.quantity import BadQuantity, milli, whole
 from muster.scheduling.resource_quota import Charge
-from muster.scheduling.resources import HOST_PORT, PLENTY, Amounts, Resources
+from muster.scheduling.resources import AT, HOST_PORT, PLENTY, Amounts, Resources
 from muster.scheduling.topology.eligibility import Alternatives, Constraint, Requirement, Toleration
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set
 
 _INDEX = re.compile("[0-9]{1,2}")
+_EVERY_ADDRESS = ("", "0.0.0.0")  # what kube-scheduler takes for all of them
 COUNTED_APART = frozenset({"cpu", "memory", "pods", names.GPU})
 """Resources that have a place of their own in the core."""
 
@@ -84,8 +85,12 @@ def _others(spec: PodSpec) -> Amounts:
     return tuple(sorted((name, amount) for name, amount in amounts.items() if amount)) if amounts else ()
 
 
+def _of_containers(spec: PodSpec) -> Iterator[Demand]:
+    return (container.resources for container in chain(spec.containers, spec.init_containers or ()))
+
+
 def _demands(spec: PodSpec) -> Iterator[Demand]:
-    yield from (container.resources for container in chain(spec.containers, spec.init_containers or ()))
+    yield from _of_containers(spec)
     if spec.resources:
         yield spec.resources
 
@@ -95,13 +100,14 @@ def _names(demand: Demand) -> Iterable[str]:
 
 
 def _host_ports(spec: PodSpec) -> Iterator[str]:
-    """The ports that a pod takes of its node. On whichever address: two pods seldom share a port by different ones."""
+    """The ports that a pod takes of its node."""
     sidecars = (container for container in spec.init_containers or () if container.restart_policy == "Always")
     for container in chain(spec.containers, sidecars):
         for port in container.ports or ():
             number = port.host_port or (port.container_port if spec.host_network else 0)
             if number:
-                yield f"{HOST_PORT}{port.protocol}/{number}"
+                address = "" if port.host_ip in _EVERY_ADDRESS else f"{AT}{port.host_ip}"
+                yield f"{HOST_PORT}{port.protocol}/{number}{address}"
 
 
 def _amount(
@@ -111,7 +117,7 @@ def _amount(
 
     What the pod asks for as a whole stands in place of that (KEP-2837).
     """
-    if spec.resources is not None and (whole_pod := of(spec.resources, name)):
+    if whole_pod := _of_whole_pod(spec, name, of):
         return read(whole_pod)
     sidecars = most = 0
     for container in spec.init_containers or ():
@@ -121,6 +127,24 @@ def _amount(
         else:
             most = max(most, sidecars + amount)
     return max(most, sidecars + sum(read(of(container.resources, name)) for container in spec.containers))
+
+
+def requests_of_whole_pod(spec: PodSpec) -> dict[str, str | int]:
+    """Return what a pod requests as a whole, as the API server completes it: its limits stand for requests that it lacks.
+
+    They do not where a container requests any, unless it is of huge pages, of which nobody gets more than was requested.
+    """
+    limits, requests = (spec.resources.limits, spec.resources.requests) if spec.resources else (None, None)
+    named = set(chain.from_iterable(map(_names, _of_containers(spec)))) if limits else ()
+    added = {name: amount for name, amount in (limits or {}).items() if name not in named or name.startswith("hugepages-")}
+    return {**added, **(requests or {})}
+
+
+def _of_whole_pod(spec: PodSpec, name: str, of: Callable[[Demand, str], str | int]) -> str | int:
+    """What the pod asks for as a whole; 0 where its containers decide."""
+    if spec.resources is None or (of is Demand.of and name not in requests_of_whole_pod(spec)):
+        return 0
+    return of(spec.resources, name)
 
 
 def constraint_of(spec: PodSpec) -> Constraint:

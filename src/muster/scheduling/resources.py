@@ -8,6 +8,8 @@ Amounts = tuple[tuple[str, int], ...]
 """Amounts by name, in order of names, none of them 0."""
 HOST_PORT: Final = "host port "
 """A port of the node's own, "host port TCP/8080", is a resource of which every node has one. Nodes do not list them."""
+AT: Final = " at "
+"""A port of one address only, "host port TCP/8080 at 10.0.0.1": the port of all addresses takes each of these, and they it."""
 
 
 class Resources(NamedTuple):
@@ -50,8 +52,9 @@ class Resources(NamedTuple):
 
     def room(self, name: str) -> int:
         """Return how much of a resource is left, of those by name; less than nothing where pods have taken too much."""
-        left = next((amount for other, amount in self.others if other == name), 0)
-        return left + 1 if name.startswith(HOST_PORT) else left
+        if name.startswith(HOST_PORT):
+            return 1 + sum(amount for other, amount in self.others if _same_port(name, other))
+        return next((amount for other, amount in self.others if other == name), 0)
 
     def covers(self, other: Resources) -> bool:
         return self.holds(other, 1) == 1
@@ -59,15 +62,20 @@ class Resources(NamedTuple):
     def holds(self, each: Resources, most: int) -> int:
         """Return how many times `each` fits in, up to `most`."""
         (cpu, memory, pods, _), (each_cpu, each_memory, each_pods, others) = self, each
-        if cpu < each_cpu or memory < each_memory or pods < each_pods:
-            return 0
+        if (cpu < each_cpu and each_cpu) or (memory < each_memory and each_memory) or pods < each_pods:
+            return 0  # of what is not asked for, a node may have less than nothing left
         for name, amount in others:
             most = min(most, max(0, self.room(name)) // amount)
-        if most * each_cpu > cpu:
+        if most * each_cpu > cpu and each_cpu:
             most = cpu // each_cpu
-        if most * each_memory > memory:
+        if most * each_memory > memory and each_memory:
             most = memory // each_memory
         return pods // each_pods if most * each_pods > pods else most
+
+
+def _same_port(one: str, other: str) -> bool:
+    """Say whether two host ports cannot both be had, by their names."""
+    return one == other or one.startswith(f"{other}{AT}") or other.startswith(f"{one}{AT}")
 
 
 def _sum(before: Amounts, change: Amounts, times: int) -> Amounts:

@@ -18,12 +18,13 @@ from muster.scheduling.planner import Planner, plan
 from muster.scheduling.relations import Kind, Relations, Rule
 from muster.scheduling.residents import Bystander
 from muster.scheduling.snapshot import Snapshot
-from muster.scheduling.topology.eligibility import Constraint, Requirement
+from muster.scheduling.topology.eligibility import Constraint, Requirement, Taint, Toleration
 from muster.scheduling.topology.node import Node, Unusable
 
 HOST, ZONE = "kubernetes.io/hostname", "zone"
 APPS = ("a", "b", "c")
 POOL = Constraint(labels=(("pool", "x"),))
+TOLERANT = Constraint(tolerations=(Toleration("team", "Exists"),))
 
 
 @st.composite
@@ -35,7 +36,8 @@ def rules(draw: st.DrawFn) -> Rule:
     rule = Rule(kind, draw(st.sampled_from((HOST, HOST, ZONE))), (Requirement("app", operator, values),), namespaces)
     if kind is Kind.SPREAD:
         rule = rule._replace(max_skew=draw(st.integers(1, 2)), min_domains=draw(st.sampled_from((1, 1, 1, 2, 4))))
-        rule = rule._replace(honours_affinity=draw(st.booleans()))
+        rule = rule._replace(honours_affinity=draw(st.booleans()), honours_taints=draw(st.booleans()))
+        rule = rule if draw(st.integers(0, 7)) else rule._replace(selector=())
     return rule
 
 
@@ -48,7 +50,8 @@ def relations(draw: st.DrawFn, most: int = 2) -> Relations:
 @st.composite
 def nodes(draw: st.DrawFn) -> list[Node]:
     names = [f"n{i}" for i in range(draw(st.integers(1, 5)))]
-    return [node(name, draw(st.sampled_from((1, 2, 4))), labels=draw(labels(name))) for name in names]
+    taints = st.sampled_from(((), (), (), (Taint("team"),)))
+    return [node(name, draw(st.sampled_from((1, 2, 4))), labels=draw(labels(name)), taints=draw(taints)) for name in names]
 
 
 @st.composite
@@ -62,7 +65,7 @@ def gangs(draw: st.DrawFn, name: str, most_roles: int = 2) -> Gang:
     roles = ("worker", "ps")[: draw(st.integers(1, most_roles))]
     members: list[Task] = []
     for role in roles:
-        mine, where = draw(relations()), draw(st.sampled_from((Constraint(), Constraint(), POOL)))
+        mine, where = draw(relations()), draw(st.sampled_from((Constraint(), Constraint(), POOL, TOLERANT)))
         members += [
             Task(f"{name}-{role}-{i}", 1, role=role, index=i, where=where, relations=mine._replace(namespace="ns"))
             for i in range(draw(st.integers(1, 4)))
@@ -105,7 +108,7 @@ def fits_in_turn(wanted: Gang, snapshot: Snapshot, pods: Sequence[Standing]) -> 
                 (task, name)
                 for task in waiting
                 for name, one in snapshot.nodes.items()
-                if free[name] and task.where.admits(name, one.labels, ()) and allowed(task, name, all_nodes, there)
+                if free[name] and task.where.admits(name, one.labels, one.taints) and allowed(task, name, all_nodes, there)
             ),
             None,
         )
@@ -201,6 +204,15 @@ def test_preemption_sees_the_nodes_without_the_victims(preemptible: bool) -> Non
     runs = replace(runs, placement=(Assigned(runs.tasks[0], "n0", 1),), preemptible=preemptible)
     decision = decide(world(zoned("a"), [runs, replace(ruled("high", 1), priority=5)]))["high"]
     assert isinstance(decision, Preempt) == preemptible
+
+
+def test_spread_over_pods_with_any_labels_wants_the_label_of_its_domains_and_nothing_else() -> None:
+    """kube-scheduler counts no pod for an empty selector."""
+    everything = Rule(Kind.SPREAD, "zone", (), ("ns",))
+    wanted = gang("g", 2, each={"relations": Relations("ns", (), (everything,))})
+    bare = node("n0", 2, labels={HOST: "n0"})
+    assert where(decide(world([bare, *zoned("", "a", "b")[1:]], [wanted]))["g"]) == ["n1", "n1"]
+    assert not isinstance(decide(world([bare], [wanted]))["g"], Place)
 
 
 def test_own_pods_do_not_keep_a_gang_from_moving() -> None:

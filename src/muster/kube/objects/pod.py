@@ -33,6 +33,7 @@ NO_DEMAND = Demand()
 class Port(Struct, frozen=True, omit_defaults=True):
     container_port: int = 0
     host_port: int = 0
+    host_ip: str = msgspec.field(name="hostIP", default="")
     protocol: str = "TCP"
 
 

@@ -143,9 +143,10 @@ class Bounds:
 
     def _even(self, rule: Rule, holders: frozenset[int], eligible: Collection[str]) -> Iterable[Check]:
         """The checks of a constraint. With `min_domains`, kube-scheduler sees one domain of too few: the pod is pinned."""
-        if rule.selector == ():
-            return  # kube-scheduler counts no pod for it
         domain = {name: value for name, value in self._domain(rule.key).items() if name in eligible}
+        if rule.selector == ():  # kube-scheduler counts no pod for it, and wants the label on the node all the same
+            yield Even(rule, holders, frozenset(), Tally(domain, {}), from_zero=False)
+            return
         nodes, selected = self._residents([rule]), self._which(rule.selects)
         few = len(set(domain.values())) < rule.min_domains
         yield Even(rule, holders, selected, Tally(domain, nodes), from_zero=few)
