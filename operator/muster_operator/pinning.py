@@ -5,6 +5,7 @@ A pin is not spec.nodeName, so that kube-scheduler still checks CPU, memory, tai
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 Manifest = dict[str, Any]
@@ -26,6 +27,11 @@ def pinned(affinity: Manifest | None, node: str) -> Manifest:
     ]
     node_affinity[_REQUIRED] = {"nodeSelectorTerms": terms}
     return {**affinity, "nodeAffinity": node_affinity}
+
+
+def without_min_domains(constraints: Iterable[Manifest]) -> list[Manifest]:
+    """Return the spread constraints of a pod that is pinned, and so has one domain to go to: muster keeps `minDomains`."""
+    return [{name: value for name, value in each.items() if name != "minDomains"} for each in constraints]
 
 
 def unpinned(affinity: Manifest) -> Manifest | None:

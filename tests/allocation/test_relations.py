@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from muster.allocation.bystanders import Bystanders
-from muster.allocation.relations import relations_of
+from muster.allocation.relations import relations_of, untold
 from muster.allocation.view import ClusterView
 from muster.kube.objects import Pod
 from muster.scheduling.relations import Kind, Relations, Rule
@@ -88,6 +88,13 @@ def spread(**fields: Any) -> dict[str, Any]:
 )
 def test_rule_is_read(spec: dict[str, Any], rule: Rule) -> None:
     assert relations_of(pod(spec)) == Relations("ns", (("app", "web"), ("rev", "1")), (rule,))
+
+
+def test_pod_that_muster_writes_does_not_tell_its_least_number_of_domains() -> None:
+    one = untold(relations_of(pod(spread(minDomains=2))))
+    assert [(rule.min_domains, rule.told) for rule in one.rules] == [(2, False)]
+    plain = relations_of(pod(spread()))
+    assert untold(plain) is plain
 
 
 def test_preferences_are_no_rules() -> None:

@@ -48,6 +48,16 @@ async def test_workers_that_are_to_be_apart_get_a_node_each(harness: OperatorHar
     assert where(harness, "c02") == ["n1", "n2"]
 
 
+async def test_least_number_of_domains_is_kept_by_muster_alone(harness: OperatorHarness) -> None:
+    """kube-scheduler sees but one domain of a pinned pod, and with too few of them it lets one pod onto each node."""
+    with_nodes(harness)
+    [constraint] = spread("c02")["topologySpreadConstraints"]
+    harness.submit("c02", roles=workers(4, "c02", topologySpreadConstraints=[{**constraint, "minDomains": 2}]))
+    await harness.turn(3)
+    assert where(harness, "c02") == ["n1", "n1", "n2", "n2"]
+    assert all(pod["spec"]["topologySpreadConstraints"] == [constraint] for pod in harness.server.of("pods"))
+
+
 async def test_job_with_more_workers_than_nodes_says_which_rule_keeps_it(harness: OperatorHarness) -> None:
     with_nodes(harness)
     harness.submit("c02", roles=workers(3, "c02", **apart("c02")))

@@ -9,7 +9,7 @@ import msgspec
 from pydantic import ValidationError
 
 from muster.allocation.pods import charge_of, constraint_of, gpus_of, resources_of
-from muster.allocation.relations import relations_of
+from muster.allocation.relations import relations_of, untold
 from muster.api import names
 from muster.api.status import DLJobStatus, RoleName
 from muster.kube import paths
@@ -152,4 +152,4 @@ def _labels(metadata: Any) -> dict[str, str]:
 
 
 def _shape(role: RoleName, pod: Pod) -> Task:
-    return Task("", gpus_of(pod), resources_of(pod), constraint_of(pod.spec), role, relations=relations_of(pod))
+    return Task("", gpus_of(pod), resources_of(pod), constraint_of(pod.spec), role, relations=untold(relations_of(pod)))

@@ -14,7 +14,7 @@ from muster.api.status import TaskPlacement
 from muster.kube.objects import Pod
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.rendezvous import MOUNT, environment, hostfile, outlives_change
-from muster_operator.pinning import Manifest, pinned
+from muster_operator.pinning import Manifest, pinned, without_min_domains
 
 ANNOTATIONS_VOLUME = "muster-annotations"
 CONTAINERS = ("initContainers", "containers")
@@ -109,6 +109,8 @@ def _spec(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: 
         "volumes": [*(template.get("volumes") or ()), _annotations_volume(job)],
         **{kind: [_container(each, env) for each in template[kind]] for kind in CONTAINERS if template.get(kind)},
     }
+    if spread := template.get("topologySpreadConstraints"):
+        spec["topologySpreadConstraints"] = without_min_domains(spread)
     if template.get("hostNetwork") and "dnsPolicy" not in template:
         spec["dnsPolicy"] = "ClusterFirstWithHostNet"  # else the names of the gang's Service are not known
     if has_service(job):

@@ -19,6 +19,12 @@ def relations(namespace: str, labels: Mapping[str, str], spec: PodSpec) -> Relat
     return Relations(namespace, tuple(sorted(labels.items())), tuple(_rules(namespace, labels, spec)))
 
 
+def untold(relations: Relations) -> Relations:
+    """Return the relations of a pod that muster writes itself, without the `minDomains` of its constraints."""
+    rules = tuple(rule._replace(told=False) if rule.min_domains > 1 else rule for rule in relations.rules)
+    return relations if rules == relations.rules else relations._replace(rules=rules)
+
+
 def _rules(namespace: str, labels: Mapping[str, str], spec: PodSpec) -> Iterator[Rule]:
     if spec.affinity:
         yield from _terms(Kind.APART, spec.affinity.pod_anti_affinity, namespace, labels)

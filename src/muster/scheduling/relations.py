@@ -31,7 +31,7 @@ class Kind(IntEnum):
 
 
 class Rule(NamedTuple):
-    """One rule of a pod; the last four fields are a spread constraint's."""
+    """One rule of a pod; those from `max_skew` on are a spread constraint's."""
 
     kind: Kind
     key: str
@@ -42,6 +42,8 @@ class Rule(NamedTuple):
     max_skew: int = 1
     min_domains: int = 1
     """With fewer eligible domains than these, the fewest that one has count as 0."""
+    told: bool = True
+    """Whether the pod tells kube-scheduler of `min_domains`, which sees one domain then: that of the node it is pinned to."""
     honours_affinity: bool = True
     """Whether only nodes that the pod's selector and node affinity allow are eligible (nodeAffinityPolicy)."""
     honours_taints: bool = False

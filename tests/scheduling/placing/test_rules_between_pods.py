@@ -36,7 +36,7 @@ def rules(draw: st.DrawFn) -> Rule:
     rule = Rule(kind, draw(st.sampled_from((HOST, HOST, ZONE))), (Requirement("app", operator, values),), namespaces)
     if kind is Kind.SPREAD:
         rule = rule._replace(max_skew=draw(st.integers(1, 2)), min_domains=draw(st.sampled_from((1, 1, 1, 2, 4))))
-        rule = rule._replace(honours_affinity=draw(st.booleans()), honours_taints=draw(st.booleans()))
+        rule = rule._replace(honours_affinity=draw(st.booleans()), honours_taints=draw(st.booleans()), told=False)
         rule = rule if draw(st.integers(0, 7)) else rule._replace(selector=())
     return rule
 
@@ -213,6 +213,16 @@ def test_spread_over_pods_with_any_labels_wants_the_label_of_its_domains_and_not
     bare = node("n0", 2, labels={HOST: "n0"})
     assert where(decide(world([bare, *zoned("", "a", "b")[1:]], [wanted]))["g"]) == ["n1", "n1"]
     assert not isinstance(decide(world([bare], [wanted]))["g"], Place)
+
+
+@pytest.mark.parametrize(("told", "expected"), [(False, ["n0", "n0", "n1", "n1"]), (True, None)])
+def test_minimum_of_domains_that_the_pods_tell_allows_as_many_on_a_node_as_the_skew(
+    told: bool, expected: list[str] | None
+) -> None:
+    """kube-scheduler sees one domain of each pod that is pinned, and so counts from 0."""
+    wanted = ruled("g", 4, (Kind.SPREAD, "zone"), min_domains=2, told=told)
+    decision = decide(world(zoned("a", "b"), [wanted]))["g"]
+    assert (where(decision) if isinstance(decision, Place) else None) == expected
 
 
 def test_own_pods_do_not_keep_a_gang_from_moving() -> None:

@@ -142,7 +142,7 @@ class Bounds:
                     yield from self._even(rule, holders, keyed & self._eligible(rule, where))
 
     def _even(self, rule: Rule, holders: frozenset[int], eligible: Collection[str]) -> Iterable[Check]:
-        """The checks of a constraint. With `min_domains`, kube-scheduler sees one domain of too few: the pod is pinned."""
+        """The checks of a constraint. Of `min_domains` domains kube-scheduler sees one, if it is told: the pod is pinned."""
         domain = {name: value for name, value in self._domain(rule.key).items() if name in eligible}
         if rule.selector == ():  # kube-scheduler counts no pod for it, and wants the label on the node all the same
             yield Even(rule, holders, frozenset(), Tally(domain, {}), from_zero=False)
@@ -150,7 +150,7 @@ class Bounds:
         nodes, selected = self._residents([rule]), self._which(rule.selects)
         few = len(set(domain.values())) < rule.min_domains
         yield Even(rule, holders, selected, Tally(domain, nodes), from_zero=few)
-        if rule.min_domains > 1 and rule.honours_affinity:
+        if rule.told and rule.min_domains > 1 and rule.honours_affinity:
             yield Even(rule, holders, selected, Tally({name: name for name in domain}, nodes), from_zero=True)
 
     def _eligible(self, rule: Rule, where: Constraint) -> frozenset[str]:
