@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from muster.allocation.pods import constraint_of, resources_of
+from muster.allocation.pods import charge_of, constraint_of, resources_of
 from muster.kube.objects import Pod
 from muster.scheduling.resources import HOST_PORT, Resources
 
@@ -65,6 +65,13 @@ def test_pod_level_limit_is_what_is_requested_where_no_container_requests_any(co
 def test_pod_level_limit_of_huge_pages_is_requested_in_any_case() -> None:
     one = pod(container(hugepages_2Mi=2), resources={"limits": {"hugepages-2Mi": 7}})
     assert resources_of(one).others == (("hugepages-2Mi", 7),)
+
+
+def test_pod_level_amounts_count_in_a_quota() -> None:
+    charge = charge_of(pod(container(cpu=2), resources={"limits": {"cpu": 8, "memory": "1Ki"}}))
+    expected = {"requests.cpu": 2000, "limits.cpu": 8000, "requests.memory": 1024, "limits.memory": 1024}
+    assert {name: amount for name, amount in charge.amounts if "pods" not in name} == expected
+    assert not charge.best_effort
 
 
 def test_device_of_another_plugin_is_counted_by_its_limit() -> None:

@@ -42,9 +42,9 @@ def may_hold_gpus(pod: Pod) -> bool:
 def charge_of(pod: Pod) -> Charge:
     """Return what a pod counts in the resource quotas of its namespace, as the API server counts it."""
     spec = pod.spec
-    containers = [*spec.containers, *(spec.init_containers or ())]
-    limits = {name for container in containers for name in container.resources.limits or ()}
-    requests = limits.union(*(container.resources.requests or () for container in containers), spec.overhead or ())
+    demands = list(_demands(spec))
+    limits = {name for demand in demands for name in demand.limits or ()}
+    requests = limits.union(*(demand.requests or () for demand in demands), spec.overhead or ())
     asked = {f"requests.{name}": _counted(spec, name, Demand.of) for name in requests}
     capped = {f"limits.{name}": _counted(spec, name, Demand.limit) for name in limits}
     amounts = tuple(sorted({"pods": 1, "count/pods": 1, **asked, **capped}.items()))
