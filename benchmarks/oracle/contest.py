@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.oracle.mix import TRAINER, Json, World
+from benchmarks.oracle.mix import LABELS, RUNTIME, Json, Roles, World
 
 from muster.api import names
 from muster.kube import paths
@@ -62,18 +62,21 @@ class Contest:
         self._number = 0
         self.tally = Tally()
         cluster.create_namespace(SPACE)
+        self._api.create(f"{paths.NODE}/runtimeclasses", RUNTIME)
 
     def run(self, world: World) -> None:
         """Try every gang of a world."""
         with self._up(world):
-            for size, spec in world.gangs:
+            for gang in world.gangs:
                 self._number += 1
-                self._try(f"g{self._number}", size, spec)
+                self._try(f"g{self._number}", gang)
 
     @contextmanager
     def _up(self, world: World) -> Iterator[None]:
         """Bring up the nodes and the pods of others, and take all away again."""
         self._cluster.add_nodes(world.nodes)
+        for name in world.cordoned:
+            self._cluster.kubectl("cordon", name)
         self._api.create_all(paths.pods(SPACE), world.residents)
         try:
             yield
@@ -83,11 +86,11 @@ class Contest:
                 self._api.delete(f"/api/v1/nodes/{node['metadata']['name']}")
             self._cluster.wait(lambda: not self._cluster.ready_nodes(), "the nodes are gone")
 
-    def _try(self, name: str, size: int, spec: Json) -> None:
+    def _try(self, name: str, gang: Roles) -> None:
         tally = self.tally
         tally.gangs += 1
-        fits, refusal = self._by_kube_scheduler(name, size, spec)
-        status = self._by_muster(name, size, spec)
+        fits, refusal = self._by_kube_scheduler(name, gang)
+        status = self._by_muster(name, gang)
         admitted = bool(status.get("attempt"))
         tally.fitted += fits
         tally.admitted += admitted
@@ -95,14 +98,18 @@ class Contest:
         if admitted and status["phase"] == "Running" and status["attempt"] == 1:
             tally.bound += 1
         elif admitted:
-            tally.misses.append(f"admitted, not bound: {_text(status)}: {size} x {spec}")
+            tally.misses.append(f"admitted, not bound: {_text(status)}: {gang}")
         elif fits:
-            tally.misses.append(f"fits, not admitted: {_text(status)}: {size} x {spec} {refusal}")
+            tally.misses.append(f"fits, not admitted: {_text(status)}: {gang} {refusal}")
 
-    def _by_kube_scheduler(self, name: str, size: int, spec: Json) -> tuple[bool, str]:
+    def _by_kube_scheduler(self, name: str, gang: Roles) -> tuple[bool, str]:
         """Whether kube-scheduler binds every pod, and the words with which it refuses one."""
         pods = [
-            {"metadata": {"name": f"{name}-plain-{index}", "labels": TRAINER}, "spec": {**spec, "restartPolicy": "Never"}}
+            {
+                "metadata": {"name": f"{name}-{role}-plain-{index}", "labels": LABELS},
+                "spec": {**spec, "restartPolicy": "Never"},
+            }
+            for role, (size, spec) in gang.items()
             for index in range(size)
         ]
         for pod in pods:
@@ -112,9 +119,12 @@ class Contest:
         self._delete(self._trainers())
         return not refusals, refusals[0] if refusals else ""
 
-    def _by_muster(self, name: str, size: int, spec: Json) -> Json:
+    def _by_muster(self, name: str, gang: Roles) -> Json:
         """The status of a DLJob once its gang runs, has failed to, or is left waiting."""
-        roles = {"worker": {"replicas": size, "template": {"metadata": {"labels": TRAINER}, "spec": spec}}}
+        roles = {
+            role: {"replicas": size, "template": {"metadata": {"labels": LABELS}, "spec": spec}}
+            for role, (size, spec) in gang.items()
+        }
         body = {"metadata": {"name": name}, "spec": {"rendezvous": "None", "roles": roles}}
         self._api.create(paths.dljobs(SPACE), {"apiVersion": names.API_VERSION, "kind": "DLJob", **body})
         looks = iter(range(LOOKS))

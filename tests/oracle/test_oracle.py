@@ -28,10 +28,10 @@ def test_every_constraint_changes_the_pods(data: st.DataObject) -> None:
 
 
 @given(worlds(1), specs())
-def test_worlds_are_drawn_within_their_bounds(world: Any, spec: Any) -> None:
+def test_worlds_are_drawn_within_their_bounds(world: Any, roles: Any) -> None:
     assert len(world.nodes) == 6
     assert len(world.gangs) == 1
-    size, _ = spec
+    size, _ = roles["worker"]
     assert 1 <= size <= 6
 
 
