@@ -8,6 +8,7 @@ import pytest
 
 from builders.live import Live
 from muster.api import names
+from muster.kube.errors import Forbidden, Invalid
 from muster_dev.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
@@ -164,3 +165,39 @@ def test_gpus_of_pods_beside_muster_count_in_their_queue(user: Live, administrat
     assert told == f"needs 1 GPU; queue {user.namespace}/default uses 2 of 2 GPUs"
     user.delete("pods", "beside")
     user.wait_running("within", 1)
+
+
+def test_running_job_stays_in_the_queue_in_which_its_gpus_count(user: Live, administrator: Live) -> None:
+    """Seen: a job that ran was moved to a queue that does not exist, and the quota that it had used up was free again."""
+    queue(administrator, "small", 1)
+    user.job("first", 1, 1, queue="small")
+    user.wait_running("first", 1)
+    with pytest.raises(Invalid, match=r"spec\.queue cannot change while the job holds GPUs"):
+        user.patch("dljobs", "first", {"spec": {"queue": "bogus"}})
+    user.job("second", 1, 1, queue="small")
+    user.wait_reason("second", "QuotaExhausted")
+    user.patch("dljobs", "second", {"spec": {"queue": "default"}})
+    user.wait_reason("second", "QueueNotFound")
+
+
+def test_running_pod_stays_in_the_queue_in_which_its_gpus_count(user: Live, administrator: Live) -> None:
+    queue(administrator, "small", 1)
+    user.pod("first", 1, labels={names.QUEUE: "small"})
+    user.wait(lambda: user.get("pods", "first")["spec"].get("nodeName"), "the first runs")
+    for text in ("bogus", None):
+        with pytest.raises(Forbidden, match="cannot change once a pod is held no more"):
+            user.patch("pods", "first", {"metadata": {"labels": {names.QUEUE: text}}})
+    user.pod("second", 1, labels={names.QUEUE: "small"})
+    user.wait(lambda: names.WAITING in user.get("pods", "second")["metadata"].get("annotations", {}), "the second waits")
+    user.patch("pods", "second", {"metadata": {"labels": {names.QUEUE: "other"}}})
+
+
+def test_job_that_a_finalizer_keeps_holds_nothing_beyond_its_quota(user: Live, administrator: Live) -> None:
+    """Seen: deleted jobs with a finalizer counted in no queue, and kept their GPUs: the whole cluster on a quota of one."""
+    queue(administrator, "default", 1)
+    user.job("kept", 1, 1, meta={"finalizers": ["example.com/kept"]})
+    user.wait_running("kept", 1)
+    user.delete("dljobs", "kept")
+    user.wait(lambda: not user.pods(), "the pods of the deleted job have gone")
+    assert "placement" not in user.get("dljobs", "kept")["status"] or not user.get("dljobs", "kept")["status"]["placement"]
+    user.patch("dljobs", "kept", {"metadata": {"finalizers": None}})

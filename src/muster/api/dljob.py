@@ -249,8 +249,18 @@ class ObjectMeta(Open):
     """The job's name; its pods are NAME-ROLE-INDEX, its Service is NAME."""
 
 
+QUEUE_STAYS = rule(
+    "self.spec.queue == oldSelf.spec.queue || !has(self.status) || !has(self.status.placement)"
+    " || size(self.status.placement) == 0",
+    "spec.queue cannot change while the job holds GPUs, which count in its queue: suspend the job first",
+    at=".spec.queue",
+)
+
+
 class DLJob(Strict):
     """A deep-learning training job: pods that start together, placed according to the links between their GPUs."""
+
+    model_config = ConfigDict(json_schema_extra=extra(QUEUE_STAYS))
 
     api_version: Literal["muster.dev/v1alpha1"] = "muster.dev/v1alpha1"
     kind: Literal["DLJob"] = "DLJob"

@@ -3,7 +3,8 @@
 ValidatingAdmissionPolicies (admissionregistration.k8s.io/v1, Kubernetes 1.30) run inside the API server, without a webhook.
 What they refuse, nobody but muster can have written: so operator and extender may believe it (`muster.allocation.vouching`).
 
-    muster-pods       other accounts neither write the names that are muster's alone, nor remove the gate
+    muster-pods       other accounts neither write the names that are muster's alone, nor remove the gate, nor move a pod that
+                      has its GPUs to another queue
     muster-templates  other accounts neither make nor change the PodTemplates from which the operator creates pods again
     muster-wake       the account of extender and kube-scheduler changes a pod's annotation muster.dev/wake and nothing else
     muster-nodes      a node's topology is written by the agent on it, which changes nothing else
@@ -139,6 +140,12 @@ def _pod_rules() -> list[Manifest]:
             "expression": f"oldObject == null || !oldObject.{gated} || object.{gated}",
             "message": f"the scheduling gate {names.GATE} is removed by muster alone, when the pod's gang has its GPUs:"
             " delete the pod to give its place in the queue up",
+        },
+        {
+            "expression": f"oldObject == null || oldObject.{gated}"
+            f" || variables.labels[?'{names.QUEUE}'] == variables.labelsBefore[?'{names.QUEUE}']",
+            "message": f"{names.QUEUE} cannot change once a pod is held no more, since its GPUs count in that queue:"
+            " delete the pod, and create it for the other queue",
         },
     ]
 
