@@ -88,16 +88,34 @@ def test_finished_job_ignores_wishes(wish: Json) -> None:
     assert look(replace(now, status=done.status), now=NOW + 9) == {"service": False}
 
 
+DELETED: Json = {"metadata": {"deletionTimestamp": time(NOW)}}
+
+
 def test_job_that_is_being_deleted_is_left_to_the_garbage_collector() -> None:
-    leaving: Json = {"metadata": {"deletionTimestamp": time(NOW)}}
-    for shape in (job(**leaving), placed(job(**leaving)), over(started(job(ttlSecondsAfterFinished=0, **leaving)))):
+    for shape in (job(**DELETED), over(started(job(ttlSecondsAfterFinished=0, **DELETED)))):
         assert look(shape) == {}
-    gang = started(job(**leaving))
-    assert look(gang, pods_of(gang), dead={"n1"}) == {}
+
+
+def test_job_that_is_being_deleted_gives_its_gpus_up_and_stops_its_pods() -> None:
+    """A finalizer may keep it for ever."""
+    gang = started(job(**DELETED))
+    pods = pods_of(gang)
+    answer = look(gang, pods)
+    assert (answer["status"], list(answer["notice"])) == (("Suspending", "Suspending", "Suspended"), [W0, W1])
+    step = step_of(gang, pods)
+    assert step.status is not None
+    assert (step.status.status.placement, step.status.status.message) == ([], "is being deleted: 2 pods to stop")
+    waiting = look(replace(gang, status=step.status.status), pods_of(gang, "Pending"))
+    assert waiting == {"delete": [W0, W1]}
+
+
+def test_pods_that_are_to_be_orphaned_are_not_stopped() -> None:
+    gang = started(job(metadata={"deletionTimestamp": time(NOW), "finalizers": ["x/y", "orphan"]}))
+    assert look(gang, pods_of(gang)) == {}
 
 
 def test_deleted_jobs_pods_on_lost_nodes_are_destroyed() -> None:
-    gang = started(job(metadata={"deletionTimestamp": time(NOW)}))
+    gang = started(job(**DELETED))
     pods = {name: changed(pod, leaving=True) for name, pod in pods_of(gang).items()}
-    assert look(gang, pods) == {}
-    assert look(gang, pods, dead={"n2"}) == {"destroy": [W1]}
+    assert "destroy" not in look(gang, pods)
+    assert look(gang, pods, dead={"n2"})["destroy"] == [W1]

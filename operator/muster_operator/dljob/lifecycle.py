@@ -5,6 +5,7 @@ It looks at what is there, never at what happened, so it does not matter how oft
 - A pod of another attempt, or one that the placement does not name, is left over, unless it may go on where it is (a resize of
   some forms of gang): then it is told the new attempt. What is left over gets a notice (annotations that its
   program can read) and is then deleted.
+- A job that is being deleted gives up its placement, although a finalizer keeps it: it is planned no more, and counts nowhere.
 - Missing pods are created once nothing is left over, all together.
 - A job whose names something else has, an earlier job's orphans for one, says so and is not planned until that is gone.
 - A gang that has not started by its deadline, or whose program the kubelet starts again and again, gives its GPUs back too; one
@@ -55,6 +56,7 @@ def next_step(
         if pod.leaving and pod.spec.node_name and not alive(pod.spec.node_name):
             step.destroy.append(pod)
     if job.meta.deletion_timestamp is not None:
+        _deleted(job, mine, alive, now, step)
         return step
     if _was_unreadable(job):
         record(step, job, now).read_again()
@@ -72,6 +74,18 @@ def next_step(
         if blocked and step.status is None and not job.suspended and job.status.phase != "Suspended":
             record(step, job, now).block(blocked)
     return step
+
+
+def _deleted(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step) -> None:
+    """A job that a finalizer keeps holds nothing for that; its pods are stopped, unless they are to be orphaned.
+
+    Without a finalizer there is no such job: the garbage collector deletes its pods.
+    """
+    if job.meta.orphans:
+        return
+    if job.status.placement and not job.finished:
+        record(step, job, now).stop(f"is being deleted: {counted(len(pods), 'pod')} to stop")
+    stop(step, (pod for pod in pods if not pod.finished), alive, now, names.SUSPEND)
 
 
 def _was_unreadable(job: Job) -> bool:

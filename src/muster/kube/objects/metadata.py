@@ -22,6 +22,7 @@ _GROUP: Final = f"{names.GROUP}/"
 _MOST_UNKNOWN: Final = 8
 _MOST_LABELS: Final = 64
 """Labels of a pod that are not muster's."""
+_ORPHAN: Final = "orphan"
 _LONGEST: Final = 1024
 """What is read of the text of an annotation that users write."""
 
@@ -44,7 +45,8 @@ class Owner(Struct, frozen=True):
 
 
 class Meta(Struct, frozen=True):
-    """An object's metadata: of labels and annotations those that muster reads, of the owners the controller."""
+    """An object's metadata: of labels and annotations those that muster reads, of the owners the controller, of the finalizers
+    the one by which Kubernetes orphans what the object owns."""
 
     name: str
     uid: str = ""
@@ -54,6 +56,7 @@ class Meta(Struct, frozen=True):
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     owner_references: list[Owner] | None = None
+    finalizers: list[str] | None = None
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
 
@@ -65,6 +68,8 @@ class Meta(Struct, frozen=True):
             keep(self, "labels", self._read_labels(self.labels))
         if self.owner_references is not None:
             keep(self, "owner_references", [owner for owner in self.owner_references if owner.controller] or None)
+        if self.finalizers is not None:
+            keep(self, "finalizers", [_ORPHAN] if _ORPHAN in self.finalizers else None)
 
     def _read_annotations(self, annotations: dict[str, str]) -> dict[str, str] | None:
         return ((_read(annotations) or {}) | _unknown(annotations)) or None
@@ -81,6 +86,11 @@ class Meta(Struct, frozen=True):
     @property
     def key(self) -> str:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    @property
+    def orphans(self) -> bool:
+        """Whether what the object owns is to outlive it (kubectl delete --cascade=orphan)."""
+        return self.finalizers is not None
 
     @property
     def controller(self) -> Owner | None:
