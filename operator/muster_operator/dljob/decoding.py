@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -26,7 +27,8 @@ from muster_operator.storage.needs import uses_of
 MOST_BYTES = 128 << 10
 """Of all roles of a job, as JSON: room for a script or two, where templates have some thousand. Each pod is a copy of one."""
 
-
+MOST_PARTS = 2_000
+"""Texts and numbers of what is read of a template: a plan looks at all of them, for each pod. Templates have some dozens."""
 MOST_CHARACTERS = 300
 """Of what is told about a job that cannot be read."""
 
@@ -108,7 +110,10 @@ def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:
     if size > MOST_BYTES and not job.status.placement:
         return replace(job, flaw=f"its roles have {size} bytes, more than the {MOST_BYTES} that muster takes", **_nothing(job))
     try:
-        pods = {name: _pod(job.meta, name, role.template) for name, role in _decode_roles(roles).present().items()}
+        templates = {name: role.template for name, role in _decode_roles(roles).present().items()}
+        if size > MOST_PARTS and not job.status.placement and (flaw := _too_many_parts(templates)):
+            return replace(job, flaw=flaw, **_nothing(job))
+        pods = {name: _pod(job.meta, name, template) for name, template in templates.items()}
         shapes = {name: _shape(name, pod) for name, pod in pods.items()}
         host_network = frozenset(name for name, pod in pods.items() if pod.spec.host_network)
         charges = {name: charge_of(pod) for name, pod in pods.items()}
@@ -117,6 +122,24 @@ def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:
         return replace(job, shapes=shapes, charges=charges, packed=kept, host_network=host_network, volumes=volumes)
     except (msgspec.MsgspecError, ValueError) as error:
         return replace(job, flaw=f"a template of its roles is no pod template: {error}", **_nothing(job))
+
+
+def _too_many_parts(templates: Mapping[RoleName, _Template]) -> str:
+    """What is wrong with the first template of which there is too much to plan with; "" if there is none."""
+    for name, template in templates.items():
+        if (parts := _parts(msgspec.to_builtins(template.spec))) > MOST_PARTS:
+            which = "containers, tolerations, affinities, volumes and the like"
+            return (
+                f"the template of role {name} has {parts} values in its {which}, more than the {MOST_PARTS} that muster takes"
+            )
+    return ""
+
+
+def _parts(value: Any) -> int:
+    """Count the texts and numbers in a value; what is read is never deep."""
+    if isinstance(value, dict | list):
+        return sum(map(_parts, value.values() if isinstance(value, dict) else value))
+    return 1
 
 
 def _nothing(job: Job) -> dict[str, Any]:

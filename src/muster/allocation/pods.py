@@ -7,17 +7,17 @@ scheduling gate left, holds nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 
 from muster.allocation.holding import Holding
 from muster.allocation.trust import Standing
 from muster.api import names
-from muster.kube.objects import Demand, NodeAffinity, Pod, PodSpec, Term, Terms
+from muster.kube.objects import Container, Demand, NodeAffinity, Pod, PodSpec, Term, Terms
 from muster.kube.quantity import BadQuantity, milli, whole
 from muster.scheduling.resource_quota import Charge
 from muster.scheduling.resources import AT, HOST_PORT, PLENTY, Amounts, Resources
-from muster.scheduling.topology.eligibility import Alternatives, Constraint, Requirement, Toleration
+from muster.scheduling.topology.eligibility import Alternatives, Constraint, Requirement, Toleration, shared
 from muster.scheduling.topology.links import MOST_GPUS, GpuSet, gpu_set
 
 _INDEX = re.compile("[0-9]{1,2}")
@@ -45,8 +45,8 @@ def charge_of(pod: Pod) -> Charge:
     demands = list(_demands(spec))
     limits = {name for demand in demands for name in demand.limits or ()}
     requests = limits.union(*(demand.requests or () for demand in demands), spec.overhead or ())
-    asked = {f"requests.{name}": _counted(spec, name, Demand.of) for name in requests}
-    capped = {f"limits.{name}": _counted(spec, name, Demand.limit) for name in limits}
+    asked = {f"requests.{name}": _counted(each, name, Demand.of) for name, each in _by_name(spec, requests)}
+    capped = {f"limits.{name}": _counted(each, name, Demand.limit) for name, each in _by_name(spec, limits)}
     amounts = tuple(sorted({"pods": 1, "count/pods": 1, **asked, **capped}.items()))
     best_effort = not (asked.get("requests.cpu") or asked.get("requests.memory"))
     return Charge(amounts, spec.priority_class_name, spec.active_deadline_seconds is not None, best_effort)
@@ -81,8 +81,22 @@ def _asked(spec: PodSpec, name: str) -> int:
 def _others(spec: PodSpec) -> Amounts:
     """What a pod asks for by name."""
     asked = set(chain.from_iterable(_names(demand) for demand in _demands(spec))).union(spec.overhead or ())
-    amounts = {name: _asked(spec, name) for name in asked - COUNTED_APART} | dict.fromkeys(_host_ports(spec), 1)
+    by_name = {name: _asked(each, name) for name, each in _by_name(spec, asked - COUNTED_APART)}
+    amounts = by_name | dict.fromkeys(_host_ports(spec), 1)
     return tuple(sorted((name, amount) for name, amount in amounts.items() if amount)) if amounts else ()
+
+
+def _by_name(spec: PodSpec, wanted: Collection[str]) -> Iterator[tuple[str, PodSpec]]:
+    """Each resource with the spec narrowed to the containers that name it: many of both take no square of time."""
+    init: dict[str, list[Container]] = {}
+    main: dict[str, list[Container]] = {}
+    for containers, naming in ((spec.init_containers or (), init), (spec.containers, main)):
+        for container in containers:
+            for name in dict.fromkeys(_names(container.resources)):
+                naming.setdefault(name, []).append(container)
+    for name in wanted:
+        narrow = PodSpec(main.get(name, []), init.get(name), overhead=spec.overhead, resources=spec.resources)
+        yield name, narrow
 
 
 def _of_containers(spec: PodSpec) -> Iterator[Demand]:
@@ -153,19 +167,19 @@ def constraint_of(spec: PodSpec) -> Constraint:
     return Constraint(
         tuple(sorted((spec.node_selector or {}).items())),
         alternatives(affinity.required) if affinity.required else (),
-        tuple(Toleration(t.key, t.operator, t.value, t.effect) for t in spec.tolerations or ()),
-        tuple((choice.weight, _requirements(choice.preference)) for choice in affinity.preferred or ()),
+        shared(Toleration(t.key, t.operator, t.value, t.effect) for t in spec.tolerations or ()),
+        shared((choice.weight, _requirements(choice.preference)) for choice in affinity.preferred or ()),
     )
 
 
 def alternatives(terms: Terms) -> Alternatives:
     """Return the terms of a node selector, of which one must hold."""
-    return tuple(_requirements(term) for term in terms.node_selector_terms)
+    return shared(_requirements(term) for term in terms.node_selector_terms)
 
 
 def _requirements(term: Term) -> tuple[Requirement, ...]:
     expressions = chain(term.match_expressions or (), term.match_fields or ())
-    return tuple(Requirement(e.key, e.operator, tuple(e.values or ())) for e in expressions)
+    return shared(Requirement(e.key, e.operator, shared(e.values or ())) for e in expressions)
 
 
 def pinned_to(spec: PodSpec) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from muster.kube.objects import LabelSelector, Pod, PodAffinity, PodAffinityTerm, PodSpec, SpreadConstraint
 from muster.scheduling.relations import NAMESPACE_NAME, Kind, Relations, Rule, Selector
-from muster.scheduling.topology.eligibility import Requirement
+from muster.scheduling.topology.eligibility import Requirement, shared
 
 
 def relations_of(pod: Pod) -> Relations:
@@ -16,7 +16,7 @@ def relations_of(pod: Pod) -> Relations:
 
 def relations(namespace: str, labels: Mapping[str, str], spec: PodSpec) -> Relations:
     """Return the relations of a pod with these labels."""
-    return Relations(namespace, tuple(sorted(labels.items())), tuple(_rules(namespace, labels, spec)))
+    return Relations(namespace, shared(sorted(labels.items())), shared(_rules(namespace, labels, spec)))
 
 
 def untold(relations: Relations) -> Relations:

@@ -7,9 +7,11 @@ would refuse it. Constraints are hashable: a pass checks each once, not once a t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,26 @@ class Requirement:
         return False
 
 
+class HashedOnce(tuple[T, ...]):
+    """A tuple that remembers its hash: of a long one the tasks of a gang, thousands perhaps, share the same."""
+
+    _hash: int
+
+    def __hash__(self) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            self._hash = super().__hash__()
+            return self._hash
+
+
+def shared(items: Iterable[T]) -> tuple[T, ...]:
+    """Return what the constraints of many tasks have in common; a short one is hashed as fast as its hash is looked up."""
+    plain = tuple(items)
+    return HashedOnce(plain) if len(plain) > _SHORT else plain
+
+
+_SHORT: Final = 4
 Alternatives = tuple[tuple[Requirement, ...], ...]
 """Terms of which one must hold, each a conjunction; an empty term holds nowhere."""
 
