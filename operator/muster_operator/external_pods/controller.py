@@ -85,18 +85,21 @@ class ExternalPods(Controller):
         pods.subscribe(self._changed)
 
     def _changed(self, old: Pod | None, new: Pod | None) -> None:
+        """Take in a pod as it is now. It may be another one of the name: a list brings no deletion in between."""
         pod = new or old
         if pod is None:
             return
+        if old is not None and _has_moved(old, new):
+            self._note_labelled(old, None)
         if pod.metadata.label(names.GANG) is not None:
             self._note_labelled(pod, new)
-        if not is_external(pod):
-            return
-        if new is None or not counts(new):
+        if new is not None and is_external(new) and counts(new):
+            self._pods[new.metadata.key] = new
+        else:
             self._pods.pop(pod.metadata.key, None)
             self._placed.pop(pod.metadata.key, None)
-        else:
-            self._pods[pod.metadata.key] = new
+        if not any(each is not None and is_external(each) for each in (old, new)):
+            return
         if old is None and new is not None and new.gated:
             self._work_queue.plan_soon()
         elif old is None or new is None or _without_note(old) != _without_note(new):
@@ -283,6 +286,12 @@ class ExternalPods(Controller):
         whole: Mapping[str, Any] = await self._api_writer.read(PODS, pod.metadata)
         affinity: dict[str, Any] = whole["spec"].get("affinity") or {}
         return affinity
+
+
+def _has_moved(old: Pod, new: Pod | None) -> bool:
+    """Whether a pod had the label of a gang that it has no more."""
+    label = old.metadata.label(names.GANG)
+    return label is not None and new is not None and new.metadata.label(names.GANG) != label
 
 
 def _without_note(pod: Pod) -> Pod:
