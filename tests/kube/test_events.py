@@ -21,9 +21,13 @@ JOB = Reference("muster.dev/v1alpha1", "DLJob", "vgg16", "vision", "u1")
 
 class Clock:
     now = 1_700_000_000.0
+    step = 0.0
 
     def __call__(self) -> float:
-        return self.now
+        return self.now + self.step
+
+    def pace(self) -> float:
+        return self.now - 1_600_000_000.0
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def recorder(client: Client, clock: Clock) -> AsyncIterator[Recorder]:
-    recorder = Recorder(client, "muster-operator", "pod-1", queue=5, per_second=10_000, now=clock)
+    recorder = Recorder(client, "muster-operator", "pod-1", queue=20, per_second=10_000, now=clock, pace=clock.pace)
     task = asyncio.create_task(recorder.run())
     yield recorder
     task.cancel()
@@ -71,6 +75,31 @@ async def test_same_event_is_posted_once_in_a_window(server: ApiServer, recorder
     recorder.event(JOB, "Normal", "Waiting", "a")
     await until(lambda: recorder.posted == 3)
     assert [event["message"] for event in sent(server)] == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+async def test_window_is_as_long_whatever_becomes_of_the_clock(recorder: Recorder, clock: Clock, step: float) -> None:
+    recorder.event(JOB, "Normal", "Waiting", "a")
+    clock.step = step
+    clock.now += 299
+    recorder.event(JOB, "Normal", "Waiting", "a")
+    await recorder.drain(30)
+    assert recorder.posted == 1
+    clock.now += 1
+    recorder.event(JOB, "Normal", "Waiting", "a")
+    await recorder.drain(30)
+    assert recorder.posted == 2
+
+
+async def test_events_of_one_namespace_leave_room_for_those_of_others(recorder: Recorder) -> None:
+    for number in range(1000):
+        recorder.event(JOB, "Warning", "UnknownWish", str(number))
+    recorder.event(Reference("v1", "Pod", "p", "others"), "Warning", "Requeued", "deleted and queued again")
+    assert recorder.dropped == 995
+    await recorder.drain(30)
+    recorder.event(JOB, "Warning", "UnknownWish", "again")
+    await recorder.drain(30)
+    assert recorder.posted == 7
 
 
 async def test_same_words_about_another_occurrence_are_another_event(

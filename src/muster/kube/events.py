@@ -8,6 +8,7 @@ so that events do not compete with the writes that matter. core/v1 rather than e
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from muster.kube.errors import KubeError
 
 log: Final = logging.getLogger(__name__)
 
+NAMESPACE_SHARE: Final = 4
+"""One namespace takes at most this part of the queue: the objects of one user, however many, silence no other's."""
 LONGEST_MESSAGE: Final = 1024
 """Characters; the limit of the API for an Event's message."""
 
@@ -49,14 +52,19 @@ class Recorder:
         queue: int = 1000,
         per_second: float = 50.0,
         now: Callable[[], float] = time.time,
+        pace: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`now` dates what is posted, and may be set back; the window counts by `pace`, which never is."""
         self.posted = self.dropped = 0
         self._client = client
         self._source = {"component": component, "host": instance}
         self._window = window_seconds
         self._pause = 1.0 / per_second
-        self._now = now
+        self._now, self._pace = now, pace
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(queue)
+        self._share = max(1, queue // NAMESPACE_SHARE)
+        self._queued: Counter[str] = Counter()
+        """The events in the queue by namespace."""
         self._said: dict[tuple[Reference, str, str, datetime | None], float] = {}
 
     def event(self, about: Reference, type: EventType, reason: str, message: str, occurrence: datetime | None = None) -> None:
@@ -64,25 +72,28 @@ class Recorder:
 
         The same words about another `occurrence` are another event: a job that is preempted twice is told so twice.
         """
-        now = self._now()
+        pace = self._pace()
         said = (about, reason, message, occurrence)
-        if now - self._said.get(said, -self._window) < self._window:
+        if said in self._said and pace - self._said[said] < self._window:
             return
         namespace = about.namespace or "default"
-        body = _body(about, type, reason, message, self._source, namespace, now)
-        try:
-            self._queue.put_nowait((namespace, body))
-        except asyncio.QueueFull:
+        body = _body(about, type, reason, message, self._source, namespace, self._now())
+        if self._queue.full() or self._queued[namespace] >= self._share:
             self.dropped += 1
             return
+        self._queue.put_nowait((namespace, body))
+        self._queued[namespace] += 1
         self._said.pop(said, None)  # the dictionary stays in order of time
-        self._said[said] = now
-        self._forget(now)
+        self._said[said] = pace
+        self._forget(pace)
 
     async def run(self) -> None:
         """Post what is queued until cancelled."""
         while True:
             namespace, body = await self._queue.get()
+            self._queued[namespace] -= 1
+            if not self._queued[namespace]:
+                del self._queued[namespace]
             await self._post(namespace, body)
             self._queue.task_done()
             await asyncio.sleep(self._pause)
@@ -102,8 +113,8 @@ class Recorder:
             self.dropped += 1
             log.info("event %s about %s not posted: %s", body["reason"], body["involvedObject"]["name"], error)
 
-    def _forget(self, now: float) -> None:
-        while (oldest := next(iter(self._said))) and now - self._said[oldest] >= self._window:
+    def _forget(self, pace: float) -> None:
+        while (oldest := next(iter(self._said))) and pace - self._said[oldest] >= self._window:
             del self._said[oldest]
 
 
