@@ -106,6 +106,17 @@ def hold_up(pod: Pod) -> str:
     return scheduler_words(pod) or "kube-scheduler has not bound it, and does not say why"
 
 
+def is_unheard(pod: Pod) -> bool:
+    """Say whether kube-scheduler has not looked at a pod, or could not: it, or the extender, is down.
+
+    It is silent too while the volumes of a pod are being made, and where the pod has a gate.
+    """
+    if pod.spec.node_name or pod.spec.scheduling_gates or pod.spec.volumes:
+        return False
+    said = pod.condition("PodScheduled")
+    return said is None or (said.status == "False" and said.reason == "SchedulerError")
+
+
 def is_unexplained(pod: Pod) -> bool:
     """Say whether the status of a bound pod that has not started names no cause."""
     waiting = [status.state.waiting for status in statuses(pod) if status.state.waiting is not None]

@@ -72,6 +72,12 @@ def test_word_of_kube_scheduler_about_no_node_is_learnt_of_none() -> None:
     assert (known.refusals, known.failed is not None, known.failures) == ((), True, 0)
 
 
+def test_silence_of_kube_scheduler_is_no_failure_of_the_gang() -> None:
+    pod = external_pods("a", **PINNED)
+    known = learnt(NOTHING_LEARNT, pod, failure(pod, overdue=True), UNCHANGED, NOW)
+    assert (known.failed is not None, known.failures, known.refusals) == (True, 0, ())
+
+
 def test_gang_that_failed_to_start_preempts_nobody_and_leaves_out_what_refused_it() -> None:
     gang = pod_gang("vision/pod:a", [external_pods("a")], lessons=after(REFUSED, REFUSED)).gang
     assert (gang.start_failed, gang.refused, gang.unplannable) == (True, {"n1": "no card"}, "")

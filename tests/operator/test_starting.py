@@ -119,6 +119,22 @@ def test_deadline_of_a_placement_that_an_older_version_wrote_counts_from_its_con
     assert look(gang, creating(gang), now=LATER) == {"status": ("Queued", "Requeued", "StartDeadlineExceeded")}
 
 
+ERROR = "running Filter: extender: connection refused"
+
+
+@pytest.mark.parametrize("pod", [{}, scheduled(ERROR, "SchedulerError")])
+def test_silence_of_kube_scheduler_is_no_failure_of_the_gang(pod: Json) -> None:
+    """It is down, or the extender is: however long that lasts, no gang is set aside for it."""
+    gang = job(startRetries=0)
+    for _ in range(2):
+        gang = placed(gang)
+        pods = {**pods_of(gang), W1: pod_of(gang, gang.status.placement[1], "Pending", bound=False, **pod)}
+        gang = written(gang, pods, LATER)
+    assert (gang.status.phase, gang.lessons.failures, gang.lessons.refusals) == ("Queued", 0, ())
+    assert gang_of(gang).start_failed
+    assert look(gang) == {"service": False}
+
+
 # Failed starts in a row
 
 IMAGE = {"reason": "ImagePullBackOff", "message": "no such image"}

@@ -15,7 +15,7 @@ from muster_operator.dljob.gang import NOTES
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.step import Step
 from muster_operator.lessons import Digest, Lessons
-from muster_operator.pod_faults import hold_up, is_unexplained
+from muster_operator.pod_faults import hold_up, is_unexplained, is_unheard
 from muster_operator.timestamps import stamp
 
 
@@ -46,7 +46,8 @@ def overdue(job: Job, current: Mapping[str, Pod], left_over: Sequence[Pod], now:
         return Trouble("StartDeadlineExceeded", f"{missed}: {words}")
     words = hold_up(pod) if pod is not None else "it has not been created"
     step.unexplained = pod if pod is not None and is_unexplained(pod) else None
-    return Trouble("StartDeadlineExceeded", f"{missed}: {words}", [place.node], place.pod, is_start=True)
+    counts = pod is None or not is_unheard(pod)
+    return Trouble("StartDeadlineExceeded", f"{missed}: {words}", [place.node], place.pod, is_start=counts)
 
 
 def _admitted_at(job: Job) -> float:

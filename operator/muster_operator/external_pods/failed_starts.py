@@ -19,7 +19,16 @@ from muster.kube.objects import Pod
 from muster.scheduling.counting import counted
 from muster_operator.backoff import FAILURE_BACKOFF, FIRST_BACKOFF, doubled
 from muster_operator.lessons import Digest, Lessons
-from muster_operator.pod_faults import hold_up, is_refused, is_rejected, one_line, refusal, scheduler_words, start_fault
+from muster_operator.pod_faults import (
+    hold_up,
+    is_refused,
+    is_rejected,
+    is_unheard,
+    one_line,
+    refusal,
+    scheduler_words,
+    start_fault,
+)
 
 START_DEADLINE_SECONDS = 600.0
 """The seconds from the ungating of a pod until it has started; then its gang is requeued."""
@@ -43,6 +52,8 @@ class Failure(NamedTuple):
     refused: Mapping[str, str]
     is_start: bool = False
     """Whether the pod would start nowhere, for what is known."""
+    teaches: bool = True
+    """Whether it says anything of the next start."""
 
 
 def failure(pod: Pod, *, overdue: bool = False) -> Failure:
@@ -53,19 +64,20 @@ def failure(pod: Pod, *, overdue: bool = False) -> Failure:
     if fault := start_fault(pod):
         return Failure(f"cannot start: {fault}", {}, is_start=True)
     if overdue:
-        return Failure(f"has not started within {START_DEADLINE_SECONDS:.0f} s: {hold_up(pod)}", {}, is_start=True)
+        late = f"has not started within {START_DEADLINE_SECONDS:.0f} s: {hold_up(pod)}"
+        return Failure(late, {}, is_start=not is_unheard(pod))
     if pod.spec.node_name:
-        return Failure("is not where its gang was placed", {})
+        return Failure("is not where its gang was placed", {}, teaches=False)
     node, cause = pinned_to(pod.spec), "cannot start on the node that it is pinned to"
     if node is None or not is_refused(pod):
-        return Failure(cause, {})
+        return Failure(cause, {}, teaches=False)
     return Failure(f"{cause}: {scheduler_words(pod)}", {node: words} if (words := refusal(pod)) else {})
 
 
 def learnt(before: Lessons, pod: Pod, failed: Failure, digest: Digest, now: float) -> Lessons:
     """Return what is known of the starts of a gang, with what the failure of one pod teaches."""
     after = before.refused_by(failed.refused, digest, now)
-    if not (failed.refused or failed.is_start or is_refused(pod)):
+    if not failed.teaches:
         return after
     node = next(iter(failed.refused), "")
     message = f"pod {pod.metadata.name} {failed.cause}"
