@@ -38,6 +38,7 @@ class FailingNodes:
         self._reporter, self._pace, self._node_loss = context.reporter, context.work_queue.pace, context.node_loss
         self._failures: dict[str, list[_Failure]] = {}
         view = context.stores.view
+        self._jobs = view.jobs
         view.pods.subscribe(self._pod_changed)
         view.nodes.subscribe(self._node_changed)
 
@@ -51,8 +52,15 @@ class FailingNodes:
         if old is None or new is None or old.finished or new.status.phase != "Failed" or not is_planned(new):
             return
         node, owner = new.spec.node_name, owner_of(new)
-        if node is not None and to_blame(new, self._node_loss.is_alive) and not self._fails_together(owner):
+        if node is None or not to_blame(new, self._node_loss.is_alive):
+            return
+        if not (self._fails_together(owner) or self._lacks_a_peer(new)):
             self._note(node, owner)
+
+    def _lacks_a_peer(self, pod: Pod) -> bool:
+        """Whether another node of the pod's DLJob is not ready: the program may have failed for that."""
+        job = self._jobs.get(f"{pod.metadata.namespace}/{pod.metadata.label(names.JOB)}")
+        return job is not None and not all(self._node_loss.is_ready(each.node) for each in job.reserved.placement)
 
     def _fails_together(self, owner: str) -> bool:
         since = self._pace() - TOGETHER_SECONDS

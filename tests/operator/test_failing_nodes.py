@@ -121,6 +121,21 @@ async def test_node_on_which_gangs_of_several_owners_fail_is_told(harness: Opera
     assert "n1" not in {sample.labels["node"] for sample in family.samples}
 
 
+async def test_node_is_not_told_of_programs_that_failed_for_want_of_another_node(harness: OperatorHarness) -> None:
+    for name in ("first", "second"):
+        harness.submit(name, roles=roles(workers=2, gpus=2), placement={"policy": "Spread"})
+        await harness.turn(3)
+    harness.run_pods()
+    await harness.turn()
+    harness.node("n2", ready=False)
+    harness.sync()
+    for pod in harness.server.of("pods"):
+        if pod["spec"]["nodeName"] == "n1":
+            harness.change(paths.pods(SPACE, pod["metadata"]["name"]), status=ended())
+    harness.sync()
+    assert (failing("n1"), failing("n2")) == (0, 0)
+
+
 async def test_pods_of_a_gang_that_fail_together_count_once(harness: OperatorHarness) -> None:
     for number, node in enumerate(("n1", "n2")):
         harness.pod(f"p{number}", gang="g", size=2, gated=False, node=node, phase="Running")
