@@ -82,6 +82,11 @@ def is_rejected(pod: Pod) -> bool:
     return reason in REJECTIONS or reason.startswith(SHORTAGE) or not any(_has_begun(status) for status in statuses(pod))
 
 
+def is_taken_away(pod: Pod) -> bool:
+    """Say whether a pod failed because its node did not keep it."""
+    return pod.status.phase == "Failed" and pod.status.reason in TAKEN_AWAY
+
+
 def is_over_limit(pod: Pod) -> bool:
     """Say whether a pod was evicted because it wrote more than its own limit, and not for the sake of its node."""
     disrupted = pod.condition("DisruptionTarget")

@@ -241,6 +241,26 @@ async def test_pod_without_a_label_that_its_controller_makes_again_is_set_aside_
     assert "has failed to start 4 times in a row" in waiting(harness, "p4")
 
 
+async def test_pod_that_is_evicted_at_each_start_preempts_once(harness: OperatorHarness) -> None:
+    """A ReplicaSet, say, makes such pods without end."""
+    harness.submit("low", roles=roles(workers=2, gpus=4))
+    await harness.turn(3)
+    harness.run_pods()
+    evicted: Json = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory"}
+    for name in ("high0", "high1"):
+        harness.pod(name, 4, metadata=OWNED, spec={"priority": 9})
+        for _ in range(4):
+            await harness.turn(2, seconds=5)
+            harness.end_pods()
+        if name == "high0":
+            harness.change(paths.pods(SPACE, name), spec={"nodeName": "n1"}, status={"phase": "Pending"})
+            await harness.turn()
+            harness.change(paths.pods(SPACE, name), status=evicted)
+            await harness.turn(2)
+    assert harness.status("low")["requeues"] == 1
+    assert "was taken away before it ran: The node was low on resource: memory" in waiting(harness, "high1")
+
+
 async def test_each_pod_of_a_controller_is_told_of_one_that_it_replaces(harness: OperatorHarness) -> None:
     for name in ("p0", "p1"):
         harness.pod(name, metadata=OWNED, **PINNED, node="n1", **CREATING)

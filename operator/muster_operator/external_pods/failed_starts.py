@@ -23,6 +23,7 @@ from muster_operator.pod_faults import (
     hold_up,
     is_refused,
     is_rejected,
+    is_taken_away,
     is_unheard,
     one_line,
     refusal,
@@ -61,6 +62,9 @@ def failure(pod: Pod, *, overdue: bool = False) -> Failure:
     if is_rejected(pod):
         words = one_line(pod.status.message) or pod.status.reason
         return Failure(f"was rejected by its kubelet: {words}", {pod.spec.node_name: words} if pod.spec.node_name else {})
+    if is_taken_away(pod):
+        words = one_line(pod.status.message) or pod.status.reason
+        return Failure(f"was taken away before it ran: {words}", {})
     if fault := start_fault(pod):
         return Failure(f"cannot start: {fault}", {}, is_start=True)
     if overdue:
@@ -81,7 +85,7 @@ def learnt(before: Lessons, pod: Pod, failed: Failure, digest: Digest, now: floa
         return after
     node = next(iter(failed.refused), "")
     message = f"pod {pod.metadata.name} {failed.cause}"
-    if failed.is_start and pod.spec.node_name:
+    if pod.spec.node_name and not failed.refused:
         after = after.failed_on(pod.spec.node_name, message, digest)
     times = before.failures + failed.is_start
     start = FailedStart(

@@ -22,7 +22,7 @@ from muster_operator.external_pods.gangs import gang_name, is_external, is_over
 from muster_operator.external_pods.starts import Starts, outgrown
 from muster_operator.external_pods.templates import POD_TEMPLATES, PodTemplate, Step, next_step
 from muster_operator.external_pods.ungating import misplaced, stranded
-from muster_operator.pod_faults import is_rejected, is_unexplained
+from muster_operator.pod_faults import is_rejected, is_taken_away, is_unexplained
 from muster_operator.reporting import about_pod
 from muster_operator.resources import PODS
 from muster_operator.sightings import Sightings
@@ -44,14 +44,14 @@ class Requeue:
         self._starts = Starts(context.work_queue)
         self._not_before: dict[str, float] = {}
         """When to create a parked pod again whose creation was rejected, by uid."""
-        self._rejected: list[Pod] = []
-        """Pods that their kubelets have rejected, and their controllers create again."""
+        self._ended: list[Pod] = []
+        """Pods that ended before they ran by nobody's fault, and that their controllers create again."""
         self._templates.subscribe(lambda *_: self._work_queue.plan_now())
-        context.stores.view.pods.subscribe(self._note_rejected)
+        context.stores.view.pods.subscribe(self._note_ended)
 
     async def run(self, pods: list[Pod], now: float) -> None:
         """Requeue the gangs of these pods that cannot start, and bring parked pods on."""
-        self._learn_from_rejected(pods, now)
+        self._learn_from_ended(pods, now)
         stuck = self._stuck(pods, now)
         gangs: dict[str, list[Pod]] = {name: [] for name in stuck}
         for pod in pods if stuck else ():
@@ -127,20 +127,21 @@ class Requeue:
             self._starts.keep(name, first, text)
         return {first.metadata.uid: text}
 
-    def _note_rejected(self, old: Pod | None, new: Pod | None) -> None:
-        """Note a pod that is seen to be rejected; one that was when it was first seen may have taught its lesson before."""
+    def _note_ended(self, old: Pod | None, new: Pod | None) -> None:
+        """Note a pod that is seen to end so; one that had when it was first seen may have taught its lesson before."""
         if old is None or new is None or old.finished or new.metadata.controller is None:
             return
-        if is_external(new) and new.metadata.annotation(names.RANK) is not None and is_rejected(new):
-            self._rejected.append(new)
+        never_ran = is_rejected(new) or (old.status.phase == "Pending" and is_taken_away(new))
+        if never_ran and is_external(new) and new.metadata.annotation(names.RANK) is not None:
+            self._ended.append(new)
 
-    def _learn_from_rejected(self, pods: Collection[Pod], now: float) -> None:
-        """Keep what rejected pods teach for those that their controllers create in their place."""
-        rejected, self._rejected = self._rejected, []
-        gangs: dict[str, list[Pod]] = {gang_name(pod): [pod] for pod in rejected}
-        for pod in pods if rejected else ():
+    def _learn_from_ended(self, pods: Collection[Pod], now: float) -> None:
+        """Keep what such pods teach for those that their controllers create in their place."""
+        ended, self._ended = self._ended, []
+        gangs: dict[str, list[Pod]] = {gang_name(pod): [pod] for pod in ended}
+        for pod in pods if ended else ():
             gangs.get(gang_name(pod), []).append(pod)
-        for pod in rejected:
+        for pod in ended:
             name = gang_name(pod)
             before = failed_starts.decoded(self._starts.text(name)) or failed_starts.read(gangs[name])
             known = failed_starts.learnt(before, pod, failure(pod), self._stores.node_digest, now)
