@@ -30,8 +30,18 @@ def pinned(affinity: Manifest | None, node: str) -> Manifest:
 
 
 def without_min_domains(constraints: Iterable[Manifest]) -> list[Manifest]:
-    """Return the spread constraints of a pod that is pinned, and so has one domain to go to: muster keeps `minDomains`."""
-    return [{name: value for name, value in each.items() if name != "minDomains"} for each in constraints]
+    """Return the spread constraints of a pod that is pinned, and so has one domain to go to: muster keeps `minDomains`.
+
+    What the API server refuses stays, for it to say so.
+    """
+    return [
+        {name: value for name, value in each.items() if name != "minDomains"} if _has_min_domains(each) else each
+        for each in constraints
+    ]
+
+
+def _has_min_domains(constraint: Manifest) -> bool:
+    return constraint.get("whenUnsatisfiable") == "DoNotSchedule" and (constraint.get("minDomains") or 0) > 1
 
 
 def unpinned(affinity: Manifest) -> Manifest | None:

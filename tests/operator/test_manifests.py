@@ -17,7 +17,7 @@ from muster.kube.objects import Pod
 from muster_operator.dljob import manifests
 from muster_operator.dljob.manifests import ANNOTATIONS_VOLUME
 from muster_operator.dljob.rendezvous import MOUNT
-from muster_operator.pinning import pinned, unpinned
+from muster_operator.pinning import pinned, unpinned, without_min_domains
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 OWNER = {
@@ -219,6 +219,17 @@ def test_pin_narrows_each_existing_term() -> None:
         },
     }
     assert json.dumps(mine) == kept
+
+
+@pytest.mark.parametrize(
+    ("own", "written"),
+    [
+        ({"whenUnsatisfiable": "DoNotSchedule", "minDomains": 2}, {"whenUnsatisfiable": "DoNotSchedule"}),
+        *[(wrong, wrong) for wrong in ({"whenUnsatisfiable": "ScheduleAnyway", "minDomains": 2}, {"minDomains": 0})],
+    ],
+)
+def test_least_number_of_domains_is_left_out_where_the_api_server_takes_it(own: Json, written: Json) -> None:
+    assert without_min_domains([own]) == [written]
 
 
 @pytest.mark.parametrize("affinity", [None, {}, {"nodeAffinity": None}, {"nodeAffinity": {REQUIRED: None}}])
