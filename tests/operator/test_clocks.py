@@ -105,3 +105,31 @@ async def test_back_off_of_a_job_counts_from_when_it_is_seen_here(harness: Opera
     assert harness.status()["phase"] == "Queued"
     await harness.turn(2, seconds=0.2)
     assert harness.status()["phase"] == "Admitted"
+
+
+@pytest.mark.parametrize("skew", [-HOUR, HOUR])
+async def test_start_of_a_gang_counts_from_when_it_is_seen_here(harness: OperatorHarness, skew: float) -> None:
+    """The leader before, on another host, placed the gang; or the clock of this one has stepped."""
+    harness.submit(roles=WHOLE)
+    await harness.turn(3)
+    harness.change(paths.dljobs(SPACE, "vgg16"), status={"admittedAt": time(NOW + skew)})
+    harness.restart()
+    await harness.turn(2)
+    await harness.turn(seconds=599)
+    assert (harness.status()["phase"], harness.status()["admittedAt"]) == ("Admitted", time(NOW + skew))
+    await harness.turn(2, seconds=2)
+    assert (harness.status()["phase"], harness.status()["failedStart"]["reason"]) == ("Queued", "StartDeadlineExceeded")
+
+
+@pytest.mark.parametrize("step", [-HOUR, HOUR])
+async def test_start_of_a_gang_takes_as_long_whatever_becomes_of_the_clock(harness: OperatorHarness, step: float) -> None:
+    wrong = 0.0
+    harness.pace = lambda: harness.now - wrong
+    harness.submit(roles=WHOLE)
+    await harness.turn(3)
+    wrong = step
+    await harness.turn(seconds=step + 599)
+    await harness.turn()
+    assert harness.status()["phase"] == "Admitted"
+    await harness.turn(2, seconds=2)
+    assert harness.status()["phase"] == "Queued"

@@ -7,7 +7,7 @@ decoding        from JSON to a job, or to what is wrong with it; amounts: which 
 unreadable      what a DLJob is told that this version cannot read
 completion      pure: a job with what admission plugins add to its pods
 gang            pure: a job as the gang that the planner sees, and its placement as the status has it
-rests           when jobs that back off may start again, by this process's clocks
+rests           when jobs that back off may start again, and since when gangs start, by this process's clocks
 leftovers       pure: what has the names of a job and is not its own
 placement_check pure: whether the placement in a status can be the job's own
 lifecycle       pure: from a job and its pods to the next step of its life; step: what that is, and how pods are stopped

@@ -84,6 +84,7 @@ class DLJobs(Controller):
         else:
             self.check.forget(name)
             self._rests.forget(name)
+            self._reconciler.forget(name)
             self._resizes.forget(name)
             self._gangs.pop(name, None)
             self._storage.forget(name)

@@ -20,6 +20,7 @@ from muster_operator.dljob.job import Job
 from muster_operator.dljob.leftovers import is_own, sentence
 from muster_operator.dljob.lifecycle import next_step
 from muster_operator.dljob.resources import SERVICES
+from muster_operator.dljob.rests import Starts
 from muster_operator.dljob.status import NAME_TAKEN, Record
 from muster_operator.dljob.status_writer import StatusWriter
 from muster_operator.dljob.step import Step
@@ -44,7 +45,7 @@ class Reconciler:
         self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
         self._jobs, self._check, self._writer, self._telling = jobs, check, writer, telling
         self._node_loss = context.node_loss
-        self._templates = Templates(context)
+        self._templates, self._starts = Templates(context), Starts(context.work_queue)
         self._services, self._reporter = context.stores.of(SERVICES), context.reporter
 
     def reconcile(self, job: Job, now: float) -> None:
@@ -55,7 +56,12 @@ class Reconciler:
             self._telling.fault(job, error)
             raise
 
+    def forget(self, name: str) -> None:
+        """Forget a job that is gone."""
+        self._starts.forget(name)
+
     def _next(self, job: Job, now: float) -> None:
+        job = self._starts.dated(job)
         blocked = self._jobs.in_the_way(job) if self._check.has_passed(job) else ""
         pods = self._jobs.pods_of(job)
         loss = self._node_loss
