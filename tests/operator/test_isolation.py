@@ -144,6 +144,15 @@ def test_node_at_fault_is_set_aside_and_gangs_go_to_the_others() -> None:
     assert outcome(isolation.decide(Snapshot(used, waiting("a", "b")), ask, ask, 1.0)) == {"a": "Place", "b": "Place"}
 
 
+def test_gang_that_is_not_examined_yet_is_told_nothing_of_others() -> None:
+    bad = [f"secret{number}" for number in range(200)]
+    ask = FaultyPlanner(*bad)
+    decisions = Isolation(lambda *_: None).decide(Snapshot({"n1": NODE}, waiting("mine", *bad)), ask, ask, 0.0)
+    told = [(wait.gang.name, wait.message) for wait in decisions if isinstance(wait, Wait)]
+    assert any("examined next" in message for _, message in told)
+    assert [(name, message) for name, message in told if "secret" in message.replace(name, "")] == []
+
+
 def test_many_gangs_at_fault_cost_a_bounded_number_of_passes_a_turn_and_never_those_that_ran_well() -> None:
     bad = [f"bad{number}" for number in range(200)]
     ask = FaultyPlanner(*bad)

@@ -35,7 +35,8 @@ PROBE = Gang("muster/probe", "muster/probe", 0.0, (Task("probe-0", 1), Task("pro
 class Fault:
     """An exception that the planner does not raise without one gang or node."""
 
-    error: Exception
+    error: Exception | None
+    """None for a gang that has not been examined: what was raised may name others."""
     of: object
     """What the gang or node was."""
     until: float
@@ -60,8 +61,8 @@ class Isolation:
         self._restore(snapshot, now)
         try:
             decisions = ask(self._rest(snapshot))
-        except Exception as error:
-            self._search(self._rest(snapshot), trial, error, now)
+        except Exception:
+            self._search(self._rest(snapshot), trial, now)
             decisions = ask(self._rest(snapshot))
         self._planned = self._rest(snapshot).gangs
         if not self.gangs:
@@ -91,8 +92,8 @@ class Isolation:
         if self.nodes:
             self.nodes = _still(self.nodes, {name: _fixed(node) for name, node in snapshot.nodes.items()}, now)
 
-    def _search(self, snapshot: Snapshot, trial: Ask, first: Exception, now: float) -> None:
-        """Set aside the nodes and gangs without which the planner does not fail; `first` is what it raised."""
+    def _search(self, snapshot: Snapshot, trial: Ask, now: float) -> None:
+        """Set aside the nodes and gangs without which the planner does not fail."""
         by_hardware: dict[object, Exception | None] = {}
         for node in snapshot.nodes.values():
             if _hardware(node) not in by_hardware:
@@ -107,10 +108,10 @@ class Isolation:
         search.examine([gang for gang in rest.gangs if planned.get(gang.name) == gang])
         search.examine([gang for gang in rest.gangs if planned.get(gang.name) != gang])
         at_fault = {gang.name: Fault(error, gang, now + AGAIN_SECONDS) for gang, error in search.found}
-        unexamined = {gang.name: Fault(first, gang, now + UNEXAMINED_SECONDS) for gang in search.unexamined}
+        unexamined = {gang.name: Fault(None, gang, now + UNEXAMINED_SECONDS) for gang in search.unexamined}
         self.gangs = {**self.gangs, **at_fault, **unexamined}
-        for name, fault in at_fault.items():
-            self._found("gang", name, fault.error)
+        for gang, error in search.found:
+            self._found("gang", gang.name, error)
 
 
 def _still(aside: Mapping[str, Fault], present: Mapping[str, object], now: float) -> Mapping[str, Fault]:
@@ -120,6 +121,8 @@ def _still(aside: Mapping[str, Fault], present: Mapping[str, object], now: float
 
 def _wait(gang: Gang, fault: Fault) -> Wait:
     keeps = "; it keeps its GPUs" if gang.placement else ""
+    if fault.error is None:
+        return Wait(gang, Reason.UNPLANNABLE, f"muster's planner fails, perhaps over this gang, which is examined next{keeps}")
     message = f"muster's planner fails over this gang ({in_words(fault.error)}), so it is not planned until it changes{keeps}"
     return Wait(gang, Reason.UNPLANNABLE, message)
 
