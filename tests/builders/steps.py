@@ -10,7 +10,7 @@ from muster.kube.objects import Pod
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.lifecycle import next_step
 from muster_operator.dljob.status import Record
-from muster_operator.dljob.step import Step
+from muster_operator.dljob.step import Nodes, Step
 from muster_operator.lessons import UNCHANGED, Digest
 from muster_operator.timestamps import stamp
 
@@ -24,7 +24,12 @@ def step_of(
     digest: Digest = UNCHANGED,
 ) -> Step:
     """The next step of a job with these pods; every node lives but the `dead`."""
-    return next_step(job, (pods or {}).values(), lambda node: node not in dead, now, digest=digest)
+    return next_step(job, (pods or {}).values(), nodes(dead, digest), now)
+
+
+def nodes(dead: Collection[str] = (), digest: Digest = UNCHANGED) -> Nodes:
+    """Nodes that are all ready but the `dead`."""
+    return Nodes(lambda node: node not in dead, lambda node: node not in dead, digest)
 
 
 def look(job: Job, pods: Mapping[str, Pod] | None = None, *, dead: Collection[str] = (), now: float = NOW) -> Json:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from builders.dljobs import NOW, Json, after, job, placed, pods_of, roles, started
 from builders.operator_harness import SPACE, OperatorHarness
-from builders.steps import look
+from builders.steps import look, nodes
 from muster.api.status import DLJobStatus, TaskPlacement
 from muster.kube import paths
 from muster.scheduling.topology.links import gpu_set
@@ -73,7 +73,7 @@ WRONG: dict[str, tuple[Job, str]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_placement_that_is_not_the_jobs_own_is_taken_back(wrong: str) -> None:
     one, sentence = WRONG[wrong]
-    step = next_step(one, [], lambda _: True, NOW)
+    step = next_step(one, [], nodes(), NOW)
     assert step.status is not None
     status = step.status.status
     assert (status.phase, status.placement, step.create) == ("Queued", [], [])
@@ -106,7 +106,7 @@ def test_admitted_gang_has_its_own_placement() -> None:
 
 def test_finished_job_holds_nothing_whatever_its_status_says() -> None:
     one = after(started(job()), lambda record: setattr(record.status, "phase", "Succeeded"))
-    step = next_step(one, pods_of(one, "Succeeded").values(), lambda _: True, NOW)
+    step = next_step(one, pods_of(one, "Succeeded").values(), nodes(), NOW)
     assert step.status is not None
     assert (step.status.status.phase, step.status.status.placement) == ("Succeeded", [])
 
@@ -136,7 +136,7 @@ def test_no_placement_raises(status: DLJobStatus) -> None:
     assert all(0 <= assigned.gpus < 2**64 for assigned in gang.placement)
     assert placement_of(one) == gang.placement
     assert held_gang(one) is not None
-    step = next_step(one, [], lambda _: True, NOW)
+    step = next_step(one, [], nodes(), NOW)
     assert step.status is not None, "a placement of such texts is nobody's"
     assert step.status.status.placement == []
 
@@ -179,7 +179,7 @@ def test_gang_with_a_pod_elsewhere_is_requeued(where: Json, sentence: str, phase
     one = started(job())
     pods = pods_of(moved(one, **where), phase)
     assert look(one, pods)["status"] == ("Queued", "Requeued", "PodMisplaced")
-    step = next_step(one, pods.values(), lambda _: True, NOW)
+    step = next_step(one, pods.values(), nodes(), NOW)
     assert step.status is not None
     assert step.status.status.message == sentence
 

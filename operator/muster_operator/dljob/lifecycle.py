@@ -16,7 +16,7 @@ It looks at what is there, never at what happened, so it does not matter how oft
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from muster.api import names
 from muster.kube.objects import Pod
@@ -27,56 +27,46 @@ from muster_operator.dljob.job import Job
 from muster_operator.dljob.manifests import has_service, notes, stays
 from muster_operator.dljob.rendezvous import end_alone
 from muster_operator.dljob.status import UNMET, UNREADABLE
-from muster_operator.dljob.step import Step, record, stop
-from muster_operator.lessons import UNCHANGED, Digest
+from muster_operator.dljob.step import Nodes, Step, record, stop
+from muster_operator.lessons import Digest
 from muster_operator.timestamps import stamp
 
 STOPPING_SECONDS = 5.0
 """How long pods may be stopping before their gang says that it waits for them."""
 
 
-def next_step(
-    job: Job,
-    pods: Iterable[Pod],
-    alive: Callable[[str], bool],
-    now: float,
-    blocked: str = "",
-    digest: Digest = UNCHANGED,
-    ready: Callable[[str], bool] | None = None,
-) -> Step:
-    """Return the next step for a job with these pods; `alive` says of a node whether what runs there may go on.
+def next_step(job: Job, pods: Iterable[Pod], nodes: Nodes, now: float, blocked: str = "") -> Step:
+    """Return the next step for a job with these pods.
 
-    `ready` says whether it is ready at this moment (by default, whether it is alive). `blocked` is the sentence about what has
-    the job's names and is not its own; empty if nothing has. `digest` tells of a node whether it has changed since it refused
-    a pod.
+    `blocked` is the sentence about what has the job's names and is not its own; empty if nothing has.
     """
     step = Step()
     mine = sorted(pods, key=lambda pod: pod.metadata.name)
     for pod in mine:
-        if pod.leaving and pod.spec.node_name and not alive(pod.spec.node_name):
+        if pod.leaving and pod.spec.node_name and not nodes.is_alive(pod.spec.node_name):
             step.destroy.append(pod)
     if job.meta.deletion_timestamp is not None:
-        _deleted(job, mine, alive, now, step)
+        _deleted(job, mine, nodes, now, step)
         return step
     if _was_unreadable(job):
         record(step, job, now).read_again()
     if job.finished:
-        _finished(job, mine, alive, now, step)
+        _finished(job, mine, nodes, now, step)
     elif _overdue(job, now, step):
         message = f"ran longer than {job.spec.active_deadline_seconds} s, over all attempts"
         record(step, job, now).finish(False, "DeadlineExceeded", message)
     elif job.status.placement and (misfit := placement_check.misfit(job)) is not None:
         record(step, job, now).requeue("PlacementInvalid", f"the placement in the status is not this job's: {misfit}")
     elif job.status.placement:
-        _placed(job, mine, alive, now, step, digest, ready or alive)
+        _placed(job, mine, nodes, now, step)
     else:
-        _unplaced(job, mine, alive, now, step, digest)
+        _unplaced(job, mine, nodes, now, step)
         if blocked and step.status is None and not job.suspended and job.status.phase != "Suspended":
             record(step, job, now).block(blocked)
     return step
 
 
-def _deleted(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step) -> None:
+def _deleted(job: Job, pods: list[Pod], nodes: Nodes, now: float, step: Step) -> None:
     """A job that a finalizer keeps holds nothing for that; its pods are stopped, unless they are to be orphaned.
 
     Without a finalizer there is no such job: the garbage collector deletes its pods.
@@ -85,19 +75,19 @@ def _deleted(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float
         return
     if job.status.placement and not job.finished:
         record(step, job, now).stop(f"is being deleted: {counted(len(pods), 'pod')} to stop")
-    stop(step, (pod for pod in pods if not pod.finished), alive, now, names.SUSPEND)
+    stop(step, (pod for pod in pods if not pod.finished), nodes.is_alive, now, names.SUSPEND)
 
 
 def _was_unreadable(job: Job) -> bool:
     return any((condition.type, condition.reason) == ("Admitted", UNREADABLE) for condition in job.status.conditions)
 
 
-def _finished(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step) -> None:
+def _finished(job: Job, pods: list[Pod], nodes: Nodes, now: float, step: Step) -> None:
     """Stop what still runs (parameter servers do not end by themselves); finished pods stay for their logs."""
     step.service = False
     if job.status.placement:
         record(step, job, now).give_up()
-    stop(step, (pod for pod in pods if not pod.finished), alive, now, names.SUSPEND)
+    stop(step, (pod for pod in pods if not pod.finished), nodes.is_alive, now, names.SUSPEND)
     if job.spec.ttl_seconds_after_finished is not None:
         end = stamp(job.status.finished_at) + job.spec.ttl_seconds_after_finished
         if end <= now:
@@ -116,19 +106,19 @@ def _overdue(job: Job, now: float, step: Step) -> bool:
     return end <= now
 
 
-def _unplaced(job: Job, pods: list[Pod], alive: Callable[[str], bool], now: float, step: Step, digest: Digest) -> None:
+def _unplaced(job: Job, pods: list[Pod], nodes: Nodes, now: float, step: Step) -> None:
     """Stop the pods of an earlier placement; then the job is suspended, or waits in its queue."""
     step.service = False
     if job.meta.annotation(names.MIGRATE) is not None:
         step.annotate_job = {names.MIGRATE: None}  # without a placement there is nothing to move
     remaining = [pod for pod in pods if not pod.finished]
-    stop(step, remaining, alive, now, names.SUSPEND)
+    stop(step, remaining, nodes.is_alive, now, names.SUSPEND)
     if job.suspended and job.status.phase != "Suspended" and not remaining:
         record(step, job, now).suspend()
     elif not job.suspended and job.status.phase in ("Suspending", "Suspended"):
         record(step, job, now).resume()
     elif not job.suspended:
-        _learnt(job, now, step, digest)
+        _learnt(job, now, step, nodes.digest)
     _await_end(job, remaining, stamp(job.status.released_at), now, step)
 
 
@@ -158,15 +148,7 @@ def _learnt(job: Job, now: float, step: Step, digest: Digest) -> None:
         step.check_by(standing.until)
 
 
-def _placed(
-    job: Job,
-    pods: list[Pod],
-    alive: Callable[[str], bool],
-    now: float,
-    step: Step,
-    digest: Digest,
-    ready: Callable[[str], bool],
-) -> None:
+def _placed(job: Job, pods: list[Pod], nodes: Nodes, now: float, step: Step) -> None:
     attempt = str(job.status.attempt)
     placed = {place.pod: place for place in job.status.placement}
     mine = [
@@ -185,11 +167,11 @@ def _placed(
         return
     staying = _staying(job, [pod for pod in pods if pod not in mine], step)
     left_over = [pod for pod in pods if pod not in mine and pod not in staying]
-    stop(step, left_over, alive, now, names.MIGRATE)
+    stop(step, left_over, nodes.is_alive, now, names.MIGRATE)
     _await_end(job, left_over, stamp(job.status.admitted_at), now, step)
     if _succeeded(job, current):
         record(step, job, now).finish(True, "Completed", "the gang ran to its end")
-    elif not _broken(job, current, left_over, alive, ready, now, step, digest) and not left_over and not staying:
+    elif not _broken(job, current, left_over, nodes, now, step) and not left_over and not staying:
         _complete(job, current, now, step)
 
 
@@ -227,28 +209,19 @@ def _has_succeeded(pod: Pod | None) -> bool:
     return pod is not None and pod.status.phase == "Succeeded"
 
 
-def _broken(
-    job: Job,
-    current: dict[str, Pod],
-    left_over: list[Pod],
-    alive: Callable[[str], bool],
-    ready: Callable[[str], bool],
-    now: float,
-    step: Step,
-    digest: Digest,
-) -> bool:
+def _broken(job: Job, current: dict[str, Pod], left_over: list[Pod], nodes: Nodes, now: float, step: Step) -> bool:
     """Requeue the gang, or fail the job, if the gang cannot be complete any more.
 
     Where a program has failed, a node that is not ready has lasted for long enough: it may be why.
     """
-    failed = min((pod for pod in current.values() if fails(job, pod, alive)), key=failed_at, default=None)
-    found = trouble(job, current, alive if failed is None else ready, now, step)
-    if failed is not None and not (found is not None and taken_before(job, current, failed, ready)):
+    failed = min((pod for pod in current.values() if fails(job, pod, nodes.is_alive)), key=failed_at, default=None)
+    found = trouble(job, current, nodes.is_alive if failed is None else nodes.is_ready, now, step)
+    if failed is not None and not (found is not None and taken_before(job, current, failed, nodes.is_ready)):
         _fail(job, failed, now, step)
         return True
     found = found or starting.overdue(job, current, left_over, now, step)
     if found is not None:
-        lessons = starting.learnt(job, found, digest, now)
+        lessons = starting.learnt(job, found, nodes.digest, now)
         record(step, job, now).requeue(found.reason, found.message, avoid=found.avoid, lessons=lessons)
     return found is not None
 

@@ -23,7 +23,7 @@ from muster_operator.dljob.resources import SERVICES
 from muster_operator.dljob.rests import Starts
 from muster_operator.dljob.status import NAME_TAKEN, Record
 from muster_operator.dljob.status_writer import StatusWriter
-from muster_operator.dljob.step import Step
+from muster_operator.dljob.step import Nodes, Step
 from muster_operator.dljob.telling import JobTelling
 from muster_operator.dljob.template_check import TemplateCheck
 from muster_operator.dljob.templates import JobGone, Templates
@@ -45,6 +45,7 @@ class Reconciler:
         self._stores, self._work_queue, self._api_writer = context.stores, context.work_queue, context.api_writer
         self._jobs, self._check, self._writer, self._telling = jobs, check, writer, telling
         self._node_loss = context.node_loss
+        self._nodes = Nodes(context.node_loss.is_alive, context.node_loss.is_ready, context.stores.node_digest)
         self._templates, self._starts = Templates(context), Starts(context.work_queue)
         self._services, self._reporter = context.stores.of(SERVICES), context.reporter
 
@@ -64,8 +65,7 @@ class Reconciler:
         job = self._starts.dated(job)
         blocked = self._jobs.in_the_way(job) if self._check.has_passed(job) else ""
         pods = self._jobs.pods_of(job)
-        loss = self._node_loss
-        step = next_step(job, pods, loss.is_alive, now, blocked, self._stores.node_digest, loss.is_ready)
+        step = next_step(job, pods, self._nodes, now, blocked)
         if step.check_at is not None:
             self._work_queue.mark_at(key_of(job.key), step.check_at)
         nodes = {place.node for place in job.status.placement} | {pod.spec.node_name for pod in pods if pod.spec.node_name}

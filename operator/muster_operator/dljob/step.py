@@ -7,18 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from muster.api import names, texts
 from muster.api.status import TaskPlacement
 from muster.kube.objects import Pod
 from muster_operator.dljob.job import Job
 from muster_operator.dljob.status import Record
+from muster_operator.lessons import UNCHANGED, Digest
 from muster_operator.timestamps import moment
 
 NOTICE_SECONDS = 1.0
 """Between the notice to a running pod and its deletion: the kubelet may take that long to show the annotation."""
 LONGEST_NOTICE_SECONDS = 5.0
 """A notice of a later time is not muster's, or was given by a clock that was wrong: another one is given."""
+
+
+class Nodes(NamedTuple):
+    """What a step asks about nodes, by name."""
+
+    is_alive: Callable[[str], bool]
+    """Whether what runs there may go on."""
+    is_ready: Callable[[str], bool]
+    """Whether the node is ready at this moment."""
+    digest: Digest = UNCHANGED
+    """By which it shows whether a node has changed since it refused a pod."""
 
 
 @dataclass(slots=True)
