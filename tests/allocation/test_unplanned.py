@@ -77,3 +77,28 @@ def test_count_follows_the_pods() -> None:
     view.pods.put(msgspec.convert(pod("b", 3, spec=OTHER, metadata={"resourceVersion": "3"}, phase="Failed"), Pod))
     view.pods.remove("vision/a", "4")
     assert unplanned.by_queue() == {}
+
+
+OWN = {"metadata": {"labels": {names.JOB: "vgg16", names.QUEUE: "research"}}, "owner": "uid-vgg16"}
+LEAVING = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reserved", "counts"),
+    [
+        (OWN, False, {"vision/research": 2}),
+        (OWN, True, {}),
+        ({**OWN, "phase": "Failed"}, False, {}),
+        ({**OWN, "node": None}, False, {}),
+        ({"annotations": NAMED, "metadata": LEAVING}, False, {"vision/default": 2}),
+        ({"annotations": NAMED}, False, {}),
+        ({"spec": OTHER, "metadata": LEAVING}, False, {}),
+    ],
+    ids=["given up", "placed", "ended", "not bound", "a gang's, terminating", "a gang's", "another scheduler's"],
+)
+def test_pod_on_its_way_out_counts_where_no_gang_counts_it(fields: Json, reserved: bool, counts: dict[str, int]) -> None:
+    view = view_of(pod("vgg16-worker-0", **fields))
+    placement = [{"pod": "vgg16-worker-0", "rank": 0, "role": "worker", "index": 0, "node": "n1", "gpus": [0, 1]}]
+    body = dljob(metadata={"resourceVersion": "1"}, status={"placement": placement if reserved else []})
+    view.jobs.put(msgspec.json.decode(json.dumps(body), type=DLJob))
+    assert Unplanned(view).stopping_by_queue() == counts

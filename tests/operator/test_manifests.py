@@ -55,7 +55,7 @@ def test_pod_has_owner_rank_gpus_and_pin() -> None:
     assert body["metadata"] == {
         "name": "vgg16-worker-1",
         "namespace": "vision",
-        "labels": {names.JOB: "vgg16", names.ROLE: "worker", names.INDEX: "1"},
+        "labels": {names.JOB: "vgg16", names.QUEUE: "default", names.ROLE: "worker", names.INDEX: "1"},
         "annotations": {names.RANK: "1", names.ATTEMPT: "1", names.GPUS: "0,1"},
         "ownerReferences": [OWNER],
     }
@@ -103,7 +103,7 @@ def test_template_metadata_stays_but_cannot_override_musters() -> None:
         }
     }
     found = pod(roles={"worker": {"replicas": 1, "template": one}})["metadata"]
-    assert found["labels"] == {"team": "a", names.JOB: "vgg16", names.ROLE: "worker", names.INDEX: "0"}
+    assert found["labels"] == {"team": "a", names.JOB: "vgg16", names.QUEUE: "default", names.ROLE: "worker", names.INDEX: "0"}
     assert found["annotations"] == {"note": "b", names.RANK: "0", names.ATTEMPT: "1", names.GPUS: "0,1"}
 
 

@@ -108,3 +108,24 @@ async def test_gang_that_was_drained_or_evicted_keeps_its_turn_and_quota(harness
         harness.end_pods()
     assert (harness.status("drained")["phase"], harness.status("drained")["queuedAt"]) == ("Admitted", arrived)
     assert (harness.status("drained").get("restarts", 0), harness.status("later")["phase"]) == (0, "Queued")
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["suspended", "deleted"])
+async def test_pods_that_take_their_time_to_end_stretch_no_quota(harness: OperatorHarness, deleted: bool) -> None:
+    """A user chooses the grace period of his pods: their GPUs count in his queue for as long as that lasts."""
+    harness.server.put(paths.dlqueues(SPACE), {"metadata": {"name": "default", "namespace": SPACE}, "spec": {"gpus": 4}})
+    harness.submit("first", roles=WHOLE)
+    await harness.turn(3)
+    harness.run_pods()
+    await harness.turn(2)
+    if deleted:
+        harness.server.drop(paths.dljobs(SPACE, "first"))
+    else:
+        harness.change(paths.dljobs(SPACE, "first"), spec={"suspend": True})
+    await harness.turn(3)
+    harness.submit("second", roles=WHOLE)
+    await harness.turn(3)
+    assert (harness.pods(), harness.admitted("second")[0]) == (["first-worker-0"], "PodsStopping")
+    harness.server.drop(paths.pods(SPACE, "first-worker-0"))
+    await harness.turn(3)
+    assert harness.status("second")["phase"] == "Admitted"

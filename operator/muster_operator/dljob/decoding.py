@@ -113,7 +113,7 @@ def _with_shapes(job: Job, roles: msgspec.Raw) -> Job:
         templates = {name: role.template for name, role in _decode_roles(roles).present().items()}
         if size > MOST_PARTS and not job.status.placement and (flaw := _too_many_parts(templates)):
             return replace(job, flaw=flaw, **_nothing(job))
-        pods = {name: _pod(job.meta, name, template) for name, template in templates.items()}
+        pods = {name: _pod(job, name, template) for name, template in templates.items()}
         shapes = {name: _shape(name, pod) for name, pod in pods.items()}
         host_network = frozenset(name for name, pod in pods.items() if pod.spec.host_network)
         charges = {name: charge_of(pod) for name, pod in pods.items()}
@@ -145,7 +145,7 @@ def _parts(value: Any) -> int:
 def _nothing(job: Job) -> dict[str, Any]:
     """Shapes and charges of pods that ask for nothing."""
     nothing = Pod(PodMeta(name=""), PodSpec())
-    pods = {role: _pod(job.meta, role, _Template(PodSpec())) for role in job.replicas}
+    pods = {role: _pod(job, role, _Template(PodSpec())) for role in job.replicas}
     return {
         "shapes": {role: _shape(role, pod) for role, pod in pods.items()},
         "charges": {role: charge_of(nothing) for role in job.replicas},
@@ -163,10 +163,10 @@ def _short(job: Job) -> Job:
 DLJOBS: Resource[Job | Unreadable] = Resource(paths.MUSTER, "dljobs", decode)
 
 
-def _pod(job: Meta, role: RoleName, template: _Template) -> Pod:
+def _pod(job: Job, role: RoleName, template: _Template) -> Pod:
     """A pod of a role, as far as it says what it asks for: its own labels and those that all pods of the role get."""
-    labels = {**_labels(template.metadata), names.JOB: job.name, names.ROLE: role}
-    return Pod(PodMeta(name="", namespace=job.namespace, labels=labels), template.spec)
+    labels = {**_labels(template.metadata), names.JOB: job.meta.name, names.QUEUE: job.spec.queue, names.ROLE: role}
+    return Pod(PodMeta(name="", namespace=job.meta.namespace, labels=labels), template.spec)
 
 
 def _labels(metadata: Any) -> dict[str, str]:

@@ -25,7 +25,8 @@ def pod(job: Job, me: TaskPlacement, gang: Sequence[TaskPlacement], template: Ma
     """Return the manifest of one pod of the gang, from the template of its role."""
     metadata = template.get("metadata") or {}
     annotations = {**(metadata.get("annotations") or {}), **notes(job, me, gang)}
-    labels = {**(metadata.get("labels") or {}), names.JOB: job.meta.name, names.ROLE: me.role, names.INDEX: str(me.index)}
+    ours = {names.JOB: job.meta.name, names.QUEUE: job.spec.queue, names.ROLE: me.role, names.INDEX: str(me.index)}
+    labels = {**(metadata.get("labels") or {}), **ours}
     return {
         "apiVersion": "v1",
         "kind": "Pod",

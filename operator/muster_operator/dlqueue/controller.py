@@ -34,8 +34,7 @@ class DLQueues(Controller):
         self._queues.subscribe(self._changed)
 
     def queues(self) -> Mapping[str, Queue]:
-        others = self._unplanned.by_queue() if len(self._queues) else {}
-        return quotas(self._queues.values(), others)
+        return quotas(self._queues.values(), self._unplanned)
 
     def report(self, gangs: Sequence[Gang], waits: Sequence[Wait]) -> None:
         """Have each queue's status written as of the plan that was just made: new counts at once, a new sentence at leisure."""
@@ -44,7 +43,7 @@ class DLQueues(Controller):
         by_queue: dict[str, list[Gang]] = {}
         for gang in gangs:
             by_queue.setdefault(gang.queue, []).append(gang)
-        heads, others = heads_of(waits), self._unplanned.by_queue()
+        heads, others = heads_of(waits), self._unplanned.by_queue() + self._unplanned.stopping_by_queue()
         for queue in self._queues.values():
             name = queue.metadata.key
             with self._reporter.contained(f"status of DLQueue {name}"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from muster.allocation.unplanned import Unplanned
 from muster.kube import paths
 from muster.kube.objects import Meta, decoder
 from muster.scheduling.decisions import Wait
@@ -57,10 +58,14 @@ def decode(body: bytes | msgspec.Raw) -> DLQueue:
 DLQUEUES = Resource(paths.MUSTER, "dlqueues", decode)
 
 
-def quotas(queues: Iterable[DLQueue], others: Mapping[str, int]) -> dict[str, Queue]:
-    """Return the queues as the planner sees them, by "NAMESPACE/NAME"; `others` has the GPUs of pods that are no gang's."""
-    keys = ((queue, queue.metadata.key) for queue in queues)
-    return {key: Queue(key, queue.quota, queue.metadata.namespace or "", others.get(key, 0)) for queue, key in keys}
+def quotas(queues: Iterable[DLQueue], unplanned: Unplanned) -> dict[str, Queue]:
+    """Return the queues as the planner sees them, by "NAMESPACE/NAME"."""
+    keys = [(queue, queue.metadata.key) for queue in queues]
+    others, stopping = (unplanned.by_queue(), unplanned.stopping_by_queue()) if keys else ({}, {})
+    return {
+        key: Queue(key, queue.quota, queue.metadata.namespace or "", others.get(key, 0), stopping.get(key, 0))
+        for queue, key in keys
+    }
 
 
 def heads_of(waits: Iterable[Wait]) -> dict[str, Wait]:

@@ -27,7 +27,8 @@ class Quotas:
         self._queues = queues
         self._namespaces = {queue.namespace for queue in queues.values() if queue.namespace}
         """The namespaces in which a gang's queue has to exist."""
-        self._held = {name: queues[name].others for name in self.limits}
+        self._stopping = {name: queues[name].stopping for name in self.limits if queues[name].stopping}
+        self._held = {name: queues[name].others + queues[name].stopping for name in self.limits}
         self._reserved: dict[str, int] = {}
         self._budgets = Budgets(resource_quotas)
         for gang in gangs if self.limits else ():
@@ -38,15 +39,19 @@ class Quotas:
         twin = Quotas({})
         twin.limits, twin._held, twin._reserved = self.limits, dict(self._held), dict(self._reserved)
         twin._queues, twin._namespaces, twin._budgets = self._queues, self._namespaces, self._budgets.copy()
+        twin._stopping = self._stopping
         return twin
 
     # Counting
 
     def once_gone(self, gangs: Collection[Gang]) -> Quotas:
-        """Return the quotas as they will be once these gangs have gone."""
-        if not self.limits or not gangs:
+        """Return the quotas as they will be once these gangs, and all pods on their way out, have gone."""
+        if not self.limits or not (gangs or self._stopping):
             return self
         left = self.copy()
+        left._stopping = {}
+        for queue, gpus in self._stopping.items():
+            left.add(queue, -gpus)
         for gang in gangs:
             left.add(gang.queue, -gang.held)
         return left
@@ -110,5 +115,7 @@ class Quotas:
     def usage(self, queue: str) -> str:
         """Say how much of a quota is used."""
         used = f"queue {queue} uses {self._held.get(queue, 0)} of {counted(self.limits[queue], 'GPU')}"
-        reserved = self._reserved.get(queue, 0)
+        reserved, stopping = self._reserved.get(queue, 0), self._stopping.get(queue, 0)
+        if stopping:
+            used += f", {stopping} of them in pods that are stopping"
         return f"{used}, and {reserved} are reserved for gangs ahead" if reserved else used

@@ -25,6 +25,8 @@ class Queue:
     """Whose it is; where a namespace has queues, its gangs need one that exists."""
     others: int = 0
     """GPUs of its pods that are no gang's, since no plan gave them any: they count as held."""
+    stopping: int = 0
+    """GPUs of pods on their way out that are no gang's any more: they count as held until the pods have gone."""
 
 
 @dataclass(frozen=True, slots=True)

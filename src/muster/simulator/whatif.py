@@ -62,7 +62,7 @@ def load(path: Path) -> LiveCluster:
 
 def _snapshot(stores: Stores) -> Snapshot:
     view, planned = stores.view, tuple(gangs(stores))
-    queues = quotas(stores.of(DLQUEUES).values(), Unplanned(view).by_queue())
+    queues = quotas(stores.of(DLQUEUES).values(), Unplanned(view))
     by_namespace: dict[str, dict[str, Pod]] = {}
     for pod in view.pods.values():
         by_namespace.setdefault(pod.metadata.namespace or "", {})[pod.metadata.key] = pod

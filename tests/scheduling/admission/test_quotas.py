@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from builders.cluster import decide, gang, node, placed, reasons, running, tasks, victims, world
-from muster.scheduling.decisions import Reason
+from muster.scheduling.decisions import Place, Reason
+from muster.scheduling.snapshot import Snapshot
 from muster.scheduling.topology.eligibility import Constraint
 
 POOL_A, POOL_B = (Constraint(labels=(("pool", name),)) for name in "ab")
@@ -117,3 +120,36 @@ def test_elastic_gang_needs_quota_for_its_smallest_size() -> None:
     decisions = decide(world([node("n1")], [gang("a", 6, 2, fewest=2, queue="q")], {"q": 3}))
     assert reasons(decisions) == {"a": Reason.OVER_QUOTA}
     assert decisions["a"].message == "needs 4 GPUs; queue q may never hold more than 3"
+
+
+def stopping(snapshot: Snapshot, gpus: int) -> Snapshot:
+    """The snapshot with so many GPUs of the queue q in pods on their way out."""
+    return replace(snapshot, queues={"q": replace(snapshot.queues["q"], stopping=gpus)})
+
+
+def test_pods_on_their_way_out_count_in_the_quota_and_keep_no_free_gpus() -> None:
+    waiting = [gang("next", 1, 4, queue="q"), gang("other", 8, queue="else", arrived=1.0)]
+    nodes = [node("n1"), node("n2", 2, leaving=0b11, free_set=0)]
+    decisions = decide(stopping(world(nodes, waiting, {"q": 5}), 2))
+    assert reasons(decisions) == {"next": Reason.PODS_STOPPING, "other": Reason.PLACED}
+    message = "waits for pods that are stopping: queue q uses 2 of 5 GPUs, 2 of them in pods that are stopping"
+    assert decisions["next"].message == message
+
+
+def test_gang_beside_stopping_pods_within_the_quota_starts() -> None:
+    snapshot = world([node("n1", leaving=0b11, free_set=0b11111100)], [gang("next", 2, queue="q")], {"q": 4})
+    assert reasons(decide(stopping(snapshot, 2))) == {"next": Reason.PLACED}
+
+
+def test_gang_that_preempted_in_its_quota_takes_no_further_victim_and_keeps_what_has_come_free() -> None:
+    held = running("low", ("n1", [0, 1]), queue="q")
+    waiting = [gang("high", 2, queue="q", priority=5), gang("late", 1, queue="else", arrived=1.0)]
+    decisions = decide(stopping(world([node("n1", 4, leaving=0b1000, free_set=0b0111)], [held, *waiting], {"q": 4}), 1))
+    assert decisions["high"].reason is Reason.PODS_STOPPING
+    assert not isinstance(decisions["late"], Place)
+
+
+def test_stopping_pods_of_one_queue_hold_up_no_other() -> None:
+    snapshot = world([node("n1", 4)], [gang("a", 2, queue="q"), gang("b", 2, queue="r")], {"q": 2, "r": 2})
+    queues = {**snapshot.queues, "q": replace(snapshot.queues["q"], stopping=2)}
+    assert reasons(decide(replace(snapshot, queues=queues))) == {"a": Reason.PODS_STOPPING, "b": Reason.PLACED}

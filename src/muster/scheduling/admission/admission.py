@@ -15,7 +15,7 @@ from muster.scheduling.admission.preemption import preempt, release, wait_for_st
 from muster.scheduling.admission.resizing import in_place, span
 from muster.scheduling.counting import counted
 from muster.scheduling.decisions import Admission, Move, Place, Preempt, Reason, Resize, Wait
-from muster.scheduling.gang import Gang, Placement, describe, gpus_of
+from muster.scheduling.gang import Gang, Placement, describe, gpus_by_node, gpus_of
 from muster.scheduling.placing.interference_avoidance import avoid_interference
 from muster.scheduling.placing.placement import Shortage, place
 from muster.scheduling.placing.refusals import refusals
@@ -174,12 +174,22 @@ class _Turn:
         """Let gangs of lower priority make way in a quota that is used up, or hold the gang at it."""
         gang, quotas = facts.gang, self._quotas
         self._backfill.reserve_queue(gang)
+        if stopping := wait_for_stopping_pods(self._session, gang):
+            return self._await_quota(gang, stopping)
         decision = None if self._backfill.ahead(facts.eligible) else self._preempt(gang)
         if decision:
             self._backfill.reserve_nodes(gang, facts.eligible)
         return decision or Wait(
             gang, Reason.QUOTA_EXHAUSTED, f"needs {counted(facts.fewest, 'GPU')}; {quotas.usage(gang.queue)}"
         )
+
+    def _await_quota(self, gang: Gang, wait: Wait) -> Wait:
+        """Hold the gang until the pods that fill its quota have gone; it keeps GPUs only where these come free by that."""
+        kept = gpus_by_node(wait.keeps).items()
+        if gang.start_failed or not any(self._session.nodes[node].leaving & gpus for node, gpus in kept):
+            return Wait(gang, Reason.PODS_STOPPING, f"waits for pods that are stopping: {self._quotas.usage(gang.queue)}")
+        self._session.apply(wait)
+        return wait
 
     def _within_quota(self, facts: GangFacts) -> Admission:
         """Admit a gang in the size that its queue's quota allows; where it waits for GPUs, reserve that much of the quota."""
