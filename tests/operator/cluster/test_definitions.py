@@ -43,9 +43,9 @@ def test_operator_waits_for_its_definitions(live: Live, waiting: Operator) -> No
         lambda: "the definition dljobs.muster.dev is not there" in waiting.page("/readyz"), "it says what is missing"
     )
     older = copy.deepcopy(crd.manifests())
-    del older[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["placement"]
+    del older[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["refusals"]
     live.cluster.apply(older)
-    words = "older than this operator, it lacks .status.placement"
+    words = "older than this operator, it lacks .status.refusals"
     live.cluster.wait(lambda: words in waiting.page("/readyz"), "it says what is old")
     stack.define_resources(live.cluster)
     live.wait(lambda: waiting.page("/readyz") == "ok", "it is ready")
