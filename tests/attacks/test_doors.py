@@ -74,13 +74,16 @@ def test_job_beside_a_pod_with_odd_annotations_starts(user: Live, annotations: J
 
 @pytest.fixture
 def broken(cluster: LocalCluster) -> Iterator[Json]:
-    """A node, as its kubelet or its agent may describe it; deleted after the test."""
+    """A node, as its kubelet or its agent may describe it; deleted after the test, once the user's pods have gone.
+
+    A test asks for it before its user: pods on a node that is gone stay for 40 seconds.
+    """
     machine, _ = nodes.parse("pcie-8:1")[0]
     yield nodes.node(machine, "broken", "rack-9", "block-9", kwok=True)
     cluster.api.delete(f"{NODES}/broken")
 
 
-def test_job_beside_a_node_of_5000_gpus_starts(user: Live, cluster: LocalCluster, broken: Json) -> None:
+def test_job_beside_a_node_of_5000_gpus_starts(cluster: LocalCluster, broken: Json, user: Live) -> None:
     """Seen: a matrix of 5,000 x 5,000 links in operator and extender, whose loops hung."""
     for field in ("capacity", "allocatable"):
         broken["status"][field] = broken["status"][field] | {names.GPU: "5000"}
@@ -91,7 +94,7 @@ def test_job_beside_a_node_of_5000_gpus_starts(user: Live, cluster: LocalCluster
 
 
 @pytest.mark.parametrize("link", ["NV" + "9" * 400, "NV-1", "NV٣", "", "X" * 10_000])
-def test_job_beside_a_node_with_odd_links_starts(user: Live, cluster: LocalCluster, broken: Json, link: str) -> None:
+def test_job_beside_a_node_with_odd_links_starts(cluster: LocalCluster, broken: Json, user: Live, link: str) -> None:
     """Seen: an OverflowError ended every plan."""
     gpus = [{"uuid": f"GPU-{index}", "healthy": True} for index in range(2)]
     text = json.dumps({"gpus": gpus, "links": [["X", link], [link, "X"]]})
