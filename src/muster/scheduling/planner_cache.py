@@ -6,7 +6,7 @@ these change. The gain of each part is told where it stands: median CPU ms of a 
 
     fleet    22; 55   without: 139; 168    which nodes a gang may use, what an empty cluster would hold
     index    22; 55   without: 84; 121     which gangs wait, run, share, and where
-    capacity 22; 55   without: 27; 55      what is free (thrice as fast where hardly anything changes: the example openb)
+    capacity 39       without: 48          what is free (on a slower machine; no gain for time-sharing passes)
     facts    22; 55   without: 48; 81      what follows of a waiting gang and of the fleet
     ranks    55       without: 114         how long gangs ran or waited, as their ranks count it
     rates    79       without: 190         what to expect of placements, where profiles are measured
